@@ -1,0 +1,167 @@
+//! Route-based interfaces.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// The name of a network interface: 1 to 15 octets, no slash, no white space (what Linux accepts).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct InterfaceName(String);
+
+impl InterfaceName {
+    /// Checks `name`.
+    ///
+    /// # Errors
+    /// [`InterfaceNameError`] when Linux would refuse it.
+    pub fn new(name: impl Into<String>) -> Result<Self, InterfaceNameError> {
+        let name = name.into();
+        let fits = (1..=15).contains(&name.len()) && name != "." && name != "..";
+        if !fits || name.chars().any(|c| c == '/' || c == ':' || c.is_whitespace() || c.is_control()) {
+            return Err(InterfaceNameError(name));
+        }
+        Ok(Self(name))
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for InterfaceName {
+    type Error = InterfaceNameError;
+
+    fn try_from(name: String) -> Result<Self, InterfaceNameError> {
+        Self::new(name)
+    }
+}
+
+impl From<InterfaceName> for String {
+    fn from(name: InterfaceName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for InterfaceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A name that Linux would not give to an interface.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no interface name: 1 to 15 characters without `/`, `:` and white space")]
+pub struct InterfaceNameError(pub String);
+
+/// An address with a prefix length: an interface address (host bits kept) or a route's destination.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct IpPrefix {
+    address: IpAddr,
+    len: u8,
+}
+
+impl IpPrefix {
+    /// `address`/`len`.
+    ///
+    /// # Errors
+    /// [`PrefixError`] when `len` exceeds the family's 32 or 128 bits.
+    pub fn new(address: IpAddr, len: u8) -> Result<Self, PrefixError> {
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        if len > most { Err(PrefixError::Length { len, most }) } else { Ok(Self { address, len }) }
+    }
+
+    /// The address, host bits included.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// The prefix length in bits.
+    #[must_use]
+    pub fn bits(&self) -> u8 {
+        self.len
+    }
+
+    /// Whether the prefix covers its whole family.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl FromStr for IpPrefix {
+    type Err = PrefixError;
+
+    /// Reads `address/len`; a lone address is one host.
+    fn from_str(text: &str) -> Result<Self, PrefixError> {
+        let (address, len) = text.split_once('/').map_or((text, None), |(address, len)| (address, Some(len)));
+        let address: IpAddr = address.parse().map_err(|_| PrefixError::Text(text.to_owned()))?;
+        match len {
+            None => Self::new(address, if address.is_ipv4() { 32 } else { 128 }),
+            Some(len) => Self::new(address, len.parse().map_err(|_| PrefixError::Text(text.to_owned()))?),
+        }
+    }
+}
+
+impl fmt::Display for IpPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.len)
+    }
+}
+
+impl fmt::Debug for IpPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Why a text or a pair of numbers is no prefix.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PrefixError {
+    /// Longer than the family's addresses.
+    #[error("prefix length {len} exceeds {most}")]
+    Length {
+        /// What was given.
+        len: u8,
+        /// What the family allows.
+        most: u8,
+    },
+    /// Not of the form `address/length`.
+    #[error("`{0}` is not of the form address/length")]
+    Text(String),
+}
+
+/// What an interface does with a packet before it goes to the SA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InterfaceKind {
+    /// Tunnel-mode ESP, any-to-any.
+    Ipsec,
+    /// IP in IP (RFC 2003, RFC 2473, RFC 4213) protected by transport-mode ESP, or tunnel-mode ESP, which is the same on the wire.
+    Ipip,
+}
+
+/// The MTU of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mtu {
+    /// Computed from the SAs behind the interface and the MTU of the route to the peer.
+    Automatic,
+    /// Given, in octets.
+    Fixed(u16),
+}
+
+/// A route-based interface that the dataplane makes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceSpec {
+    /// Its name.
+    pub name: InterfaceName,
+    /// Its kind.
+    pub kind: InterfaceKind,
+    /// Its addresses; none makes it unnumbered.
+    pub addresses: Vec<IpPrefix>,
+    /// Its MTU.
+    pub mtu: Mtu,
+}

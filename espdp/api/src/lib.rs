@@ -1,0 +1,30 @@
+//! The border between the IKE daemon and the ESP dataplane: plain, serialisable types.
+//!
+//! The daemon sends [`Command`]s, each with a [`RequestId`]; the dataplane answers every one of them with an
+//! [`Outcome`] and reports what it sees on its own as [`Event`]s. Nothing here does I/O, so the two sides can
+//! live in one process and talk over a channel, or in two and talk over a socket.
+
+mod algorithms;
+mod interface;
+mod message;
+mod path;
+mod policy;
+mod sa;
+mod secret;
+mod selector;
+mod spi;
+
+pub use algorithms::{EspAlgorithms, EspCipher, EspIntegrity};
+pub use interface::{InterfaceKind, InterfaceName, InterfaceNameError, InterfaceSpec, IpPrefix, Mtu, PrefixError};
+pub use message::{
+    Command, Done, Event, FromDataplane, InterfaceReport, Outcome, PacketSummary, Refusal, RequestId, ToDataplane,
+};
+pub use path::{Encapsulation, IkePath, OuterPath};
+pub use policy::{PolicyId, PolicySpec, Routes};
+pub use sa::{
+    DfPolicy, Direction, DropCount, DscpPolicy, InboundSaSpec, Mode, OutboundSaSpec, SaLimits, SaSpec, SaStatistics,
+    TrafficLimit,
+};
+pub use secret::Secret;
+pub use selector::{AddressRange, AddressRangeError, PortRange, TrafficSelector};
+pub use spi::{EspSpi, ReservedSpi};

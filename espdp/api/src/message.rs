@@ -1,0 +1,254 @@
+//! Commands, outcomes and events.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Direction, DropCount, EspSpi, IkePath, InboundSaSpec, InterfaceName, InterfaceSpec, OutboundSaSpec, OuterPath,
+    PolicyId, PolicySpec, SaStatistics,
+};
+
+/// Pairs an [`Outcome`] with its [`Command`]; chosen by the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RequestId(pub u64);
+
+/// Everything the daemon says to the dataplane.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToDataplane {
+    /// A command that wants an outcome.
+    Request(RequestId, Command),
+    /// An IKE datagram to send; like any datagram it may be lost, so nothing confirms it.
+    SendIke {
+        /// From where to where.
+        path: IkePath,
+        /// The IKE message without the non-ESP marker.
+        message: Vec<u8>,
+    },
+    /// A NAT keepalive: one octet 0xFF on the NAT-T port (RFC 3948 §2.3).
+    SendKeepalive {
+        /// From where to where.
+        path: IkePath,
+    },
+}
+
+/// Everything the dataplane says to the daemon.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromDataplane {
+    /// The answer to a request.
+    Outcome(RequestId, Outcome),
+    /// Something happened.
+    Event(Event),
+}
+
+/// What the daemon wants done. Commands are carried out in the order in which they are sent.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Command {
+    /// Sets a fresh random inbound SPI aside. Answer: [`Done::Spi`].
+    ReserveSpi,
+    /// Gives a reserved SPI back that was never installed.
+    ReleaseSpi(EspSpi),
+    /// Installs a receiving SA. Packets are accepted from the moment of the answer.
+    InstallInbound(Box<InboundSaSpec>),
+    /// Installs a sending SA. It does not send before [`Command::Activate`].
+    InstallOutbound(Box<OutboundSaSpec>),
+    /// Makes an installed outbound SA the one its policy sends on.
+    Activate {
+        /// The policy.
+        policy: PolicyId,
+        /// The SA.
+        spi: EspSpi,
+    },
+    /// Removes an SA. Answer: [`Done::Removed`].
+    RemoveSa {
+        /// Which half.
+        direction: Direction,
+        /// Its SPI; for outbound SAs the policy tells apart equal SPIs of two peers.
+        spi: EspSpi,
+        /// The policy it serves.
+        policy: PolicyId,
+    },
+    /// Changes the outer addresses of an SA, as NATs and MOBIKE ask for. Counters and windows go on.
+    MoveSa {
+        /// Which half.
+        direction: Direction,
+        /// Its SPI.
+        spi: EspSpi,
+        /// The policy it serves.
+        policy: PolicyId,
+        /// The new path.
+        path: OuterPath,
+    },
+    /// Sets a policy, or changes the one with this id: its place in the order and its SAs stay.
+    SetPolicy(Box<PolicySpec>),
+    /// Removes a policy, its routes and every SA left in it.
+    RemovePolicy(PolicyId),
+    /// Makes an interface, or changes the one of this name.
+    SetInterface(InterfaceSpec),
+    /// Removes an interface that has no policies any more.
+    RemoveInterface(InterfaceName),
+    /// Asks which local address the kernel would use towards `remote`. Answer: [`Done::LocalAddress`].
+    LocalAddress {
+        /// The peer.
+        remote: IpAddr,
+    },
+    /// Asks for counters of all SAs. Answer: [`Done::Statistics`].
+    Statistics,
+}
+
+/// What became of a command.
+pub type Outcome = Result<Done, Refusal>;
+
+/// A command that was carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Done {
+    /// Nothing to add.
+    Ok,
+    /// A fresh SPI.
+    Spi(EspSpi),
+    /// The last counters of a removed SA.
+    Removed(Box<SaStatistics>),
+    /// A local address.
+    LocalAddress(IpAddr),
+    /// The counters of everything.
+    Statistics {
+        /// One entry for each SA.
+        sas: Vec<SaStatistics>,
+        /// One entry for each interface.
+        interfaces: Vec<InterfaceReport>,
+        /// Drops that belong to no SA.
+        drops: Vec<DropCount>,
+    },
+}
+
+/// What an interface looks like now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceReport {
+    /// Its name.
+    pub name: InterfaceName,
+    /// Its MTU in octets.
+    pub mtu: u32,
+    /// Packets that came from the inside.
+    pub packets_out: u64,
+    /// Their octets.
+    pub bytes_out: u64,
+    /// Packets handed to the inside.
+    pub packets_in: u64,
+    /// Their octets.
+    pub bytes_in: u64,
+}
+
+/// Why a command was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// No SA with this SPI.
+    #[error("no SA with SPI {0}")]
+    UnknownSa(EspSpi),
+    /// The SPI was not reserved, or is already installed.
+    #[error("SPI {0} is not reserved or already in use")]
+    SpiNotReserved(EspSpi),
+    /// No policy with this id.
+    #[error("no policy {0:?}")]
+    UnknownPolicy(PolicyId),
+    /// No interface of this name.
+    #[error("no interface `{0}`")]
+    UnknownInterface(InterfaceName),
+    /// Policies still use the interface.
+    #[error("interface `{0}` is in use")]
+    InterfaceInUse(InterfaceName),
+    /// The algorithms or keys do not fit together.
+    #[error("the SA cannot be built: {0}")]
+    BadSa(String),
+    /// The limit on SAs, policies or interfaces is reached.
+    #[error("the dataplane is full: {0}")]
+    Full(String),
+    /// The operating system refused.
+    #[error("{operation}: {reason}")]
+    System {
+        /// What was tried.
+        operation: String,
+        /// What the system said.
+        reason: String,
+    },
+}
+
+/// The selectors of a packet, for events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketSummary {
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address.
+    pub destination: IpAddr,
+    /// IP protocol.
+    pub protocol: u8,
+    /// Source port, or ICMP type and code (type in the high octet), where visible.
+    pub source_port: Option<u16>,
+    /// Destination port, where visible.
+    pub destination_port: Option<u16>,
+}
+
+/// What the dataplane saw on its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// An IKE datagram came in, the non-ESP marker stripped.
+    Ike {
+        /// `local` is where it arrived, `remote` where it came from.
+        path: IkePath,
+        /// The datagram.
+        message: Vec<u8>,
+    },
+    /// A packet of a policy found no SA to send it. Raised at most once a second for a policy.
+    Acquire {
+        /// The policy.
+        policy: PolicyId,
+        /// The packet.
+        packet: PacketSummary,
+    },
+    /// A soft limit is reached, once for each SA.
+    SoftLimit {
+        /// Which half.
+        direction: Direction,
+        /// Its SPI.
+        spi: EspSpi,
+        /// The policy it serves.
+        policy: PolicyId,
+    },
+    /// A hard limit or the end of the sequence numbers is reached; the SA passes no more packets.
+    HardLimit {
+        /// Which half.
+        direction: Direction,
+        /// Its SPI.
+        spi: EspSpi,
+        /// The policy it serves.
+        policy: PolicyId,
+    },
+    /// The first packet passed on an inbound SA: the peer sends on it, so an older one may be drained.
+    FirstPacket {
+        /// The inbound SPI.
+        spi: EspSpi,
+        /// The policy it serves.
+        policy: PolicyId,
+    },
+    /// An authentic ESP packet came from another address or port than the SA's (RFC 7296 §2.23). At most once a second for an SA.
+    PeerMoved {
+        /// The inbound SPI.
+        spi: EspSpi,
+        /// The policy it serves.
+        policy: PolicyId,
+        /// Where it came from now.
+        path: OuterPath,
+    },
+    /// ESP for an SPI that nobody has (RFC 4303 §3.4.2). Sampled: at most once a second in all.
+    UnknownSpi {
+        /// Its outer path.
+        path: OuterPath,
+        /// The SPI on the wire, host order.
+        spi: u32,
+    },
+    /// The dataplane cannot go on; the daemon must end.
+    Fatal {
+        /// Why.
+        reason: String,
+    },
+}

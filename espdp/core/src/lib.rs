@@ -1,0 +1,1 @@
+//! Pure ESP: SAD, policies, replay windows and the batch pipeline.

@@ -1,0 +1,1 @@
+//! The ESP dataplane: workers, ports and kernel plumbing.

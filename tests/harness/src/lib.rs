@@ -1,0 +1,1 @@
+//! Namespaces, daemons and captures for the tests.

@@ -1,0 +1,1 @@
+//! Our daemon against other IKEv2 implementations.

@@ -1,0 +1,1 @@
+//! Tunnel interfaces: plans and the netlink that applies them.
