@@ -1,1 +1,25 @@
-//! A sans-IO IKEv2 engine.
+//! A sans-IO IKEv2 engine (RFC 7296).
+//!
+//! The engine is told what happened (`handle_*`, each with the time) and says what to do about it through one ordered
+//! queue (`poll_output`) and one deadline (`poll_timeout`). It opens no socket, reads no clock and draws randomness only
+//! from the [`SecureRandom`] that it was given, so two engines can be run against each other in virtual time.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | `wire` | messages and payloads: bytes to types and back |
+//! | `crypto` | PRFs, key exchange, ciphers, the key schedule |
+//! | [`proposal`] | proposal strings, the wire form, negotiation with reasons |
+//! | `engine` | SAs, exchanges, tasks, timers |
+//! | [`config`] | connections and children as the engine wants them |
+//! | [`identity`] | identities and patterns for them |
+//! | [`io`] | what goes in and out of the engine |
+
+pub mod config;
+pub mod identity;
+pub mod io;
+pub mod proposal;
+mod random;
+mod settings;
+
+pub use random::SecureRandom;
+pub use settings::Settings;

@@ -1,8 +1,8 @@
 //! Every message survives the trip through a codec, so that the border can become a socket.
 
 use espdp_api::{
-    AddressRange, Command, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, InboundSaSpec, Mode, OuterPath,
-    PolicyId, RequestId, SaLimits, SaSpec, Secret, ToDataplane, TrafficSelector,
+    AddressRange, Command, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, InboundSaSpec, Mode,
+    OuterPath, PolicyId, RequestId, SaLimits, SaSpec, Secret, ToDataplane, TrafficSelector,
 };
 
 #[test]

@@ -1,0 +1,530 @@
+//! What goes into the engine and what comes out.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use espdp_api::{EspAlgorithms, EspSpi, IkePath, Mode, OuterPath, PolicyId, Secret, TrafficSelector};
+
+use crate::config::{Connection, SharedSecret};
+
+/// Pairs an [`Answer`] with the [`Ask`] it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AskId(pub u64);
+
+/// Pairs the end of an undertaking with the command that began it; chosen by the shell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// Numbers IKE SAs for people, from 1 (`uniqueid`). A rekeyed SA keeps the number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IkeSaId(pub u32);
+
+/// Numbers Child SAs for people, from 1 (`uniqueid`). Each rekeying takes a new number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ChildSaId(pub u32);
+
+/// The SPI of an IKE SA: eight octets, never all zero for an SA that exists (RFC 7296 §3.1).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct IkeSpi(pub [u8; 8]);
+
+impl fmt::Display for IkeSpi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
+    }
+}
+
+impl fmt::Debug for IkeSpi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What the shell must do, in this order.
+#[derive(Debug)]
+pub enum Output {
+    /// Send an IKE message.
+    Transmit {
+        /// From where to where.
+        path: IkePath,
+        /// The message, without non-ESP marker.
+        message: Vec<u8>,
+    },
+    /// Send a NAT keepalive (RFC 3948 §2.3).
+    Keepalive(IkePath),
+    /// Do something slow or outside and report with [`crate::Engine::handle_answer`].
+    Ask(AskId, Ask),
+    /// Tell whoever listens.
+    Notice(Notice),
+}
+
+/// Work that the engine cannot do itself.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Ask {
+    /// A command for the dataplane.
+    Dataplane(espdp_api::Command),
+    /// The addresses of a host name.
+    Resolve(String),
+}
+
+/// What came of an [`Ask`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Answer {
+    /// From the dataplane.
+    Dataplane(espdp_api::Outcome),
+    /// From the resolver; empty when the name has no address or could not be resolved.
+    Addresses(Vec<IpAddr>),
+}
+
+/// What somebody wants the engine to do.
+#[derive(Debug)]
+pub enum Command {
+    /// Adds a connection, or replaces the one of this name. SAs that exist go on with what was negotiated; start and
+    /// trap actions are carried out.
+    SetConnection(Box<Connection>),
+    /// Forgets a connection: its SAs are deleted, its policies go.
+    RemoveConnection(String),
+    /// Adds a secret, or replaces the one of this name.
+    SetSecret(SharedSecret),
+    /// Forgets a secret.
+    RemoveSecret(String),
+    /// Brings a connection or one of its children up. Settled at once when it is up already.
+    Initiate {
+        /// For the answer, [`Notice::Settled`].
+        ticket: Ticket,
+        /// Which connection; `None` finds it by the child.
+        connection: Option<String>,
+        /// Which child; `None` means the IKE SA with all the connection's children.
+        child: Option<String>,
+    },
+    /// Takes SAs down.
+    Terminate {
+        /// For the answer.
+        ticket: Ticket,
+        /// What exactly.
+        target: Target,
+    },
+    /// Rekeys SAs now.
+    Rekey {
+        /// For the answer.
+        ticket: Ticket,
+        /// What exactly.
+        target: Target,
+    },
+    /// Deletes everything, then raises [`Notice::ShutDown`]. Peers that do not answer are not waited for longer than `grace`.
+    ShutDown {
+        /// How long to wait for the peers.
+        grace: Duration,
+    },
+}
+
+/// Which SAs a command is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// All IKE SAs of a connection.
+    Connection(String),
+    /// All Child SAs of this name, in `connection` if given.
+    Child {
+        /// The connection.
+        connection: Option<String>,
+        /// The child.
+        child: String,
+    },
+    /// One IKE SA.
+    IkeSa(IkeSaId),
+    /// One Child SA.
+    ChildSa(ChildSaId),
+}
+
+/// Why the engine wants to be woken; names the cause of a busy loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum TimerKind {
+    /// A request is due again.
+    Retransmit,
+    /// The peer was silent; time to probe.
+    DeadPeerDetection,
+    /// A NAT keepalive is due.
+    Keepalive,
+    /// A Child SA is to be rekeyed.
+    RekeyChild,
+    /// An IKE SA is to be rekeyed.
+    RekeyIke,
+    /// A lifetime ends.
+    Expire,
+    /// An old inbound SA has drained.
+    Drain,
+    /// A half-open SA has waited long enough.
+    HalfOpen,
+    /// A task that was put off is due again.
+    RetryTask,
+    /// A connection that should be up is tried again.
+    Reconnect,
+    /// The cookie secret changes.
+    CookieSecret,
+    /// Shutting down has taken long enough.
+    ShutDown,
+}
+
+/// What happened, for logs, events and people.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Notice {
+    /// An IKE SA is established.
+    IkeUp(Box<IkeSaReport>),
+    /// An IKE SA is gone.
+    IkeDown {
+        /// As it was last.
+        sa: Box<IkeSaReport>,
+        /// Why.
+        reason: DownReason,
+    },
+    /// An IKE SA was replaced by a new one.
+    IkeRekeyed {
+        /// The SPIs (initiator's, responder's) of the old one.
+        old: (IkeSpi, IkeSpi),
+        /// The new one.
+        sa: Box<IkeSaReport>,
+    },
+    /// A Child SA is installed in both directions.
+    ChildUp {
+        /// Its IKE SA.
+        sa: Box<IkeSaReport>,
+        /// Itself.
+        child: Box<ChildSaReport>,
+    },
+    /// A Child SA is gone.
+    ChildDown {
+        /// Its IKE SA.
+        sa: Box<IkeSaReport>,
+        /// As it was last.
+        child: Box<ChildSaReport>,
+        /// Why.
+        reason: DownReason,
+    },
+    /// A Child SA was replaced.
+    ChildRekeyed {
+        /// Its IKE SA.
+        sa: Box<IkeSaReport>,
+        /// The old one.
+        old: Box<ChildSaReport>,
+        /// The new one.
+        new: Box<ChildSaReport>,
+    },
+    /// An undertaking failed, or a peer was refused.
+    Failure(Box<Failure>),
+    /// A message went out or came in, for the journal.
+    Message(MessageTrace),
+    /// Something else worth a line in the log.
+    Remark {
+        /// The connection, if known.
+        connection: Option<String>,
+        /// How important.
+        level: RemarkLevel,
+        /// A sentence.
+        text: String,
+    },
+    /// What a command set out to do is done.
+    Settled {
+        /// Whose.
+        ticket: Ticket,
+        /// With which result; the text of an error is for people.
+        result: Result<SettledCount, String>,
+    },
+    /// The keys of an IKE SA, for Wireshark. Only when [`crate::Settings::export_keys`] is on.
+    IkeKeys(Box<IkeKeyExport>),
+    /// The keys of a Child SA, for Wireshark. Only when [`crate::Settings::export_keys`] is on.
+    ChildKeys(Box<ChildKeyExport>),
+    /// Everything is deleted; the engine can be dropped.
+    ShutDown,
+}
+
+/// How important a remark is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RemarkLevel {
+    /// Off the happy path.
+    Debug,
+    /// Worth knowing.
+    Info,
+    /// Worth waking somebody.
+    Warn,
+}
+
+/// How many SAs a command took hold of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SettledCount {
+    /// SAs that matched.
+    pub matches: u32,
+    /// SAs for which it worked.
+    pub done: u32,
+}
+
+/// Why an SA went down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DownReason {
+    /// Somebody here wanted it.
+    Command,
+    /// The peer deleted it.
+    PeerDeleted,
+    /// The peer does not answer.
+    PeerDead,
+    /// Its lifetime is over.
+    Expired,
+    /// A newer one with the same peer replaced it.
+    Replaced,
+    /// It failed; the failure was reported.
+    Failed,
+}
+
+/// What went wrong, with both sides' view where there are two.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// A stable code.
+    pub code: FailureCode,
+    /// The connection, if it is known.
+    pub connection: Option<String>,
+    /// The child, if it is about one.
+    pub child: Option<String>,
+    /// The peer.
+    pub peer: Option<SocketAddr>,
+    /// What happened, as a sentence.
+    pub what: String,
+    /// What we have or want, one line for each item.
+    pub ours: Vec<String>,
+    /// What the peer has or wants, one line for each item.
+    pub theirs: Vec<String>,
+    /// The way out: which key of the configuration decides, and the nearest value that would do.
+    pub hint: Option<String>,
+}
+
+/// Stable names of failures, for scripts and documentation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum FailureCode {
+    /// No connection is configured for the addresses of an incoming IKE_SA_INIT.
+    IkeNoConnection,
+    /// No IKE proposal in common.
+    IkeNoProposal,
+    /// No ESP proposal in common.
+    ChildNoProposal,
+    /// No traffic selectors in common.
+    TsUnacceptable,
+    /// The peer's key exchange group is not one of ours.
+    KeGroupRefused,
+    /// The peer's MAC does not fit our pre-shared key.
+    AuthPskMismatch,
+    /// There is no pre-shared key for the two identities.
+    AuthNoPsk,
+    /// The peer's identity is none that a connection accepts.
+    AuthIdRefused,
+    /// The peer uses an authentication method that the connection does not accept.
+    AuthMethodRefused,
+    /// The peer says that authentication failed.
+    AuthRefusedByPeer,
+    /// The peer does not answer.
+    PeerSilent,
+    /// The peer sent something that breaks the RFC.
+    PeerMisbehaved,
+    /// The peer refused with an error notification.
+    PeerRefused,
+    /// The dataplane or something else here failed.
+    Local,
+    /// The host name of the peer has no address.
+    NoAddress,
+}
+
+impl FailureCode {
+    /// The stable name, for example `IKE_NO_PROPOSAL`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::IkeNoConnection => "IKE_NO_CONNECTION",
+            Self::IkeNoProposal => "IKE_NO_PROPOSAL",
+            Self::ChildNoProposal => "CHILD_NO_PROPOSAL",
+            Self::TsUnacceptable => "TS_UNACCEPTABLE",
+            Self::KeGroupRefused => "KE_GROUP_REFUSED",
+            Self::AuthPskMismatch => "AUTH_PSK_MISMATCH",
+            Self::AuthNoPsk => "AUTH_NO_PSK",
+            Self::AuthIdRefused => "AUTH_ID_REFUSED",
+            Self::AuthMethodRefused => "AUTH_METHOD_REFUSED",
+            Self::AuthRefusedByPeer => "AUTH_REFUSED_BY_PEER",
+            Self::PeerSilent => "PEER_SILENT",
+            Self::PeerMisbehaved => "PEER_MISBEHAVED",
+            Self::PeerRefused => "PEER_REFUSED",
+            Self::Local => "LOCAL_FAILURE",
+            Self::NoAddress => "NO_ADDRESS",
+        }
+    }
+}
+
+/// One message of an exchange, for the journal: `IKE_AUTH request 1 [ IDi AUTH SA TSi TSr ]`.
+#[derive(Clone, Debug)]
+pub struct MessageTrace {
+    /// The connection, if known.
+    pub connection: Option<String>,
+    /// The IKE SA, if known.
+    pub ike_sa: Option<IkeSaId>,
+    /// The addresses.
+    pub path: IkePath,
+    /// `true` when we sent it.
+    pub sent: bool,
+    /// A one-line summary as in the example.
+    pub summary: String,
+    /// Octets on the wire without marker.
+    pub octets: usize,
+}
+
+/// An IKE SA as people see it.
+#[derive(Clone, Debug)]
+pub struct IkeSaReport {
+    /// Its number.
+    pub id: IkeSaId,
+    /// Its connection.
+    pub connection: String,
+    /// Its state.
+    pub state: IkeState,
+    /// Addresses and ports now in use.
+    pub path: IkePath,
+    /// Our identity, once known.
+    pub local_id: Option<String>,
+    /// The peer's identity, once authenticated.
+    pub remote_id: Option<String>,
+    /// Whether we are the original initiator of this SA.
+    pub initiator: bool,
+    /// The initiator's SPI.
+    pub initiator_spi: IkeSpi,
+    /// The responder's SPI, zero while unknown.
+    pub responder_spi: IkeSpi,
+    /// The chosen suite; `None` before it is.
+    pub proposal: Option<crate::proposal::IkeSuite>,
+    /// The initiator's nonce.
+    pub nonce_i: Vec<u8>,
+    /// The responder's nonce.
+    pub nonce_r: Vec<u8>,
+    /// A NAT is in front of us.
+    pub nat_local: bool,
+    /// A NAT is in front of the peer.
+    pub nat_remote: bool,
+    /// We pretend to be behind a NAT.
+    pub nat_fake: bool,
+    /// When it was established.
+    pub established: Option<Instant>,
+    /// When it will be rekeyed.
+    pub rekey_at: Option<Instant>,
+    /// When it will end.
+    pub expires_at: Option<Instant>,
+    /// Names of queued and running tasks.
+    pub tasks: Vec<String>,
+    /// Its Child SAs.
+    pub children: Vec<ChildSaReport>,
+}
+
+/// The state of an IKE SA, with strongSwan's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IkeState {
+    /// `CREATED`
+    Created,
+    /// `CONNECTING`
+    Connecting,
+    /// `ESTABLISHED`
+    Established,
+    /// `REKEYING`
+    Rekeying,
+    /// `REKEYED`
+    Rekeyed,
+    /// `DELETING`
+    Deleting,
+}
+
+/// A Child SA as people see it.
+#[derive(Clone, Debug)]
+pub struct ChildSaReport {
+    /// Its number.
+    pub id: ChildSaId,
+    /// Its name in the configuration.
+    pub name: String,
+    /// Its policy, which stays over rekeyings (`reqid`).
+    pub policy: PolicyId,
+    /// Its state.
+    pub state: ChildState,
+    /// Tunnel or transport.
+    pub mode: Mode,
+    /// Our SPI.
+    pub spi_in: EspSpi,
+    /// The peer's SPI; `None` while only the inbound half exists.
+    pub spi_out: Option<EspSpi>,
+    /// Ciphers.
+    pub algorithms: EspAlgorithms,
+    /// The key exchange group of PFS, if there was one.
+    pub pfs_group: Option<crate::proposal::KeyExchangeGroup>,
+    /// Outer addresses.
+    pub path: OuterPath,
+    /// Our side's selectors.
+    pub local: Vec<TrafficSelector>,
+    /// The peer's side's selectors.
+    pub remote: Vec<TrafficSelector>,
+    /// When it was installed.
+    pub installed: Instant,
+    /// When it will be rekeyed.
+    pub rekey_at: Option<Instant>,
+    /// When it will end.
+    pub expires_at: Option<Instant>,
+}
+
+/// The state of a Child SA, with strongSwan's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChildState {
+    /// `INSTALLING`
+    Installing,
+    /// `INSTALLED`
+    Installed,
+    /// `REKEYING`
+    Rekeying,
+    /// `REKEYED`: replaced; its inbound half drains.
+    Rekeyed,
+    /// `DELETING`
+    Deleting,
+}
+
+/// Keys of an IKE SA.
+#[derive(Clone, Debug)]
+pub struct IkeKeyExport {
+    /// The initiator's SPI.
+    pub initiator_spi: IkeSpi,
+    /// The responder's SPI.
+    pub responder_spi: IkeSpi,
+    /// The chosen suite.
+    pub suite: crate::proposal::IkeSuite,
+    /// SK_ei with salt.
+    pub sk_ei: Secret<Vec<u8>>,
+    /// SK_er with salt.
+    pub sk_er: Secret<Vec<u8>>,
+    /// SK_ai, empty for AEADs.
+    pub sk_ai: Secret<Vec<u8>>,
+    /// SK_ar, empty for AEADs.
+    pub sk_ar: Secret<Vec<u8>>,
+}
+
+/// Keys of both halves of a Child SA.
+#[derive(Clone, Debug)]
+pub struct ChildKeyExport {
+    /// Addresses.
+    pub path: OuterPath,
+    /// Ciphers.
+    pub algorithms: EspAlgorithms,
+    /// Our SPI.
+    pub spi_in: EspSpi,
+    /// The peer's SPI.
+    pub spi_out: EspSpi,
+    /// Key and salt of what the peer sends.
+    pub encryption_in: Secret<Vec<u8>>,
+    /// Integrity key of what the peer sends.
+    pub integrity_in: Secret<Vec<u8>>,
+    /// Key and salt of what we send.
+    pub encryption_out: Secret<Vec<u8>>,
+    /// Integrity key of what we send.
+    pub integrity_out: Secret<Vec<u8>>,
+}
