@@ -9,17 +9,19 @@
 //! | `wire` | messages and payloads: bytes to types and back |
 //! | `crypto` | PRFs, key exchange, ciphers, the key schedule |
 //! | [`proposal`] | proposal strings, the wire form, negotiation with reasons |
-//! | `engine` | SAs, exchanges, tasks, timers |
+//! | [`Engine`] | SAs, exchanges, tasks, timers |
 //! | [`config`] | connections and children as the engine wants them |
 //! | [`identity`] | identities and patterns for them |
 //! | [`io`] | what goes in and out of the engine |
 
 pub mod config;
+mod engine;
 pub mod identity;
 pub mod io;
 pub mod proposal;
 mod random;
 mod settings;
 
+pub use engine::Engine;
 pub use random::SecureRandom;
 pub use settings::Settings;
