@@ -1,1 +1,14 @@
 //! The IKEv2 daemon and its control tool.
+//!
+//! The daemon is a shell around [`ike_proto`]: it moves datagrams, time, commands and files between the engine, the
+//! dataplane and the control socket, and holds no protocol rule of its own.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`config`] | the TOML front end of the configuration |
+//! | [`lab`] | two gateways, a client and a server in namespaces of their own, to try it all |
+//! | [`vici`] | the protocol of the control socket: packets, messages, server, client |
+
+pub mod config;
+pub mod lab;
+pub mod vici;

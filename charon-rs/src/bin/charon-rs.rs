@@ -1,0 +1,3 @@
+//! The IKEv2 daemon.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The control tool of the IKEv2 daemon.
+
+fn main() {}

@@ -1,0 +1,2 @@
+//! The VICI protocol of the control socket (strongSwan's "versatile IKE control interface").
+
