@@ -1,0 +1,283 @@
+//! Takes plan steps and asks about routes over rtnetlink.
+
+use std::io;
+use std::net::IpAddr;
+
+use espdp_api::{InterfaceName, IpPrefix};
+use futures_util::TryStreamExt;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
+};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope};
+use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
+
+use crate::{Family, NetworkState, RouteKey, RouteTarget, Rule, Step, plan};
+
+/// A connection to the kernel's rtnetlink in the network namespace of the thread that opened it.
+#[derive(Clone, Debug)]
+pub struct Netlink {
+    handle: rtnetlink::Handle,
+}
+
+/// How datagrams travel to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathToPeer {
+    /// The address that the kernel would send from.
+    pub source: IpAddr,
+    /// The largest datagram, IP header included, in octets: the path MTU when one is known, else the MTU of the link.
+    pub mtu: u32,
+}
+
+/// An address of this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// The index of the link that has it.
+    pub link: u32,
+}
+
+impl Netlink {
+    /// Opens the connection; it lives on a task of the tokio runtime that the caller is in.
+    ///
+    /// # Errors
+    /// [`NetlinkError`] when the kernel gives no socket.
+    pub fn open() -> Result<Self, NetlinkError> {
+        let (connection, handle, _multicast) = rtnetlink::new_connection()
+            .map_err(|source| NetlinkError { operation: "open a netlink socket".to_owned(), source })?;
+        tokio::spawn(connection);
+        Ok(Self { handle })
+    }
+
+    /// Leads the kernel from `actual` to `desired`. After each step `actual` holds what is there now, also when a later one fails.
+    ///
+    /// # Errors
+    /// [`NetlinkError`] of the first step that the kernel refuses.
+    pub async fn apply(&self, actual: &mut NetworkState, desired: &NetworkState) -> Result<(), NetlinkError> {
+        for step in plan(actual, desired) {
+            tracing::debug!(%step, "network");
+            self.take(&step).await.map_err(|source| NetlinkError { operation: step.to_string(), source })?;
+            step.record(actual);
+        }
+        Ok(())
+    }
+
+    /// Asks the kernel for the route that a packet to `remote` with `mark` would take.
+    ///
+    /// # Errors
+    /// [`NetlinkError`] when there is no route.
+    pub async fn path_to(&self, remote: IpAddr, mark: u32) -> Result<PathToPeer, NetlinkError> {
+        let failed = |source| NetlinkError { operation: format!("look up the route to {remote}"), source };
+        let no_source = || failed(io::Error::new(io::ErrorKind::AddrNotAvailable, "the route has no source address"));
+        let route = self.route_to(remote, mark).await.map_err(failed)?;
+        let (mut source, mut link, mut path_mtu) = (None, None, None);
+        for attribute in &route.attributes {
+            match attribute {
+                RouteAttribute::PrefSource(RouteAddress::Inet(address)) => source = Some(IpAddr::V4(*address)),
+                RouteAttribute::PrefSource(RouteAddress::Inet6(address)) => source = Some(IpAddr::V6(*address)),
+                RouteAttribute::Oif(index) => link = Some(*index),
+                RouteAttribute::Metrics(metrics) => path_mtu = metrics.iter().find_map(mtu_metric).or(path_mtu),
+                _ => {}
+            }
+        }
+        let mtu = match (path_mtu, link) {
+            (Some(mtu), _) => mtu,
+            (None, Some(link)) => self.link_mtu(link).await.map_err(failed)?,
+            (None, None) => ETHERNET_MTU,
+        };
+        Ok(PathToPeer { source: source.ok_or_else(no_source)?, mtu })
+    }
+
+    /// The addresses of this host that can be used now, in the kernel's order.
+    ///
+    /// # Errors
+    /// [`NetlinkError`] when the kernel does not list them.
+    pub async fn local_addresses(&self) -> Result<Vec<LocalAddress>, NetlinkError> {
+        let failed = |source| NetlinkError { operation: "list the local addresses".to_owned(), source };
+        let messages: Vec<AddressMessage> =
+            self.handle.address().get().execute().try_collect().await.map_err(|error| failed(into_io(error)))?;
+        Ok(messages.iter().filter_map(local_address).collect())
+    }
+
+    /// The index of a link.
+    ///
+    /// # Errors
+    /// [`NetlinkError`] when there is none of this name.
+    pub async fn link_index(&self, name: &InterfaceName) -> Result<u32, NetlinkError> {
+        let failed = |source| NetlinkError { operation: format!("find the link {name}"), source };
+        self.index(name).await.map_err(failed)
+    }
+
+    async fn take(&self, step: &Step) -> io::Result<()> {
+        match step {
+            Step::SetMtu(name, mtu) => {
+                let link = LinkMessageBuilder::<LinkUnspec>::new().index(self.index(name).await?).mtu(*mtu).build();
+                self.handle.link().change(link).execute().await.map_err(into_io)
+            }
+            Step::SetUp(name) => {
+                let link = LinkMessageBuilder::<LinkUnspec>::new().index(self.index(name).await?).up().build();
+                self.handle.link().change(link).execute().await.map_err(into_io)
+            }
+            Step::AddAddress(name, address) => self.add_address(name, *address).await,
+            Step::RemoveAddress(name, address) => {
+                let message = address_message(self.index(name).await?, *address);
+                accept(self.handle.address().del(message).execute().await, &[libc::EADDRNOTAVAIL])
+            }
+            Step::SetRoute(key, target) => {
+                let link = self.index(&target.interface).await?;
+                self.handle.route().add(route_message(*key, target, link)?).replace().execute().await.map_err(into_io)
+            }
+            Step::RemoveRoute(key) => {
+                let message = route_builder(*key)?.build();
+                // ESRCH: the kernel took it away already, with its link or its preferred source.
+                accept(self.handle.route().del(message).execute().await, &[libc::ESRCH])
+            }
+            Step::AddRule(rule) => {
+                let mut request = self.handle.rule().add();
+                *request.message_mut() = rule_message(rule);
+                // EEXIST: left over from a predecessor that could not clean up.
+                accept(request.execute().await, &[libc::EEXIST])
+            }
+            Step::RemoveRule(rule) => {
+                accept(self.handle.rule().del(rule_message(rule)).execute().await, &[libc::ENOENT])
+            }
+        }
+    }
+
+    async fn add_address(&self, name: &InterfaceName, address: IpPrefix) -> io::Result<()> {
+        let index = self.index(name).await?;
+        let mut request = self.handle.address().add(index, address.address(), address.bits()).replace();
+        // Nobody else is on a point-to-point tunnel, and a tentative address could not be used at once.
+        request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        request.execute().await.map_err(into_io)
+    }
+
+    async fn index(&self, name: &InterfaceName) -> io::Result<u32> {
+        let mut links = self.handle.link().get().match_name(name.as_str()).execute();
+        let link = links.try_next().await.map_err(into_io)?;
+        link.map(|link| link.header.index).ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
+    }
+
+    async fn link_mtu(&self, index: u32) -> io::Result<u32> {
+        let link: Option<LinkMessage> =
+            self.handle.link().get().match_index(index).execute().try_next().await.map_err(into_io)?;
+        let mtu = link.iter().flat_map(|link| &link.attributes).find_map(|attribute| match attribute {
+            LinkAttribute::Mtu(mtu) => Some(*mtu),
+            _ => None,
+        });
+        Ok(mtu.unwrap_or(ETHERNET_MTU))
+    }
+
+    async fn route_to(&self, remote: IpAddr, mark: u32) -> io::Result<RouteMessage> {
+        let key = IpPrefix::new(remote, if remote.is_ipv4() { 32 } else { 128 }).map_err(io::Error::other)?;
+        let mut message = RouteMessageBuilder::<IpAddr>::new()
+            .destination_prefix(key.address(), key.bits())
+            .map_err(|error| io::Error::other(error.to_string()))?
+            .mark(mark)
+            .build();
+        message.header.table = 0;
+        message.header.protocol = RouteProtocol::Unspec;
+        let mut routes = Box::pin(self.handle.route().get(message).execute());
+        routes.try_next().await.map_err(into_io)?.ok_or_else(|| io::Error::from_raw_os_error(libc::ENETUNREACH))
+    }
+}
+
+/// A step that the kernel refused, or a question it could not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation}: {source}")]
+pub struct NetlinkError {
+    /// What was tried.
+    pub operation: String,
+    /// What the kernel said.
+    pub source: io::Error,
+}
+
+/// What most links carry; for routes that name neither an MTU nor a link.
+const ETHERNET_MTU: u32 = 1500;
+
+fn route_builder(key: RouteKey) -> io::Result<RouteMessageBuilder<IpAddr>> {
+    let builder = RouteMessageBuilder::<IpAddr>::new().table_id(key.table);
+    builder
+        .destination_prefix(key.destination.address(), key.destination.bits())
+        .map_err(|error| io::Error::other(error.to_string()))
+}
+
+fn route_message(key: RouteKey, target: &RouteTarget, link: u32) -> io::Result<RouteMessage> {
+    let mut builder = route_builder(key)?.output_interface(link).scope(RouteScope::Link);
+    if let Some(source) = target.source {
+        builder = builder.pref_source(source).map_err(|error| io::Error::other(error.to_string()))?;
+    }
+    Ok(builder.build())
+}
+
+fn rule_message(rule: &Rule) -> RuleMessage {
+    let mut message = RuleMessage::default();
+    message.header.family = match rule.family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    };
+    message.header.action = RuleAction::ToTable;
+    message.header.flags = RuleFlags::Invert;
+    message.attributes = vec![
+        RuleAttribute::FwMark(rule.mark),
+        RuleAttribute::FwMask(u32::MAX),
+        RuleAttribute::Table(rule.table),
+        RuleAttribute::Priority(rule.priority),
+    ];
+    message
+}
+
+fn address_message(link: u32, address: IpPrefix) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = match address.address() {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    };
+    message.header.index = link;
+    message.header.prefix_len = address.bits();
+    message.attributes = vec![AddressAttribute::Local(address.address()), AddressAttribute::Address(address.address())];
+    message
+}
+
+/// `None` for addresses that cannot be a source: those of narrow scope, and those that are not yet or no longer good.
+fn local_address(message: &AddressMessage) -> Option<LocalAddress> {
+    let (mut local, mut remote, mut flags) = (None, None, AddressFlags::empty());
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(address) => local = Some(*address),
+            AddressAttribute::Address(address) => remote = Some(*address),
+            AddressAttribute::Flags(all) => flags = *all,
+            _ => {}
+        }
+    }
+    let unusable = AddressFlags::Tentative | AddressFlags::Dadfailed | AddressFlags::Deprecated;
+    let usable = message.header.scope == AddressScope::Universe && !flags.intersects(unusable);
+    // On point-to-point links IFA_ADDRESS is the other end; where there is no other end, IPv6 gives IFA_ADDRESS alone.
+    let address = local.or(remote).filter(|_| usable)?;
+    Some(LocalAddress { address, link: message.header.index })
+}
+
+fn mtu_metric(metric: &RouteMetric) -> Option<u32> {
+    match metric {
+        RouteMetric::Mtu(mtu) => Some(*mtu),
+        _ => None,
+    }
+}
+
+fn into_io(error: rtnetlink::Error) -> io::Error {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => message.to_io(),
+        other => io::Error::other(other.to_string()),
+    }
+}
+
+/// Takes an error that means "it is so already" as success.
+fn accept(result: Result<(), rtnetlink::Error>, harmless: &[i32]) -> io::Result<()> {
+    match result.map_err(into_io) {
+        Err(error) if error.raw_os_error().is_some_and(|code| harmless.contains(&code)) => Ok(()),
+        other => other,
+    }
+}

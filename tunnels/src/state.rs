@@ -1,0 +1,126 @@
+//! Links, routes and rules as plain values.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use espdp_api::{InterfaceName, IpPrefix};
+
+/// A part of the kernel's network configuration: what we have put there, or want to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkState {
+    /// The links that we made. Making and removing a link is for whoever holds its file descriptor; here it is set up.
+    pub links: BTreeMap<InterfaceName, Link>,
+    /// Where destinations go.
+    pub routes: BTreeMap<RouteKey, RouteTarget>,
+    /// The rules that lead to routing tables.
+    pub rules: BTreeSet<Rule>,
+}
+
+/// How a link is set up; it is always up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its MTU in octets.
+    pub mtu: u32,
+    /// Its addresses.
+    pub addresses: BTreeSet<IpPrefix>,
+}
+
+/// What the kernel tells routes apart by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RouteKey {
+    /// The routing table.
+    pub table: u32,
+    /// The destination, without host bits.
+    pub destination: IpPrefix,
+}
+
+impl RouteKey {
+    /// The route to `destination` in `table`; host bits are cut off, since the kernel refuses them.
+    #[must_use]
+    pub fn new(table: u32, destination: IpPrefix) -> Self {
+        Self { table, destination: network(destination) }
+    }
+}
+
+/// Where a route leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteTarget {
+    /// Out of this interface.
+    pub interface: InterfaceName,
+    /// The source address of packets that the gateway itself sends there; `None` leaves the choice to the kernel.
+    pub source: Option<IpAddr>,
+}
+
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl From<IpAddr> for Family {
+    fn from(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
+/// Packets without `mark` look into `table` (`ip rule add not fwmark MARK lookup TABLE priority PRIORITY`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rule {
+    /// The family whose packets it is for.
+    pub family: Family,
+    /// The mark of the packets that pass by.
+    pub mark: u32,
+    /// The table.
+    pub table: u32,
+    /// Its place among the rules; the lowest is asked first.
+    pub priority: u32,
+}
+
+/// `prefix` without its host bits.
+#[must_use]
+pub fn network(prefix: IpPrefix) -> IpPrefix {
+    let bits = u32::from(prefix.bits());
+    let address = match prefix.address() {
+        IpAddr::V4(address) => {
+            let mask = u32::MAX.checked_shl(u32::BITS.saturating_sub(bits)).unwrap_or(0);
+            IpAddr::V4(Ipv4Addr::from_bits(address.to_bits() & mask))
+        }
+        IpAddr::V6(address) => {
+            let mask = u128::MAX.checked_shl(u128::BITS.saturating_sub(bits)).unwrap_or(0);
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & mask))
+        }
+    };
+    IpPrefix::new(address, prefix.bits()).unwrap_or(prefix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_bits_are_cut_off_at_every_length() {
+        for (prefix, expected) in [
+            ("10.1.2.3/16", "10.1.0.0/16"),
+            ("10.1.2.3/32", "10.1.2.3/32"),
+            ("10.1.2.3/0", "0.0.0.0/0"),
+            ("fec3::1/16", "fec3::/16"),
+            ("fec3::1/128", "fec3::1/128"),
+            ("fec3::1/0", "::/0"),
+        ] {
+            assert_eq!(network(prefix.parse().unwrap()), expected.parse().unwrap(), "{prefix}");
+        }
+    }
+}
