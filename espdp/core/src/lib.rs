@@ -1,1 +1,31 @@
-//! Pure ESP: SAD, policies, replay windows and the batch pipeline.
+//! Pure ESP: SAD, policies, replay windows and the batch pipeline. No sockets, no clock, no threads, no `unsafe`.
+//!
+//! A [`Dataplane`] is everything that one worker owns: the policies of its interfaces, its SAs and their counters.
+//! The shell around it moves octets and time:
+//!
+//! ```text
+//!  TUN ─▶ SuperPacket ─▶ Filling::push ─▶ Filling::seal ─▶ Run          ─▶ UDP (UDP_SEGMENT) or raw socket
+//!         (≤ 64 KiB)     segments, ESP     one pass over     equal-length
+//!                        headers           all packets       packets
+//!
+//!  TUN ◀─ Delivery    ◀─ Opened ◀───────── Dataplane::open ◀ InboundBatch ◀─ UDP (UDP_GRO) or raw socket
+//!         (≤ 64 KiB)     coalesced         in place
+//! ```
+//!
+//! What leaves is typed: only [`Filling::seal`] makes a [`Sealed`] batch, from which alone packets can be taken for the
+//! wire, and only [`Dataplane::open`] makes an [`Opened`] one, from which alone packets can be taken for the inside.
+
+mod batch;
+mod dataplane;
+mod drops;
+mod inbound;
+mod mtu;
+mod outbound;
+mod vnet;
+
+pub use batch::{Delivery, InboundBatch, Opened, Origin, OutboundBatch, Run, Sealed};
+pub use dataplane::{Dataplane, InterfaceCounters, InterfaceId};
+pub use drops::DropReason;
+pub use mtu::Overhead;
+pub use outbound::{Filling, Progress, SuperPacket};
+pub use vnet::{Offloads, VnetHeader};
