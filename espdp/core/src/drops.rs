@@ -1,0 +1,166 @@
+//! Why packets are dropped, and how often.
+
+use espdp_api::DropCount;
+
+/// Why a packet went no further. Every exit from the data path is one of these, counted for its SA where there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum DropReason {
+    /// Outbound: not an IP packet, or its lengths contradict each other.
+    Malformed,
+    /// Outbound: the vnet header does not fit the packet, or asks for an offload that was never offered.
+    BadVnetHeader,
+    /// Outbound: no policy of the interface selects the packet (RFC 4301 §5: discard).
+    NoPolicy,
+    /// Outbound: the packet's policy has no active SA.
+    NoSa,
+    /// Outbound: the policy selects the packet, its SA does not.
+    OutsideSa,
+    /// Outbound: the ESP packet would not fit in a datagram.
+    TooBig,
+    /// Transport mode, outbound: a fragment, IPv4 options, or extension headers that belong in front of ESP.
+    TransportHeader,
+    /// A hard limit or the end of the sequence numbers is reached.
+    HardLimit,
+    /// The cipher refused the packet.
+    Crypto,
+    /// Inbound: shorter than the SA's headers, trailer and ICV, or not a multiple of its block.
+    Short,
+    /// Inbound: an IP fragment; ESP is for whole packets (RFC 4303 §3.4.1).
+    Fragment,
+    /// Inbound: more packets in one receive than a batch holds.
+    Overflow,
+    /// Inbound: nobody has this SPI.
+    UnknownSpi,
+    /// Inbound: the sequence number was seen before.
+    Replay,
+    /// Inbound: the sequence number lies before the replay window.
+    ReplayTooOld,
+    /// Inbound: the ICV is wrong.
+    BadIcv,
+    /// Inbound: the padding is longer than the payload or not 1, 2, 3 …
+    BadPadding,
+    /// Inbound: the next header does not fit the mode.
+    NextHeader,
+    /// Inbound: the inner packet's version or lengths are wrong.
+    BadInner,
+    /// Inbound: the inner packet is outside the SA's selectors (RFC 4301 §5.2).
+    Selectors,
+    /// Inbound: congestion was marked on the outer header of a packet that cannot carry the mark (RFC 6040 §4.2).
+    Ecn,
+    /// Inbound: a dummy packet (RFC 4303 §2.6); not an error.
+    Dummy,
+}
+
+impl DropReason {
+    /// Every reason.
+    pub const ALL: [Self; 22] = [
+        Self::Malformed,
+        Self::BadVnetHeader,
+        Self::NoPolicy,
+        Self::NoSa,
+        Self::OutsideSa,
+        Self::TooBig,
+        Self::TransportHeader,
+        Self::HardLimit,
+        Self::Crypto,
+        Self::Short,
+        Self::Fragment,
+        Self::Overflow,
+        Self::UnknownSpi,
+        Self::Replay,
+        Self::ReplayTooOld,
+        Self::BadIcv,
+        Self::BadPadding,
+        Self::NextHeader,
+        Self::BadInner,
+        Self::Selectors,
+        Self::Ecn,
+        Self::Dummy,
+    ];
+
+    /// The stable name, for statistics and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::BadVnetHeader => "bad_vnet_header",
+            Self::NoPolicy => "no_policy",
+            Self::NoSa => "no_sa",
+            Self::OutsideSa => "outside_sa",
+            Self::TooBig => "too_big",
+            Self::TransportHeader => "transport_header",
+            Self::HardLimit => "hard_limit",
+            Self::Crypto => "crypto",
+            Self::Short => "short",
+            Self::Fragment => "fragment",
+            Self::Overflow => "overflow",
+            Self::UnknownSpi => "unknown_spi",
+            Self::Replay => "replay",
+            Self::ReplayTooOld => "replay_too_old",
+            Self::BadIcv => "bad_icv",
+            Self::BadPadding => "bad_padding",
+            Self::NextHeader => "next_header",
+            Self::BadInner => "bad_inner",
+            Self::Selectors => "selectors",
+            Self::Ecn => "ecn",
+            Self::Dummy => "dummy",
+        }
+    }
+}
+
+/// One counter for each [`DropReason`].
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DropCounters([u64; DropReason::ALL.len()]);
+
+impl DropCounters {
+    /// Counts one packet.
+    pub(crate) fn count(&mut self, reason: DropReason) {
+        if let Some(counter) = self.0.get_mut(reason as usize) {
+            *counter = counter.saturating_add(1);
+        }
+    }
+
+    /// Adds `other` and empties it.
+    pub(crate) fn absorb(&mut self, other: &mut Self) {
+        for (counter, more) in self.0.iter_mut().zip(&mut other.0) {
+            *counter = counter.saturating_add(std::mem::take(more));
+        }
+    }
+
+    /// The reasons that occurred.
+    pub(crate) fn report(&self) -> Vec<DropCount> {
+        let counted = DropReason::ALL.iter().zip(self.0).filter(|(_, packets)| *packets > 0);
+        counted.map(|(reason, packets)| DropCount { reason: reason.name().to_owned(), packets }).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_has_its_own_counter_and_name() {
+        let mut counters = DropCounters::default();
+        for reason in DropReason::ALL {
+            counters.count(reason);
+        }
+        let report = counters.report();
+        assert_eq!(report.len(), DropReason::ALL.len());
+        assert!(report.iter().all(|count| count.packets == 1));
+        let mut names: Vec<_> = report.into_iter().map(|count| count.reason).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), DropReason::ALL.len());
+    }
+
+    #[test]
+    fn absorbing_moves_the_counts() {
+        let (mut all, mut some) = (DropCounters::default(), DropCounters::default());
+        some.count(DropReason::Replay);
+        all.absorb(&mut some);
+        all.absorb(&mut some);
+        assert_eq!(all.report(), [DropCount { reason: "replay".into(), packets: 1 }]);
+    }
+}

@@ -1,0 +1,79 @@
+//! How much room ESP takes, exactly.
+
+use espdp_api::{Encapsulation, EspAlgorithms, Mode};
+
+/// What stands around an inner packet on the wire between the gateways.
+///
+/// ```text
+/// ┌──────────────┬───────┬───────────┬──────┬──────────────────────┬─────────┬──────────────┬───────┐
+/// │ outer_header │ udp   │ esp       │ iv   │ inner packet         │ padding │ trailer      │ icv   │
+/// │ 20 or 40     │ 0 / 8 │ 8         │ 0–16 │                      │         │ 2            │ 12–32 │
+/// └──────────────┴───────┴───────────┴──────┼──────────────────────┴─────────┴──────────────┼───────┘
+///                                           └──────────── a multiple of block ──────────────┘
+/// ```
+///
+/// In transport mode the outer header is the packet's own and does not stand inside: `kept_header` octets of the inner
+/// packet are the outer header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overhead {
+    /// Octets of the outer IP header.
+    pub outer_header: usize,
+    /// Octets of the UDP header (RFC 3948).
+    pub udp: usize,
+    /// Octets of SPI and sequence number.
+    pub esp: usize,
+    /// Octets of IV.
+    pub iv: usize,
+    /// Octets of pad length and next header.
+    pub trailer: usize,
+    /// What payload, padding and trailer together are a multiple of.
+    pub block: usize,
+    /// Octets of ICV.
+    pub icv: usize,
+    /// Octets of the inner packet that become the outer header instead of being encrypted.
+    pub kept_header: usize,
+}
+
+impl Overhead {
+    /// The overhead of an SA whose outer packets are IPv6 or IPv4.
+    #[must_use]
+    pub fn new(algorithms: EspAlgorithms, mode: Mode, encapsulation: Encapsulation, outer_is_ipv6: bool) -> Self {
+        let outer_header = if outer_is_ipv6 { 40 } else { 20 };
+        Self {
+            outer_header,
+            udp: match encapsulation {
+                Encapsulation::Esp => 0,
+                Encapsulation::Udp { .. } => 8,
+            },
+            esp: 8,
+            iv: algorithms.cipher.iv_len(),
+            trailer: 2,
+            block: algorithms.cipher.pad_block(),
+            icv: algorithms.icv_len(),
+            kept_header: match mode {
+                Mode::Tunnel => 0,
+                Mode::Transport => outer_header,
+            },
+        }
+    }
+
+    /// Octets on the wire, outer IP header included, for an inner packet of `inner_len` octets.
+    #[must_use]
+    pub fn outer_len(&self, inner_len: usize) -> usize {
+        let payload = inner_len.saturating_sub(self.kept_header) + self.trailer;
+        self.fixed() + payload.next_multiple_of(self.block)
+    }
+
+    /// The longest inner packet whose outer packet fits `outer_mtu`; 0 when not even an empty one does.
+    #[must_use]
+    pub fn inner_mtu(&self, outer_mtu: usize) -> usize {
+        let room = outer_mtu.saturating_sub(self.fixed());
+        let payload = room - room % self.block;
+        if payload < self.trailer { 0 } else { payload - self.trailer + self.kept_header }
+    }
+
+    /// Octets that do not depend on the packet.
+    fn fixed(&self) -> usize {
+        self.outer_header + self.udp + self.esp + self.iv + self.icv
+    }
+}
