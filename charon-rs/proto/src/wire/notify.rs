@@ -1,0 +1,114 @@
+//! The Notify payload (RFC 7296 §3.10).
+
+use std::ops::RangeInclusive;
+
+use espdp_api::EspSpi;
+
+use super::error::WireError;
+use super::notify_type::NotifyType;
+use super::reader::Reader;
+use super::security_association::Protocol;
+
+/// The longest cookie (RFC 7296 §2.6).
+pub const MAX_COOKIE_OCTETS: usize = 64;
+
+/// A notification.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notify {
+    /// What it says.
+    pub kind: NotifyType,
+    /// The ESP SA that it is about. Always there in REKEY_SA and CHILD_SA_NOT_FOUND.
+    pub spi: Option<EspSpi>,
+    /// What belongs to it. COOKIE, INVALID_KE_PAYLOAD and the NAT_DETECTIONs have lengths of their own, which were
+    /// checked.
+    pub data: Vec<u8>,
+}
+
+impl Notify {
+    /// A notification that says it all by its type.
+    #[must_use]
+    pub fn new(kind: NotifyType) -> Self {
+        Self::with_data(kind, Vec::new())
+    }
+
+    /// A notification with data.
+    #[must_use]
+    pub fn with_data(kind: NotifyType, data: Vec<u8>) -> Self {
+        Self { kind, spi: None, data }
+    }
+
+    /// A notification about an ESP SA.
+    #[must_use]
+    pub fn about(kind: NotifyType, spi: EspSpi) -> Self {
+        Self { kind, spi: Some(spi), data: Vec::new() }
+    }
+
+    /// An INVALID_KE_PAYLOAD that asks for `group` (RFC 7296 §1.2).
+    #[must_use]
+    pub fn invalid_ke(group: u16) -> Self {
+        Self::with_data(NotifyType::InvalidKePayload, group.to_be_bytes().to_vec())
+    }
+
+    /// The group that an INVALID_KE_PAYLOAD asks for; `None` for any other notification.
+    #[must_use]
+    pub fn wanted_group(&self) -> Option<u16> {
+        let octets = self.data.first_chunk().filter(|_| self.kind == NotifyType::InvalidKePayload)?;
+        Some(u16::from_be_bytes(*octets))
+    }
+
+    /// ```text
+    /// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+    /// |  Protocol ID  |   SPI Size    |      Notify Message Type      |
+    /// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+    /// ~                Security Parameter Index (SPI)                 ~
+    /// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+    /// ~                       Notification Data                       ~
+    /// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+    /// ```
+    pub(super) fn parse(body: &mut Reader<'_>) -> Result<Self, WireError> {
+        let offset = body.offset();
+        let [protocol, spi_size] = body.array()?;
+        let kind = NotifyType::from_number(body.u16()?);
+        let spi_field = body.take(usize::from(spi_size))?;
+        // With an empty SPI the protocol means nothing (RFC 7296 §3.10).
+        let spi = match (Protocol::from_number(protocol), <[u8; 4]>::try_from(spi_field)) {
+            (Protocol::Esp, Ok(field)) => EspSpi::from_wire(field).ok(),
+            _ => None,
+        };
+        let needs_spi = matches!(kind, NotifyType::RekeySa | NotifyType::ChildSaNotFound);
+        if needs_spi && spi.is_none() {
+            return Err(body.wrong(offset, "SPI size", "an SPI of ESP, 4 octets, above 255", spi_size));
+        }
+        // Unknown types must be ignored, so they may have any SPI that fits.
+        if !matches!(kind, NotifyType::Other(_)) && !matches!(spi_size, 0 | 4 | 8) {
+            return Err(body.wrong(offset, "SPI size", "0, 4 or 8", spi_size));
+        }
+        if let Some((lengths, expected)) = data_lengths(kind)
+            && !lengths.contains(&body.len())
+        {
+            return Err(body.wrong(body.offset(), "length of notification data", expected, body.len()));
+        }
+        Ok(Self { kind, spi, data: body.rest().to_vec() })
+    }
+
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        let protocol_and_size = if self.spi.is_some() { [Protocol::Esp.number(), 4] } else { [0, 0] };
+        out.extend_from_slice(&protocol_and_size);
+        out.extend_from_slice(&self.kind.number().to_be_bytes());
+        out.extend(self.spi.iter().flat_map(|spi| spi.to_wire()));
+        out.extend_from_slice(&self.data);
+    }
+}
+
+/// How long the data of those types may be whose data is used here.
+fn data_lengths(kind: NotifyType) -> Option<(RangeInclusive<usize>, &'static str)> {
+    if matches!(kind, NotifyType::NatDetectionSourceIp | NotifyType::NatDetectionDestinationIp) {
+        Some((20..=20, "20 octets"))
+    } else if kind == NotifyType::Cookie {
+        Some((1..=MAX_COOKIE_OCTETS, "1 to 64 octets"))
+    } else if kind == NotifyType::InvalidKePayload {
+        Some((2..=2, "2 octets"))
+    } else {
+        None
+    }
+}
