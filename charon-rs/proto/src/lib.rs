@@ -6,8 +6,8 @@
 //!
 //! | module | what lives there |
 //! |---|---|
-//! | `wire` | messages and payloads: bytes to types and back |
-//! | `crypto` | PRFs, key exchange, ciphers, the key schedule |
+//! | [`wire`] | messages and payloads: bytes to types and back |
+//! | [`crypto`] | PRFs, key exchange, ciphers, the key schedule |
 //! | [`proposal`] | proposal strings, the wire form, negotiation with reasons |
 //! | [`Engine`] | SAs, exchanges, tasks, timers |
 //! | [`config`] | connections and children as the engine wants them |
@@ -15,12 +15,16 @@
 //! | [`io`] | what goes in and out of the engine |
 
 pub mod config;
+pub mod crypto;
 mod engine;
 pub mod identity;
 pub mod io;
 pub mod proposal;
 mod random;
 mod settings;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod wire;
 
 pub use engine::Engine;
 pub use random::SecureRandom;

@@ -1,0 +1,124 @@
+//! Hashes that travel in the clear: NAT detection and cookies.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use espdp_api::Secret;
+use sha1::{Digest, Sha1};
+use subtle::ConstantTimeEq;
+
+use super::hmac::Hash;
+use crate::io::IkeSpi;
+use crate::random::SecureRandom;
+
+/// Octets of a NAT detection hash: SHA-1, whatever was negotiated.
+pub const NAT_DETECTION_LEN: usize = 20;
+
+/// What NAT_DETECTION_SOURCE_IP and NAT_DETECTION_DESTINATION_IP carry (RFC 7296 §2.23): the SHA-1 of
+/// `SPIi | SPIr | address | port` in network byte order, the address in 4 or 16 octets. The SPIs are those of the header
+/// of the message that carries it.
+#[must_use]
+pub fn nat_detection(initiator_spi: IkeSpi, responder_spi: IkeSpi, address: SocketAddr) -> [u8; NAT_DETECTION_LEN] {
+    let hash = Sha1::new()
+        .chain_update(initiator_spi.0)
+        .chain_update(responder_spi.0)
+        .chain_update(address_octets(address.ip()))
+        .chain_update(address.port().to_be_bytes());
+    hash.finalize().into()
+}
+
+/// The secrets that stateless cookies are made with (RFC 7296 §2.6): the current one and the one before it, which is still
+/// accepted so that a change does not turn away those who have just been given a cookie.
+///
+/// ```text
+///  0                   1                   2                   3
+///  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+/// +---------------------------------------------------------------+
+/// |                    Version of the secret                      |
+/// +---------------------------------------------------------------+
+/// |       HMAC-SHA-256(secret, version | Ni | IPi | SPIi)         |
+/// |                         (32 octets)                           |
+/// +---------------------------------------------------------------+
+/// ```
+pub struct CookieSecrets {
+    version: u32,
+    current: Secret<[u8; SECRET_LEN]>,
+    previous: Option<Secret<[u8; SECRET_LEN]>>,
+}
+
+impl CookieSecrets {
+    /// Draws the first secret.
+    pub fn new(random: &mut dyn SecureRandom) -> Self {
+        Self { version: 0, current: draw(random), previous: None }
+    }
+
+    /// Draws a new secret; cookies of the one that was current are accepted until the next change, older ones no more.
+    /// Meant to be called from time to time, at least when many cookies were asked for (RFC 7296 §2.6).
+    pub fn change(&mut self, random: &mut dyn SecureRandom) {
+        self.version = self.version.wrapping_add(1);
+        self.previous = Some(std::mem::replace(&mut self.current, draw(random)));
+    }
+
+    /// The cookie for a request with this nonce, source address and initiator SPI.
+    #[must_use]
+    pub fn make(&self, nonce: &[u8], source: IpAddr, initiator_spi: IkeSpi) -> [u8; COOKIE_LEN] {
+        cookie(self.version, &self.current, nonce, source, initiator_spi)
+    }
+
+    /// Whether `received` is a cookie that we gave for this nonce, source address and initiator SPI, with the current
+    /// secret or the one before.
+    #[must_use]
+    pub fn verify(&self, received: &[u8], nonce: &[u8], source: IpAddr, initiator_spi: IkeSpi) -> bool {
+        let Some(version) = received.first_chunk().map(|octets| u32::from_be_bytes(*octets)) else {
+            return false;
+        };
+        let secret = if version == self.version {
+            Some(&self.current)
+        } else if version == self.version.wrapping_sub(1) {
+            self.previous.as_ref()
+        } else {
+            None
+        };
+        secret.is_some_and(|secret| cookie(version, secret, nonce, source, initiator_spi).ct_eq(received).into())
+    }
+}
+
+impl fmt::Debug for CookieSecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CookieSecrets").field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
+/// Octets of the cookies that we make; at most 64 are allowed (RFC 7296 §2.6).
+pub const COOKIE_LEN: usize = 4 + 32;
+
+const SECRET_LEN: usize = 32;
+
+fn draw(random: &mut dyn SecureRandom) -> Secret<[u8; SECRET_LEN]> {
+    let mut secret = Secret::new([0; SECRET_LEN]);
+    random.fill_secret(secret.expose_mut());
+    secret
+}
+
+fn cookie(
+    version: u32,
+    secret: &Secret<[u8; SECRET_LEN]>,
+    nonce: &[u8],
+    source: IpAddr,
+    initiator_spi: IkeSpi,
+) -> [u8; COOKIE_LEN] {
+    let version = version.to_be_bytes();
+    let mac = Hash::Sha256.hmac(secret.expose(), &[&version, nonce, &address_octets(source), &initiator_spi.0]);
+    let mut cookie = [0; COOKIE_LEN];
+    for (octet, value) in cookie.iter_mut().zip(version.iter().chain(mac.expose())) {
+        *octet = *value;
+    }
+    cookie
+}
+
+fn address_octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
