@@ -1,5 +1,6 @@
 //! What tests of the engine need, here and in other crates (feature `testing`).
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use rand_chacha::ChaCha20Rng;
@@ -40,9 +41,70 @@ impl fmt::Debug for SeededRandom {
     }
 }
 
+/// One case of a file of test vectors: what its fields are called and what they hold.
+#[derive(Clone, Debug)]
+pub struct Vector<'a>(BTreeMap<&'a str, &'a str>);
+
+impl<'a> Vector<'a> {
+    /// The cases of a file: `name = value` in each line, an empty line between cases, `#` before remarks.
+    #[must_use]
+    pub fn parse(file: &'a str) -> Vec<Self> {
+        let mut cases = vec![BTreeMap::new()];
+        for line in file.lines().map(str::trim) {
+            if line.is_empty() {
+                cases.push(BTreeMap::new());
+            } else if let (false, Some((name, value)), Some(case)) =
+                (line.starts_with('#'), line.split_once('='), cases.last_mut())
+            {
+                case.insert(name.trim(), value.trim());
+            }
+        }
+        cases.into_iter().filter(|case| !case.is_empty()).map(Self).collect()
+    }
+
+    /// The text of a field, if the case has it.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&'a str> {
+        self.0.get(name).copied()
+    }
+
+    /// The octets of a field that is written in hexadecimal.
+    ///
+    /// # Panics
+    ///
+    /// If the case has no such field or it is something else.
+    #[must_use]
+    pub fn octets(&self, name: &str) -> Vec<u8> {
+        octets(self.text(name).unwrap_or_else(|| panic!("no field {name} in {self:?}")))
+    }
+}
+
+/// The octets that are written in hexadecimal; white space is left out.
+///
+/// # Panics
+///
+/// If it is not hexadecimal, or half an octet is left over.
+#[must_use]
+pub fn octets(hexadecimal: &str) -> Vec<u8> {
+    let digit = |digit: char| digit.to_digit(16).unwrap_or_else(|| panic!("{digit:?} is no hexadecimal digit"));
+    let digits: Vec<u32> = hexadecimal.chars().filter(|c| !c.is_whitespace()).map(digit).collect();
+    let (pairs, rest) = digits.as_chunks();
+    assert!(rest.is_empty(), "half an octet");
+    pairs.iter().filter_map(|[high, low]| u8::try_from(high * 16 + low).ok()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn vectors_are_read_case_by_case() {
+        let cases = Vector::parse("# remark\n\na = 00 ff\nb = text\n\n\na = 7f\n");
+        assert_eq!(cases.len(), 2);
+        assert_eq!(cases[0].octets("a"), [0, 255]);
+        assert_eq!(cases[0].text("b"), Some("text"));
+        assert_eq!((cases[1].octets("a"), cases[1].text("b")), (vec![127], None));
+    }
 
     #[test]
     fn the_same_seed_gives_the_same_octets_and_the_streams_differ() {

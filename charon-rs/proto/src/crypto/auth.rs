@@ -52,3 +52,102 @@ pub fn fits_without_trailing_whitespace(prf: Prf, psk: &[u8], signed: &SignedOct
 
 /// Seventeen ASCII characters, without a NUL at the end.
 const KEY_PAD: &[u8] = b"Key Pad for IKEv2";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Vector;
+
+    #[test]
+    fn auth_data_is_that_of_a_real_exchange() {
+        let exchange = Exchange::load();
+        assert_eq!(psk_auth(Prf::HmacSha1, &exchange.psk, &exchange.signed()).expose(), &exchange.auth);
+        assert!(verify_psk_auth(Prf::HmacSha1, &exchange.psk, &exchange.signed(), &exchange.auth));
+    }
+
+    /// R7296-1.2-2.
+    #[test]
+    fn auth_data_fits_nothing_else() {
+        let exchange = Exchange::load();
+        let fits =
+            |exchange: &Exchange| verify_psk_auth(Prf::HmacSha1, &exchange.psk, &exchange.signed(), &exchange.auth);
+        assert!(fits(&exchange));
+        let parts: [fn(&mut Exchange) -> &mut Vec<u8>; 6] = [
+            |exchange| &mut exchange.psk,
+            |exchange| &mut exchange.message,
+            |exchange| &mut exchange.peer_nonce,
+            |exchange| exchange.sk_p.expose_mut(),
+            |exchange| &mut exchange.id_body,
+            |exchange| &mut exchange.auth,
+        ];
+        for part in parts {
+            for index in 0..part(&mut Exchange::load()).len() {
+                let mut changed = Exchange::load();
+                part(&mut changed)[index] ^= 1;
+                assert!(!fits(&changed));
+            }
+            let mut longer = Exchange::load();
+            part(&mut longer).push(1);
+            assert!(!fits(&longer));
+        }
+        let shorter = [&exchange.auth[..19], &[][..]];
+        assert!(!shorter.iter().any(|auth| verify_psk_auth(Prf::HmacSha1, &exchange.psk, &exchange.signed(), auth)));
+    }
+
+    /// R7296-2.15-1.
+    #[test]
+    fn keys_of_any_length_work_and_no_nul_is_added() {
+        let exchange = Exchange::load();
+        let auth = |psk: &[u8]| psk_auth(Prf::HmacSha2_256, psk, &exchange.signed()).expose().clone();
+        for len in [0, 1, 63, 64, 65, 256] {
+            let key = vec![0x5a; len];
+            let longer = [&key[..], &[0x5a]].concat();
+            assert!(verify_psk_auth(Prf::HmacSha2_256, &key, &exchange.signed(), &auth(&key)));
+            assert_ne!(auth(&key), auth(&longer));
+        }
+    }
+
+    #[test]
+    fn a_newline_at_the_end_of_our_key_is_found_out() {
+        let exchange = Exchange::load();
+        let fits =
+            |psk: &[u8]| fits_without_trailing_whitespace(Prf::HmacSha1, psk, &exchange.signed(), &exchange.auth);
+        let typed = |tail: &str| [&exchange.psk, tail.as_bytes()].concat();
+        assert!(["\n", "\r\n", " ", " \t \n"].iter().all(|tail| fits(&typed(tail))));
+        assert!(!fits(&exchange.psk), "the right key needs no hint");
+        assert!(!fits(&typed("x\n")) && !fits(b"\n") && !fits(b""));
+    }
+
+    struct Exchange {
+        psk: Vec<u8>,
+        message: Vec<u8>,
+        peer_nonce: Vec<u8>,
+        sk_p: Secret<Vec<u8>>,
+        id_body: Vec<u8>,
+        auth: Vec<u8>,
+    }
+
+    impl Exchange {
+        fn load() -> Self {
+            let cases = Vector::parse(include_str!("../../../../tests/vectors/psk-auth.txt"));
+            let case = cases.first().unwrap();
+            Self {
+                psk: case.octets("psk"),
+                message: case.octets("message"),
+                peer_nonce: case.octets("peer_nonce"),
+                sk_p: case.octets("sk_p").into(),
+                id_body: case.octets("id_body"),
+                auth: case.octets("auth"),
+            }
+        }
+
+        fn signed(&self) -> SignedOctets<'_> {
+            SignedOctets {
+                message: &self.message,
+                peer_nonce: &self.peer_nonce,
+                sk_p: &self.sk_p,
+                id_body: &self.id_body,
+            }
+        }
+    }
+}

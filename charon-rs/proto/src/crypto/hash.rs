@@ -19,12 +19,12 @@ pub const NAT_DETECTION_LEN: usize = 20;
 /// of the message that carries it.
 #[must_use]
 pub fn nat_detection(initiator_spi: IkeSpi, responder_spi: IkeSpi, address: SocketAddr) -> [u8; NAT_DETECTION_LEN] {
-    let hash = Sha1::new()
-        .chain_update(initiator_spi.0)
-        .chain_update(responder_spi.0)
-        .chain_update(address_octets(address.ip()))
-        .chain_update(address.port().to_be_bytes());
-    hash.finalize().into()
+    let hash = Sha1::new().chain_update(initiator_spi.0).chain_update(responder_spi.0);
+    let hash = match address.ip() {
+        IpAddr::V4(address) => hash.chain_update(address.octets()),
+        IpAddr::V6(address) => hash.chain_update(address.octets()),
+    };
+    hash.chain_update(address.port().to_be_bytes()).finalize().into()
 }
 
 /// The secrets that stateless cookies are made with (RFC 7296 §2.6): the current one and the one before it, which is still
@@ -36,10 +36,12 @@ pub fn nat_detection(initiator_spi: IkeSpi, responder_spi: IkeSpi, address: Sock
 /// +---------------------------------------------------------------+
 /// |                    Version of the secret                      |
 /// +---------------------------------------------------------------+
-/// |       HMAC-SHA-256(secret, version | Ni | IPi | SPIi)         |
+/// |       HMAC-SHA-256(secret, version | IPi | SPIi | Ni)         |
 /// |                         (32 octets)                           |
 /// +---------------------------------------------------------------+
 /// ```
+///
+/// The nonce comes last and the address always has 16 octets, so that no octet can pass for part of another field.
 pub struct CookieSecrets {
     version: u32,
     current: Secret<[u8; SECRET_LEN]>,
@@ -108,7 +110,11 @@ fn cookie(
     initiator_spi: IkeSpi,
 ) -> [u8; COOKIE_LEN] {
     let version = version.to_be_bytes();
-    let mac = Hash::Sha256.hmac(secret.expose(), &[&version, nonce, &address_octets(source), &initiator_spi.0]);
+    let source = match source {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    };
+    let mac = Hash::Sha256.hmac(secret.expose(), &[&version, &source, &initiator_spi.0, nonce]);
     let mut cookie = [0; COOKIE_LEN];
     for (octet, value) in cookie.iter_mut().zip(version.iter().chain(mac.expose())) {
         *octet = *value;
@@ -116,9 +122,77 @@ fn cookie(
     cookie
 }
 
-fn address_octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+    use crate::testing::{SeededRandom, octets};
+
+    const INITIATOR: IkeSpi = IkeSpi([1, 2, 3, 4, 5, 6, 7, 8]);
+    const RESPONDER: IkeSpi = IkeSpi([9, 10, 11, 12, 13, 14, 15, 16]);
+    const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    const NONCE: [u8; 32] = [7; 32];
+
+    #[test]
+    fn nat_detection_hashes_spis_address_and_port() {
+        // From `printf ... | sha1sum` over the octets in order.
+        let v4 = nat_detection(INITIATOR, RESPONDER, SocketAddr::new(SOURCE, 500));
+        assert_eq!(v4[..], octets("f91d4f6bc96115a493f7b83bfe8b8f9b6c885243"));
+        let address = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+        let v6 = nat_detection(INITIATOR, IkeSpi::default(), SocketAddr::new(address.into(), 4500));
+        assert_eq!(v6[..], octets("98c75483db80168697635aa7844504963e87de33"));
+    }
+
+    #[test]
+    fn cookies_fit_only_what_they_were_made_for() {
+        let secrets = CookieSecrets::new(&mut SeededRandom::new(1));
+        let cookie = secrets.make(&NONCE, SOURCE, INITIATOR);
+        assert!(secrets.verify(&cookie, &NONCE, SOURCE, INITIATOR));
+        assert!(!secrets.verify(&cookie, &NONCE[1..], SOURCE, INITIATOR));
+        assert!(!secrets.verify(&cookie, &NONCE, IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), INITIATOR));
+        assert!(!secrets.verify(&cookie, &NONCE, SOURCE, RESPONDER));
+        for index in 0..cookie.len() {
+            let mut changed = cookie;
+            changed[index] ^= 0x80;
+            assert!(!secrets.verify(&changed, &NONCE, SOURCE, INITIATOR));
+        }
+        for len in 0..cookie.len() {
+            assert!(!secrets.verify(&cookie[..len], &NONCE, SOURCE, INITIATOR));
+        }
+    }
+
+    #[test]
+    fn an_address_cannot_end_in_the_octets_of_another() {
+        let secrets = CookieSecrets::new(&mut SeededRandom::new(1));
+        let v6 = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0xc000, 0x0201));
+        let cookie = secrets.make(&NONCE, v6, INITIATOR);
+        let longer = [&NONCE[..], &[0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0]].concat();
+        assert!(!secrets.verify(&cookie, &longer, SOURCE, INITIATOR));
+        assert!(!secrets.verify(&cookie, &NONCE, SOURCE, INITIATOR));
+    }
+
+    #[test]
+    fn the_secret_before_the_current_one_is_still_good_and_no_older_one() {
+        let mut random = SeededRandom::new(1);
+        let mut secrets = CookieSecrets::new(&mut random);
+        let cookie = secrets.make(&NONCE, SOURCE, INITIATOR);
+        secrets.change(&mut random);
+        assert_ne!(secrets.make(&NONCE, SOURCE, INITIATOR), cookie);
+        assert!(secrets.verify(&cookie, &NONCE, SOURCE, INITIATOR));
+        secrets.change(&mut random);
+        assert!(!secrets.verify(&cookie, &NONCE, SOURCE, INITIATOR));
+    }
+
+    #[test]
+    fn a_version_never_used_is_refused_before_the_first_change() {
+        let secrets = CookieSecrets::new(&mut SeededRandom::new(1));
+        assert!(!secrets.verify(&[0xff; COOKIE_LEN], &NONCE, SOURCE, INITIATOR));
+    }
+
+    #[test]
+    fn debug_output_shows_no_secret() {
+        let secrets = CookieSecrets::new(&mut SeededRandom::new(1));
+        assert_eq!(format!("{secrets:?}"), "CookieSecrets { version: 0, .. }");
     }
 }

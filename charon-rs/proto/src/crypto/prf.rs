@@ -68,3 +68,62 @@ impl Prf {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Vector;
+
+    #[test]
+    fn every_prf_gives_the_outputs_of_the_rfcs() {
+        let cases = Vector::parse(include_str!("../../../../tests/vectors/hmac.txt"));
+        assert_eq!(cases.len(), 24);
+        for case in cases {
+            let mac = named(case.text("prf")).compute(&case.octets("key"), &[&case.octets("data")]);
+            assert_eq!(mac.expose(), &case.octets("mac"), "{case:?}");
+        }
+    }
+
+    #[test]
+    fn parts_are_taken_one_after_the_other() {
+        let whole = Prf::HmacSha2_256.compute(b"key", &[b"one two"]);
+        assert_eq!(Prf::HmacSha2_256.compute(b"key", &[b"one", b"", b" two"]).expose(), whole.expose());
+    }
+
+    #[test]
+    fn expansion_is_cut_to_any_length_up_to_the_longest() {
+        for prf in ALL {
+            let longest = prf.expand(b"key", &[b"seed"], prf.longest_expansion());
+            assert_eq!(longest.expose().len(), 255 * prf.output_len());
+            for len in [0, 1, prf.output_len() - 1, prf.output_len(), prf.output_len() + 1] {
+                assert_eq!(prf.expand(b"key", &[b"seed"], len).expose(), &longest.expose()[..len]);
+            }
+        }
+    }
+
+    #[test]
+    fn each_block_goes_over_the_one_before_the_seed_and_its_number() {
+        let prf = Prf::HmacSha2_512;
+        let stream = prf.expand(b"key", &[b"se", b"ed"], 255 * 64);
+        let last = prf.compute(b"key", &[&stream.expose()[253 * 64..254 * 64], b"seed", &[255]]);
+        assert_eq!(&stream.expose()[254 * 64..], last.expose());
+    }
+
+    #[test]
+    #[should_panic(expected = "prf+ ends after 255 blocks")]
+    fn expansion_beyond_255_blocks_is_refused() {
+        let _ = Prf::HmacSha1.expand(b"key", &[b"seed"], 255 * 20 + 1);
+    }
+
+    const ALL: [Prf; 4] = [Prf::HmacSha1, Prf::HmacSha2_256, Prf::HmacSha2_384, Prf::HmacSha2_512];
+
+    fn named(name: Option<&str>) -> Prf {
+        match name {
+            Some("HMAC-SHA-1") => Prf::HmacSha1,
+            Some("HMAC-SHA-256") => Prf::HmacSha2_256,
+            Some("HMAC-SHA-384") => Prf::HmacSha2_384,
+            Some("HMAC-SHA-512") => Prf::HmacSha2_512,
+            other => panic!("no PRF {other:?}"),
+        }
+    }
+}

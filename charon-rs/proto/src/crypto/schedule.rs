@@ -49,20 +49,14 @@ impl IkeKeys {
     /// in whole.
     #[must_use]
     pub fn first(suite: IkeSuite, exchange: &IkeExchange<'_>) -> Self {
-        let nonces = [exchange.initiator_nonce, exchange.responder_nonce].concat();
-        let skeyseed = suite.prf.compute(&nonces, &[exchange.shared_secret.expose()]);
-        Self::from_skeyseed(suite, &skeyseed, exchange)
+        Self::from_skeyseed(suite, &first_skeyseed(suite.prf, exchange), exchange)
     }
 
     /// The keys of the SA that replaces another: `SKEYSEED = prf(SK_d (old), g^ir (new) | Ni | Nr)` with the PRF of the old
     /// SA, all else with the PRF of the new `suite` (RFC 7296 §2.18, R7296-2.18-2).
     #[must_use]
     pub fn rekeyed(suite: IkeSuite, old_prf: Prf, old_sk_d: &Secret<Vec<u8>>, exchange: &IkeExchange<'_>) -> Self {
-        let skeyseed = old_prf.compute(
-            old_sk_d.expose(),
-            &[exchange.shared_secret.expose(), exchange.initiator_nonce, exchange.responder_nonce],
-        );
-        Self::from_skeyseed(suite, &skeyseed, exchange)
+        Self::from_skeyseed(suite, &rekeyed_skeyseed(old_prf, old_sk_d, exchange), exchange)
     }
 
     /// `{SK_d | SK_ai | SK_ar | SK_ei | SK_er | SK_pi | SK_pr} = prf+(SKEYSEED, Ni | Nr | SPIi | SPIr)`.
@@ -86,6 +80,16 @@ impl IkeKeys {
             sk_pr: keys.take(prf_key),
         }
     }
+}
+
+fn first_skeyseed(prf: Prf, exchange: &IkeExchange<'_>) -> Secret<Vec<u8>> {
+    let nonces = [exchange.initiator_nonce, exchange.responder_nonce].concat();
+    prf.compute(&nonces, &[exchange.shared_secret.expose()])
+}
+
+fn rekeyed_skeyseed(old_prf: Prf, old_sk_d: &Secret<Vec<u8>>, exchange: &IkeExchange<'_>) -> Secret<Vec<u8>> {
+    let data = [exchange.shared_secret.expose(), exchange.initiator_nonce, exchange.responder_nonce];
+    old_prf.compute(old_sk_d.expose(), &data)
 }
 
 /// What an exchange brings to the keys of a Child SA.
@@ -180,5 +184,172 @@ impl IkeIntegrity {
             Self::HmacSha2_384_192 => 24,
             Self::HmacSha2_512_256 => 32,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use espdp_api::{EspCipher, EspIntegrity};
+
+    use super::*;
+    use crate::proposal::KeyExchangeGroup;
+    use crate::testing::Vector;
+
+    #[test]
+    fn ike_keys_are_those_of_the_nist_samples() {
+        for sample in Sample::all() {
+            let keys = IkeKeys::first(sample.suite, &sample.exchange());
+            assert_eq!(first_skeyseed(sample.suite.prf, &sample.exchange()).expose(), &sample.case.octets("skeyseed"));
+            // R7296-2.14-1: seven keys, those for the PRF as long as its output.
+            let prf_key = sample.suite.prf.output_len();
+            let lengths = [&keys.sk_d, &keys.sk_ai, &keys.sk_ar, &keys.sk_ei, &keys.sk_er, &keys.sk_pi, &keys.sk_pr]
+                .map(|key| key.expose().len());
+            assert_eq!(lengths, [prf_key, 20, 20, 16, 16, prf_key, prf_key]);
+            let dkm = sample.case.octets("dkm");
+            assert_eq!(&in_order(&keys)[..dkm.len()], dkm);
+        }
+    }
+
+    #[test]
+    fn skeyseed_of_a_rekeying_is_that_of_the_nist_samples() {
+        for sample in Sample::all() {
+            let old = IkeKeys::first(sample.suite, &sample.exchange());
+            let new = IkeExchange { shared_secret: &sample.case.octets("girnew").into(), ..sample.exchange() };
+            let skeyseed = rekeyed_skeyseed(sample.suite.prf, &old.sk_d, &new);
+            assert_eq!(skeyseed.expose(), &sample.case.octets("skeyseed_rekey"));
+        }
+    }
+
+    /// R7296-2.18-2.
+    #[test]
+    fn rekeying_to_another_prf_starts_with_the_old_one_and_goes_on_with_the_new_one() {
+        let sample = &Sample::all()[1];
+        let old = IkeKeys::first(sample.suite, &sample.exchange());
+        let suite = IkeSuite { prf: Prf::HmacSha2_384, ..sample.suite };
+        let keys = IkeKeys::rekeyed(suite, sample.suite.prf, &old.sk_d, &sample.exchange());
+        let skeyseed = rekeyed_skeyseed(Prf::HmacSha2_256, &old.sk_d, &sample.exchange());
+        let seed = ["ni", "nr", "spii", "spir"].map(|name| sample.case.octets(name)).concat();
+        let stream = Prf::HmacSha2_384.expand(skeyseed.expose(), &[&seed], 3 * 48 + 2 * (20 + 16));
+        assert_eq!(&in_order(&keys), stream.expose());
+    }
+
+    /// R5282-7.1-1, RFC 7634 §3.
+    #[test]
+    fn aead_suites_have_salts_and_no_integrity_keys() {
+        let sample = &Sample::all()[0];
+        for (cipher, len) in [
+            (IkeCipher::AesGcm16 { key_bits: 128 }, 20),
+            (IkeCipher::AesGcm16 { key_bits: 192 }, 28),
+            (IkeCipher::AesGcm16 { key_bits: 256 }, 36),
+            (IkeCipher::ChaCha20Poly1305, 36),
+        ] {
+            let suite = IkeSuite { cipher, integrity: None, ..sample.suite };
+            let keys = IkeKeys::first(suite, &sample.exchange());
+            assert_eq!((keys.sk_ai.expose().len(), keys.sk_ar.expose().len()), (0, 0));
+            assert_eq!((keys.sk_ei.expose().len(), keys.sk_er.expose().len()), (len, len));
+        }
+    }
+
+    /// R7296-2.17-1.
+    #[test]
+    fn child_keys_go_initiator_first_and_encryption_first() {
+        let sample = &Sample::all()[0];
+        let old = IkeKeys::first(sample.suite, &sample.exchange());
+        let algorithms = EspAlgorithms {
+            cipher: EspCipher::AesCbc { key_bits: 128 },
+            integrity: EspIntegrity::HmacSha2_384_192,
+            extended_sequence_numbers: true,
+        };
+        for (secret, expected) in [(None, "child_dkm"), (Some("girnew"), "child_dkm_dh")] {
+            let secret = secret.map(|name| Secret::new(sample.case.octets(name)));
+            let exchange = ChildExchange {
+                shared_secret: secret.as_ref(),
+                initiator_nonce: &sample.nonces[0],
+                responder_nonce: &sample.nonces[1],
+            };
+            let keys = ChildKeys::derive(sample.suite.prf, &old.sk_d, algorithms, &exchange);
+            let stream = sample.case.octets(expected);
+            assert_eq!(keys.initiator_to_responder.encryption_key.expose(), &stream[..16]);
+            assert_eq!(keys.initiator_to_responder.integrity_key.expose(), &stream[16..64]);
+            assert_eq!(keys.responder_to_initiator.encryption_key.expose(), &stream[64..80]);
+            assert_eq!(keys.responder_to_initiator.integrity_key.expose(), &stream[80..128]);
+        }
+    }
+
+    /// R4106-8.1-1.
+    #[test]
+    fn child_keys_of_aeads_end_with_the_salt() {
+        let sample = &Sample::all()[0];
+        let old = IkeKeys::first(sample.suite, &sample.exchange());
+        let algorithms = EspAlgorithms {
+            cipher: EspCipher::AesGcm16 { key_bits: 256 },
+            integrity: EspIntegrity::None,
+            extended_sequence_numbers: true,
+        };
+        let exchange = ChildExchange {
+            shared_secret: None,
+            initiator_nonce: &sample.nonces[0],
+            responder_nonce: &sample.nonces[1],
+        };
+        let keys = ChildKeys::derive(sample.suite.prf, &old.sk_d, algorithms, &exchange);
+        let stream = sample.case.octets("child_dkm");
+        assert_eq!(keys.initiator_to_responder.encryption_key.expose(), &stream[..36]);
+        assert_eq!(keys.responder_to_initiator.encryption_key.expose(), &stream[36..72]);
+        assert!(keys.initiator_to_responder.integrity_key.expose().is_empty());
+    }
+
+    /// A sample of NIST with a suite whose keys are about as long as the stream that the sample gives.
+    struct Sample {
+        case: Vector<'static>,
+        suite: IkeSuite,
+        shared_secret: Secret<Vec<u8>>,
+        nonces: [Vec<u8>; 2],
+        spis: [IkeSpi; 2],
+    }
+
+    impl Sample {
+        fn all() -> Vec<Self> {
+            let cases = Vector::parse(include_str!("../../../../tests/vectors/ikev2-kdf.txt"));
+            assert_eq!(cases.len(), 3);
+            cases.into_iter().map(Self::new).collect()
+        }
+
+        fn new(case: Vector<'static>) -> Self {
+            let prf = match case.text("prf") {
+                Some("HMAC-SHA-1") => Prf::HmacSha1,
+                Some("HMAC-SHA-256") => Prf::HmacSha2_256,
+                Some("HMAC-SHA-384") => Prf::HmacSha2_384,
+                other => panic!("no PRF {other:?}"),
+            };
+            let suite = IkeSuite {
+                cipher: IkeCipher::AesCbc { key_bits: 128 },
+                integrity: Some(IkeIntegrity::HmacSha1_96),
+                prf,
+                group: KeyExchangeGroup::Modp2048,
+            };
+            Self {
+                suite,
+                shared_secret: case.octets("gir").into(),
+                nonces: ["ni", "nr"].map(|name| case.octets(name)),
+                spis: ["spii", "spir"].map(|name| IkeSpi(case.octets(name).try_into().unwrap())),
+                case,
+            }
+        }
+
+        fn exchange(&self) -> IkeExchange<'_> {
+            IkeExchange {
+                shared_secret: &self.shared_secret,
+                initiator_nonce: &self.nonces[0],
+                responder_nonce: &self.nonces[1],
+                initiator_spi: self.spis[0],
+                responder_spi: self.spis[1],
+            }
+        }
+    }
+
+    fn in_order(keys: &IkeKeys) -> Vec<u8> {
+        [&keys.sk_d, &keys.sk_ai, &keys.sk_ar, &keys.sk_ei, &keys.sk_er, &keys.sk_pi, &keys.sk_pr]
+            .map(|key| key.expose().as_slice())
+            .concat()
     }
 }
