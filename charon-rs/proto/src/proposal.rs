@@ -1,6 +1,33 @@
 //! Proposals: what we offer and accept, and what was chosen.
+//!
+//! A proposal lives in three forms: as text in strongSwan's notation ([`parse_ike_list`]), as the types here, and as it
+//! is on the wire ([`crate::wire::WireProposal`]). Offers go out with [`ike_offer`] and [`esp_offer`]; [`negotiate_ike`]
+//! and [`negotiate_esp`] choose from a peer's offer or say why they cannot ([`Mismatch`]); [`check_ike_answer`] and
+//! [`check_esp_answer`] hold a peer to what it was offered.
+
+#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions))]
 
 use espdp_api::{EspAlgorithms, EspCipher, EspIntegrity};
+
+mod algorithm;
+mod defaults;
+mod keyword;
+mod mismatch;
+mod names;
+mod negotiable;
+mod negotiate;
+mod offer;
+mod text;
+
+pub use algorithm::{Algorithm, WIRESHARK_NO_INTEGRITY, WiresharkName};
+pub use defaults::{default_esp_proposals, default_ike_proposals};
+pub use mismatch::{Mismatch, Miss};
+pub use names::{describe_proposal, describe_transform};
+pub use negotiate::{
+    BadAnswer, EspAgreement, IkeAgreement, Obstacle, check_esp_answer, check_ike_answer, negotiate_esp, negotiate_ike,
+};
+pub use offer::{esp_offer, ike_offer, without_groups};
+pub use text::{ProposalError, ProposalProblem, parse_esp_list, parse_ike_list};
 
 /// The cipher of an IKE SA's Encrypted payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

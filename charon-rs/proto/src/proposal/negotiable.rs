@@ -1,0 +1,118 @@
+//! What IKE and ESP proposals have in common.
+
+use std::fmt;
+
+use super::algorithm::Algorithm;
+use super::defaults::{default_esp_proposals, default_ike_proposals};
+use super::negotiate::{EspAgreement, IkeAgreement, Obstacle, match_esp, match_ike};
+use super::offer::{sequence_numbers, transform};
+use super::{EspProposal, IkeProposal};
+use crate::wire::{Protocol, WireProposal, WireTransform};
+
+/// A proposal of ours, of either kind.
+pub(super) trait Negotiable: Clone + PartialEq + fmt::Display {
+    /// The protocol of the SA.
+    const PROTOCOL: Protocol;
+
+    /// The key of the configuration that lists proposals of this kind.
+    const CONFIG_KEY: &'static str;
+
+    /// What an agreement consists of.
+    type Agreement;
+
+    /// What the configuration means by `default`.
+    fn defaults() -> Vec<Self>;
+
+    /// All its transforms, type by type, in order of preference.
+    fn transforms(&self) -> Vec<WireTransform>;
+
+    /// Chooses from one proposal of a peer.
+    fn match_with(&self, theirs: &WireProposal) -> Result<Self::Agreement, Vec<Obstacle>>;
+
+    /// The proposal, one algorithm of each type, that would agree with the peer's and is nearest to this one: of each
+    /// type the first of ours that the peer offers, or else the first of all that there are.
+    fn adapted_to(&self, theirs: &WireProposal) -> Option<Self>;
+}
+
+impl Negotiable for IkeProposal {
+    const PROTOCOL: Protocol = Protocol::Ike;
+
+    const CONFIG_KEY: &'static str = "ike";
+
+    type Agreement = IkeAgreement;
+
+    fn defaults() -> Vec<Self> {
+        default_ike_proposals()
+    }
+
+    fn transforms(&self) -> Vec<WireTransform> {
+        let Self { ciphers, integrity, prfs, groups } = self;
+        [transforms(ciphers), transforms(integrity), transforms(prfs), transforms(groups)].concat()
+    }
+
+    fn match_with(&self, theirs: &WireProposal) -> Result<IkeAgreement, Vec<Obstacle>> {
+        match_ike(self, theirs)
+    }
+
+    fn adapted_to(&self, theirs: &WireProposal) -> Option<Self> {
+        let integrity = nearest(&self.integrity, theirs);
+        let (prfs, groups) = (nearest(&self.prfs, theirs), nearest(&self.groups, theirs));
+        every(&self.ciphers, theirs).find_map(|cipher| {
+            let integrity = if cipher.is_aead() { Vec::new() } else { integrity.clone() };
+            let adapted = Self { ciphers: vec![cipher], integrity, prfs: prfs.clone(), groups: groups.clone() };
+            adapted.match_with(theirs).is_ok().then_some(adapted)
+        })
+    }
+}
+
+impl Negotiable for EspProposal {
+    const PROTOCOL: Protocol = Protocol::Esp;
+
+    const CONFIG_KEY: &'static str = "esp";
+
+    type Agreement = EspAgreement;
+
+    fn defaults() -> Vec<Self> {
+        default_esp_proposals()
+    }
+
+    fn transforms(&self) -> Vec<WireTransform> {
+        let Self { ciphers, integrity, groups, extended_sequence_numbers } = self;
+        let numbers = sequence_numbers(extended_sequence_numbers);
+        [transforms(ciphers), transforms(integrity), transforms(groups), transforms(&numbers)].concat()
+    }
+
+    fn match_with(&self, theirs: &WireProposal) -> Result<EspAgreement, Vec<Obstacle>> {
+        match_esp(self, theirs)
+    }
+
+    fn adapted_to(&self, theirs: &WireProposal) -> Option<Self> {
+        let integrity = nearest(&self.integrity, theirs);
+        let groups = nearest(&self.groups, theirs);
+        let numbers = nearest(&sequence_numbers(&self.extended_sequence_numbers), theirs);
+        let extended_sequence_numbers: Vec<_> = numbers.into_iter().map(bool::from).collect();
+        every(&self.ciphers, theirs).find_map(|cipher| {
+            let adapted = Self {
+                ciphers: vec![cipher],
+                integrity: if cipher.is_aead() { Vec::new() } else { integrity.clone() },
+                groups: groups.clone(),
+                extended_sequence_numbers: extended_sequence_numbers.clone(),
+            };
+            adapted.match_with(theirs).is_ok().then_some(adapted)
+        })
+    }
+}
+
+fn transforms<A: Algorithm>(algorithms: &[A]) -> Vec<WireTransform> {
+    algorithms.iter().copied().map(transform).collect()
+}
+
+/// The algorithms that a peer offers and we could do: those of `ours` first.
+fn every<A: Algorithm>(ours: &[A], theirs: &WireProposal) -> impl Iterator<Item = A> {
+    ours.iter().chain(A::ALL).copied().filter(|&algorithm| theirs.transforms.contains(&transform(algorithm)))
+}
+
+/// The first of these, or nothing.
+fn nearest<A: Algorithm>(ours: &[A], theirs: &WireProposal) -> Vec<A> {
+    every(ours, theirs).take(1).collect()
+}

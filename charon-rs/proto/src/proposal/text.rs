@@ -1,0 +1,281 @@
+//! Proposals as text, in strongSwan's notation: `aes256gcm16-prfsha384-ecp384`.
+
+use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
+
+use espdp_api::{EspCipher, EspIntegrity};
+
+use super::algorithm::{Algorithm, SequenceNumbers};
+use super::keyword::{Word, find_word, nearest_keyword, why_not};
+use super::negotiable::Negotiable;
+use super::{EspProposal, IkeCipher, IkeIntegrity, IkeProposal, KeyExchangeGroup, Prf};
+use crate::wire::{Protocol, TransformType};
+
+/// Reads a list of IKE proposals, separated by commas: `aes256gcm16-prfsha384-ecp384, aes128-sha256-modp3072`. The word
+/// `default` stands for [`super::default_ike_proposals`]. A `!` at the end, which once meant "and no others", changes nothing:
+/// there never are others.
+///
+/// # Errors
+/// A [`ProposalError`]: where in the text, and what.
+pub fn parse_ike_list(text: &str) -> Result<Vec<IkeProposal>, ProposalError> {
+    parse_list(text, Parts::into_ike)
+}
+
+/// Reads a list of ESP proposals, as [`parse_ike_list`] does. `default` stands for [`super::default_esp_proposals`].
+///
+/// # Errors
+/// A [`ProposalError`]: where in the text, and what.
+pub fn parse_esp_list(text: &str) -> Result<Vec<EspProposal>, ProposalError> {
+    parse_list(text, Parts::into_esp)
+}
+
+/// Why a text is no proposal, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{problem}")]
+pub struct ProposalError {
+    /// Which octets of the text are to blame.
+    pub span: Range<usize>,
+    /// Why.
+    pub problem: ProposalProblem,
+}
+
+/// Why a text is no proposal.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProposalProblem {
+    /// Nothing where a proposal or an algorithm should be.
+    #[error("an algorithm is missing here; a proposal looks like `{example}`")]
+    Empty {
+        /// What it could be.
+        example: &'static str,
+    },
+    /// No word that anybody knows.
+    #[error("`{keyword}` is no algorithm; the nearest name is `{nearest}`")]
+    Unknown {
+        /// What is written.
+        keyword: String,
+        /// The nearest right one.
+        nearest: &'static str,
+    },
+    /// A known algorithm that is missing here.
+    #[error("`{keyword}` is not supported: {why}")]
+    Unsupported {
+        /// What is written.
+        keyword: String,
+        /// Why it is not.
+        why: &'static str,
+    },
+    /// An algorithm that has no place in this kind of proposal.
+    #[error("`{keyword}` is not for {protocol} proposals")]
+    Misplaced {
+        /// What is written.
+        keyword: String,
+        /// The kind of proposal.
+        protocol: Protocol,
+    },
+    /// A type of algorithm that a proposal must have.
+    #[error("the proposal names no {kind} algorithm: add one, for example `{example}`")]
+    Missing {
+        /// What is missing.
+        kind: TransformType,
+        /// What could be added.
+        example: &'static str,
+    },
+    /// Ciphers with and without integrity in one proposal.
+    #[error("`{aead}` protects integrity and `{other}` does not: make them two proposals, separated by a comma")]
+    Mixed {
+        /// One that does.
+        aead: &'static str,
+        /// One that does not.
+        other: &'static str,
+    },
+}
+
+impl FromStr for IkeProposal {
+    type Err = ProposalError;
+
+    /// Reads one proposal. Several algorithms of one type are alternatives. Without a PRF, those of the integrity
+    /// algorithms are meant; next to an AEAD, that is all that integrity algorithms mean.
+    fn from_str(text: &str) -> Result<Self, ProposalError> {
+        parse_one(text, 0, Protocol::Ike)?.into_ike()
+    }
+}
+
+impl FromStr for EspProposal {
+    type Err = ProposalError;
+
+    /// Reads one proposal. Several algorithms of one type are alternatives. Without `esn` and `noesn`, the latter is
+    /// meant. Integrity algorithms next to an AEAD mean nothing.
+    fn from_str(text: &str) -> Result<Self, ProposalError> {
+        parse_one(text, 0, Protocol::Esp)?.into_esp()
+    }
+}
+
+impl fmt::Display for IkeProposal {
+    /// Writes it as [`Self::from_str`] reads it, without what follows from the rest.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { ciphers, integrity, prfs, groups } = self;
+        let implied = derived_prfs(integrity);
+        let prfs = if *prfs == implied { &[] } else { prfs.as_slice() };
+        write_words(f, [keywords(ciphers), keywords(integrity), keywords(prfs), keywords(groups)])
+    }
+}
+
+impl fmt::Display for EspProposal {
+    /// Writes it as [`Self::from_str`] reads it, without what follows from the rest.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { ciphers, integrity, groups, extended_sequence_numbers } = self;
+        let numbers: Vec<_> = extended_sequence_numbers.iter().copied().map(SequenceNumbers::from).collect();
+        let numbers = if numbers == [SequenceNumbers::Short] { &[] } else { numbers.as_slice() };
+        write_words(f, [keywords(ciphers), keywords(integrity), keywords(groups), keywords(numbers)])
+    }
+}
+
+/// The words of one proposal, sorted by what they decide.
+#[derive(Default)]
+struct Parts {
+    span: Range<usize>,
+    ciphers: Vec<EspCipher>,
+    integrity: Vec<IkeIntegrity>,
+    prfs: Vec<Prf>,
+    groups: Vec<KeyExchangeGroup>,
+    sequence_numbers: Vec<bool>,
+}
+
+const IKE_EXAMPLE: &str = "aes256gcm16-prfsha384-ecp384";
+const ESP_EXAMPLE: &str = "aes256gcm16-ecp384";
+
+fn parse_list<P: Negotiable>(
+    text: &str,
+    finish: fn(Parts) -> Result<P, ProposalError>,
+) -> Result<Vec<P>, ProposalError> {
+    let list = text.trim_end().strip_suffix('!').unwrap_or(text);
+    let mut proposals = Vec::new();
+    let mut start = 0usize;
+    for segment in list.split(',') {
+        let indent = segment.len().saturating_sub(segment.trim_start().len());
+        let offset = start.saturating_add(indent);
+        match segment.trim() {
+            "default" => proposals.extend(P::defaults()),
+            proposal => proposals.push(finish(parse_one(proposal, offset, P::PROTOCOL)?)?),
+        }
+        start = start.saturating_add(segment.len()).saturating_add(1);
+    }
+    Ok(proposals)
+}
+
+/// Reads the words of one proposal, which stands at `offset` of a longer text.
+fn parse_one(text: &str, offset: usize, protocol: Protocol) -> Result<Parts, ProposalError> {
+    let end = offset.saturating_add(text.len());
+    let mut parts = Parts { span: offset..end, ..Parts::default() };
+    let mut start = offset;
+    for keyword in text.split('-') {
+        let end = start.saturating_add(keyword.len());
+        let at = |problem| ProposalError { span: start..end, problem };
+        let word = parse_word(keyword, protocol).map_err(at)?;
+        let fits = match word {
+            Word::Cipher(cipher) => {
+                push_new(&mut parts.ciphers, cipher);
+                protocol == Protocol::Esp || cipher != EspCipher::Null
+            }
+            Word::Integrity(integrity) => push_new(&mut parts.integrity, integrity),
+            Word::Prf(prf) => push_new(&mut parts.prfs, prf) && protocol == Protocol::Ike,
+            Word::Group(group) => push_new(&mut parts.groups, group),
+            Word::SequenceNumbers(extended) => {
+                push_new(&mut parts.sequence_numbers, extended) && protocol == Protocol::Esp
+            }
+        };
+        if !fits {
+            return Err(at(ProposalProblem::Misplaced { keyword: keyword.to_owned(), protocol }));
+        }
+        start = end.saturating_add(1);
+    }
+    Ok(parts)
+}
+
+fn parse_word(keyword: &str, protocol: Protocol) -> Result<Word, ProposalProblem> {
+    let lower = keyword.to_ascii_lowercase();
+    if lower.is_empty() {
+        let example = if protocol == Protocol::Ike { IKE_EXAMPLE } else { ESP_EXAMPLE };
+        return Err(ProposalProblem::Empty { example });
+    }
+    if let Some(word) = find_word(&lower) {
+        return Ok(word);
+    }
+    let keyword = keyword.to_owned();
+    Err(match why_not(&lower) {
+        Some(why) => ProposalProblem::Unsupported { keyword, why },
+        None => ProposalProblem::Unknown { keyword, nearest: nearest_keyword(&lower) },
+    })
+}
+
+impl Parts {
+    fn into_ike(self) -> Result<IkeProposal, ProposalError> {
+        let aead = self.check_ciphers()?;
+        let ciphers = self.ciphers.iter().filter_map(|&cipher| ike_cipher(cipher)).collect();
+        let prfs = if self.prfs.is_empty() { derived_prfs(&self.integrity) } else { self.prfs.clone() };
+        if prfs.is_empty() {
+            return Err(self.missing(TransformType::PseudoRandomFunction, "prfsha256"));
+        }
+        if self.groups.is_empty() {
+            return Err(self.missing(TransformType::KeyExchange, "x25519"));
+        }
+        let integrity = if aead { Vec::new() } else { self.integrity };
+        Ok(IkeProposal { ciphers, integrity, prfs, groups: self.groups })
+    }
+
+    fn into_esp(self) -> Result<EspProposal, ProposalError> {
+        let aead = self.check_ciphers()?;
+        let integrity = if aead { &[] } else { self.integrity.as_slice() };
+        let integrity = integrity.iter().copied().map(EspIntegrity::from).collect();
+        let extended_sequence_numbers =
+            if self.sequence_numbers.is_empty() { vec![false] } else { self.sequence_numbers };
+        Ok(EspProposal { ciphers: self.ciphers, integrity, groups: self.groups, extended_sequence_numbers })
+    }
+
+    /// Whether all ciphers are AEADs. It is an error when some are and some are not (RFC 7296 §3.3), and when integrity
+    /// is left to nobody (RFC 4303 §3.2).
+    fn check_ciphers(&self) -> Result<bool, ProposalError> {
+        let aead = self.ciphers.iter().find(|cipher| cipher.is_aead());
+        let other = self.ciphers.iter().find(|cipher| !cipher.is_aead());
+        match (aead, other) {
+            (None, None) => Err(self.missing(TransformType::Encryption, "aes256gcm16")),
+            (Some(aead), Some(other)) => {
+                let problem = ProposalProblem::Mixed { aead: aead.keyword(), other: other.keyword() };
+                Err(ProposalError { span: self.span.clone(), problem })
+            }
+            (None, Some(_)) if self.integrity.is_empty() => Err(self.missing(TransformType::Integrity, "sha256")),
+            (aead, _) => Ok(aead.is_some()),
+        }
+    }
+
+    fn missing(&self, kind: TransformType, example: &'static str) -> ProposalError {
+        ProposalError { span: self.span.clone(), problem: ProposalProblem::Missing { kind, example } }
+    }
+}
+
+/// The PRFs that integrity algorithms imply.
+fn derived_prfs(integrity: &[IkeIntegrity]) -> Vec<Prf> {
+    integrity.iter().map(|integrity| integrity.matching_prf()).collect()
+}
+
+fn ike_cipher(cipher: EspCipher) -> Option<IkeCipher> {
+    IkeCipher::ALL.iter().copied().find(|&ike| EspCipher::from(ike) == cipher)
+}
+
+/// Adds what is not there yet; says `true`, for chains of conditions.
+fn push_new<T: PartialEq>(list: &mut Vec<T>, item: T) -> bool {
+    if !list.contains(&item) {
+        list.push(item);
+    }
+    true
+}
+
+fn keywords<A: Algorithm>(algorithms: &[A]) -> Vec<&'static str> {
+    algorithms.iter().map(|algorithm| algorithm.keyword()).collect()
+}
+
+fn write_words(f: &mut fmt::Formatter<'_>, words: [Vec<&'static str>; 4]) -> fmt::Result {
+    f.write_str(&words.concat().join("-"))
+}
