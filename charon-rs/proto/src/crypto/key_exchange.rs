@@ -152,3 +152,269 @@ impl KeyExchangeGroup {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{SeededRandom, Vector, octets};
+
+    #[test]
+    fn values_and_secrets_are_those_of_the_rfcs() {
+        let modp = Vector::parse(include_str!("../../../../tests/vectors/modp.txt"));
+        let curves = Vector::parse(include_str!("../../../../tests/vectors/ecdh.txt"));
+        let groups: Vec<_> = modp.iter().chain(&curves).map(|case| group(case.text("group"))).collect();
+        assert_eq!(groups, GROUPS);
+        for case in modp.iter().chain(&curves) {
+            let [i, r] = ["i", "r"].map(|name| with_private(group(case.text("group")), case.octets(name)));
+            assert_eq!(i.public(), case.octets("public_i"));
+            assert_eq!(r.public(), case.octets("public_r"));
+            assert_eq!(i.agree(r.public()).unwrap().expose(), &case.octets("shared"));
+            assert_eq!(r.agree(i.public()).unwrap().expose(), &case.octets("shared"));
+        }
+    }
+
+    #[test]
+    fn both_ends_agree_whatever_the_private_values_are() {
+        for group in GROUPS {
+            let mut random = SeededRandom::new(group as u64);
+            let ours = KeyExchange::generate(group, &mut random);
+            let theirs = KeyExchange::generate(group, &mut random);
+            assert_ne!(ours.public(), theirs.public());
+            assert_eq!((ours.public().len(), ours.group()), (group.public_len(), group));
+            let secret = ours.agree(theirs.public()).unwrap();
+            assert_eq!(secret.expose(), theirs.agree(ours.public()).unwrap().expose());
+        }
+    }
+
+    /// R6989-2.5-1.
+    #[test]
+    fn the_right_value_still_counts_after_a_forged_one() {
+        let mut random = SeededRandom::new(1);
+        let ours = KeyExchange::generate(KeyExchangeGroup::Ecp256, &mut random);
+        let theirs = KeyExchange::generate(KeyExchangeGroup::Ecp256, &mut random);
+        assert!(ours.agree(&[0; 64]).is_err());
+        assert!(ours.agree(theirs.public()).is_ok());
+    }
+
+    /// R7296-3.4-1.
+    #[test]
+    fn modp_values_and_secrets_are_padded_on_the_left() {
+        for group in MODP {
+            // 2^1 and (2^1)^1 fill two bits of the prime's length.
+            let mut one = vec![0; exponent_len(group)];
+            *one.last_mut().unwrap() = 1;
+            let ours = with_private(group, one);
+            let mut two = vec![0; group.public_len()];
+            *two.last_mut().unwrap() = 2;
+            assert_eq!(ours.public(), two);
+            assert_eq!(ours.agree(&two).unwrap().expose(), &two);
+        }
+    }
+
+    /// R6989-2.1-1.
+    #[test]
+    fn ke_zero_or_one() {
+        for group in MODP {
+            let ours = KeyExchange::generate(group, &mut SeededRandom::new(1));
+            let p = prime(group);
+            let number = |value: u8| [vec![0; p.len() - 1], vec![value]].concat();
+            // p ends in 64 ones, so neighbours differ in the last octet, and p+1 in the last nine.
+            let near = |last: u8| [&p[..p.len() - 1], &[last]].concat();
+            let above = [&p[..p.len() - 9], &[p[p.len() - 9] + 1], &[0; 8]].concat();
+            for refused in [number(0), number(1), near(0xfe), near(0xff), above, vec![0xff; p.len()]] {
+                assert_eq!(ours.agree(&refused).unwrap_err(), KeyExchangeError::NotInGroup { group });
+            }
+            assert!(ours.agree(&number(2)).is_ok());
+            assert!(ours.agree(&near(0xfd)).is_ok());
+        }
+    }
+
+    #[test]
+    fn ke_wrong_len() {
+        for group in GROUPS {
+            let ours = KeyExchange::generate(group, &mut SeededRandom::new(1));
+            let right = ours.public().to_vec();
+            let len = right.len();
+            let longer = [&right[..], &[0]].concat();
+            let padded = [&[0], &right[..]].concat();
+            for wrong in [&right[..len - 1], &right[1..], &right[..len / 2], &longer, &padded, &[0; 65536]] {
+                let error = KeyExchangeError::WrongLength { group, expected: len, actual: wrong.len() };
+                assert_eq!(ours.agree(wrong).unwrap_err(), error);
+            }
+        }
+    }
+
+    #[test]
+    fn ec_empty_point() {
+        for group in GROUPS {
+            let ours = KeyExchange::generate(group, &mut SeededRandom::new(1));
+            let error = KeyExchangeError::WrongLength { group, expected: group.public_len(), actual: 0 };
+            assert_eq!(ours.agree(&[]).unwrap_err(), error);
+        }
+    }
+
+    /// R6989-2.3-1.
+    #[test]
+    fn points_that_are_not_on_the_curve_are_refused() {
+        for (group, prime) in ECP {
+            let mut random = SeededRandom::new(1);
+            let ours = KeyExchange::generate(group, &mut random);
+            let theirs = KeyExchange::generate(group, &mut random);
+            let (x, y) = theirs.public().split_at(group.public_len() / 2);
+            let (prime, zero) = (octets(prime), vec![0; x.len()]);
+            let mut off_by_one = y.to_vec();
+            off_by_one[x.len() - 1] ^= 1;
+            let changed: [[&[u8]; 2]; 7] = [
+                [x, &off_by_one],
+                [y, x],
+                [&zero, &zero],
+                [x, &zero],
+                [&prime, y],
+                [x, &prime],
+                [&vec![0xff; x.len()], &vec![0xff; x.len()]],
+            ];
+            for point in changed {
+                assert_eq!(ours.agree(&point.concat()).unwrap_err(), KeyExchangeError::NotInGroup { group });
+            }
+            assert!(ours.agree(theirs.public()).is_ok());
+        }
+    }
+
+    /// R5903-7-1.
+    #[test]
+    fn coordinates_keep_their_leading_zeros() {
+        // The smallest multiples of the base point with a leading zero octet in x, in y, and in the x that is shared.
+        let small =
+            |scalar: u64| with_private(KeyExchangeGroup::Ecp256, [&[0; 24][..], &scalar.to_be_bytes()].concat());
+        let leading_zero_in = |octet: usize| {
+            (1..5000).map(small).find(|exchange| exchange.public()[octet] == 0).expect("one in 256 is such a point")
+        };
+        let (x, y) = (leading_zero_in(0), leading_zero_in(32));
+        let base_point = small(1);
+        assert_eq!(x.agree(base_point.public()).unwrap().expose(), &x.public()[..32]);
+        assert_eq!(base_point.agree(y.public()).unwrap().expose(), &y.public()[..32]);
+    }
+
+    /// R8031-3.2-1.
+    #[test]
+    fn curve25519_ignores_the_top_bit_and_takes_values_above_the_prime() {
+        let ours = KeyExchange::generate(KeyExchangeGroup::Curve25519, &mut SeededRandom::new(1));
+        let nine = octets("0900000000000000000000000000000000000000000000000000000000000000");
+        let top_bit = octets("0900000000000000000000000000000000000000000000000000000000000080");
+        // The highest value that can be written is 2^255 - 1, which is the prime and 18.
+        let highest = octets("ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f");
+        let eighteen = octets("1200000000000000000000000000000000000000000000000000000000000000");
+        let secret = |public: &[u8]| ours.agree(public).unwrap().expose().clone();
+        assert_eq!(secret(&nine), ours.public());
+        assert_eq!(secret(&top_bit), ours.public());
+        assert_eq!(secret(&highest), secret(&eighteen));
+    }
+
+    /// RFC 8031 §3.2: the secret that comes of a point of small order is all zero.
+    #[test]
+    fn points_of_small_order_on_curve25519_are_refused() {
+        let group = KeyExchangeGroup::Curve25519;
+        let ours = KeyExchange::generate(group, &mut SeededRandom::new(1));
+        for point in [
+            "0000000000000000000000000000000000000000000000000000000000000000",
+            "0100000000000000000000000000000000000000000000000000000000000000",
+            "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
+            "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
+            "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+            "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+            "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        ] {
+            let mut point = octets(point);
+            assert_eq!(ours.agree(&point).unwrap_err(), KeyExchangeError::NotInGroup { group });
+            point[31] |= 0x80;
+            assert_eq!(ours.agree(&point).unwrap_err(), KeyExchangeError::NotInGroup { group });
+        }
+    }
+
+    #[test]
+    fn a_private_scalar_above_the_order_is_drawn_again() {
+        let mut draws = vec![vec![0xff; 32], vec![0; 32], [&[0; 31][..], &[1]].concat()].into_iter();
+        let exchange = KeyExchange::generate(KeyExchangeGroup::Ecp256, &mut Draws(&mut draws));
+        let x_of_base_point = octets("6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296");
+        assert_eq!(exchange.public()[..32], x_of_base_point);
+        assert_eq!(draws.next(), None);
+    }
+
+    #[test]
+    fn debug_output_shows_nothing_of_the_private_value() {
+        let exchange = KeyExchange::generate(KeyExchangeGroup::Curve25519, &mut SeededRandom::new(1));
+        assert_eq!(format!("{exchange:?}"), "KeyExchange { group: Curve25519, .. }");
+    }
+
+    const MODP: [KeyExchangeGroup; 3] =
+        [KeyExchangeGroup::Modp2048, KeyExchangeGroup::Modp3072, KeyExchangeGroup::Modp4096];
+
+    /// With the primes of their fields (RFC 5903 §3).
+    const ECP: [(KeyExchangeGroup, &str); 3] = [
+        (KeyExchangeGroup::Ecp256, "ffffffff00000001000000000000000000000000ffffffffffffffffffffffff"),
+        (
+            KeyExchangeGroup::Ecp384,
+            "ffffffffffffffffffffffffffffffffffffffffffffffff
+             fffffffffffffffeffffffff0000000000000000ffffffff",
+        ),
+        (
+            KeyExchangeGroup::Ecp521,
+            "01ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff
+             ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+        ),
+    ];
+
+    const GROUPS: [KeyExchangeGroup; 7] = [
+        KeyExchangeGroup::Modp2048,
+        KeyExchangeGroup::Modp3072,
+        KeyExchangeGroup::Modp4096,
+        KeyExchangeGroup::Ecp256,
+        KeyExchangeGroup::Ecp384,
+        KeyExchangeGroup::Ecp521,
+        KeyExchangeGroup::Curve25519,
+    ];
+
+    fn group(name: Option<&str>) -> KeyExchangeGroup {
+        match name {
+            Some("MODP-2048") => KeyExchangeGroup::Modp2048,
+            Some("MODP-3072") => KeyExchangeGroup::Modp3072,
+            Some("MODP-4096") => KeyExchangeGroup::Modp4096,
+            Some("P-256") => KeyExchangeGroup::Ecp256,
+            Some("P-384") => KeyExchangeGroup::Ecp384,
+            Some("P-521") => KeyExchangeGroup::Ecp521,
+            Some("X25519") => KeyExchangeGroup::Curve25519,
+            other => panic!("no group {other:?}"),
+        }
+    }
+
+    fn exponent_len(group: KeyExchangeGroup) -> usize {
+        match KeyExchange::generate(group, &mut SeededRandom::new(0)).private {
+            Private::Modp(_, exponent) => exponent.expose().len(),
+            Private::P256(_) | Private::P384(_) | Private::P521(_) | Private::Curve25519(_) => panic!("no exponent"),
+        }
+    }
+
+    fn prime(group: KeyExchangeGroup) -> Vec<u8> {
+        match KeyExchange::generate(group, &mut SeededRandom::new(0)).private {
+            Private::Modp(group, _) => group.prime(),
+            Private::P256(_) | Private::P384(_) | Private::P521(_) | Private::Curve25519(_) => panic!("no prime"),
+        }
+    }
+
+    fn with_private(group: KeyExchangeGroup, private: Vec<u8>) -> KeyExchange {
+        KeyExchange::generate(group, &mut Draws(&mut std::iter::once(private)))
+    }
+
+    /// Gives out what it was told to, one private value after the other.
+    struct Draws<'a>(&'a mut dyn Iterator<Item = Vec<u8>>);
+
+    impl SecureRandom for Draws<'_> {
+        fn fill_public(&mut self, _: &mut [u8]) {
+            panic!("a private value must not come from the public stream");
+        }
+
+        fn fill_secret(&mut self, buffer: &mut [u8]) {
+            buffer.copy_from_slice(&self.0.next().expect("no more draws"));
+        }
+    }
+}

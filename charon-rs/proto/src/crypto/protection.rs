@@ -338,3 +338,6 @@ const AES_BLOCK_LEN: usize = 16;
 const AEAD_IV_LEN: usize = 8;
 const AEAD_ICV_LEN: usize = 16;
 const SALT_LEN: usize = 4;
+
+#[cfg(test)]
+mod tests;

@@ -122,3 +122,32 @@ static MODP_4096: FixedMontyParams<{ U4096::LIMBS }> =
         "287C59474E6BC05D99B2964FA090C3A2233BA186515BE7ED1F612970CEE2D7AFB81BDD762170481CD0069127D5B05AA9",
         "93B4EA988D8FDDC186FFB7DC90A6C08F4DF435C934063199FFFFFFFFFFFFFFFF",
     )));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Group {
+        /// The prime, as long as the public values.
+        pub(in super::super) fn prime(self) -> Vec<u8> {
+            match self {
+                Self::Modp2048 => MODP_2048.modulus().as_ref().to_be_bytes().as_slice().to_vec(),
+                Self::Modp3072 => MODP_3072.modulus().as_ref().to_be_bytes().as_slice().to_vec(),
+                Self::Modp4096 => MODP_4096.modulus().as_ref().to_be_bytes().as_slice().to_vec(),
+            }
+        }
+    }
+
+    /// As it must with a safe prime that is 7 modulo 8: a wrong digit would not leave that so.
+    #[test]
+    fn two_spans_the_subgroup_of_prime_order() {
+        assert!(two_to_half_the_order_is_one(&MODP_2048));
+        assert!(two_to_half_the_order_is_one(&MODP_3072));
+        assert!(two_to_half_the_order_is_one(&MODP_4096));
+    }
+
+    fn two_to_half_the_order_is_one<const LIMBS: usize>(params: &FixedMontyParams<LIMBS>) -> bool {
+        let half_the_order = params.modulus().as_ref().shr_vartime(1);
+        FixedMontyForm::new(&Uint::from_u8(GENERATOR), params).pow_vartime(&half_the_order).retrieve() == Uint::ONE
+    }
+}
