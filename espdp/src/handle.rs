@@ -1,36 +1,117 @@
 //! What the daemon holds of the dataplane.
 
-use espdp_api::{FromDataplane, Outcome, Refusal, ToDataplane};
-use tokio::sync::mpsc;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread::{self, JoinHandle};
 
+use espdp_api::{Event, FromDataplane, Secret, ToDataplane};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::control::{self, Control, Request};
+use crate::events::Events;
+use crate::worker::{Mailbox, Ports, Worker};
 use crate::{DataplaneSettings, StartError};
 
 /// A running dataplane. Dropping it stops it, as [`Self::stop`] does.
 #[derive(Debug)]
 pub struct Dataplane {
-    outcomes: mpsc::Sender<FromDataplane>,
+    requests: mpsc::UnboundedSender<Request>,
+    mailbox: Mailbox,
+    /// Dropped to end the control thread.
+    running: Option<oneshot::Sender<()>>,
+    /// The control thread, then the worker: the order in which they end.
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Dataplane {
-    /// Opens sockets and starts the threads, in the network namespace of the calling thread. The receiver gets outcomes and
-    /// events; its capacity is [`DataplaneSettings::queue`].
+    /// Opens sockets, starts the threads and sets the routing rules, all in the network namespace of the calling thread. The
+    /// receiver gets outcomes and events; its capacity is [`DataplaneSettings::queue`].
     ///
     /// # Errors
     /// [`StartError`] when a socket cannot be opened, for lack of privilege or because a port is taken, or when the routing
     /// rules are refused.
     pub fn start(settings: DataplaneSettings) -> Result<(Self, mpsc::Receiver<FromDataplane>), StartError> {
-        let (outcomes, receiver) = mpsc::channel(settings.queue);
-        Ok((Self { outcomes }, receiver))
-    }
+        let (sender, receiver) = mpsc::channel(settings.queue.max(1));
+        let events = Events::new(sender);
+        let ports = Ports::open(&settings)?;
+        let families = ports.families();
+        let (too_big, narrow_paths) = mpsc::channel(NARROW_PATHS);
+        let (mailbox, jobs, bell) = Mailbox::new().map_err(failed("make the worker's mailbox"))?;
+        let mut seed = Secret::new([0; 32]);
+        getrandom::fill(seed.expose_mut()).map_err(|error| failed("get random octets")(io::Error::other(error.to_string())))?;
+        let worker = Worker::new(ports, &seed, events.clone(), too_big).map_err(failed("make the worker"))?;
 
-    /// Hands over a message; never blocks. Every request is answered exactly once through the receiver.
-    pub fn send(&self, message: ToDataplane) {
-        if let ToDataplane::Request(id, _) = message {
-            let outcome: Outcome = Err(Refusal::Full("dataplane".to_owned()));
-            drop(self.outcomes.try_send(FromDataplane::Outcome(id, outcome)));
+        let worker_events = events.clone();
+        let run_worker = move || {
+            let reason = match catch_unwind(AssertUnwindSafe(|| worker.run(&jobs, &bell))) {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => format!("the dataplane's worker failed: {error}"),
+                Err(_) => "the dataplane's worker panicked".to_owned(),
+            };
+            tracing::error!(reason);
+            if !worker_events.event(Event::Fatal { reason }) {
+                tracing::error!("the daemon cannot be told");
+            }
+        };
+        let worker = spawn("espdp-worker", run_worker)?;
+        let (requests, request_queue) = mpsc::unbounded_channel();
+        let (running, stop) = oneshot::channel();
+        let mut dataplane =
+            Self { requests, mailbox: mailbox.clone(), running: Some(running), threads: vec![worker] };
+
+        let (started, start_result) = std::sync::mpsc::channel();
+        let inputs = control::Inputs { requests: request_queue, narrow_paths, stop };
+        let run_control = move || control::run(&started, inputs, || Control::start(settings, families, mailbox, events));
+        dataplane.threads.insert(0, spawn("espdp-control", run_control)?);
+        match start_result.recv() {
+            Ok(Ok(())) => Ok((dataplane, receiver)),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(failed("start the control thread")(io::Error::other("it ended at once"))),
         }
     }
 
-    /// Removes interfaces, routes and rules and joins the threads.
-    pub fn stop(self) {}
+    /// Hands over a message; never blocks. Every request is answered exactly once through the receiver, unless the dataplane is
+    /// stopped before.
+    pub fn send(&self, message: ToDataplane) {
+        match message {
+            ToDataplane::Request(id, command) => {
+                if self.requests.send(Request { id, command }).is_err() {
+                    tracing::error!(?id, "the dataplane's control thread has ended");
+                }
+            }
+            ToDataplane::SendIke { path, message } => self.mailbox.post(move |worker| worker.send_ike(&path, &message)),
+            ToDataplane::SendKeepalive { path } => self.mailbox.post(move |worker| worker.send_keepalive(&path)),
+        }
+    }
+
+    /// Removes interfaces, routes and rules, and returns when all threads have ended.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Dataplane {
+    fn drop(&mut self) {
+        drop(self.running.take());
+        if self.threads.len() < 2 {
+            // There is no control thread to do it.
+            self.mailbox.post(Worker::stop);
+        }
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the dataplane panicked");
+            }
+        }
+    }
+}
+
+/// Reports of packets that were too long for their path which may wait; one is enough to have all paths looked at.
+const NARROW_PATHS: usize = 1;
+
+fn failed(operation: &'static str) -> impl Fn(io::Error) -> StartError {
+    move |source| StartError::System { operation: operation.to_owned(), source }
+}
+
+fn spawn(name: &'static str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
+    thread::Builder::new().name(name.to_owned()).spawn(body).map_err(failed("start a thread"))
 }

@@ -2,9 +2,35 @@
 //!
 //! [`Dataplane::start`] opens everything and gives back a handle for commands and a queue of outcomes and events; the words of
 //! both are those of `espdp-api`, so the daemon does not care on which side of a process border the dataplane runs.
+//!
+//! ```text
+//!            Dataplane::send                                  receiver of outcomes and events
+//!                  │                                                  ▲            ▲
+//!      commands    │   IKE messages                          outcomes │            │ IKE messages, events
+//!        ┌─────────┴─────────┐                                        │            │
+//! ┌──────▼───────────┐       │    jobs    ┌───────────────────────────┴────────────┴──┐
+//! │ control thread   ├───────┴───────────►│ worker: epoll over TUN devices and sockets │
+//! └──────┬───────────┘                    └───────────────────────────────────────────┘
+//!        │ rtnetlink: links, addresses, routes, rules
+//! ```
+//!
+//! Routes of policies go into a table of their own, and a rule sends every packet there that does not carry our mark:
+//!
+//! ```text
+//! 4301: not from all fwmark 0x32 lookup 4301
+//! ```
+//!
+//! Our own packets carry the mark, so that a policy may cover the peer's address. A policy for everything (`0.0.0.0/0`) together
+//! with a strict reverse-path filter (`rp_filter = 1`) makes the kernel drop the peer's packets, since their way back seems to
+//! lead through the tunnel; the loose filter (2, the default of most distributions) does not.
 
+mod control;
+mod events;
 mod handle;
+#[expect(unsafe_code, reason = "ioctl, setsockopt and recvmsg have no safe wrapper for what is needed here")]
+mod io;
 mod settings;
+mod worker;
 
 pub use handle::Dataplane;
 pub use settings::{DataplaneSettings, StartError};

@@ -65,6 +65,16 @@ impl Netlink {
         Ok(())
     }
 
+    /// Takes away everything that `actual` holds, as far as the kernel lets us; links are left to their makers.
+    pub async fn clear(&self, actual: &mut NetworkState) {
+        for step in plan(actual, &NetworkState::default()) {
+            match self.take(&step).await {
+                Ok(()) => step.record(actual),
+                Err(error) => tracing::warn!(%step, %error, "could not clean up"),
+            }
+        }
+    }
+
     /// Asks the kernel for the route that a packet to `remote` with `mark` would take.
     ///
     /// # Errors
@@ -75,12 +85,14 @@ impl Netlink {
         let route = self.route_to(remote, mark).await.map_err(failed)?;
         let (mut source, mut link, mut path_mtu) = (None, None, None);
         for attribute in &route.attributes {
-            match attribute {
-                RouteAttribute::PrefSource(RouteAddress::Inet(address)) => source = Some(IpAddr::V4(*address)),
-                RouteAttribute::PrefSource(RouteAddress::Inet6(address)) => source = Some(IpAddr::V6(*address)),
-                RouteAttribute::Oif(index) => link = Some(*index),
-                RouteAttribute::Metrics(metrics) => path_mtu = metrics.iter().find_map(mtu_metric).or(path_mtu),
-                _ => {}
+            if let RouteAttribute::PrefSource(RouteAddress::Inet(address)) = attribute {
+                source = Some(IpAddr::V4(*address));
+            } else if let RouteAttribute::PrefSource(RouteAddress::Inet6(address)) = attribute {
+                source = Some(IpAddr::V6(*address));
+            } else if let RouteAttribute::Oif(index) = attribute {
+                link = Some(*index);
+            } else if let RouteAttribute::Metrics(metrics) = attribute {
+                path_mtu = metrics.iter().find_map(mtu_metric);
             }
         }
         let mtu = match (path_mtu, link) {
@@ -164,10 +176,9 @@ impl Netlink {
     async fn link_mtu(&self, index: u32) -> io::Result<u32> {
         let link: Option<LinkMessage> =
             self.handle.link().get().match_index(index).execute().try_next().await.map_err(into_io)?;
-        let mtu = link.iter().flat_map(|link| &link.attributes).find_map(|attribute| match attribute {
-            LinkAttribute::Mtu(mtu) => Some(*mtu),
-            _ => None,
-        });
+        let mut attributes = link.iter().flat_map(|link| &link.attributes);
+        let mtu =
+            attributes.find_map(|attribute| if let LinkAttribute::Mtu(mtu) = attribute { Some(*mtu) } else { None });
         Ok(mtu.unwrap_or(ETHERNET_MTU))
     }
 
@@ -246,11 +257,12 @@ fn address_message(link: u32, address: IpPrefix) -> AddressMessage {
 fn local_address(message: &AddressMessage) -> Option<LocalAddress> {
     let (mut local, mut remote, mut flags) = (None, None, AddressFlags::empty());
     for attribute in &message.attributes {
-        match attribute {
-            AddressAttribute::Local(address) => local = Some(*address),
-            AddressAttribute::Address(address) => remote = Some(*address),
-            AddressAttribute::Flags(all) => flags = *all,
-            _ => {}
+        if let AddressAttribute::Local(address) = attribute {
+            local = Some(*address);
+        } else if let AddressAttribute::Address(address) = attribute {
+            remote = Some(*address);
+        } else if let AddressAttribute::Flags(all) = attribute {
+            flags = *all;
         }
     }
     let unusable = AddressFlags::Tentative | AddressFlags::Dadfailed | AddressFlags::Deprecated;
@@ -261,17 +273,14 @@ fn local_address(message: &AddressMessage) -> Option<LocalAddress> {
 }
 
 fn mtu_metric(metric: &RouteMetric) -> Option<u32> {
-    match metric {
-        RouteMetric::Mtu(mtu) => Some(*mtu),
-        _ => None,
-    }
+    if let RouteMetric::Mtu(mtu) = metric { Some(*mtu) } else { None }
 }
 
 fn into_io(error: rtnetlink::Error) -> io::Error {
-    match error {
-        rtnetlink::Error::NetlinkError(message) => message.to_io(),
-        other => io::Error::other(other.to_string()),
+    if let rtnetlink::Error::NetlinkError(message) = error {
+        return message.to_io();
     }
+    io::Error::other(error.to_string())
 }
 
 /// Takes an error that means "it is so already" as success.

@@ -1,0 +1,375 @@
+//! The thread that carries out commands, one after the other.
+//!
+//! It makes interfaces and routes over rtnetlink, which may take a moment, and hands what concerns SAs to the worker. What it has
+//! put into the kernel it remembers, and takes away at the end.
+
+mod book;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use espdp_api::{Command, Direction, Done, EspSpi, InterfaceName, InterfaceReport, InterfaceSpec, IpPrefix};
+use espdp_api::{OutboundSaSpec, OuterPath, Outcome, PolicyId, PolicySpec, Refusal, RequestId};
+use espdp_core::Dataplane;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time;
+use tunnels::{Family, Netlink, NetlinkError, NetworkState, Rule, preferred_source};
+
+use crate::events::Events;
+use crate::io::tun::Tun;
+use crate::worker::{Mailbox, Worker, WorkerGone};
+use crate::{DataplaneSettings, StartError};
+use book::{Book, Interface, Outbound};
+
+/// A command on its way.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) id: RequestId,
+    pub(crate) command: Command,
+}
+
+/// What the control thread waits for.
+#[derive(Debug)]
+pub(crate) struct Inputs {
+    pub(crate) requests: mpsc::UnboundedReceiver<Request>,
+    /// Peers to which the path is narrower than thought.
+    pub(crate) narrow_paths: mpsc::Receiver<IpAddr>,
+    /// Closed when all is to end.
+    pub(crate) stop: oneshot::Receiver<()>,
+}
+
+/// Runs the control thread: starts a [`Control`], says how that went, and serves `inputs` until they say stop.
+pub(crate) fn run<S: Future<Output = Result<Control, StartError>>>(
+    started: &std::sync::mpsc::Sender<Result<(), StartError>>,
+    inputs: Inputs,
+    start: impl FnOnce() -> S,
+) {
+    let report = |result| {
+        if started.send(result).is_err() {
+            tracing::error!("nobody waits for the dataplane to start");
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(source) => {
+            return report(Err(StartError::System { operation: "start the control thread".to_owned(), source }));
+        }
+    };
+    runtime.block_on(async {
+        match start().await {
+            Ok(control) => {
+                report(Ok(()));
+                control.serve(inputs).await;
+            }
+            Err(error) => report(Err(error)),
+        }
+    });
+}
+
+/// What the control thread knows.
+#[derive(Debug)]
+pub(crate) struct Control {
+    settings: DataplaneSettings,
+    netlink: Netlink,
+    mailbox: Mailbox,
+    events: Events,
+    book: Book,
+    /// What we have put into the kernel.
+    actual: NetworkState,
+    /// When to look at the MTU of all paths again, after one was found narrow.
+    paths_due: Option<Instant>,
+}
+
+impl Control {
+    /// Sets the routing rules. On failure the worker is stopped.
+    pub(crate) async fn start(
+        settings: DataplaneSettings,
+        families: Vec<Family>,
+        mailbox: Mailbox,
+        events: Events,
+    ) -> Result<Self, StartError> {
+        let DataplaneSettings { mark, table, rule_priority: priority, .. } = settings;
+        let rules = families.into_iter().map(|family| Rule { family, mark, table, priority }).collect();
+        let mut actual = NetworkState::default();
+        let book = Book::new(table, rules);
+        let netlink = match Netlink::open() {
+            Ok(netlink) => netlink,
+            Err(error) => {
+                mailbox.post(Worker::stop);
+                return Err(error.into());
+            }
+        };
+        if let Err(error) = netlink.apply(&mut actual, &book.desired()).await {
+            netlink.clear(&mut actual).await;
+            mailbox.post(Worker::stop);
+            return Err(error.into());
+        }
+        Ok(Self { settings, netlink, mailbox, events, book, actual, paths_due: None })
+    }
+
+    async fn serve(mut self, inputs: Inputs) {
+        let Inputs { mut requests, mut narrow_paths, mut stop } = inputs;
+        loop {
+            let due = self.paths_due;
+            let paths_due = async {
+                match due {
+                    Some(due) => time::sleep_until(due.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                _ = &mut stop => break,
+                request = requests.recv() => {
+                    let Some(Request { id, command }) = request else { break };
+                    let outcome = self.execute(command).await;
+                    tokio::select! {
+                        () = self.events.outcome(id, outcome) => {}
+                        _ = &mut stop => break,
+                    }
+                }
+                Some(peer) = narrow_paths.recv() => {
+                    tracing::debug!(%peer, "a packet was too long for the path");
+                    self.refresh_mtus().await;
+                    self.paths_due = Some(Instant::now() + PATH_MTU_LIFE);
+                }
+                () = paths_due => {
+                    self.paths_due = None;
+                    self.refresh_mtus().await;
+                }
+            }
+        }
+        self.netlink.clear(&mut self.actual).await;
+        self.mailbox.post(Worker::stop);
+    }
+
+    async fn execute(&mut self, command: Command) -> Outcome {
+        match command {
+            Command::ReserveSpi => self.reserve_spi().await,
+            Command::ReleaseSpi(spi) => self.in_core(move |core| core.release_spi(spi)).await,
+            Command::InstallInbound(spec) => self.in_core(move |core| core.install_inbound(&spec)).await,
+            Command::InstallOutbound(spec) => self.install_outbound(spec).await,
+            Command::Activate { policy, spi } => self.in_core(move |core| core.activate(policy, spi)).await,
+            Command::RemoveSa { direction, spi, policy } => self.remove_sa(direction, spi, policy).await,
+            Command::MoveSa { direction, spi, policy, path } => self.move_sa(direction, spi, policy, path).await,
+            Command::SetPolicy(spec) => self.set_policy(*spec).await,
+            Command::RemovePolicy(id) => self.remove_policy(id).await,
+            Command::SetInterface(spec) => match self.book.interfaces.get(&spec.name) {
+                Some(_) => self.change_interface(spec).await,
+                None => self.make_interface(spec).await,
+            },
+            Command::RemoveInterface(name) => self.remove_interface(&name).await,
+            Command::LocalAddress { remote } => {
+                let path = self.netlink.path_to(remote, self.settings.mark).await.map_err(refusal)?;
+                Ok(Done::LocalAddress(path.source))
+            }
+            Command::Statistics => self.statistics().await,
+        }
+    }
+
+    /// Has something done by the worker's core that has nothing to tell.
+    async fn in_core(
+        &self,
+        job: impl FnOnce(&mut Dataplane) -> Result<(), Refusal> + Send + 'static,
+    ) -> Outcome {
+        self.ask(move |worker| job(&mut worker.core)).await??;
+        Ok(Done::Ok)
+    }
+
+    async fn ask<T: Send + 'static>(&self, job: impl FnOnce(&mut Worker) -> T + Send + 'static) -> Result<T, Refusal> {
+        self.mailbox.call(job).await.map_err(|gone: WorkerGone| Refusal::System {
+            operation: "hand the command to the worker".to_owned(),
+            reason: gone.to_string(),
+        })
+    }
+
+    async fn reserve_spi(&self) -> Outcome {
+        let random = getrandom::u32().map_err(|error| system("get random octets", &error))?;
+        let spi = self.ask(move |worker| worker.core.reserve_spi(random)).await??;
+        Ok(Done::Spi(spi))
+    }
+
+    async fn install_outbound(&mut self, spec: Box<OutboundSaSpec>) -> Outcome {
+        let key = (spec.sa.policy, spec.sa.spi);
+        let outbound = Outbound { path: spec.sa.path, algorithms: spec.sa.algorithms, mode: spec.sa.mode };
+        self.in_core(move |core| core.install_outbound(&spec)).await?;
+        self.book.outbound.insert(key, outbound);
+        self.refresh_mtus().await;
+        Ok(Done::Ok)
+    }
+
+    async fn remove_sa(&mut self, direction: Direction, spi: EspSpi, policy: PolicyId) -> Outcome {
+        let statistics =
+            self.ask(move |worker| worker.core.remove_sa(direction, spi, policy, Instant::now())).await??;
+        if direction == Direction::Outbound {
+            self.book.outbound.remove(&(policy, spi));
+            self.refresh_mtus().await;
+        }
+        Ok(Done::Removed(Box::new(statistics)))
+    }
+
+    async fn move_sa(&mut self, direction: Direction, spi: EspSpi, policy: PolicyId, path: OuterPath) -> Outcome {
+        self.in_core(move |core| core.move_sa(direction, spi, policy, path)).await?;
+        if let (Direction::Outbound, Some(sa)) = (direction, self.book.outbound.get_mut(&(policy, spi))) {
+            sa.path = path;
+            self.refresh_mtus().await;
+        }
+        Ok(Done::Ok)
+    }
+
+    /// The policy goes first: what its routes lead into the interface is then protected from the first packet on.
+    async fn set_policy(&mut self, spec: PolicySpec) -> Outcome {
+        let for_core = spec.clone();
+        self.in_core(move |core| core.set_policy(&for_core)).await?;
+        let id = spec.id;
+        let sources = self.sources(&spec).await.map_err(refusal)?;
+        let old = self.book.policies.insert(id, book::Policy { spec, sources });
+        let Err(error) = self.apply().await else { return Ok(Done::Ok) };
+        let undone = match old {
+            Some(old) => {
+                let for_core = old.spec.clone();
+                self.book.policies.insert(id, old);
+                self.in_core(move |core| core.set_policy(&for_core)).await
+            }
+            None => {
+                self.book.policies.remove(&id);
+                self.in_core(move |core| core.remove_policy(id)).await
+            }
+        };
+        self.note_failure("undo a policy", undone.map(drop).err().map(|refusal| refusal.to_string()));
+        let restored = self.apply().await;
+        self.note_failure("undo a policy's routes", restored.err().map(|error| error.to_string()));
+        Err(refusal(error))
+    }
+
+    async fn remove_policy(&mut self, id: PolicyId) -> Outcome {
+        self.in_core(move |core| core.remove_policy(id)).await?;
+        self.book.policies.remove(&id);
+        self.book.outbound.retain(|(policy, _), _| *policy != id);
+        self.apply().await.map_err(refusal)?;
+        self.refresh_mtus().await;
+        Ok(Done::Ok)
+    }
+
+    async fn make_interface(&mut self, spec: InterfaceSpec) -> Outcome {
+        let tun = Tun::create(&spec.name).map_err(|error| system(error.operation(), &error.source))?;
+        let (name, kind) = (spec.name.clone(), spec.kind);
+        let id = self.ask(move |worker| worker.core.set_interface(&name, kind)).await??;
+        let name = spec.name.clone();
+        let interface = Interface::new(spec, id);
+        self.book.interfaces.insert(name.clone(), interface);
+        let mut made = self.apply().await.map_err(refusal);
+        if made.is_ok() {
+            let added = self.ask(move |worker| worker.add_device(id, tun)).await;
+            made = added.and_then(|added| added.map_err(|error| system("serve a TUN device", &error)));
+        }
+        if made.is_err() {
+            self.book.interfaces.remove(&name);
+            self.actual.links.remove(&name);
+            let undone = self.in_core(move |core| core.remove_interface(&name).map(drop)).await;
+            self.note_failure("undo an interface", undone.err().map(|refusal| refusal.to_string()));
+        }
+        made.map(|()| Done::Ok)
+    }
+
+    async fn change_interface(&mut self, spec: InterfaceSpec) -> Outcome {
+        let (name, kind) = (spec.name.clone(), spec.kind);
+        self.ask(move |worker| worker.core.set_interface(&name, kind)).await??;
+        let mut old = None;
+        if let Some(interface) = self.book.interfaces.get_mut(&spec.name) {
+            old = Some(interface.clone());
+            interface.change(spec);
+        }
+        if let Err(error) = self.apply().await {
+            if let Some(old) = old {
+                self.book.interfaces.insert(old.spec.name.clone(), old);
+            }
+            let restored = self.apply().await;
+            self.note_failure("undo a change of an interface", restored.err().map(|error| error.to_string()));
+            return Err(refusal(error));
+        }
+        self.refresh_mtus().await;
+        Ok(Done::Ok)
+    }
+
+    async fn remove_interface(&mut self, name: &InterfaceName) -> Outcome {
+        let for_core = name.clone();
+        let id = self.ask(move |worker| worker.core.remove_interface(&for_core)).await??;
+        self.book.interfaces.remove(name);
+        let withdrawn = self.apply().await;
+        self.actual.links.remove(name);
+        self.ask(move |worker| worker.remove_device(id)).await?;
+        withdrawn.map_err(refusal)?;
+        Ok(Done::Ok)
+    }
+
+    async fn statistics(&self) -> Outcome {
+        let interfaces: Vec<_> =
+            self.book.interfaces.values().map(|own| (own.id, own.spec.name.clone(), own.mtu)).collect();
+        self.ask(move |worker| {
+            let report = |(id, name, mtu)| {
+                let counters = worker.core.interface_counters(id);
+                InterfaceReport {
+                    name,
+                    mtu,
+                    packets_out: counters.packets_out,
+                    bytes_out: counters.bytes_out,
+                    packets_in: counters.packets_in,
+                    bytes_in: counters.bytes_in,
+                }
+            };
+            let interfaces = interfaces.into_iter().map(report).collect();
+            Done::Statistics { sas: worker.core.statistics(Instant::now()), interfaces, drops: worker.drops() }
+        })
+        .await
+    }
+
+    async fn apply(&mut self) -> Result<(), NetlinkError> {
+        self.netlink.apply(&mut self.actual, &self.book.desired()).await
+    }
+
+    /// The preferred source of each of the policy's routes. Addresses of the interface itself come first.
+    async fn sources(&self, spec: &PolicySpec) -> Result<BTreeMap<IpPrefix, IpAddr>, NetlinkError> {
+        if spec.routes.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let own_link = self.netlink.link_index(&spec.interface).await?;
+        let mut addresses = self.netlink.local_addresses().await?;
+        addresses.sort_by_key(|address| address.link != own_link);
+        let addresses: Vec<IpAddr> = addresses.into_iter().map(|address| address.address).collect();
+        let source = |route: &IpPrefix| Some((*route, preferred_source(*route, &spec.local, &addresses)?));
+        Ok(spec.routes.iter().filter_map(source).collect())
+    }
+
+    /// Computes the MTU of every automatic interface again. It is no reason to refuse a command when that fails.
+    async fn refresh_mtus(&mut self) {
+        let mut path_mtus = BTreeMap::new();
+        for peer in self.book.peers_that_set_mtus() {
+            match self.netlink.path_to(peer, self.settings.mark).await {
+                Ok(path) => drop(path_mtus.insert(peer, path.mtu)),
+                Err(error) => tracing::debug!(%error, "the MTU of a path is not known"),
+            }
+        }
+        self.book.set_mtus(&path_mtus);
+        let applied = self.apply().await;
+        self.note_failure("set an MTU", applied.err().map(|error| error.to_string()));
+    }
+
+    fn note_failure(&self, what: &str, error: Option<String>) {
+        if let Some(error) = error {
+            tracing::warn!(error, "could not {what}");
+        }
+    }
+}
+
+/// How long the kernel believes in a path MTU (RFC 1191 §6.3: ten minutes), and a little more, so that we ask after that.
+const PATH_MTU_LIFE: Duration = Duration::from_secs(605);
+
+fn system(operation: impl Into<String>, error: &dyn std::error::Error) -> Refusal {
+    Refusal::System { operation: operation.into(), reason: error.to_string() }
+}
+
+fn refusal(error: NetlinkError) -> Refusal {
+    system(error.operation, &error.source)
+}

@@ -1,0 +1,262 @@
+//! Interfaces, policies and outbound SAs as the daemon set them, and the network state that follows from them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use espdp_api::{
+    EspAlgorithms, EspSpi, InterfaceName, InterfaceSpec, IpPrefix, Mode, Mtu, OuterPath, PolicyId, PolicySpec,
+};
+use espdp_core::{InterfaceId, Overhead};
+use tunnels::{Link, NetworkState, RouteKey, RouteTarget, Rule};
+
+/// All that the daemon set and that shows in the kernel.
+#[derive(Debug)]
+pub(crate) struct Book {
+    table: u32,
+    rules: BTreeSet<Rule>,
+    pub(crate) interfaces: BTreeMap<InterfaceName, Interface>,
+    pub(crate) policies: BTreeMap<PolicyId, Policy>,
+    pub(crate) outbound: BTreeMap<(PolicyId, EspSpi), Outbound>,
+}
+
+/// An interface.
+#[derive(Clone, Debug)]
+pub(crate) struct Interface {
+    pub(crate) spec: InterfaceSpec,
+    pub(crate) id: InterfaceId,
+    /// The MTU it has now, in octets.
+    pub(crate) mtu: u32,
+}
+
+impl Interface {
+    pub(crate) fn new(spec: InterfaceSpec, id: InterfaceId) -> Self {
+        let mtu = fixed_mtu(&spec).unwrap_or(MTU_WITHOUT_SA);
+        Self { spec, id, mtu }
+    }
+
+    /// Takes over what the daemon changed. An automatic MTU stays until it is computed again.
+    pub(crate) fn change(&mut self, spec: InterfaceSpec) {
+        self.mtu = fixed_mtu(&spec).unwrap_or(self.mtu);
+        self.spec = spec;
+    }
+}
+
+/// A policy.
+#[derive(Clone, Debug)]
+pub(crate) struct Policy {
+    pub(crate) spec: PolicySpec,
+    /// The preferred sources of those of its routes that have one.
+    pub(crate) sources: BTreeMap<IpPrefix, IpAddr>,
+}
+
+/// What an outbound SA means for the MTU.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outbound {
+    pub(crate) path: OuterPath,
+    pub(crate) algorithms: EspAlgorithms,
+    pub(crate) mode: Mode,
+}
+
+impl Outbound {
+    /// The longest inner packet when the path carries `path_mtu` octets.
+    fn inner_mtu(&self, path_mtu: u32) -> u32 {
+        let overhead =
+            Overhead::new(self.algorithms, self.mode, self.path.encapsulation, self.path.remote.is_ipv6());
+        let path_mtu = usize::try_from(path_mtu).unwrap_or(usize::MAX);
+        u32::try_from(overhead.inner_mtu(path_mtu)).unwrap_or(u32::MAX)
+    }
+}
+
+impl Book {
+    /// An empty book, whose routes go into `table`.
+    pub(crate) fn new(table: u32, rules: BTreeSet<Rule>) -> Self {
+        Self {
+            table,
+            rules,
+            interfaces: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            outbound: BTreeMap::new(),
+        }
+    }
+
+    /// What the kernel should have. Where policies have the same route, the oldest one gets it.
+    pub(crate) fn desired(&self) -> NetworkState {
+        let link = |own: &Interface| Link { mtu: own.mtu, addresses: own.spec.addresses.iter().copied().collect() };
+        let links = self.interfaces.iter().map(|(name, own)| (name.clone(), link(own))).collect();
+        let mut routes = BTreeMap::new();
+        for Policy { spec, sources } in self.policies.values() {
+            for route in &spec.routes {
+                let target = || RouteTarget { interface: spec.interface.clone(), source: sources.get(route).copied() };
+                routes.entry(RouteKey::new(self.table, *route)).or_insert_with(target);
+            }
+        }
+        NetworkState { links, routes, rules: self.rules.clone() }
+    }
+
+    /// The peers whose paths decide about the MTU of an interface.
+    pub(crate) fn peers_that_set_mtus(&self) -> BTreeSet<IpAddr> {
+        let automatic = self.interfaces.values().filter(|own| own.spec.mtu == Mtu::Automatic);
+        automatic.flat_map(|own| self.outbound_of(&own.spec.name)).map(|sa| sa.path.remote).collect()
+    }
+
+    /// Sets the automatic MTUs: the smallest that any SA of the interface needs. Without SAs, or without any path that is
+    /// known, an interface keeps the MTU it has.
+    pub(crate) fn set_mtus(&mut self, path_mtus: &BTreeMap<IpAddr, u32>) {
+        let mut mtus = BTreeMap::new();
+        for own in self.interfaces.values().filter(|own| own.spec.mtu == Mtu::Automatic) {
+            let of_sa = |sa: &Outbound| Some(sa.inner_mtu(*path_mtus.get(&sa.path.remote)?));
+            if let Some(mtu) = self.outbound_of(&own.spec.name).filter_map(of_sa).min() {
+                mtus.insert(own.spec.name.clone(), mtu.clamp(self.smallest_mtu(own), LARGEST_MTU));
+            }
+        }
+        for (name, mtu) in mtus {
+            if let Some(own) = self.interfaces.get_mut(&name) {
+                own.mtu = mtu;
+            }
+        }
+    }
+
+    fn outbound_of(&self, name: &InterfaceName) -> impl Iterator<Item = &Outbound> {
+        let here = move |id: &PolicyId| self.policies.get(id).is_some_and(|policy| policy.spec.interface == *name);
+        self.outbound.iter().filter(move |((policy, _), _)| here(policy)).map(|(_, sa)| sa)
+    }
+
+    /// Linux takes IPv6 away from links with less than 1280 octets (RFC 8200 §5), so IPv6 inside sets the limit there.
+    fn smallest_mtu(&self, own: &Interface) -> u32 {
+        let policies = self.policies.values().filter(|policy| policy.spec.interface == own.spec.name);
+        let inside = policies.flat_map(|policy| &policy.spec.remote).any(|selector| !selector.addresses.is_ipv4());
+        let has_ipv6 = inside || own.spec.addresses.iter().any(|prefix| prefix.address().is_ipv6());
+        if has_ipv6 { SMALLEST_IPV6_MTU } else { SMALLEST_IPV4_MTU }
+    }
+}
+
+/// The MTU of an automatic interface before its first SA: what any cipher leaves of 1500 octets.
+const MTU_WITHOUT_SA: u32 = 1400;
+/// RFC 8200 §5.
+const SMALLEST_IPV6_MTU: u32 = 1280;
+/// RFC 791: every host takes datagrams of 576 octets.
+const SMALLEST_IPV4_MTU: u32 = 576;
+/// The longest IP packet; loopback offers more.
+const LARGEST_MTU: u32 = 65_535;
+
+fn fixed_mtu(spec: &InterfaceSpec) -> Option<u32> {
+    match spec.mtu {
+        Mtu::Automatic => None,
+        Mtu::Fixed(mtu) => Some(u32::from(mtu)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use espdp_api::{AddressRange, Encapsulation, EspCipher, EspIntegrity, InterfaceKind, TrafficSelector};
+
+    use super::*;
+
+    const TABLE: u32 = 4301;
+    const PEER: &str = "192.0.2.2";
+
+    fn name(text: &str) -> InterfaceName {
+        InterfaceName::new(text).unwrap()
+    }
+
+    fn spi(value: u32) -> EspSpi {
+        EspSpi::try_from(value).unwrap()
+    }
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn interface(text: &str, mtu: Mtu) -> Interface {
+        let spec = InterfaceSpec { name: name(text), kind: InterfaceKind::Ipsec, addresses: vec![], mtu };
+        Interface::new(spec, InterfaceId(0))
+    }
+
+    fn policy(id: u64, interface: &str, routes: &[&str]) -> Policy {
+        let remote = TrafficSelector::any_protocol(AddressRange::single(address("10.2.0.1")));
+        let spec = PolicySpec {
+            id: PolicyId(id),
+            interface: name(interface),
+            local: vec![],
+            remote: vec![remote],
+            routes: routes.iter().map(|route| route.parse().unwrap()).collect(),
+            acquire: false,
+        };
+        Policy { spec, sources: BTreeMap::new() }
+    }
+
+    fn outbound(encapsulation: Encapsulation) -> Outbound {
+        let path = OuterPath { local: address("192.0.2.1"), remote: address(PEER), encapsulation };
+        let algorithms = EspAlgorithms {
+            cipher: EspCipher::AesGcm16 { key_bits: 256 },
+            integrity: EspIntegrity::None,
+            extended_sequence_numbers: true,
+        };
+        Outbound { path, algorithms, mode: Mode::Tunnel }
+    }
+
+    fn book() -> Book {
+        let mut book = Book::new(TABLE, BTreeSet::new());
+        book.interfaces.insert(name("ipsec0"), interface("ipsec0", Mtu::Automatic));
+        book.policies.insert(PolicyId(1), policy(1, "ipsec0", &["10.2.0.0/16"]));
+        book
+    }
+
+    fn mtu(book: &Book) -> u32 {
+        book.interfaces[&name("ipsec0")].mtu
+    }
+
+    #[test]
+    fn the_smallest_sa_sets_the_mtu_and_its_removal_lifts_it() {
+        let mut book = book();
+        let paths = [(address(PEER), 1500)].into();
+        book.outbound.insert((PolicyId(1), spi(256)), outbound(Encapsulation::Esp));
+        book.set_mtus(&paths);
+        // 1500 - 20 (IPv4) - 8 (SPI, sequence) - 8 (IV) - 16 (ICV) = 1448, of which 2 are the trailer.
+        assert_eq!(mtu(&book), 1446);
+        let udp = Encapsulation::Udp { local_port: 4500, remote_port: 4500 };
+        book.outbound.insert((PolicyId(1), spi(257)), outbound(udp));
+        book.set_mtus(&paths);
+        assert_eq!(mtu(&book), 1438);
+        book.outbound.remove(&(PolicyId(1), spi(257)));
+        book.set_mtus(&paths);
+        assert_eq!(mtu(&book), 1446);
+        book.outbound.clear();
+        book.set_mtus(&paths);
+        assert_eq!(mtu(&book), 1446);
+    }
+
+    #[test]
+    fn a_fixed_mtu_is_left_alone() {
+        let mut book = book();
+        book.interfaces.insert(name("ipsec0"), interface("ipsec0", Mtu::Fixed(1350)));
+        book.outbound.insert((PolicyId(1), spi(256)), outbound(Encapsulation::Esp));
+        assert!(book.peers_that_set_mtus().is_empty());
+        book.set_mtus(&[(address(PEER), 1500)].into());
+        assert_eq!(mtu(&book), 1350);
+    }
+
+    #[test]
+    fn a_narrow_path_does_not_take_ipv6_from_the_link() {
+        let mut book = book();
+        book.outbound.insert((PolicyId(1), spi(256)), outbound(Encapsulation::Esp));
+        book.set_mtus(&[(address(PEER), 1000)].into());
+        assert_eq!(mtu(&book), 946);
+        let own = book.interfaces.get_mut(&name("ipsec0")).unwrap();
+        own.spec.addresses.push("fec3::1/64".parse().unwrap());
+        book.set_mtus(&[(address(PEER), 1000)].into());
+        assert_eq!(mtu(&book), 1280);
+    }
+
+    #[test]
+    fn a_route_of_two_policies_stays_until_both_are_gone() {
+        let mut book = book();
+        book.policies.insert(PolicyId(2), policy(2, "ipsec1", &["10.2.0.0/16"]));
+        let key = RouteKey::new(TABLE, "10.2.0.0/16".parse().unwrap());
+        assert_eq!(book.desired().routes[&key].interface, name("ipsec0"));
+        book.policies.remove(&PolicyId(1));
+        assert_eq!(book.desired().routes[&key].interface, name("ipsec1"));
+        book.policies.remove(&PolicyId(2));
+        assert!(book.desired().routes.is_empty());
+    }
+}

@@ -1,0 +1,177 @@
+//! Control messages (cmsg): what travels beside a datagram through `sendmsg` and `recvmsg`.
+//!
+//! ```text
+//! ┌────────────┬─────────────┬────────────┬─────────────────────────┬─────────┐
+//! │ length     │ level       │ type       │ data                    │ padding │ next message …
+//! │ usize      │ i32         │ i32        │ length - 16 octets      │ to 8    │
+//! └────────────┴─────────────┴────────────┴─────────────────────────┴─────────┘
+//!  in the machine's byte order; length counts itself, level, type and data; sizes as on 64-bit machines
+//! ```
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// What the kernel says about a received datagram.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Received {
+    /// The address it was sent to (`IP_PKTINFO`, `IPV6_PKTINFO`).
+    pub(crate) local: Option<IpAddr>,
+    /// DSCP and ECN (`IP_TOS`, `IPV6_TCLASS`); 0 when the socket does not ask for it.
+    pub(crate) traffic_class: u8,
+    /// Octets of each datagram when several were received in one piece (`UDP_GRO`).
+    pub(crate) segment: Option<usize>,
+}
+
+/// What we tell the kernel about a datagram to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sending {
+    /// The source address.
+    pub(crate) source: IpAddr,
+    /// DSCP and ECN.
+    pub(crate) traffic_class: u8,
+    /// Octets of each datagram when what is sent stands for several (`UDP_SEGMENT`).
+    pub(crate) segment: Option<u16>,
+}
+
+/// Room for the control messages of one datagram.
+#[repr(C, align(8))]
+#[derive(Debug)]
+pub(crate) struct ControlBuffer {
+    octets: [u8; Self::SIZE],
+}
+
+impl ControlBuffer {
+    /// Addresses of IPv6 take most: 16 + 20 octets and padding; traffic class and segment size 24 each. Twice that.
+    pub(crate) const SIZE: usize = 192;
+
+    pub(crate) fn new() -> Self {
+        Self { octets: [0; Self::SIZE] }
+    }
+
+    /// All of it, for the kernel to write into.
+    pub(crate) fn octets_mut(&mut self) -> &mut [u8] {
+        &mut self.octets
+    }
+
+    /// Reads the messages that the kernel wrote in the first `len` octets; unknown ones are skipped.
+    pub(crate) fn decode(&self, len: usize) -> Received {
+        let mut received = Received::default();
+        let mut rest = self.octets.get(..len).unwrap_or(&self.octets);
+        while let Some((level, kind, data, next)) = split_message(rest) {
+            match (level, kind) {
+                (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                    // struct in_pktinfo: interface index, our address for replies, the address in the header.
+                    received.local = array::<4>(data, 8).map(|octets| IpAddr::V4(Ipv4Addr::from(octets)));
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                    received.local = array::<16>(data, 0).map(|octets| IpAddr::V6(Ipv6Addr::from(octets)));
+                }
+                (libc::IPPROTO_IP, libc::IP_TOS) => {
+                    received.traffic_class = data.first().copied().unwrap_or_default();
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                    let class = array::<4>(data, 0).map(i32::from_ne_bytes);
+                    received.traffic_class = class.and_then(|class| u8::try_from(class).ok()).unwrap_or_default();
+                }
+                (libc::SOL_UDP, libc::UDP_GRO) => {
+                    let segment = array::<4>(data, 0).map(i32::from_ne_bytes);
+                    received.segment = segment.and_then(|octets| usize::try_from(octets).ok());
+                }
+                _ => {}
+            }
+            rest = next;
+        }
+        received
+    }
+
+    /// Writes the messages for one datagram and returns them.
+    pub(crate) fn encode(&mut self, sending: &Sending) -> &[u8] {
+        let class = i32::from(sending.traffic_class).to_ne_bytes();
+        let mut used = match sending.source {
+            IpAddr::V4(source) => {
+                let mut info = [0; 12];
+                info[4..8].copy_from_slice(&source.octets());
+                let used = self.put(0, libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
+                self.put(used, libc::IPPROTO_IP, libc::IP_TOS, &class)
+            }
+            IpAddr::V6(source) => {
+                let mut info = [0; 20];
+                info[..16].copy_from_slice(&source.octets());
+                let used = self.put(0, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
+                self.put(used, libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &class)
+            }
+        };
+        if let Some(segment) = sending.segment {
+            used = self.put(used, libc::SOL_UDP, libc::UDP_SEGMENT, &segment.to_ne_bytes());
+        }
+        &self.octets[..used]
+    }
+
+    /// Writes one message at `at` and says where the next one goes.
+    fn put(&mut self, at: usize, level: i32, kind: i32, data: &[u8]) -> usize {
+        let next = at + HEADER + data.len().next_multiple_of(ALIGNMENT);
+        let message = &mut self.octets[at..next];
+        message[..LENGTH].copy_from_slice(&(HEADER + data.len()).to_ne_bytes());
+        message[LENGTH..LENGTH + 4].copy_from_slice(&level.to_ne_bytes());
+        message[LENGTH + 4..HEADER].copy_from_slice(&kind.to_ne_bytes());
+        message[HEADER..HEADER + data.len()].copy_from_slice(data);
+        message[HEADER + data.len()..].fill(0);
+        next
+    }
+}
+
+/// Octets of the length field.
+const LENGTH: usize = size_of::<usize>();
+/// Octets of length, level and type.
+const HEADER: usize = LENGTH + 8;
+/// Messages start at multiples of this.
+const ALIGNMENT: usize = size_of::<usize>();
+
+/// Level, type, data and what follows; `None` when there is no whole message any more.
+fn split_message(octets: &[u8]) -> Option<(i32, i32, &[u8], &[u8])> {
+    let len = usize::from_ne_bytes(octets.first_chunk().copied()?);
+    let level = i32::from_ne_bytes(array(octets, LENGTH)?);
+    let kind = i32::from_ne_bytes(array(octets, LENGTH + 4)?);
+    let data = octets.get(HEADER..len)?;
+    let next = octets.get(len.next_multiple_of(ALIGNMENT)..).unwrap_or_default();
+    Some((level, kind, data, next))
+}
+
+fn array<const N: usize>(octets: &[u8], at: usize) -> Option<[u8; N]> {
+    octets.get(at..)?.first_chunk().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_split_where_their_length_says() {
+        let mut buffer = ControlBuffer::new();
+        let source = IpAddr::V6("2001:db8::1".parse().unwrap());
+        let octets = buffer.encode(&Sending { source, traffic_class: 0xb9, segment: Some(1400) }).to_vec();
+        let (level, kind, data, rest) = split_message(&octets).unwrap();
+        assert_eq!((level, kind, data.len()), (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, 20));
+        let (level, kind, data, rest) = split_message(rest).unwrap();
+        assert_eq!((level, kind, data), (libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &0xb9i32.to_ne_bytes()[..]));
+        let (level, kind, data, rest) = split_message(rest).unwrap();
+        assert_eq!((level, kind, data), (libc::SOL_UDP, libc::UDP_SEGMENT, &1400u16.to_ne_bytes()[..]));
+        assert_eq!(split_message(rest), None);
+    }
+
+    #[test]
+    fn a_message_longer_than_the_buffer_or_shorter_than_its_header_ends_the_list() {
+        for len in [0, HEADER - 1, HEADER + 1000, usize::MAX] {
+            let mut buffer = ControlBuffer::new();
+            buffer.octets_mut()[..LENGTH].copy_from_slice(&len.to_ne_bytes());
+            assert_eq!(buffer.decode(ControlBuffer::SIZE), Received::default(), "{len}");
+        }
+    }
+
+    #[test]
+    fn a_segment_size_is_read_as_the_kernel_writes_it() {
+        let mut buffer = ControlBuffer::new();
+        let used = buffer.put(0, libc::SOL_UDP, libc::UDP_GRO, &1452i32.to_ne_bytes());
+        let used = buffer.put(used, libc::IPPROTO_IP, libc::IP_TOS, &[3]);
+        assert_eq!(buffer.decode(used), Received { local: None, traffic_class: 3, segment: Some(1452) });
+    }
+}

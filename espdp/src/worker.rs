@@ -1,0 +1,334 @@
+//! The thread that moves packets.
+//!
+//! A worker owns its sockets, its queues of the TUN devices and its SAs; nothing of it is shared, so nothing is locked. What
+//! others want from it arrives as a job in its mailbox. It runs every packet to completion and sleeps in `epoll_wait` otherwise.
+
+mod counters;
+mod mailbox;
+mod ports;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::Receiver;
+use std::time::Instant;
+
+use espdp_api::{DropCount, Encapsulation, Event, IkePath, OuterPath, Secret};
+use espdp_core::{Dataplane, InboundBatch, InterfaceId, Offloads, Opened, Origin, OutboundBatch, Progress};
+use espdp_core::{Sealed, SuperPacket, VnetHeader};
+use rustix::event::epoll;
+use tokio::sync::mpsc;
+use tunnels::Family;
+
+use crate::events::Events;
+use crate::io::tun::Tun;
+use counters::{Loss, Losses};
+pub(crate) use mailbox::{Mailbox, WorkerGone};
+pub(crate) use ports::Ports;
+use ports::{PortId, Use};
+
+/// Everything that one worker thread owns.
+pub(crate) struct Worker {
+    /// Policies and SAs.
+    pub(crate) core: Dataplane,
+    ports: Ports,
+    devices: BTreeMap<InterfaceId, Tun>,
+    /// What the TUN devices of this machine take.
+    offloads: Offloads,
+    epoll: OwnedFd,
+    events: Events,
+    /// Peers to which a packet was too long for the path.
+    too_big: mpsc::Sender<IpAddr>,
+    losses: Losses,
+    outbound: OutboundBatch,
+    inbound: InboundBatch,
+    /// For one read from a TUN device or from the IKE port.
+    buffer: Box<[u8]>,
+    stopping: bool,
+}
+
+impl Worker {
+    /// A worker that serves `ports`. `too_big` is told peers to which the path is narrower than thought.
+    pub(crate) fn new(
+        ports: Ports,
+        seed: &Secret<[u8; 32]>,
+        events: Events,
+        too_big: mpsc::Sender<IpAddr>,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            core: Dataplane::new(seed),
+            ports,
+            devices: BTreeMap::new(),
+            offloads: Offloads::default(),
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            events,
+            too_big,
+            losses: Losses::default(),
+            outbound: OutboundBatch::new(),
+            inbound: InboundBatch::new(),
+            buffer: vec![0; Tun::READ_LEN].into_boxed_slice(),
+            stopping: false,
+        })
+    }
+
+    /// Serves packets and jobs until a job calls [`Self::stop`].
+    pub(crate) fn run(mut self, jobs: &Receiver<mailbox::Job>, bell: &OwnedFd) -> io::Result<()> {
+        epoll::add(&self.epoll, bell, Token::Bell.into(), epoll::EventFlags::IN)?;
+        for id in PortId::ALL {
+            if let Some(port) = self.ports.get(id) {
+                epoll::add(&self.epoll, port, Token::Port(id).into(), epoll::EventFlags::IN)?;
+            }
+        }
+        let mut ready = Vec::with_capacity(READY);
+        while !self.stopping {
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut ready), None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            for epoll::Event { data, .. } in ready.drain(..) {
+                let now = Instant::now();
+                match Token::from(data) {
+                    Token::Bell => self.serve_jobs(jobs, bell),
+                    Token::Port(PortId { purpose: Use::Ike, family }) => self.receive_ike(family),
+                    Token::Port(id) => self.receive_esp(id, now),
+                    Token::Device(id) => self.send_from(id, now),
+                }
+                self.report_events();
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends [`Self::run`].
+    pub(crate) fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    /// Takes a TUN device into service.
+    pub(crate) fn add_device(&mut self, id: InterfaceId, tun: Tun) -> io::Result<()> {
+        epoll::add(&self.epoll, &tun, Token::Device(id).into(), epoll::EventFlags::IN)?;
+        self.offloads = tun.offloads();
+        self.devices.insert(id, tun);
+        Ok(())
+    }
+
+    /// Closes a TUN device, which removes the interface.
+    pub(crate) fn remove_device(&mut self, id: InterfaceId) {
+        self.devices.remove(&id);
+    }
+
+    /// Sends an IKE message.
+    pub(crate) fn send_ike(&mut self, path: &IkePath, message: &[u8]) {
+        self.ports.send_ike(path, message, &mut self.losses);
+    }
+
+    /// Sends a NAT keepalive.
+    pub(crate) fn send_keepalive(&mut self, path: &IkePath) {
+        self.ports.send_keepalive(path, &mut self.losses);
+    }
+
+    /// Drops that belong to no SA, in the core and around it.
+    pub(crate) fn drops(&self) -> Vec<DropCount> {
+        self.core.drops().into_iter().chain(self.losses.report()).collect()
+    }
+
+    fn serve_jobs(&mut self, jobs: &Receiver<mailbox::Job>, bell: &OwnedFd) {
+        if let Err(error) = rustix::io::read(bell, &mut [0; 8]) {
+            tracing::trace!(%error, "the bell fell silent");
+        }
+        for job in jobs.try_iter() {
+            job(self);
+        }
+    }
+
+    fn report_events(&mut self) {
+        while let Some(event) = self.core.poll_event() {
+            if !self.events.event(event) {
+                self.losses.count(Loss::QueueFull, 1);
+            }
+        }
+    }
+
+    /// From a TUN device to the peers.
+    fn send_from(&mut self, id: InterfaceId, now: Instant) {
+        let Some(tun) = self.devices.get(&id) else { return };
+        let mut broken = false;
+        let mut filling = self.core.fill(now, &mut self.outbound);
+        for _ in 0..BUDGET {
+            let read = match tun.read(&mut self.buffer) {
+                Ok(Some(len)) => self.buffer.get(..len).unwrap_or_default(),
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "a TUN device gives no packets any more");
+                    broken = true;
+                    break;
+                }
+            };
+            let Some((vnet, packet)) = VnetHeader::split_from(read, VnetHeader::LEN) else { continue };
+            let mut packet = SuperPacket::new(id, vnet, packet);
+            while filling.push(&mut packet) == Progress::BatchFull {
+                transmit(&filling.seal(), &mut self.ports, &mut self.losses, &self.too_big);
+                filling = self.core.fill(now, &mut self.outbound);
+            }
+        }
+        transmit(&filling.seal(), &mut self.ports, &mut self.losses, &self.too_big);
+        if broken {
+            // Somebody deleted the link. Its descriptor would be ready for ever.
+            self.losses.count(Loss::Device, 1);
+            self.remove_device(id);
+        }
+    }
+
+    /// From the peers to the TUN devices.
+    fn receive_esp(&mut self, id: PortId, now: Instant) {
+        let nat_port = self.ports.number(Use::Nat);
+        let Some(port) = self.ports.get(id) else { return };
+        for _ in 0..BUDGET {
+            let mut drained = false;
+            while let Some(space) = self.inbound.space() {
+                let (len, source, about) = match port.receive(space) {
+                    Ok(Some(received)) => received,
+                    Ok(None) => {
+                        drained = true;
+                        break;
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, ?id, "a receive failed");
+                        self.losses.count(Loss::ReceiveFailed, 1);
+                        drained = true;
+                        break;
+                    }
+                };
+                if id == (PortId { purpose: Use::Esp, family: Family::V4 }) {
+                    self.inbound.add_ipv4(len);
+                    continue;
+                }
+                let Some(local) = about.local else { continue };
+                let remote = source.ip();
+                let origin = |encapsulation| {
+                    Origin { path: OuterPath { local, remote, encapsulation }, traffic_class: about.traffic_class }
+                };
+                if id.purpose == Use::Esp {
+                    self.inbound.add_esp(len, origin(Encapsulation::Esp));
+                    continue;
+                }
+                let udp = Encapsulation::Udp { local_port: nat_port, remote_port: source.port() };
+                let path = IkePath { local: SocketAddr::new(local, nat_port), remote: source };
+                self.inbound.add_udp(len, about.segment.unwrap_or(len), origin(udp), |message| {
+                    report_ike(&self.events, &mut self.losses, path, message);
+                });
+            }
+            if !self.inbound.is_empty() {
+                let opened = self.core.open(now, self.offloads, &mut self.inbound);
+                deliver(&opened, &self.devices, &mut self.losses);
+                self.inbound.clear();
+            }
+            if drained {
+                break;
+            }
+        }
+    }
+
+    /// From the IKE port to the daemon. ESP never comes here (RFC 3948 §2: it uses the NAT-T port).
+    fn receive_ike(&mut self, family: Family) {
+        let ike_port = self.ports.number(Use::Ike);
+        let Some(port) = self.ports.get(PortId { purpose: Use::Ike, family }) else { return };
+        for _ in 0..BUDGET {
+            match port.receive(&mut self.buffer) {
+                Ok(Some((len, remote, about))) => {
+                    let (Some(local), Some(message)) = (about.local, self.buffer.get(..len)) else { continue };
+                    let path = IkePath { local: SocketAddr::new(local, ike_port), remote };
+                    report_ike(&self.events, &mut self.losses, path, message);
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::debug!(%error, "a receive on the IKE port failed");
+                    self.losses.count(Loss::ReceiveFailed, 1);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn report_ike(events: &Events, losses: &mut Losses, path: IkePath, message: &[u8]) {
+    if !events.event(Event::Ike { path, message: message.to_vec() }) {
+        losses.count(Loss::QueueFull, 1);
+    }
+}
+
+fn transmit(sealed: &Sealed<'_>, ports: &mut Ports, losses: &mut Losses, too_big: &mpsc::Sender<IpAddr>) {
+    for run in sealed.runs() {
+        if let Some(peer) = ports.send_run(&run, losses) {
+            if too_big.try_send(peer).is_err() {
+                tracing::trace!(%peer, "the paths are about to be looked at anyway");
+            }
+        }
+    }
+}
+
+fn deliver(opened: &Opened<'_>, devices: &BTreeMap<InterfaceId, Tun>, losses: &mut Losses) {
+    for delivery in opened.deliveries() {
+        let written = devices.get(&delivery.interface).map(|tun| tun.write(&delivery));
+        if !matches!(written, Some(Ok(()))) {
+            losses.count(Loss::Device, 1);
+        }
+    }
+}
+
+/// Reads of one descriptor before the others get their turn.
+const BUDGET: usize = 16;
+/// Descriptors that one `epoll_wait` reports at most.
+const READY: usize = 64;
+
+/// What a ready descriptor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token {
+    Bell,
+    Port(PortId),
+    Device(InterfaceId),
+}
+
+impl Token {
+    /// Devices are numbered from here on.
+    const FIRST_DEVICE: u64 = 1 + PortId::ALL.len() as u64;
+}
+
+impl From<Token> for epoll::EventData {
+    fn from(token: Token) -> Self {
+        let number = match token {
+            Token::Bell => 0,
+            Token::Port(id) => 1 + PortId::ALL.iter().take_while(|other| **other != id).count() as u64,
+            Token::Device(InterfaceId(id)) => Token::FIRST_DEVICE + u64::from(id),
+        };
+        Self::new_u64(number)
+    }
+}
+
+impl From<epoll::EventData> for Token {
+    fn from(data: epoll::EventData) -> Self {
+        let number = data.u64();
+        let port = usize::try_from(number).ok().and_then(|number| PortId::ALL.get(number.checked_sub(1)?));
+        let device = number.checked_sub(Self::FIRST_DEVICE).and_then(|id| u16::try_from(id).ok());
+        match (port, device) {
+            (Some(id), _) => Self::Port(*id),
+            (None, Some(id)) => Self::Device(InterfaceId(id)),
+            (None, None) => Self::Bell,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_survive_the_way_through_epoll() {
+        let ports = PortId::ALL.map(Token::Port);
+        let devices = [0, 1, u16::MAX].map(|id| Token::Device(InterfaceId(id)));
+        for token in [Token::Bell].into_iter().chain(ports).chain(devices) {
+            assert_eq!(Token::from(epoll::EventData::from(token)), token);
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! All sockets of a worker, and how runs of ESP packets and IKE messages leave through them.
+
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr};
+
+use espdp_api::{Encapsulation, IkePath};
+use espdp_core::Run;
+use tunnels::Family;
+
+use crate::io::control_message::Sending;
+use crate::io::port::Port;
+use crate::worker::counters::{Loss, Losses};
+use crate::{DataplaneSettings, StartError};
+
+/// What a socket is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// IKE on UDP port 500.
+    Ike,
+    /// IKE behind a marker, and ESP, on UDP port 4500.
+    Nat,
+    /// ESP as IP protocol 50.
+    Esp,
+}
+
+/// Names a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PortId {
+    pub(crate) purpose: Use,
+    pub(crate) family: Family,
+}
+
+impl PortId {
+    /// Every socket that there may be.
+    pub(crate) const ALL: [Self; 6] = [
+        Self { purpose: Use::Ike, family: Family::V4 },
+        Self { purpose: Use::Nat, family: Family::V4 },
+        Self { purpose: Use::Esp, family: Family::V4 },
+        Self { purpose: Use::Ike, family: Family::V6 },
+        Self { purpose: Use::Nat, family: Family::V6 },
+        Self { purpose: Use::Esp, family: Family::V6 },
+    ];
+}
+
+/// The sockets of one family.
+#[derive(Debug)]
+struct FamilyPorts {
+    ike: Port,
+    nat: Port,
+    esp: Port,
+}
+
+impl FamilyPorts {
+    fn open(family: Family, settings: &DataplaneSettings) -> Result<Self, StartError> {
+        Ok(Self {
+            ike: Port::udp(family, settings.ike_port, settings.mark, false)?,
+            nat: Port::udp(family, settings.nat_port, settings.mark, true)?,
+            esp: Port::esp(family, settings.mark)?,
+        })
+    }
+}
+
+/// All sockets.
+#[derive(Debug)]
+pub(crate) struct Ports {
+    v4: FamilyPorts,
+    /// `None` on machines without IPv6.
+    v6: Option<FamilyPorts>,
+    ike_port: u16,
+    nat_port: u16,
+}
+
+impl Ports {
+    /// Opens all sockets in the network namespace of the calling thread.
+    pub(crate) fn open(settings: &DataplaneSettings) -> Result<Self, StartError> {
+        let v4 = FamilyPorts::open(Family::V4, settings)?;
+        let v6 = match FamilyPorts::open(Family::V6, settings) {
+            Ok(ports) => Some(ports),
+            Err(StartError::System { source, .. }) if is_without_family(&source) => {
+                tracing::info!("no IPv6 here");
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Self { v4, v6, ike_port: settings.ike_port, nat_port: settings.nat_port })
+    }
+
+    /// The families that there are sockets of.
+    pub(crate) fn families(&self) -> Vec<Family> {
+        let v6 = self.v6.as_ref().map(|_| Family::V6);
+        [Family::V4].into_iter().chain(v6).collect()
+    }
+
+    /// One socket.
+    pub(crate) fn get(&mut self, id: PortId) -> Option<&mut Port> {
+        let ports = match id.family {
+            Family::V4 => &mut self.v4,
+            Family::V6 => self.v6.as_mut()?,
+        };
+        Some(match id.purpose {
+            Use::Ike => &mut ports.ike,
+            Use::Nat => &mut ports.nat,
+            Use::Esp => &mut ports.esp,
+        })
+    }
+
+    /// The number of the UDP port behind `purpose`; 0 for ESP.
+    pub(crate) fn number(&self, purpose: Use) -> u16 {
+        match purpose {
+            Use::Ike => self.ike_port,
+            Use::Nat => self.nat_port,
+            Use::Esp => 0,
+        }
+    }
+
+    /// Sends a run of ESP packets. Says the peer to which the path turned out to be too narrow, if so.
+    pub(crate) fn send_run(&mut self, run: &Run<'_>, losses: &mut Losses) -> Option<IpAddr> {
+        let remote = run.path.remote;
+        let (purpose, remote_port) = match run.path.encapsulation {
+            Encapsulation::Esp => (Use::Esp, 0),
+            Encapsulation::Udp { remote_port, .. } => (Use::Nat, remote_port),
+        };
+        let Some(port) = self.get(PortId { purpose, family: remote.into() }) else {
+            losses.count(Loss::NoPort, run.packets().len());
+            return None;
+        };
+        let destination = SocketAddr::new(remote, remote_port);
+        let whole = Sending { source: run.path.local, traffic_class: run.traffic_class, segment: None };
+        let mut too_big = None;
+        let mut count = |error: &io::Error, packets: usize| {
+            let loss = loss(error);
+            losses.count(loss, packets);
+            if loss == Loss::SendTooBig {
+                too_big = Some(remote);
+            }
+        };
+        let segment = u16::try_from(run.segment_len).ok().filter(|_| run.packets().len() > 1 && purpose == Use::Nat);
+        if segment.is_some() {
+            match send(port, &[IoSlice::new(run.octets)], destination, &Sending { segment, ..whole }, run.dont_fragment) {
+                Err(error) if must_send_singly(&error, run.dont_fragment) => {}
+                Err(error) => {
+                    count(&error, run.packets().len());
+                    return too_big;
+                }
+                Ok(()) => return None,
+            }
+        }
+        for packet in run.packets() {
+            if let Err(error) = send(port, &[IoSlice::new(packet)], destination, &whole, run.dont_fragment) {
+                count(&error, 1);
+            }
+        }
+        too_big
+    }
+
+    /// Sends an IKE message; on the NAT-T port behind four zero octets (RFC 7296 §2.23, RFC 3948 §2.2). Our port in `path` says
+    /// which socket. IKE messages may be fragmented by IP.
+    pub(crate) fn send_ike(&mut self, path: &IkePath, message: &[u8], losses: &mut Losses) {
+        if path.local.port() == self.ike_port {
+            self.send_datagram(Use::Ike, path, &[IoSlice::new(message)], losses);
+        } else {
+            self.send_datagram(Use::Nat, path, &[IoSlice::new(&[0; 4]), IoSlice::new(message)], losses);
+        }
+    }
+
+    /// Sends a NAT keepalive (RFC 3948 §2.3).
+    pub(crate) fn send_keepalive(&mut self, path: &IkePath, losses: &mut Losses) {
+        self.send_datagram(Use::Nat, path, &[IoSlice::new(&[0xff])], losses);
+    }
+
+    fn send_datagram(&mut self, purpose: Use, path: &IkePath, pieces: &[IoSlice<'_>], losses: &mut Losses) {
+        let Some(port) = self.get(PortId { purpose, family: path.remote.ip().into() }) else {
+            losses.count(Loss::NoPort, 1);
+            return;
+        };
+        let sending = Sending { source: path.local.ip(), traffic_class: 0, segment: None };
+        if let Err(error) = send(port, pieces, path.remote, &sending, false) {
+            tracing::debug!(%error, ?path, "an IKE datagram could not be sent");
+            losses.count(loss(&error), 1);
+        }
+    }
+}
+
+/// Sends, after a short wait when there is no room.
+fn send(
+    port: &mut Port,
+    pieces: &[IoSlice<'_>],
+    destination: SocketAddr,
+    sending: &Sending,
+    dont_fragment: bool,
+) -> io::Result<()> {
+    match port.send(pieces, destination, sending, dont_fragment) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            port.wait_for_room();
+            port.send(pieces, destination, sending, dont_fragment)
+        }
+        other => other,
+    }
+}
+
+/// Whether the kernel refused the run as a whole but may take its packets: devices without checksum offload (`EIO`), paths where
+/// each packet must be fragmented (`EMSGSIZE`), and kernels with other limits (`EINVAL`).
+fn must_send_singly(error: &io::Error, dont_fragment: bool) -> bool {
+    match error.raw_os_error() {
+        Some(libc::EIO | libc::EINVAL) => true,
+        Some(libc::EMSGSIZE) => !dont_fragment,
+        _ => false,
+    }
+}
+
+fn loss(error: &io::Error) -> Loss {
+    match error.raw_os_error() {
+        Some(libc::EMSGSIZE) => Loss::SendTooBig,
+        Some(libc::EAGAIN | libc::ENOBUFS) => Loss::SendFull,
+        _ => Loss::SendFailed,
+    }
+}
+
+/// Whether a socket was refused because the machine has no such address family.
+fn is_without_family(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+}
