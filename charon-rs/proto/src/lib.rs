@@ -9,6 +9,7 @@
 //! | [`wire`] | messages and payloads: bytes to types and back |
 //! | [`crypto`] | PRFs, key exchange, ciphers, the key schedule |
 //! | [`proposal`] | proposal strings, the wire form, negotiation with reasons |
+//! | [`selectors`] | narrowing of traffic selectors |
 //! | [`Engine`] | SAs, exchanges, tasks, timers |
 //! | [`config`] | connections and children as the engine wants them |
 //! | [`identity`] | identities and patterns for them |
@@ -21,6 +22,7 @@ pub mod identity;
 pub mod io;
 pub mod proposal;
 mod random;
+pub mod selectors;
 mod settings;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
