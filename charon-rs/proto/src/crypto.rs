@@ -1,8 +1,8 @@
 //! PRFs, key exchange, ciphers and the key schedule of IKEv2.
 //!
 //! Nothing here is cryptography of our own: the primitives come from the RustCrypto crates, and this module puts them
-//! together as the RFCs say. It is handed its randomness, keeps no state beside keys, and wipes those when it drops
-//! them.
+//! together as the RFCs say. It is handed its randomness, keeps nothing but keys and the IVs used up with them, and wipes
+//! the keys when it drops them.
 //!
 //! | module | what lives there |
 //! |---|---|

@@ -112,7 +112,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "prf+ ends after 255 blocks")]
     fn expansion_beyond_255_blocks_is_refused() {
-        let _ = Prf::HmacSha1.expand(b"key", &[b"seed"], 255 * 20 + 1);
+        drop(Prf::HmacSha1.expand(b"key", &[b"seed"], 255 * 20 + 1));
     }
 
     const ALL: [Prf; 4] = [Prf::HmacSha1, Prf::HmacSha2_256, Prf::HmacSha2_384, Prf::HmacSha2_512];

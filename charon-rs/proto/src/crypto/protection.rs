@@ -13,12 +13,14 @@ use espdp_api::Secret;
 use subtle::ConstantTimeEq;
 
 use super::hmac::Hash;
-use super::schedule::IkeKeys;
 use crate::proposal::{IkeCipher, IkeIntegrity, IkeSuite};
 use crate::random::SecureRandom;
 use crate::wire::{Inauthentic, MessageProtection};
 
 /// The cipher of one direction of an IKE SA with its keys, which are wiped when it is dropped.
+///
+/// What the initiator of the SA sends is sealed and opened with SK_ei and SK_ai, what the responder sends with SK_er and
+/// SK_ar. An SA must not have two ciphers that seal with one key: both would begin with the same IV.
 pub struct MessageCipher(Algorithm);
 
 /// A suite that no messages can be protected with: a key length that the cipher has not, an integrity transform beside an
@@ -77,26 +79,6 @@ impl MessageCipher {
             None | Some(_) => None,
         };
         algorithm.map(Self).ok_or(UnsoundSuite { cipher: suite.cipher, integrity: suite.integrity })
-    }
-}
-
-impl IkeKeys {
-    /// The cipher of what the initiator of the SA sends: the initiator seals with it, the responder opens.
-    ///
-    /// # Errors
-    ///
-    /// [`UnsoundSuite`] if no messages can be protected with the suite.
-    pub fn initiator_cipher(&self, suite: IkeSuite) -> Result<MessageCipher, UnsoundSuite> {
-        MessageCipher::new(suite, &self.sk_ei, &self.sk_ai)
-    }
-
-    /// The cipher of what the responder of the SA sends: the responder seals with it, the initiator opens.
-    ///
-    /// # Errors
-    ///
-    /// [`UnsoundSuite`] if no messages can be protected with the suite.
-    pub fn responder_cipher(&self, suite: IkeSuite) -> Result<MessageCipher, UnsoundSuite> {
-        MessageCipher::new(suite, &self.sk_er, &self.sk_ar)
     }
 }
 

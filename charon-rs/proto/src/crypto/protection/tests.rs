@@ -1,4 +1,5 @@
 use super::*;
+use crate::crypto::schedule::{IkeExchange, IkeKeys};
 use crate::io::IkeSpi;
 use crate::proposal::{KeyExchangeGroup, Prf};
 use crate::testing::{SeededRandom, Vector};
@@ -35,7 +36,7 @@ fn every_suite_opens_what_it_sealed() {
     for suite in suites() {
         let mut random = SeededRandom::new(1);
         let keys = keys(suite);
-        let (mut ours, theirs) = (keys.initiator_cipher(suite).unwrap(), keys.initiator_cipher(suite).unwrap());
+        let (mut ours, theirs) = (of_initiator(suite, &keys), of_initiator(suite, &keys));
         for count in [0, 1, 2, 5, 20] {
             let payloads = vec![notify(); count];
             let message = protect(&header(), &payloads, &mut ours, &mut random).unwrap();
@@ -48,7 +49,7 @@ fn every_suite_opens_what_it_sealed() {
 #[test]
 fn no_bit_of_a_message_can_be_changed() {
     for suite in suites() {
-        let mut protection = keys(suite).initiator_cipher(suite).unwrap();
+        let mut protection = of_initiator(suite, &keys(suite));
         let message = sealed(&mut protection);
         assert!(protection.open(&message, BODY).is_ok());
         for bit in 0..message.len() * 8 {
@@ -62,7 +63,7 @@ fn no_bit_of_a_message_can_be_changed() {
 #[test]
 fn no_octet_can_be_cut_off_or_added() {
     for suite in suites() {
-        let mut protection = keys(suite).initiator_cipher(suite).unwrap();
+        let mut protection = of_initiator(suite, &keys(suite));
         let message = sealed(&mut protection);
         for len in 0..message.len() {
             assert_eq!(protection.open(&message[..len], BODY), Err(Inauthentic));
@@ -78,7 +79,7 @@ fn no_octet_can_be_cut_off_or_added() {
 #[test]
 fn payloads_before_the_encrypted_one_are_covered() {
     for suite in suites() {
-        let mut protection = keys(suite).initiator_cipher(suite).unwrap();
+        let mut protection = of_initiator(suite, &keys(suite));
         let body = BODY + 8;
         let mut message = unsealed(&protection, &[0x11; BODY + 8], &[0; 16]);
         protection.seal(&mut SeededRandom::new(1), &mut message, body);
@@ -92,12 +93,11 @@ fn payloads_before_the_encrypted_one_are_covered() {
 fn a_message_cannot_be_sent_back_to_whom_it_came_from() {
     for suite in suites() {
         let keys = keys(suite);
-        let message = sealed(&mut keys.initiator_cipher(suite).unwrap());
-        assert_eq!(keys.responder_cipher(suite).unwrap().open(&message, BODY), Err(Inauthentic));
-        assert_eq!(
-            self::keys_from(suite, b"other").initiator_cipher(suite).unwrap().open(&message, BODY),
-            Err(Inauthentic)
-        );
+        let message = sealed(&mut of_initiator(suite, &keys));
+        let of_responder = MessageCipher::new(suite, &keys.sk_er, &keys.sk_ar).unwrap();
+        assert_eq!(of_responder.open(&message, BODY), Err(Inauthentic));
+        let of_another_sa = of_initiator(suite, &keys_from(suite, b"other"));
+        assert_eq!(of_another_sa.open(&message, BODY), Err(Inauthentic));
     }
 }
 
@@ -105,7 +105,7 @@ fn a_message_cannot_be_sent_back_to_whom_it_came_from() {
 #[test]
 fn ivs_of_aeads_count_up_and_those_of_cbc_are_drawn() {
     for suite in suites() {
-        let mut protection = keys(suite).initiator_cipher(suite).unwrap();
+        let mut protection = of_initiator(suite, &keys(suite));
         let mut random = SeededRandom::new(1);
         let mut ivs: Vec<_> = (0..1000)
             .map(|_| {
@@ -126,7 +126,7 @@ fn ivs_of_aeads_count_up_and_those_of_cbc_are_drawn() {
 #[should_panic(expected = "an IKE SA ends before its IVs do")]
 fn sealing_ends_before_an_iv_comes_again() {
     let suite = suite(IkeCipher::AesGcm16 { key_bits: 256 }, None);
-    let mut protection = keys(suite).initiator_cipher(suite).unwrap();
+    let mut protection = of_initiator(suite, &keys(suite));
     if let Algorithm::Aead { next_iv, .. } = &mut protection.0 {
         *next_iv = u64::MAX - 1;
     }
@@ -140,7 +140,7 @@ fn sealing_ends_before_an_iv_comes_again() {
 #[test]
 fn short_packet_padding() {
     for suite in suites() {
-        let mut protection = keys(suite).initiator_cipher(suite).unwrap();
+        let mut protection = of_initiator(suite, &keys(suite));
         let message = protect(&header(), &[notify()], &mut protection, &mut SeededRandom::new(1)).unwrap();
         let encrypted = Message::parse(&message).unwrap().encrypted.unwrap();
         for len in 0..message.len() {
@@ -188,7 +188,7 @@ fn suites_that_make_no_sense_are_refused() {
 #[test]
 fn debug_output_shows_no_key() {
     let suite = suite(IkeCipher::ChaCha20Poly1305, None);
-    assert_eq!(format!("{:?}", keys(suite).initiator_cipher(suite).unwrap()), "MessageCipher(..)");
+    assert_eq!(format!("{:?}", of_initiator(suite, &keys(suite))), "MessageCipher(..)");
 }
 
 /// All that can be negotiated.
@@ -233,12 +233,16 @@ fn integrity(name: Option<&str>) -> Option<IkeIntegrity> {
     }
 }
 
+fn of_initiator(suite: IkeSuite, keys: &IkeKeys) -> MessageCipher {
+    MessageCipher::new(suite, &keys.sk_ei, &keys.sk_ai).unwrap()
+}
+
 fn keys(suite: IkeSuite) -> IkeKeys {
     keys_from(suite, b"shared secret")
 }
 
 fn keys_from(suite: IkeSuite, shared_secret: &[u8]) -> IkeKeys {
-    let exchange = crate::crypto::schedule::IkeExchange {
+    let exchange = IkeExchange {
         shared_secret: &shared_secret.to_vec().into(),
         initiator_nonce: &[1; 32],
         responder_nonce: &[2; 32],
