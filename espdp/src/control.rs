@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use espdp_api::{Command, Direction, Done, EspSpi, InterfaceName, InterfaceReport, InterfaceSpec, IpPrefix};
-use espdp_api::{OutboundSaSpec, OuterPath, Outcome, PolicyId, PolicySpec, Refusal, RequestId};
+use espdp_api::{OutboundSaSpec, Outcome, OuterPath, PolicyId, PolicySpec, Refusal, RequestId};
 use espdp_core::Dataplane;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time;
@@ -169,10 +169,7 @@ impl Control {
     }
 
     /// Has something done by the worker's core that has nothing to tell.
-    async fn in_core(
-        &self,
-        job: impl FnOnce(&mut Dataplane) -> Result<(), Refusal> + Send + 'static,
-    ) -> Outcome {
+    async fn in_core(&self, job: impl FnOnce(&mut Dataplane) -> Result<(), Refusal> + Send + 'static) -> Outcome {
         self.ask(move |worker| job(&mut worker.core)).await??;
         Ok(Done::Ok)
     }

@@ -38,7 +38,8 @@ impl Dataplane {
         let (too_big, narrow_paths) = mpsc::channel(NARROW_PATHS);
         let (mailbox, jobs, bell) = Mailbox::new().map_err(failed("make the worker's mailbox"))?;
         let mut seed = Secret::new([0; 32]);
-        getrandom::fill(seed.expose_mut()).map_err(|error| failed("get random octets")(io::Error::other(error.to_string())))?;
+        getrandom::fill(seed.expose_mut())
+            .map_err(|error| failed("get random octets")(io::Error::other(error.to_string())))?;
         let worker = Worker::new(ports, &seed, events.clone(), too_big).map_err(failed("make the worker"))?;
 
         let worker_events = events.clone();
@@ -56,12 +57,12 @@ impl Dataplane {
         let worker = spawn("espdp-worker", run_worker)?;
         let (requests, request_queue) = mpsc::unbounded_channel();
         let (running, stop) = oneshot::channel();
-        let mut dataplane =
-            Self { requests, mailbox: mailbox.clone(), running: Some(running), threads: vec![worker] };
+        let mut dataplane = Self { requests, mailbox: mailbox.clone(), running: Some(running), threads: vec![worker] };
 
         let (started, start_result) = std::sync::mpsc::channel();
         let inputs = control::Inputs { requests: request_queue, narrow_paths, stop };
-        let run_control = move || control::run(&started, inputs, || Control::start(settings, families, mailbox, events));
+        let run_control =
+            move || control::run(&started, inputs, || Control::start(settings, families, mailbox, events));
         dataplane.threads.insert(0, spawn("espdp-control", run_control)?);
         match start_result.recv() {
             Ok(Ok(())) => Ok((dataplane, receiver)),

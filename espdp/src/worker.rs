@@ -206,8 +206,9 @@ impl Worker {
                 }
                 let Some(local) = about.local else { continue };
                 let remote = source.ip();
-                let origin = |encapsulation| {
-                    Origin { path: OuterPath { local, remote, encapsulation }, traffic_class: about.traffic_class }
+                let origin = |encapsulation| Origin {
+                    path: OuterPath { local, remote, encapsulation },
+                    traffic_class: about.traffic_class,
                 };
                 if id.purpose == Use::Esp {
                     self.inbound.add_esp(len, origin(Encapsulation::Esp));

@@ -60,8 +60,7 @@ pub(crate) struct Outbound {
 impl Outbound {
     /// The longest inner packet when the path carries `path_mtu` octets.
     fn inner_mtu(&self, path_mtu: u32) -> u32 {
-        let overhead =
-            Overhead::new(self.algorithms, self.mode, self.path.encapsulation, self.path.remote.is_ipv6());
+        let overhead = Overhead::new(self.algorithms, self.mode, self.path.encapsulation, self.path.remote.is_ipv6());
         let path_mtu = usize::try_from(path_mtu).unwrap_or(usize::MAX);
         u32::try_from(overhead.inner_mtu(path_mtu)).unwrap_or(u32::MAX)
     }
@@ -70,13 +69,7 @@ impl Outbound {
 impl Book {
     /// An empty book, whose routes go into `table`.
     pub(crate) fn new(table: u32, rules: BTreeSet<Rule>) -> Self {
-        Self {
-            table,
-            rules,
-            interfaces: BTreeMap::new(),
-            policies: BTreeMap::new(),
-            outbound: BTreeMap::new(),
-        }
+        Self { table, rules, interfaces: BTreeMap::new(), policies: BTreeMap::new(), outbound: BTreeMap::new() }
     }
 
     /// What the kernel should have. Where policies have the same route, the oldest one gets it.

@@ -171,3 +171,85 @@ fn set_option(socket: &Socket, level: libc::c_int, option: libc::c_int) -> io::R
     let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const on).cast(), len) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sockets with marks and large buffers are for root only, which in CI there must be.
+    fn may_run() -> bool {
+        let root = rustix::process::geteuid().is_root();
+        assert!(root || std::env::var("CI").as_deref() != Ok("true"), "this test sets socket marks: it needs root");
+        if !root {
+            println!("not run: this test sets socket marks, which needs root");
+        }
+        root
+    }
+
+    fn wait(port: &Port) {
+        use rustix::event::{PollFd, PollFlags, poll};
+        poll(&mut [PollFd::new(port, PollFlags::IN)], None).unwrap();
+    }
+
+    /// Sends a run of five datagrams, the last one shorter, to ourselves.
+    fn run_comes_back_whole(family: Family, loopback: IpAddr) {
+        let mut sender = Port::udp(family, 0, 7, false).unwrap();
+        let mut receiver = Port::udp(family, 0, 7, true).unwrap();
+        let destination = SocketAddr::new(loopback, receiver.local_port());
+        let octets: Vec<u8> = (0..=255).cycle().take(4 * 1000 + 300).collect();
+        let sending = Sending { source: loopback, traffic_class: 0x2d, segment: Some(1000) };
+        let pieces = [IoSlice::new(&octets[..10]), IoSlice::new(&octets[10..])];
+        sender.send(&pieces, destination, &sending, true).unwrap();
+
+        let mut received = Vec::new();
+        let mut space = vec![0; 65_536];
+        while received.len() < octets.len() {
+            wait(&receiver);
+            let Some((len, source, about)) = receiver.receive(&mut space).unwrap() else { continue };
+            assert_eq!(source, SocketAddr::new(loopback, sender.local_port()));
+            assert_eq!((about.local, about.traffic_class), (Some(loopback), 0x2d));
+            assert!(about.segment == Some(1000) || len <= 1000, "{len} octets of {:?}", about.segment);
+            received.extend_from_slice(&space[..len]);
+        }
+        assert_eq!(received, octets);
+        assert_eq!(receiver.receive(&mut space).unwrap(), None);
+    }
+
+    #[test]
+    fn a_run_of_datagrams_arrives_with_its_segment_length_addresses_and_traffic_class() {
+        if may_run() {
+            run_comes_back_whole(Family::V4, Ipv4Addr::LOCALHOST.into());
+            run_comes_back_whole(Family::V6, Ipv6Addr::LOCALHOST.into());
+        }
+    }
+
+    #[test]
+    fn a_datagram_to_another_of_our_addresses_says_so_and_the_answer_leaves_from_there() {
+        if !may_run() {
+            return;
+        }
+        let (ours, theirs) = (IpAddr::from([127, 0, 0, 2]), IpAddr::from([127, 0, 0, 3]));
+        let mut port = Port::udp(Family::V4, 0, 7, true).unwrap();
+        let mut peer = Port::udp(Family::V4, 0, 7, false).unwrap();
+        let sending = |source| Sending { source, traffic_class: 0, segment: None };
+        peer.send(&[IoSlice::new(b"?")], SocketAddr::new(ours, port.local_port()), &sending(theirs), false).unwrap();
+        wait(&port);
+        let (len, source, about) = port.receive(&mut [0; 16]).unwrap().unwrap();
+        assert_eq!((len, source.ip(), about.local, about.segment), (1, theirs, Some(ours), None));
+        port.send(&[IoSlice::new(b"!")], source, &sending(ours), true).unwrap();
+        wait(&peer);
+        let (_, answered_from, _) = peer.receive(&mut [0; 16]).unwrap().unwrap();
+        assert_eq!(answered_from, SocketAddr::new(ours, port.local_port()));
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_named_in_the_error() {
+        if !may_run() {
+            return;
+        }
+        let first = Port::udp(Family::V4, 0, 7, false).unwrap();
+        let number = first.local_port();
+        let error = Port::udp(Family::V4, number, 7, false).unwrap_err();
+        assert!(error.to_string().contains(&format!("open UDP port {number} for IPv4")), "{error}");
+    }
+}

@@ -29,7 +29,9 @@ impl Tun {
         // Numbers in vnet headers are little-endian from here on, whatever the machine.
         set_int(&file, libc::TUNSETVNETLE, 1).map_err(failed("set the byte order of"))?;
         let header_len = i32::try_from(VnetHeader::LEN).map_err(io::Error::other);
-        header_len.and_then(|len| set_int(&file, libc::TUNSETVNETHDRSZ, len)).map_err(failed("set the header size of"))?;
+        header_len
+            .and_then(|len| set_int(&file, libc::TUNSETVNETHDRSZ, len))
+            .map_err(failed("set the header size of"))?;
         let offloads = set_offloads(&file).map_err(failed("set the offloads of"))?;
         Ok(Self { file, offloads })
     }
@@ -83,7 +85,6 @@ impl TunError {
         format!("{} interface {}", self.step, self.name)
     }
 }
-
 
 fn set_interface(file: &File, name: &InterfaceName) -> io::Result<()> {
     // IFF_TUN_EXCL: an interface of this name that is there already is not ours.

@@ -136,7 +136,8 @@ impl Ports {
         };
         let segment = u16::try_from(run.segment_len).ok().filter(|_| run.packets().len() > 1 && purpose == Use::Nat);
         if segment.is_some() {
-            match send(port, &[IoSlice::new(run.octets)], destination, &Sending { segment, ..whole }, run.dont_fragment) {
+            match send(port, &[IoSlice::new(run.octets)], destination, &Sending { segment, ..whole }, run.dont_fragment)
+            {
                 Err(error) if must_send_singly(&error, run.dont_fragment) => {}
                 Err(error) => {
                     count(&error, run.packets().len());

@@ -1,0 +1,208 @@
+//! A dataplane in a namespace, driven by hand as the daemon drives it.
+
+use std::net::IpAddr;
+
+use espdp::{Dataplane, DataplaneSettings};
+use espdp_api::*;
+use tokio::sync::mpsc::Receiver;
+
+use crate::world::Namespace;
+
+/// A dataplane and what it said so far.
+pub struct Gateway {
+    dataplane: Option<Dataplane>,
+    receiver: Receiver<FromDataplane>,
+    requests: u64,
+    namespace: Namespace,
+}
+
+/// The interface of every test.
+pub const INTERFACE: &str = "ipsec0";
+/// The policy of every test.
+pub const POLICY: PolicyId = PolicyId(1);
+
+impl Gateway {
+    /// Starts one in `namespace`.
+    pub fn start(namespace: &Namespace) -> Self {
+        let started = namespace.run(|| Dataplane::start(DataplaneSettings::default()));
+        let (dataplane, receiver) = started.unwrap();
+        Self { dataplane: Some(dataplane), receiver, requests: 0, namespace: namespace.clone() }
+    }
+
+    /// Sends a message that has no answer.
+    pub fn send(&self, message: ToDataplane) {
+        self.dataplane.as_ref().unwrap().send(message);
+    }
+
+    /// Has a command carried out; events that come before its outcome are lost.
+    pub fn outcome(&mut self, command: Command) -> Outcome {
+        self.requests += 1;
+        let id = RequestId(self.requests);
+        self.send(ToDataplane::Request(id, command));
+        loop {
+            match self.receiver.blocking_recv().unwrap() {
+                FromDataplane::Outcome(answered, outcome) => {
+                    assert_eq!(answered, id, "outcomes come in order and once");
+                    return outcome;
+                }
+                FromDataplane::Event(event) => println!("event before an outcome: {event:?}"),
+            }
+        }
+    }
+
+    /// Has a command carried out that must succeed.
+    pub fn command(&mut self, command: Command) -> Done {
+        self.outcome(command).unwrap()
+    }
+
+    /// The next event that `wanted` turns into something.
+    pub fn event<T>(&mut self, wanted: impl Fn(Event) -> Option<T>) -> T {
+        loop {
+            let FromDataplane::Event(event) = self.receiver.blocking_recv().unwrap() else {
+                panic!("an outcome that nobody asked for")
+            };
+            if let Some(found) = wanted(event) {
+                return found;
+            }
+        }
+    }
+
+    /// Makes the interface with these addresses.
+    pub fn interface(&mut self, addresses: &[&str]) {
+        let spec = InterfaceSpec {
+            name: InterfaceName::new(INTERFACE).unwrap(),
+            kind: InterfaceKind::Ipsec,
+            addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+            mtu: Mtu::Automatic,
+        };
+        assert_eq!(self.command(Command::SetInterface(spec)), Done::Ok);
+    }
+
+    /// Sets the policy; selectors are prefixes.
+    pub fn policy(&mut self, local: &[&str], remote: &[&str], routes: &[&str]) {
+        let spec = PolicySpec {
+            id: POLICY,
+            interface: InterfaceName::new(INTERFACE).unwrap(),
+            local: selectors(local),
+            remote: selectors(remote),
+            routes: routes.iter().map(|text| text.parse().unwrap()).collect(),
+            acquire: true,
+        };
+        assert_eq!(self.command(Command::SetPolicy(Box::new(spec))), Done::Ok);
+    }
+
+    /// A fresh inbound SPI.
+    pub fn reserve(&mut self) -> EspSpi {
+        let Done::Spi(spi) = self.command(Command::ReserveSpi) else { panic!("an SPI expected") };
+        spi
+    }
+
+    /// All counters.
+    pub fn statistics(&mut self) -> (Vec<SaStatistics>, InterfaceReport, Vec<DropCount>) {
+        let Done::Statistics { sas, mut interfaces, drops } = self.command(Command::Statistics) else {
+            panic!("statistics expected")
+        };
+        (sas, interfaces.remove(0), drops)
+    }
+
+    /// The counters of the only SA of a direction.
+    pub fn sa(&mut self, direction: Direction) -> SaStatistics {
+        let (sas, ..) = self.statistics();
+        let mut sas = sas.into_iter().filter(|sa| sa.direction == direction);
+        let (Some(sa), None) = (sas.next(), sas.next()) else { panic!("one SA of each direction expected") };
+        sa
+    }
+
+    /// Stops it, and checks that nothing of it is left in the namespace.
+    pub fn stop(mut self) {
+        let dataplane = self.dataplane.take().unwrap();
+        dataplane.stop();
+        self.namespace.run(assert_clean);
+    }
+}
+
+/// One way to protect packets.
+#[derive(Clone, Copy, Debug)]
+pub struct Suite {
+    pub algorithms: EspAlgorithms,
+    pub encapsulation: Encapsulation,
+    pub left: &'static str,
+    pub right: &'static str,
+}
+
+/// Installs an SA in each direction with the keys of this test.
+pub fn connect(left: &mut Gateway, right: &mut Gateway, suite: Suite, local: &[&str], remote: &[&str]) {
+    let (to_left, to_right) = (left.reserve(), right.reserve());
+    for (gateway, inbound, outbound, from, to, local, remote) in [
+        (&mut *left, to_left, to_right, suite.left, suite.right, local, remote),
+        (&mut *right, to_right, to_left, suite.right, suite.left, remote, local),
+    ] {
+        let sa = |spi: EspSpi| SaSpec {
+            spi,
+            policy: POLICY,
+            algorithms: suite.algorithms,
+            encryption_key: key(spi, suite.algorithms.cipher.key_len() + suite.algorithms.cipher.salt_len()),
+            integrity_key: key(spi, suite.algorithms.integrity.key_len()),
+            mode: Mode::Tunnel,
+            path: OuterPath { local: address(from), remote: address(to), encapsulation: suite.encapsulation },
+            local: selectors(local),
+            remote: selectors(remote),
+            limits: SaLimits::default(),
+        };
+        let inbound = InboundSaSpec { sa: sa(inbound), replay_window: 1024 };
+        gateway.command(Command::InstallInbound(Box::new(inbound)));
+        let spi = outbound;
+        let outbound = OutboundSaSpec { sa: sa(spi), df: DfPolicy::Set, dscp: DscpPolicy::Copy };
+        gateway.command(Command::InstallOutbound(Box::new(outbound)));
+        gateway.command(Command::Activate { policy: POLICY, spi });
+    }
+}
+
+/// The selectors of prefixes.
+pub fn selectors(prefixes: &[&str]) -> Vec<TrafficSelector> {
+    prefixes.iter().map(|text| TrafficSelector::any_protocol(range(text))).collect()
+}
+
+fn range(text: &str) -> AddressRange {
+    let prefix: IpPrefix = text.parse().unwrap();
+    let start = tunnels::network(prefix).address();
+    let end = match start {
+        IpAddr::V4(start) => {
+            IpAddr::V4((start.to_bits() | u32::MAX.checked_shr(prefix.bits().into()).unwrap_or(0)).into())
+        }
+        IpAddr::V6(start) => {
+            IpAddr::V6((start.to_bits() | u128::MAX.checked_shr(prefix.bits().into()).unwrap_or(0)).into())
+        }
+    };
+    AddressRange::new(start, end).unwrap()
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// Keys that differ by SA, as both ends derive them.
+fn key(spi: EspSpi, len: usize) -> Secret<Vec<u8>> {
+    Secret::new(spi.to_wire().into_iter().cycle().zip(0u8..).map(|(octet, at)| octet ^ at).take(len).collect())
+}
+
+/// Neither link nor rule nor route of a dataplane is here.
+fn assert_clean() {
+    use futures_util::TryStreamExt;
+    use rtnetlink::packet_route::rule::RuleAttribute;
+    use rtnetlink::{IpVersion, RouteMessageBuilder};
+    let table = DataplaneSettings::default().table;
+    let links = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+    assert!(!links.contains(INTERFACE), "{links}");
+    crate::world::with_netlink(async |netlink| {
+        for version in [IpVersion::V4, IpVersion::V6] {
+            let rules: Vec<_> = netlink.rule().get(version).execute().try_collect().await.unwrap();
+            let ours = rules.iter().filter(|rule| rule.attributes.contains(&RuleAttribute::Table(table)));
+            assert_eq!(ours.count(), 0, "{rules:?}");
+        }
+        let all = RouteMessageBuilder::<std::net::Ipv4Addr>::new().build();
+        let routes: Vec<_> = netlink.route().get(all).execute().try_collect().await.unwrap();
+        let of_table = rtnetlink::packet_route::route::RouteAttribute::Table(table);
+        assert!(!routes.iter().any(|route| route.attributes.contains(&of_table)), "{routes:?}");
+    });
+}

@@ -1,0 +1,237 @@
+//! Two dataplanes in two network namespaces, driven over the API as the daemon drives them.
+#![expect(missing_docs, reason = "a test")]
+
+mod gateway;
+mod traffic;
+mod world;
+
+use std::net::{SocketAddr, UdpSocket};
+
+use espdp_api::*;
+use gateway::{Gateway, POLICY, Suite, connect};
+use traffic::{Capture, ping, tcp_transfer};
+use world::{World, may_run};
+
+const LEFT: [&str; 2] = ["10.1.0.0/16", "fd01::/64"];
+const RIGHT: [&str; 2] = ["10.2.0.0/16", "fd02::/64"];
+const NAT_T: Encapsulation = Encapsulation::Udp { local_port: 4500, remote_port: 4500 };
+
+/// Both gateways with interface, policy and routes, but no SA.
+fn gateways(world: &World) -> (Gateway, Gateway) {
+    let (mut left, mut right) = (Gateway::start(&world.left), Gateway::start(&world.right));
+    left.interface(&["10.1.0.1/24", "fd01::1/128"]);
+    left.policy(&LEFT, &RIGHT, &RIGHT);
+    right.interface(&["10.2.0.1/24", "fd02::1/128"]);
+    right.policy(&RIGHT, &LEFT, &LEFT);
+    (left, right)
+}
+
+fn gcm(encapsulation: Encapsulation, left: &'static str, right: &'static str) -> Suite {
+    let cipher = EspCipher::AesGcm16 { key_bits: 256 };
+    let algorithms = EspAlgorithms { cipher, integrity: EspIntegrity::None, extended_sequence_numbers: true };
+    Suite { algorithms, encapsulation, left, right }
+}
+
+fn cbc(encapsulation: Encapsulation, left: &'static str, right: &'static str) -> Suite {
+    let cipher = EspCipher::AesCbc { key_bits: 128 };
+    let integrity = EspIntegrity::HmacSha2_256_128;
+    let algorithms = EspAlgorithms { cipher, integrity, extended_sequence_numbers: false };
+    Suite { algorithms, encapsulation, left, right }
+}
+
+/// Ping and TCP, IPv4 and IPv6 inside, both directions; then every counter and the wire are looked at.
+fn traffic_crosses_encrypted(suite: Suite, octets: usize) {
+    if !may_run() {
+        return;
+    }
+    let world = World::new();
+    let (mut left, mut right) = gateways(&world);
+    let capture = Capture::start(&world.left);
+    connect(&mut left, &mut right, suite, &LEFT, &RIGHT);
+
+    ping(&world.left, "10.2.0.1", 64);
+    ping(&world.right, "fd01::1", 1200);
+    ping(&world.left, "10.2.0.1", 4000);
+    tcp_transfer(&world.left, &world.right, "10.2.0.1", octets);
+    tcp_transfer(&world.right, &world.left, "fd01::1", octets);
+
+    let seen = capture.finish();
+    let on_the_wire = if suite.encapsulation == Encapsulation::Esp { seen.esp } else { seen.udp_4500 };
+    assert!(on_the_wire > 20, "{seen:?}");
+    assert_eq!((seen.other, seen.secrets), (0, 0), "{seen:?}");
+    assert_carried(&mut left, &mut right, octets);
+    assert_carried(&mut right, &mut left, octets);
+    left.stop();
+    right.stop();
+}
+
+/// The SA from one gateway to the other carried more than `octets`, and dropped nothing.
+fn assert_carried(from: &mut Gateway, to: &mut Gateway, octets: usize) {
+    let (sent, received) = (from.sa(Direction::Outbound), to.sa(Direction::Inbound));
+    assert_eq!(sent.spi, received.spi);
+    assert!(sent.bytes > octets as u64 && received.bytes > octets as u64, "{sent:?} {received:?}");
+    assert!(received.packets <= sent.packets, "{sent:?} {received:?}");
+    assert!(received.drops.is_empty() && sent.drops.is_empty(), "{sent:?} {received:?}");
+}
+
+#[test]
+fn gcm_with_esn_in_udp_over_ipv4() {
+    traffic_crosses_encrypted(gcm(NAT_T, "192.0.2.1", "192.0.2.2"), 16 << 20);
+}
+
+#[test]
+fn gcm_with_esn_in_udp_over_ipv6() {
+    traffic_crosses_encrypted(gcm(NAT_T, "2001:db8::1", "2001:db8::2"), 4 << 20);
+}
+
+#[test]
+fn gcm_with_esn_natively_over_ipv4() {
+    traffic_crosses_encrypted(gcm(Encapsulation::Esp, "192.0.2.1", "192.0.2.2"), 4 << 20);
+}
+
+#[test]
+fn gcm_with_esn_natively_over_ipv6() {
+    traffic_crosses_encrypted(gcm(Encapsulation::Esp, "2001:db8::1", "2001:db8::2"), 4 << 20);
+}
+
+#[test]
+fn cbc_with_hmac_in_udp_and_natively() {
+    traffic_crosses_encrypted(cbc(NAT_T, "192.0.2.1", "192.0.2.2"), 4 << 20);
+    traffic_crosses_encrypted(cbc(Encapsulation::Esp, "2001:db8::1", "2001:db8::2"), 1 << 20);
+}
+
+#[test]
+fn the_mtu_follows_the_sas_and_the_largest_packet_leaves_unfragmented() {
+    if !may_run() {
+        return;
+    }
+    let world = World::new();
+    let (mut left, mut right) = gateways(&world);
+    assert_eq!(left.statistics().1.mtu, 1400);
+    connect(&mut left, &mut right, gcm(NAT_T, "192.0.2.1", "192.0.2.2"), &LEFT, &RIGHT);
+    // 1500 - 20 (IPv4) - 8 (UDP) - 8 (SPI, sequence) - 8 (IV) - 16 (ICV) = 1440, of which 2 are the trailer.
+    assert_eq!(left.statistics().1.mtu, 1438);
+    let capture = Capture::start(&world.left);
+    ping(&world.left, "10.2.0.1", 1438 - 20);
+    let seen = capture.finish();
+    assert!(seen.udp_4500 >= 2 && seen.udp_4500.is_multiple_of(2), "{seen:?}");
+    assert_eq!(seen.other, 0, "{seen:?}");
+    let sa = left.sa(Direction::Outbound);
+    let path = OuterPath {
+        local: "192.0.2.1".parse().unwrap(),
+        remote: "192.0.2.2".parse().unwrap(),
+        encapsulation: Encapsulation::Esp,
+    };
+    left.command(Command::MoveSa { direction: Direction::Outbound, spi: sa.spi, policy: POLICY, path });
+    assert_eq!(left.statistics().1.mtu, 1446);
+}
+
+#[test]
+fn a_policy_for_everything_does_not_swallow_the_packets_that_carry_it() {
+    if !may_run() {
+        return;
+    }
+    let everything = ["0.0.0.0/0", "::/0"];
+    let world = World::new();
+    let (mut left, mut right) = gateways(&world);
+    left.policy(&LEFT, &everything, &everything);
+    right.policy(&everything, &LEFT, &LEFT);
+    connect(&mut left, &mut right, gcm(NAT_T, "192.0.2.1", "192.0.2.2"), &LEFT, &everything);
+    let capture = Capture::start(&world.left);
+    ping(&world.left, "10.2.0.1", 64);
+    // The peer's own outer address, inside the tunnel.
+    ping(&world.left, "192.0.2.2", 64);
+    let seen = capture.finish();
+    assert_eq!(seen.other, 0, "{seen:?}");
+    assert!(left.sa(Direction::Outbound).packets >= 2);
+}
+
+#[test]
+fn without_an_sa_nothing_leaves_and_the_daemon_is_asked_for_one() {
+    if !may_run() {
+        return;
+    }
+    let world = World::new();
+    let (mut left, right) = gateways(&world);
+    let capture = Capture::start(&world.left);
+    world.left.run(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.send_to(b"!inner plaintext", "10.2.0.1:9").unwrap();
+    });
+    let packet = left.event(|event| match event {
+        Event::Acquire { policy: POLICY, packet } if packet.destination_port == Some(9) => Some(packet),
+        _ => None,
+    });
+    // The route prefers the gateway's address inside the policy.
+    assert_eq!(packet.source, SocketAddr::from(([10, 1, 0, 1], 0)).ip());
+    let seen = capture.finish();
+    assert_eq!((seen.esp, seen.udp_4500, seen.other, seen.secrets), (0, 0, 0, 0), "{seen:?}");
+    let (.., drops) = left.statistics();
+    assert!(drops.iter().any(|drop| drop.reason == "no_sa" && drop.packets >= 1), "{drops:?}");
+    left.stop();
+    right.stop();
+}
+
+#[test]
+fn ike_travels_on_both_ports_and_keepalives_end_at_the_socket() {
+    if !may_run() {
+        return;
+    }
+    let world = World::new();
+    let (left, mut right) = (Gateway::start(&world.left), Gateway::start(&world.right));
+    for (from, to) in [("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2")] {
+        for port in [500, 4500] {
+            let at = |text: &str| SocketAddr::new(text.parse().unwrap(), port);
+            let path = IkePath { local: at(from), remote: at(to) };
+            // Longer than the link carries: IKE may be fragmented by IP.
+            let message: Vec<u8> = (1..=200u8).cycle().take(3000).collect();
+            left.send(ToDataplane::SendKeepalive {
+                path: IkePath { remote: SocketAddr::new(path.remote.ip(), 4500), ..path },
+            });
+            left.send(ToDataplane::SendIke { path, message: message.clone() });
+            let (seen_path, seen) = right.event(|event| match event {
+                Event::Ike { path, message } => Some((path, message)),
+                _ => None,
+            });
+            assert_eq!(seen_path, IkePath { local: path.remote, remote: path.local });
+            assert_eq!(seen, message);
+        }
+    }
+}
+
+#[test]
+fn commands_that_make_no_sense_are_refused_and_change_nothing() {
+    if !may_run() {
+        return;
+    }
+    let world = World::new();
+    let mut left = Gateway::start(&world.left);
+    left.interface(&["10.1.0.1/24"]);
+    let name = InterfaceName::new(gateway::INTERFACE).unwrap();
+    assert_eq!(left.outcome(Command::RemovePolicy(PolicyId(9))), Err(Refusal::UnknownPolicy(PolicyId(9))));
+    left.policy(&LEFT, &RIGHT, &RIGHT);
+    assert_eq!(left.outcome(Command::RemoveInterface(name.clone())), Err(Refusal::InterfaceInUse(name.clone())));
+    let spi = left.reserve();
+    assert_eq!(left.command(Command::ReleaseSpi(spi)), Done::Ok);
+    assert_eq!(left.outcome(Command::ReleaseSpi(spi)), Err(Refusal::SpiNotReserved(spi)));
+    let there = |remote: &str| Command::LocalAddress { remote: remote.parse().unwrap() };
+    // The route asked for is that of our own packets, not the one through the tunnel.
+    assert_eq!(left.command(there("192.0.2.2")), Done::LocalAddress("192.0.2.1".parse().unwrap()));
+    assert_eq!(left.command(there("2001:db8::2")), Done::LocalAddress("2001:db8::1".parse().unwrap()));
+    let refused = left.outcome(there("198.51.100.1")).unwrap_err();
+    assert!(refused.to_string().contains("look up the route to 198.51.100.1"), "{refused}");
+
+    let taken = InterfaceSpec {
+        name: InterfaceName::new("wire").unwrap(),
+        kind: InterfaceKind::Ipsec,
+        addresses: vec![],
+        mtu: Mtu::Automatic,
+    };
+    let refused = left.outcome(Command::SetInterface(taken)).unwrap_err();
+    assert!(refused.to_string().contains("create interface wire"), "{refused}");
+
+    assert_eq!(left.command(Command::RemovePolicy(POLICY)), Done::Ok);
+    assert_eq!(left.command(Command::RemoveInterface(name.clone())), Done::Ok);
+    assert_eq!(left.outcome(Command::RemoveInterface(name.clone())), Err(Refusal::UnknownInterface(name)));
+    left.stop();
+}

@@ -1,0 +1,145 @@
+//! Two network namespaces joined by a veth pair, made without any tool.
+//!
+//! ```text
+//!   left                                        right
+//!   192.0.2.1/24      wire ─────────── wire     192.0.2.2/24
+//!   2001:db8::1/64                              2001:db8::2/64
+//! ```
+#![expect(unsafe_code, reason = "unshare(2) has no safe form")]
+
+use std::fs::File;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::thread;
+
+use rtnetlink::{LinkUnspec, LinkVeth};
+use rustix::fs::{FileType, Mode, mknodat};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
+
+/// A network namespace; it ends with the last handle.
+#[derive(Clone)]
+pub struct Namespace(Arc<File>);
+
+impl Namespace {
+    /// A new one, with nothing but a loopback device that is up.
+    fn new() -> Self {
+        let made = thread::spawn(|| {
+            // SAFETY: only the network of this thread changes, which nothing else depends on.
+            unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
+            Self(Arc::new(File::open("/proc/thread-self/ns/net").unwrap()))
+        });
+        let namespace = made.join().unwrap();
+        namespace.run(|| {
+            with_netlink(async |netlink| {
+                let loopback = LinkUnspec::new_with_index(1).up().build();
+                netlink.link().change(loopback).execute().await.unwrap();
+            });
+        });
+        namespace
+    }
+
+    /// Starts a thread in the namespace.
+    pub fn spawn<T: Send + 'static>(&self, body: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
+        let namespace = Arc::clone(&self.0);
+        thread::spawn(move || {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            body()
+        })
+    }
+
+    /// Runs `body` in the namespace.
+    pub fn run<T: Send + 'static>(&self, body: impl FnOnce() -> T + Send + 'static) -> T {
+        self.spawn(body).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+/// The two namespaces.
+pub struct World {
+    pub left: Namespace,
+    pub right: Namespace,
+}
+
+/// The name of the outer interface on both sides.
+pub const WIRE: &str = "wire";
+
+impl World {
+    /// Makes it.
+    pub fn new() -> Self {
+        make_tun_node();
+        let (left, right) = (Namespace::new(), Namespace::new());
+        let there = Arc::clone(&right.0);
+        left.run(move || {
+            with_netlink(async |netlink| {
+                let veth = LinkVeth::new(WIRE, "wire-right").build();
+                netlink.link().add(veth).execute().await.unwrap();
+                let moved = LinkUnspec::new_with_name("wire-right").setns_by_fd(there.as_raw_fd()).build();
+                netlink.link().change(moved).execute().await.unwrap();
+            });
+        });
+        right.run(|| {
+            with_netlink(async |netlink| {
+                let index = index(&netlink, "wire-right").await;
+                let renamed = LinkUnspec::new_with_index(index).name(WIRE).build();
+                netlink.link().change(renamed).execute().await.unwrap();
+            });
+        });
+        left.run(|| number("192.0.2.1", "2001:db8::1"));
+        right.run(|| number("192.0.2.2", "2001:db8::2"));
+        Self { left, right }
+    }
+}
+
+/// Runs something with an rtnetlink connection of the calling thread's namespace.
+pub fn with_netlink<T>(body: impl AsyncFnOnce(rtnetlink::Handle) -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+    runtime.block_on(async {
+        let (connection, handle, _) = rtnetlink::new_connection().unwrap();
+        tokio::spawn(connection);
+        body(handle).await
+    })
+}
+
+/// The index of a link.
+pub async fn index(netlink: &rtnetlink::Handle, name: &str) -> u32 {
+    use futures_util::TryStreamExt;
+    let mut links = netlink.link().get().match_name(name).execute();
+    links.try_next().await.unwrap().unwrap().header.index
+}
+
+/// Whether this test can run. Without root it cannot, which in CI is a failure.
+pub fn may_run() -> bool {
+    if rustix::process::geteuid().is_root() {
+        return true;
+    }
+    assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "this test makes network namespaces: it needs root");
+    println!("not run: this test makes network namespaces, which needs root");
+    false
+}
+
+fn number(v4: &str, v6: &str) {
+    let (v4, v6): (IpAddr, IpAddr) = (v4.parse().unwrap(), v6.parse().unwrap());
+    with_netlink(async |netlink| {
+        use rtnetlink::packet_route::address::AddressHeaderFlags;
+        let index = index(&netlink, WIRE).await;
+        netlink.address().add(index, v4, 24).execute().await.unwrap();
+        let mut request = netlink.address().add(index, v6, 64);
+        request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        request.execute().await.unwrap();
+        netlink.link().change(LinkUnspec::new_with_index(index).up().build()).execute().await.unwrap();
+    });
+}
+
+/// Makes /dev/net/tun where a bare machine has none.
+fn make_tun_node() {
+    if std::fs::exists("/dev/net/tun").unwrap() {
+        return;
+    }
+    std::fs::create_dir_all("/dev/net").unwrap();
+    let device = rustix::fs::makedev(10, 200);
+    match mknodat(rustix::fs::CWD, "/dev/net/tun", FileType::CharacterDevice, Mode::from_raw_mode(0o666), device) {
+        // Another test was faster.
+        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        Err(error) => panic!("cannot make /dev/net/tun: {error}"),
+    }
+}
