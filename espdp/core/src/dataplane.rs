@@ -1,116 +1,187 @@
-//! Everything that one worker owns.
+//! Everything that one worker owns, and what the daemon can have done with it.
 
 use std::time::Instant;
 
+use aws_lc_rs::hmac;
 use espdp_api::{
     Direction, DropCount, EspSpi, Event, InboundSaSpec, InterfaceKind, InterfaceName, OutboundSaSpec, OuterPath,
     PolicyId, PolicySpec, Refusal, SaStatistics, Secret,
 };
 
-/// Names an interface inside a [`Dataplane`]; small and dense, so that the shell can index its devices by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct InterfaceId(pub u16);
-
-/// What passed an interface.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct InterfaceCounters {
-    /// Packets from the inside, after segmentation, drops included.
-    pub packets_out: u64,
-    /// Their octets.
-    pub bytes_out: u64,
-    /// Packets handed to the inside, before coalescing.
-    pub packets_in: u64,
-    /// Their octets.
-    pub bytes_in: u64,
-}
+use crate::drops::DropCounters;
+use crate::events::EventQueue;
+use crate::interfaces::{InterfaceCounters, InterfaceId, InterfaceTable};
+use crate::limits::OncePerSecond;
+use crate::policy::{Policy, PolicyTable};
+use crate::sa::{InboundSa, InboundTable, OutboundSa, OutboundTable};
 
 /// The policies, SAs and counters of one worker. Plain `&mut` state: one owner, no locks.
 #[derive(Debug)]
-pub struct Dataplane {}
+pub struct Dataplane {
+    pub(crate) interfaces: InterfaceTable,
+    pub(crate) policies: PolicyTable,
+    pub(crate) inbound: InboundTable,
+    pub(crate) outbound: OutboundTable,
+    pub(crate) events: EventQueue,
+    /// Drops that belong to no SA.
+    pub(crate) drops: DropCounters,
+    /// When an unknown SPI was last reported.
+    pub(crate) unknown_spi: OncePerSecond,
+    iv_keys: IvKeys,
+}
 
 impl Dataplane {
     /// An empty dataplane. `seed` must be fresh and unpredictable; the IVs of CBC SAs are derived from it.
     #[must_use]
-    pub fn new(_seed: &Secret<[u8; 32]>) -> Self {
-        unimplemented!()
+    pub fn new(seed: &Secret<[u8; 32]>) -> Self {
+        Self {
+            interfaces: InterfaceTable::default(),
+            policies: PolicyTable::new(),
+            inbound: InboundTable::default(),
+            outbound: OutboundTable::default(),
+            events: EventQueue::default(),
+            drops: DropCounters::default(),
+            unknown_spi: OncePerSecond::default(),
+            iv_keys: IvKeys { seed: hmac::Key::new(hmac::HMAC_SHA256, seed.expose()), made: 0 },
+        }
     }
 
-    /// Makes an interface known, or changes the kind of the one of this name.
+    /// Makes an interface known, or finds the one of this name.
     ///
     /// # Errors
-    /// [`Refusal::Full`] when there are too many.
-    pub fn set_interface(&mut self, _name: &InterfaceName, _kind: InterfaceKind) -> Result<InterfaceId, Refusal> {
-        unimplemented!()
+    /// [`Refusal::Full`] when there are too many; [`Refusal::InterfaceInUse`] when the kind would change under policies.
+    pub fn set_interface(&mut self, name: &InterfaceName, kind: InterfaceKind) -> Result<InterfaceId, Refusal> {
+        let Some(id) = self.interfaces.find(name) else { return self.interfaces.add(name, kind) };
+        let in_use = self.policies.uses(id);
+        if let Some(interface) = self.interfaces.get_mut(id)
+            && interface.kind != kind
+        {
+            if in_use {
+                return Err(Refusal::InterfaceInUse(name.clone()));
+            }
+            interface.kind = kind;
+        }
+        Ok(id)
     }
 
     /// Forgets an interface; its id may be given to a later one.
     ///
     /// # Errors
     /// [`Refusal::UnknownInterface`], and [`Refusal::InterfaceInUse`] while it has policies.
-    pub fn remove_interface(&mut self, _name: &InterfaceName) -> Result<InterfaceId, Refusal> {
-        unimplemented!()
+    pub fn remove_interface(&mut self, name: &InterfaceName) -> Result<InterfaceId, Refusal> {
+        let id = self.interface(name)?;
+        if self.policies.uses(id) {
+            return Err(Refusal::InterfaceInUse(name.clone()));
+        }
+        self.interfaces.remove(id);
+        Ok(id)
     }
 
     /// What passed an interface so far; zeros for one that does not exist.
     #[must_use]
-    pub fn interface_counters(&self, _id: InterfaceId) -> InterfaceCounters {
-        unimplemented!()
+    pub fn interface_counters(&self, id: InterfaceId) -> InterfaceCounters {
+        self.interfaces.get(id).map_or_else(InterfaceCounters::default, |interface| interface.counters)
     }
 
     /// Sets a policy, or changes the one with this id: its place in the order and its SAs stay. Routes are the shell's.
     ///
     /// # Errors
     /// [`Refusal::UnknownInterface`], [`Refusal::Full`].
-    pub fn set_policy(&mut self, _spec: &PolicySpec) -> Result<(), Refusal> {
-        unimplemented!()
+    pub fn set_policy(&mut self, spec: &PolicySpec) -> Result<(), Refusal> {
+        let interface = self.interface(&spec.interface)?;
+        if self.policies.get(spec.id).is_none() && self.policies.len() >= PolicyTable::MOST {
+            return Err(Refusal::Full(format!("{} policies", PolicyTable::MOST)));
+        }
+        self.policies.set(spec, interface);
+        let Some(policy) = self.policies.get(spec.id) else { return Ok(()) };
+        for place in &policy.outbound {
+            if let Some(sa) = self.outbound.get_mut(*place) {
+                sa.core.interface = interface;
+            }
+        }
+        for place in &policy.inbound {
+            if let Some(sa) = self.inbound.get_mut(*place) {
+                sa.core.interface = interface;
+            }
+        }
+        Ok(())
     }
 
     /// Removes a policy and every SA left in it.
     ///
     /// # Errors
     /// [`Refusal::UnknownPolicy`].
-    pub fn remove_policy(&mut self, _id: PolicyId) -> Result<(), Refusal> {
-        unimplemented!()
+    pub fn remove_policy(&mut self, id: PolicyId) -> Result<(), Refusal> {
+        let policy = self.policies.remove(id).ok_or(Refusal::UnknownPolicy(id))?;
+        for place in policy.outbound {
+            self.outbound.remove(place);
+        }
+        for place in policy.inbound {
+            self.inbound.remove(place);
+        }
+        Ok(())
     }
 
     /// Sets an inbound SPI aside. Its low bits say where the SA will stand, the others come from `random`.
     ///
     /// # Errors
     /// [`Refusal::Full`].
-    pub fn reserve_spi(&mut self, _random: u32) -> Result<EspSpi, Refusal> {
-        unimplemented!()
+    pub fn reserve_spi(&mut self, random: u32) -> Result<EspSpi, Refusal> {
+        self.inbound.reserve(random)
     }
 
     /// Gives a reserved SPI back that was never installed.
     ///
     /// # Errors
     /// [`Refusal::SpiNotReserved`].
-    pub fn release_spi(&mut self, _spi: EspSpi) -> Result<(), Refusal> {
-        unimplemented!()
+    pub fn release_spi(&mut self, spi: EspSpi) -> Result<(), Refusal> {
+        self.inbound.release(spi)
     }
 
     /// Installs a receiving SA under a reserved SPI.
     ///
     /// # Errors
     /// [`Refusal::SpiNotReserved`], [`Refusal::UnknownPolicy`], [`Refusal::BadSa`].
-    pub fn install_inbound(&mut self, _spec: &InboundSaSpec) -> Result<(), Refusal> {
-        unimplemented!()
+    pub fn install_inbound(&mut self, spec: &InboundSaSpec) -> Result<(), Refusal> {
+        if !self.inbound.is_reserved(spec.sa.spi) {
+            return Err(Refusal::SpiNotReserved(spec.sa.spi));
+        }
+        let interface = self.policy(spec.sa.policy)?.interface;
+        let sa = InboundSa::new(spec, interface, &self.iv_keys.next())?;
+        let place = self.inbound.install(sa)?;
+        if let Some(policy) = self.policies.get_mut(spec.sa.policy) {
+            policy.inbound.push(place);
+        }
+        Ok(())
     }
 
     /// Installs a sending SA; [`Self::activate`] makes it send.
     ///
     /// # Errors
-    /// [`Refusal::UnknownPolicy`], [`Refusal::BadSa`], [`Refusal::Full`].
-    pub fn install_outbound(&mut self, _spec: &OutboundSaSpec) -> Result<(), Refusal> {
-        unimplemented!()
+    /// [`Refusal::UnknownPolicy`], [`Refusal::BadSa`] (also when the policy has an SA with this SPI), [`Refusal::Full`].
+    pub fn install_outbound(&mut self, spec: &OutboundSaSpec) -> Result<(), Refusal> {
+        let interface = self.policy(spec.sa.policy)?.interface;
+        if self.outbound_place(spec.sa.policy, spec.sa.spi).is_ok() {
+            return Err(Refusal::BadSa(format!("the policy has an outbound SA with SPI {} already", spec.sa.spi)));
+        }
+        let sa = OutboundSa::new(spec, interface, &self.iv_keys.next())?;
+        let place = self.outbound.insert(sa)?;
+        if let Some(policy) = self.policies.get_mut(spec.sa.policy) {
+            policy.outbound.push(place);
+        }
+        Ok(())
     }
 
     /// Makes an outbound SA the one its policy sends on.
     ///
     /// # Errors
     /// [`Refusal::UnknownPolicy`], [`Refusal::UnknownSa`].
-    pub fn activate(&mut self, _policy: PolicyId, _spi: EspSpi) -> Result<(), Refusal> {
-        unimplemented!()
+    pub fn activate(&mut self, policy: PolicyId, spi: EspSpi) -> Result<(), Refusal> {
+        let place = self.outbound_place(policy, spi)?;
+        if let Some(policy) = self.policies.get_mut(policy) {
+            policy.active = Some(place);
+        }
+        Ok(())
     }
 
     /// Removes an SA and tells its last counters.
@@ -119,12 +190,29 @@ impl Dataplane {
     /// [`Refusal::UnknownPolicy`], [`Refusal::UnknownSa`].
     pub fn remove_sa(
         &mut self,
-        _direction: Direction,
-        _spi: EspSpi,
-        _policy: PolicyId,
-        _now: Instant,
+        direction: Direction,
+        spi: EspSpi,
+        policy: PolicyId,
+        now: Instant,
     ) -> Result<SaStatistics, Refusal> {
-        unimplemented!()
+        let unknown = || Refusal::UnknownSa(spi);
+        match direction {
+            Direction::Outbound => {
+                let place = self.outbound_place(policy, spi)?;
+                if let Some(policy) = self.policies.get_mut(policy) {
+                    policy.outbound.retain(|other| *other != place);
+                    policy.active = policy.active.filter(|active| *active != place);
+                }
+                self.outbound.remove(place).map(|sa| sa.statistics(now)).ok_or_else(unknown)
+            }
+            Direction::Inbound => {
+                let place = self.inbound_place(policy, spi)?;
+                if let Some(policy) = self.policies.get_mut(policy) {
+                    policy.inbound.retain(|other| *other != place);
+                }
+                self.inbound.remove(place).map(|sa| sa.statistics(now)).ok_or_else(unknown)
+            }
+        }
     }
 
     /// Changes the outer path of an SA; counters and window go on.
@@ -133,28 +221,83 @@ impl Dataplane {
     /// [`Refusal::UnknownPolicy`], [`Refusal::UnknownSa`].
     pub fn move_sa(
         &mut self,
-        _direction: Direction,
-        _spi: EspSpi,
-        _policy: PolicyId,
-        _path: OuterPath,
+        direction: Direction,
+        spi: EspSpi,
+        policy: PolicyId,
+        path: OuterPath,
     ) -> Result<(), Refusal> {
-        unimplemented!()
+        let core = match direction {
+            Direction::Outbound => {
+                let place = self.outbound_place(policy, spi)?;
+                // What IP-in-IP packets look like to selectors changes with the path.
+                self.policies.forget_flows();
+                self.outbound.get_mut(place).map(|sa| &mut sa.core)
+            }
+            Direction::Inbound => {
+                let place = self.inbound_place(policy, spi)?;
+                self.inbound.get_mut(place).map(|sa| &mut sa.core)
+            }
+        };
+        core.ok_or(Refusal::UnknownSa(spi))?.path = path;
+        Ok(())
     }
 
     /// The counters of all SAs.
     #[must_use]
-    pub fn statistics(&self, _now: Instant) -> Vec<SaStatistics> {
-        unimplemented!()
+    pub fn statistics(&self, now: Instant) -> Vec<SaStatistics> {
+        let inbound = self.inbound.iter().map(|sa| sa.statistics(now));
+        inbound.chain(self.outbound.iter().map(|sa| sa.statistics(now))).collect()
     }
 
     /// Drops that belong to no SA.
     #[must_use]
     pub fn drops(&self) -> Vec<DropCount> {
-        unimplemented!()
+        self.drops.report()
     }
 
     /// What happened since the last call, in order; call until `None` after each batch.
     pub fn poll_event(&mut self) -> Option<Event> {
-        unimplemented!()
+        self.events.pop()
+    }
+
+    fn interface(&self, name: &InterfaceName) -> Result<InterfaceId, Refusal> {
+        self.interfaces.find(name).ok_or_else(|| Refusal::UnknownInterface(name.clone()))
+    }
+
+    fn policy(&self, id: PolicyId) -> Result<&Policy, Refusal> {
+        self.policies.get(id).ok_or(Refusal::UnknownPolicy(id))
+    }
+
+    /// Two peers may choose the same SPI, so outbound SAs are told apart by their policy.
+    fn outbound_place(&self, policy: PolicyId, spi: EspSpi) -> Result<u32, Refusal> {
+        let mut places = self.policy(policy)?.outbound.iter().copied();
+        places
+            .find(|place| self.outbound.get(*place).is_some_and(|sa| sa.core.spi == spi))
+            .ok_or(Refusal::UnknownSa(spi))
+    }
+
+    fn inbound_place(&self, policy: PolicyId, spi: EspSpi) -> Result<u32, Refusal> {
+        let place = self.inbound.find(spi.value()).ok_or(Refusal::UnknownSa(spi))?;
+        let belongs = self.policy(policy)?.inbound.contains(&place);
+        belongs.then_some(place).ok_or(Refusal::UnknownSa(spi))
+    }
+}
+
+/// Makes independent keys for the IVs of CBC SAs.
+#[derive(Debug)]
+struct IvKeys {
+    seed: hmac::Key,
+    made: u64,
+}
+
+impl IvKeys {
+    fn next(&mut self) -> Secret<[u8; 16]> {
+        self.made = self.made.wrapping_add(1);
+        let tag = hmac::sign(&self.seed, &self.made.to_be_bytes());
+        let mut key = [0; 16];
+        for (octet, derived) in key.iter_mut().zip(tag.as_ref()) {
+            *octet = *derived;
+        }
+        Secret::new(key)
     }
 }

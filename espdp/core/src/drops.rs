@@ -117,8 +117,13 @@ pub(crate) struct DropCounters([u64; DropReason::ALL.len()]);
 impl DropCounters {
     /// Counts one packet.
     pub(crate) fn count(&mut self, reason: DropReason) {
+        self.count_many(reason, 1);
+    }
+
+    /// Counts several packets.
+    pub(crate) fn count_many(&mut self, reason: DropReason, packets: usize) {
         if let Some(counter) = self.0.get_mut(reason as usize) {
-            *counter = counter.saturating_add(1);
+            *counter = counter.saturating_add(packets as u64);
         }
     }
 

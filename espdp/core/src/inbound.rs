@@ -2,11 +2,253 @@
 
 use std::time::Instant;
 
-use crate::{Dataplane, InboundBatch, Offloads, Opened};
+use espdp_api::{Direction, Encapsulation, Event, InterfaceKind, Mode, OuterPath};
+
+use crate::batch::{Chunk, InboundFrame, Span, Stage};
+use crate::coalesce::coalesce;
+use crate::crypto::{Authentic, open_batch};
+use crate::events::EventQueue;
+use crate::interfaces::InterfaceTable;
+use crate::limits::Charge;
+use crate::packet::{Header, IPV4_HEADER_LEN, IPV6_HEADER_LEN, protocol, renew_checksum, set_ecn, write_header};
+use crate::policy::Selected;
+use crate::sa::{InboundSa, TRAILER_LEN};
+use crate::{Dataplane, DropReason, InboundBatch, InterfaceId, Offloads, Opened, Origin, ecn};
 
 impl Dataplane {
-    /// Opens everything in `batch`: SPI look-up, replay check, decryption, selector check, ECN, coalescing.
-    pub fn open<'a>(&mut self, _now: Instant, _offloads: Offloads, _batch: &'a mut InboundBatch) -> Opened<'a> {
-        unimplemented!()
+    /// Opens everything in `batch`, in three passes over all packets: SA and replay check, decryption, everything after.
+    /// What `offloads` allow is coalesced.
+    pub fn open<'a>(&mut self, now: Instant, offloads: Offloads, batch: &'a mut InboundBatch) -> Opened<'a> {
+        let mut chunk = batch.chunk();
+        self.drops.absorb(chunk.drops);
+        for frame in chunk.frames.iter_mut() {
+            self.admit(now, chunk.memory, chunk.origins, frame);
+        }
+        let sas = &self.inbound;
+        open_batch(chunk.frames, chunk.memory, |place| sas.get(place).map(|sa| &sa.core.transform));
+        self.accept_all(now, &mut chunk);
+        coalesce(&mut chunk, offloads);
+        batch.opened()
     }
+
+    /// Finds the SA, and the sequence number that the packet claims.
+    fn admit(&mut self, now: Instant, memory: &[u8], origins: &[Origin], frame: &mut InboundFrame) {
+        frame.stage = Stage::Dropped;
+        let Some(&[s0, s1, s2, s3, n0, n1, n2, n3]) = frame.span.of(memory).first_chunk() else {
+            self.drops.count(DropReason::Short);
+            return;
+        };
+        let spi = u32::from_be_bytes([s0, s1, s2, s3]);
+        let Some(place) = self.inbound.find(spi) else {
+            // R4303-3.4.2-1: dropped, and worth a record.
+            self.drops.count(DropReason::UnknownSpi);
+            if let Some(origin) = origins.get(usize::from(frame.origin))
+                && self.unknown_spi.allows(now)
+            {
+                self.events.push(Event::UnknownSpi { path: origin.path, spi });
+            }
+            return;
+        };
+        let Some(sa) = self.inbound.get(place) else { return };
+        frame.sa = place;
+        frame.stage = if sa.core.layout.allows(frame.span.len) {
+            let admitted = sa.window.admit(u32::from_be_bytes([n0, n1, n2, n3]));
+            admitted.map_or_else(Stage::Refused, |sequence| Stage::Admitted { sequence })
+        } else {
+            Stage::Refused(DropReason::Short)
+        };
+    }
+
+    fn accept_all(&mut self, now: Instant, chunk: &mut Chunk<'_>) {
+        for frame in chunk.frames.iter_mut() {
+            let result = match std::mem::replace(&mut frame.stage, Stage::Dropped) {
+                Stage::Opened(proof) => {
+                    let (Some(sa), Some(origin)) =
+                        (self.inbound.get_mut(frame.sa), chunk.origins.get(usize::from(frame.origin)))
+                    else {
+                        continue;
+                    };
+                    let memory = Memory { octets: chunk.memory, used: chunk.used };
+                    let mut accepting =
+                        Accepting { sa, origin, now, interfaces: &mut self.interfaces, events: &mut self.events };
+                    accepting.accept(proof, frame.span, memory)
+                }
+                Stage::Refused(reason) => Err(reason),
+                Stage::Received | Stage::Admitted { .. } | Stage::Delivered(_) | Stage::Dropped => continue,
+            };
+            match result {
+                Ok((span, interface)) => (frame.span, frame.stage) = (span, Stage::Delivered(interface)),
+                Err(reason) => {
+                    if let Some(sa) = self.inbound.get_mut(frame.sa) {
+                        sa.core.drops.count(reason);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The memory of a batch, of which `used` octets are taken.
+struct Memory<'a> {
+    octets: &'a mut [u8],
+    used: &'a mut usize,
+}
+
+/// What one authentic packet is judged with.
+struct Accepting<'a> {
+    sa: &'a mut InboundSa,
+    origin: &'a Origin,
+    now: Instant,
+    interfaces: &'a mut InterfaceTable,
+    events: &'a mut EventQueue,
+}
+
+impl Accepting<'_> {
+    /// Takes an authentic packet apart and says where its inner packet stands and where it goes.
+    fn accept(
+        &mut self,
+        proof: Authentic,
+        packet: Span,
+        mut memory: Memory<'_>,
+    ) -> Result<(Span, InterfaceId), DropReason> {
+        let is_newest = proof.sequence() > self.sa.window.newest();
+        self.sa.window.commit(proof)?;
+        self.note_life(is_newest);
+        let (payload, next_header) = self.payload(packet, memory.octets)?;
+        if next_header == protocol::NO_NEXT_HEADER {
+            // R4303-2.6-1: no error, and counted as traffic.
+            self.charge(0)?;
+            return Err(DropReason::Dummy);
+        }
+        let id = self.sa.core.interface;
+        let kind = self.interfaces.get(id).ok_or(DropReason::NextHeader)?.kind;
+        let inner = match (self.sa.core.mode, next_header) {
+            (Mode::Tunnel, protocol::IPV4 | protocol::IPV6) => {
+                self.unwrap_tunnel(payload, next_header, None, &mut memory)?
+            }
+            (Mode::Transport, protocol::IPV4 | protocol::IPV6) if kind == InterfaceKind::Ipip => {
+                let OuterPath { local, remote, .. } = self.sa.core.path;
+                let wrapped = Selected::ip_in_ip(local, remote, next_header == protocol::IPV4);
+                self.unwrap_tunnel(payload, next_header, Some(wrapped), &mut memory)?
+            }
+            (Mode::Tunnel, _) => return Err(DropReason::NextHeader),
+            (Mode::Transport, _) => self.rebuild_transport(payload, next_header, &mut memory)?,
+        };
+        self.charge(inner.len)?;
+        if let Some(interface) = self.interfaces.get_mut(id) {
+            interface.counters.packets_in += 1;
+            interface.counters.bytes_in += inner.len as u64;
+        }
+        Ok((inner, id))
+    }
+
+    /// An authentic packet shows that the peer uses the SA, and where it is now.
+    fn note_life(&mut self, is_newest: bool) {
+        let core = &mut self.sa.core;
+        let (spi, policy) = (core.spi, core.policy);
+        if core.usage.touch(self.now) {
+            self.events.push(Event::FirstPacket { spi, policy });
+        }
+        // A packet that was overtaken says where the peer was, not where it is.
+        if is_newest && has_moved(&core.path, &self.origin.path) && self.sa.moved.allows(self.now) {
+            self.events.push(Event::PeerMoved { spi, policy, path: self.origin.path });
+        }
+    }
+
+    /// The payload without padding and trailer, and the next header (R4303-2.4-1).
+    fn payload(&self, packet: Span, memory: &[u8]) -> Result<(Span, u8), DropReason> {
+        let layout = self.sa.core.layout;
+        let encrypted_len = packet.len.checked_sub(layout.header_len + layout.icv_len).ok_or(DropReason::Short)?;
+        let encrypted = Span { offset: packet.offset + layout.header_len, len: encrypted_len };
+        let (rest, &[pad_len, next_header]) =
+            encrypted.of(memory).split_last_chunk::<TRAILER_LEN>().ok_or(DropReason::Short)?;
+        let payload_len = rest.len().checked_sub(usize::from(pad_len)).ok_or(DropReason::BadPadding)?;
+        let padding = rest.get(payload_len..).ok_or(DropReason::BadPadding)?;
+        if padding.iter().zip(1u8..).any(|(octet, expected)| *octet != expected) {
+            return Err(DropReason::BadPadding);
+        }
+        Ok((Span { len: payload_len, ..encrypted }, next_header))
+    }
+
+    /// The inner packet of a tunnel: its family as announced, its length as its header says (R4303-2.7-1: what follows is
+    /// traffic flow confidentiality), its selectors those of the SA (R4301-5.2-1), its ECN combined with the outer one.
+    /// `wrapped` is what the SA's selectors are about when the interface has wrapped the packet in IP.
+    fn unwrap_tunnel(
+        &self,
+        payload: Span,
+        next_header: u8,
+        wrapped: Option<Selected>,
+        memory: &mut Memory<'_>,
+    ) -> Result<Span, DropReason> {
+        let octets = payload.of_mut(memory.octets);
+        let header = Header::parse(octets).ok_or(DropReason::BadInner)?;
+        if header.is_ipv4() != (next_header == protocol::IPV4) {
+            return Err(DropReason::BadInner);
+        }
+        let selected = wrapped.unwrap_or_else(|| Selected::inbound(&header));
+        if !self.sa.core.selectors.matches(&selected) {
+            return Err(DropReason::Selectors);
+        }
+        let inner_ecn = header.traffic_class & ecn::MASK;
+        let ecn = ecn::decapsulate(inner_ecn, self.origin.traffic_class).ok_or(DropReason::Ecn)?;
+        if ecn != inner_ecn {
+            set_ecn(octets, ecn);
+        }
+        Ok(Span { len: header.total_len, ..payload })
+    }
+
+    /// The packet of transport mode, with a header like the one that it came with: the SA's addresses, which a NAT may
+    /// have changed on the way, and the received traffic class.
+    fn rebuild_transport(&self, payload: Span, next_header: u8, memory: &mut Memory<'_>) -> Result<Span, DropReason> {
+        let OuterPath { local, remote, encapsulation } = self.sa.core.path;
+        let header_len = if local.is_ipv4() { IPV4_HEADER_LEN } else { IPV6_HEADER_LEN };
+        let packet = Span { offset: *memory.used, len: header_len + payload.len };
+        let (received, free) = memory.octets.split_at_mut_checked(packet.offset).ok_or(DropReason::Overflow)?;
+        let out = free.get_mut(..packet.len).ok_or(DropReason::Overflow)?;
+        let (header_out, payload_out) = out.split_at_mut_checked(header_len).ok_or(DropReason::Overflow)?;
+        write_header(header_out, remote, local, next_header, self.origin.traffic_class, payload.len)
+            .ok_or(DropReason::BadInner)?;
+        for (to, from) in payload_out.iter_mut().zip(payload.of(received)) {
+            *to = *from;
+        }
+        let header = Header::parse(out).ok_or(DropReason::BadInner)?;
+        if !self.sa.core.selectors.matches(&Selected::inbound(&header)) {
+            return Err(DropReason::Selectors);
+        }
+        if matches!(encapsulation, Encapsulation::Udp { .. }) {
+            renew_checksum(out, &header).ok_or(DropReason::BadInner)?;
+        }
+        *memory.used += packet.len;
+        Ok(packet)
+    }
+
+    /// Counts an inner packet against the SA's limits.
+    fn charge(&mut self, bytes: usize) -> Result<(), DropReason> {
+        let core = &mut self.sa.core;
+        let (direction, spi, policy) = (Direction::Inbound, core.spi, core.policy);
+        match core.usage.charge(bytes) {
+            Charge::Pass => Ok(()),
+            Charge::PassAtSoftLimit => {
+                self.events.push(Event::SoftLimit { direction, spi, policy });
+                Ok(())
+            }
+            Charge::StopAtHardLimit => {
+                self.events.push(Event::HardLimit { direction, spi, policy });
+                Err(DropReason::HardLimit)
+            }
+            Charge::Stop => Err(DropReason::HardLimit),
+        }
+    }
+}
+
+/// Whether a packet came from elsewhere than its SA says.
+fn has_moved(known: &OuterPath, seen: &OuterPath) -> bool {
+    known.remote != seen.remote
+        || match (known.encapsulation, seen.encapsulation) {
+            (Encapsulation::Esp, Encapsulation::Esp) => false,
+            (Encapsulation::Udp { remote_port: known, .. }, Encapsulation::Udp { remote_port: seen, .. }) => {
+                known != seen
+            }
+            (Encapsulation::Esp, Encapsulation::Udp { .. }) | (Encapsulation::Udp { .. }, Encapsulation::Esp) => true,
+        }
 }

@@ -15,17 +15,32 @@
 //! What leaves is typed: only [`Filling::seal`] makes a [`Sealed`] batch, from which alone packets can be taken for the
 //! wire, and only [`Dataplane::open`] makes an [`Opened`] one, from which alone packets can be taken for the inside.
 
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))]
+
 mod batch;
+mod checksum;
+mod coalesce;
+mod crypto;
 mod dataplane;
 mod drops;
+mod ecn;
+mod events;
 mod inbound;
+mod interfaces;
+mod limits;
 mod mtu;
 mod outbound;
+mod packet;
+mod policy;
+mod replay;
+mod sa;
+mod segment;
 mod vnet;
 
 pub use batch::{Delivery, InboundBatch, Opened, Origin, OutboundBatch, Run, Sealed};
-pub use dataplane::{Dataplane, InterfaceCounters, InterfaceId};
+pub use dataplane::Dataplane;
 pub use drops::DropReason;
+pub use interfaces::{InterfaceCounters, InterfaceId};
 pub use mtu::Overhead;
 pub use outbound::{Filling, Progress, SuperPacket};
 pub use vnet::{Offloads, VnetHeader};

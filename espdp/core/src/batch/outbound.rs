@@ -1,0 +1,271 @@
+//! ESP packets on their way out.
+
+use espdp_api::OuterPath;
+
+use super::Span;
+
+/// ESP packets for the wire. One allocation, made once; filled by [`crate::Dataplane::fill`].
+///
+/// The packets stand one directly behind the other, so that a run of them is one contiguous send:
+///
+/// ```text
+/// ┌─────┬────┬───────────────┬─────┬─────┬────┬───────────────┬─────┬─────┬──
+/// │ ESP │ IV │ inner, padded │ ICV │ ESP │ IV │ inner, padded │ ICV │ ESP │ …
+/// └─────┴────┴───────────────┴─────┴─────┴────┴───────────────┴─────┴─────┴──
+///  ◀──────── frame 0 ─────────────▶ ◀──────── frame 1 ─────────────▶
+/// ```
+#[derive(Debug)]
+pub struct OutboundBatch {
+    memory: Box<[u8]>,
+    used: usize,
+    frames: Vec<OutboundFrame>,
+    /// Filled by [`crate::Filling::seal`].
+    runs: Vec<RunSpan>,
+}
+
+/// One ESP packet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OutboundFrame {
+    /// From the SPI to the ICV.
+    pub(crate) span: Span,
+    /// Its place in the table of outbound SAs.
+    pub(crate) sa: u32,
+    /// The whole sequence number.
+    pub(crate) sequence: u64,
+    /// For the outer header.
+    pub(crate) traffic_class: u8,
+    /// For the outer header.
+    pub(crate) dont_fragment: bool,
+    /// Whether it is encrypted; only then it may leave.
+    pub(crate) is_sealed: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct RunSpan {
+    path: OuterPath,
+    traffic_class: u8,
+    dont_fragment: bool,
+    segment_len: usize,
+    packets: usize,
+    span: Span,
+}
+
+impl OutboundBatch {
+    /// Packets in one batch at most.
+    pub const FRAMES: usize = 256;
+    /// Octets in one batch at most: some sends of the longest kind, and still within a second-level cache.
+    pub const OCTETS: usize = 256 * 1024;
+
+    /// An empty batch.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            memory: vec![0; Self::OCTETS].into_boxed_slice(),
+            used: 0,
+            frames: Vec::with_capacity(Self::FRAMES),
+            runs: Vec::with_capacity(Self::FRAMES),
+        }
+    }
+
+    /// Whether another packet of `len` octets fits.
+    pub(crate) fn has_room(&self, len: usize) -> bool {
+        self.frames.len() < Self::FRAMES && len <= self.memory.len() - self.used
+    }
+
+    /// The `len` octets behind the last frame; they join the batch with [`Self::add`].
+    pub(crate) fn next(&mut self, len: usize) -> (Span, &mut [u8]) {
+        let span = Span { offset: self.used, len };
+        (span, span.of_mut(&mut self.memory))
+    }
+
+    /// Adds what [`Self::next`] gave last.
+    pub(crate) fn add(&mut self, frame: OutboundFrame) {
+        self.used = frame.span.offset + frame.span.len;
+        self.frames.push(frame);
+    }
+
+    /// All frames and the memory they lie in.
+    pub(crate) fn parts(&mut self) -> (&mut [OutboundFrame], &mut [u8]) {
+        (&mut self.frames, &mut self.memory)
+    }
+
+    /// Forgets all packets.
+    pub(crate) fn clear(&mut self) {
+        self.used = 0;
+        self.frames.clear();
+        self.runs.clear();
+    }
+
+    /// Gathers the sealed frames in runs; `path_of` knows where an SA's packets go.
+    pub(crate) fn gather(&mut self, path_of: impl Fn(u32) -> Option<OuterPath>) {
+        for frame in self.frames.iter().filter(|frame| frame.is_sealed) {
+            let Some(path) = path_of(frame.sa) else { continue };
+            match self.runs.last_mut() {
+                Some(run) if run.takes(frame, path) => run.extend(frame),
+                _ => self.runs.push(RunSpan::new(frame, path)),
+            }
+        }
+    }
+
+    /// The batch, now that nothing in its runs is in clear.
+    pub(crate) fn sealed(&self) -> Sealed<'_> {
+        Sealed { batch: self }
+    }
+}
+
+impl Default for OutboundBatch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl RunSpan {
+    fn new(frame: &OutboundFrame, path: OuterPath) -> Self {
+        let OutboundFrame { span, traffic_class, dont_fragment, .. } = *frame;
+        Self { path, traffic_class, dont_fragment, segment_len: span.len, packets: 1, span }
+    }
+
+    fn extend(&mut self, frame: &OutboundFrame) {
+        self.span.len += frame.span.len;
+        self.packets += 1;
+    }
+
+    /// Whether `frame` can follow: same outer header, directly behind, not longer than the others, and no shorter one in
+    /// between (only the last datagram of a `UDP_SEGMENT` send may be shorter).
+    fn takes(&self, frame: &OutboundFrame, path: OuterPath) -> bool {
+        let all_full = self.span.len == self.segment_len * self.packets;
+        all_full
+            && frame.span.len <= self.segment_len
+            && frame.span.offset == self.span.offset + self.span.len
+            && self.packets < Run::PACKETS
+            && self.span.len + frame.span.len <= Run::OCTETS
+            && frame.traffic_class == self.traffic_class
+            && frame.dont_fragment == self.dont_fragment
+            && path == self.path
+    }
+}
+
+/// A batch whose packets are all encrypted.
+#[derive(Debug)]
+pub struct Sealed<'a> {
+    batch: &'a OutboundBatch,
+}
+
+impl<'a> Sealed<'a> {
+    /// What to send, in order.
+    pub fn runs(&self) -> impl ExactSizeIterator<Item = Run<'a>> + use<'a> {
+        let OutboundBatch { memory, runs, .. } = self.batch;
+        runs.iter().map(|run| Run {
+            path: run.path,
+            traffic_class: run.traffic_class,
+            dont_fragment: run.dont_fragment,
+            segment_len: run.segment_len,
+            octets: run.span.of(memory),
+        })
+    }
+}
+
+/// Consecutive ESP packets with the same outer header: one `UDP_SEGMENT` send, or one raw send for each.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    /// Outer addresses and encapsulation.
+    pub path: OuterPath,
+    /// DSCP and ECN for the outer header (`IP_TOS`, `IPV6_TCLASS`).
+    pub traffic_class: u8,
+    /// Whether an outer IPv4 header has Don't Fragment.
+    pub dont_fragment: bool,
+    /// Octets of each packet (what `UDP_SEGMENT` takes); the last one may be shorter.
+    pub segment_len: usize,
+    /// The packets, from SPI to ICV, without gaps.
+    pub octets: &'a [u8],
+}
+
+impl<'a> Run<'a> {
+    /// Packets in one run at most: what Linux accepts in a `UDP_SEGMENT` send.
+    pub const PACKETS: usize = 64;
+    /// Octets in one run at most: what fits in one UDP datagram over IPv4.
+    pub const OCTETS: usize = 65507;
+
+    /// The packets, one by one.
+    pub fn packets(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
+        self.octets.chunks(self.segment_len.max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use espdp_api::Encapsulation;
+
+    use super::*;
+
+    fn path(last: u8) -> OuterPath {
+        let remote = [192, 0, 2, last].into();
+        OuterPath { local: [192, 0, 2, 1].into(), remote, encapsulation: Encapsulation::Esp }
+    }
+
+    fn frame(span: Span, sa: u32, traffic_class: u8) -> OutboundFrame {
+        OutboundFrame { span, sa, sequence: 1, traffic_class, dont_fragment: true, is_sealed: true }
+    }
+
+    /// Length of each packet and packets in each run; packets are given as length, traffic class and SA.
+    fn runs(packets: &[(usize, u8, u32)]) -> Vec<(usize, usize)> {
+        let mut batch = OutboundBatch::new();
+        for (len, traffic_class, sa) in packets {
+            assert!(batch.has_room(*len));
+            let (span, _) = batch.next(*len);
+            batch.add(frame(span, *sa, *traffic_class));
+        }
+        batch.gather(|sa| Some(path(sa as u8)));
+        let sealed = batch.sealed();
+        sealed.runs().map(|run| (run.segment_len, run.packets().len())).collect()
+    }
+
+    #[test]
+    fn what_is_not_sealed_never_leaves() {
+        let mut batch = OutboundBatch::new();
+        for is_sealed in [true, false, true] {
+            let (span, _) = batch.next(50);
+            batch.add(OutboundFrame { is_sealed, ..frame(span, 2, 0) });
+        }
+        batch.gather(|sa| Some(path(sa as u8)));
+        let offsets: Vec<_> = batch.runs.iter().map(|run| (run.span.offset, run.span.len)).collect();
+        assert_eq!(offsets, [(0, 50), (100, 50)]);
+    }
+
+    #[test]
+    fn equal_packets_to_one_peer_are_one_run_and_a_shorter_one_ends_it() {
+        let to = 2;
+        assert_eq!(
+            runs(&[(100, 0, to), (100, 0, to), (60, 0, to), (60, 0, to), (100, 0, to)]),
+            [(100, 3), (60, 1), (100, 1)]
+        );
+    }
+
+    #[test]
+    fn another_peer_or_traffic_class_starts_another_run() {
+        let packets = [(100, 0, 2), (100, 0, 3), (100, 1, 3), (100, 1, 3)];
+        assert_eq!(runs(&packets), [(100, 1), (100, 1), (100, 2)]);
+    }
+
+    #[test]
+    fn runs_stay_within_what_one_send_carries() {
+        assert_eq!(runs(&[(1472, 0, 2); 100]), [(1472, 44), (1472, 44), (1472, 12)]);
+        assert_eq!(runs(&[(80, 0, 2); 130]), [(80, 64), (80, 64), (80, 2)]);
+    }
+
+    #[test]
+    fn a_batch_that_is_reused_keeps_its_memory() {
+        let mut batch = OutboundBatch::new();
+        let before = batch.memory.as_ptr();
+        for _ in 0..3 {
+            while batch.has_room(1000) {
+                let (span, _) = batch.next(1000);
+                batch.add(frame(span, 2, 0));
+            }
+            assert_eq!(batch.frames.len(), OutboundBatch::FRAMES);
+            batch.clear();
+        }
+        assert_eq!(batch.memory.as_ptr(), before);
+        assert_eq!(batch.frames.capacity(), OutboundBatch::FRAMES);
+    }
+}

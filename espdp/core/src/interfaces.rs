@@ -1,0 +1,76 @@
+//! The interfaces whose traffic is protected.
+
+use espdp_api::{InterfaceKind, InterfaceName, Refusal};
+
+/// Names an interface inside a [`crate::Dataplane`]; small and dense, so that the shell can index its devices by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InterfaceId(pub u16);
+
+/// What passed an interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceCounters {
+    /// Packets from the inside, after segmentation; what is dropped counts too, a super-packet dropped whole as one.
+    pub packets_out: u64,
+    /// Their octets.
+    pub bytes_out: u64,
+    /// Packets handed to the inside, before coalescing.
+    pub packets_in: u64,
+    /// Their octets.
+    pub bytes_in: u64,
+}
+
+/// One interface.
+#[derive(Debug)]
+pub(crate) struct Interface {
+    name: InterfaceName,
+    pub(crate) kind: InterfaceKind,
+    pub(crate) counters: InterfaceCounters,
+}
+
+/// All interfaces by their ids.
+#[derive(Debug, Default)]
+pub(crate) struct InterfaceTable(Vec<Option<Interface>>);
+
+impl InterfaceTable {
+    /// Most interfaces.
+    const MOST: usize = 4096;
+
+    #[inline]
+    pub(crate) fn get(&self, id: InterfaceId) -> Option<&Interface> {
+        self.0.get(usize::from(id.0))?.as_ref()
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, id: InterfaceId) -> Option<&mut Interface> {
+        self.0.get_mut(usize::from(id.0))?.as_mut()
+    }
+
+    pub(crate) fn find(&self, name: &InterfaceName) -> Option<InterfaceId> {
+        let index = self.0.iter().position(|interface| interface.as_ref().is_some_and(|it| it.name == *name))?;
+        u16::try_from(index).ok().map(InterfaceId)
+    }
+
+    /// Adds an interface that is not there yet.
+    ///
+    /// # Errors
+    /// [`Refusal::Full`].
+    pub(crate) fn add(&mut self, name: &InterfaceName, kind: InterfaceKind) -> Result<InterfaceId, Refusal> {
+        let interface = Some(Interface { name: name.clone(), kind, counters: InterfaceCounters::default() });
+        let full = || Refusal::Full(format!("{} interfaces", Self::MOST));
+        let index = self.0.iter().position(Option::is_none).unwrap_or(self.0.len());
+        if index >= Self::MOST {
+            return Err(full());
+        }
+        match self.0.get_mut(index) {
+            Some(place) => *place = interface,
+            None => self.0.push(interface),
+        }
+        u16::try_from(index).map(InterfaceId).map_err(|_| full())
+    }
+
+    pub(crate) fn remove(&mut self, id: InterfaceId) {
+        if let Some(place) = self.0.get_mut(usize::from(id.0)) {
+            *place = None;
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! What the pipeline must know of an IP packet: lengths, selectors, the bits that ESP copies.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use espdp_api::PacketSummary;
+
+use crate::checksum::Sum;
+
+/// Protocol numbers that the dataplane knows.
+pub(crate) mod protocol {
+    pub(crate) const HOP_BY_HOP: u8 = 0;
+    pub(crate) const ICMP: u8 = 1;
+    pub(crate) const IPV4: u8 = 4;
+    pub(crate) const TCP: u8 = 6;
+    pub(crate) const UDP: u8 = 17;
+    pub(crate) const DCCP: u8 = 33;
+    pub(crate) const IPV6: u8 = 41;
+    pub(crate) const ROUTING: u8 = 43;
+    pub(crate) const FRAGMENT: u8 = 44;
+    pub(crate) const ESP: u8 = 50;
+    pub(crate) const ICMPV6: u8 = 58;
+    pub(crate) const NO_NEXT_HEADER: u8 = 59;
+    pub(crate) const DESTINATION_OPTIONS: u8 = 60;
+    pub(crate) const SCTP: u8 = 132;
+    pub(crate) const MOBILITY: u8 = 135;
+    pub(crate) const UDP_LITE: u8 = 136;
+}
+
+/// A packet's header, read once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    /// Source address.
+    pub(crate) source: IpAddr,
+    /// Destination address; its family is the packet's.
+    pub(crate) destination: IpAddr,
+    /// The transport protocol, behind all extension headers.
+    pub(crate) protocol: u8,
+    /// Source port, or ICMP type and code; `None` where not visible.
+    pub(crate) source_port: Option<u16>,
+    /// Destination port, or ICMP type and code again (RFC 4301 §4.4.1.1 knows one selector for both sides).
+    pub(crate) destination_port: Option<u16>,
+    /// Octets of the packet as its own header says.
+    pub(crate) total_len: usize,
+    /// Where the transport header starts.
+    pub(crate) transport_at: usize,
+    /// DSCP and ECN.
+    pub(crate) traffic_class: u8,
+    /// Don't Fragment; IPv6 packets are never fragmented on the way.
+    pub(crate) dont_fragment: bool,
+    /// Whether it is a fragment, the first or another.
+    pub(crate) is_fragment: bool,
+    /// Whether ESP in transport mode could not keep its header: IPv4 options, or IPv6 extension headers that stand
+    /// before ESP (RFC 4303 §3.1.1).
+    pub(crate) has_outer_options: bool,
+    /// The protocol right behind the fixed header, with IPv6 the first extension header.
+    pub(crate) first_next_header: u8,
+}
+
+impl Header {
+    /// Reads the header of `packet`; what follows its total length is not looked at. `None` when it is no IP packet or is
+    /// cut off.
+    pub(crate) fn parse(packet: &[u8]) -> Option<Self> {
+        match packet.first()? >> 4 {
+            4 => Self::parse_ipv4(packet),
+            6 => Self::parse_ipv6(packet),
+            _ => None,
+        }
+    }
+
+    /// Octets of the fixed header.
+    pub(crate) fn fixed_len(&self) -> usize {
+        if self.is_ipv4() { IPV4_HEADER_LEN } else { IPV6_HEADER_LEN }
+    }
+
+    pub(crate) fn is_ipv4(&self) -> bool {
+        self.destination.is_ipv4()
+    }
+
+    /// The selectors, for events.
+    pub(crate) fn summary(&self) -> PacketSummary {
+        PacketSummary {
+            source: self.source,
+            destination: self.destination,
+            protocol: self.protocol,
+            source_port: self.source_port,
+            destination_port: self.destination_port,
+        }
+    }
+
+    fn parse_ipv4(packet: &[u8]) -> Option<Self> {
+        let fixed: &[u8; IPV4_HEADER_LEN] = packet.first_chunk()?;
+        #[rustfmt::skip]
+        let &[version_ihl, traffic_class, len0, len1, _, _, flags, offset, _, protocol, _, _,
+              s0, s1, s2, s3, d0, d1, d2, d3] = fixed;
+        let header_len = usize::from(version_ihl & 0x0f) * 4;
+        let total_len = usize::from(u16::from_be_bytes([len0, len1]));
+        if header_len < IPV4_HEADER_LEN || total_len < header_len {
+            return None;
+        }
+        let transport = packet.get(header_len..total_len)?;
+        let is_later_fragment = flags & 0x1f != 0 || offset != 0;
+        let (source_port, destination_port) = if is_later_fragment { (None, None) } else { ports(protocol, transport) };
+        Some(Self {
+            source: Ipv4Addr::new(s0, s1, s2, s3).into(),
+            destination: Ipv4Addr::new(d0, d1, d2, d3).into(),
+            protocol,
+            source_port,
+            destination_port,
+            total_len,
+            transport_at: header_len,
+            traffic_class,
+            dont_fragment: flags & IPV4_DONT_FRAGMENT != 0,
+            is_fragment: is_later_fragment || flags & IPV4_MORE_FRAGMENTS != 0,
+            has_outer_options: header_len > IPV4_HEADER_LEN,
+            first_next_header: protocol,
+        })
+    }
+
+    fn parse_ipv6(packet: &[u8]) -> Option<Self> {
+        let fixed: &[u8; IPV6_HEADER_LEN] = packet.first_chunk()?;
+        let (start, addresses) = fixed.split_first_chunk::<8>()?;
+        let (source, destination) = addresses.split_first_chunk::<16>()?;
+        let &[class0, class1, _, _, len0, len1, next_header, _] = start;
+        let total_len = usize::from(u16::from_be_bytes([len0, len1])) + IPV6_HEADER_LEN;
+        let chain = ExtensionHeaders::walk(packet.get(..total_len)?, next_header)?;
+        let transport = packet.get(chain.transport_at..total_len)?;
+        let (source_port, destination_port) =
+            if chain.is_later_fragment { (None, None) } else { ports(chain.protocol, transport) };
+        Some(Self {
+            source: Ipv6Addr::from(*source).into(),
+            destination: Ipv6Addr::from(*destination.first_chunk::<16>()?).into(),
+            protocol: chain.protocol,
+            source_port,
+            destination_port,
+            total_len,
+            transport_at: chain.transport_at,
+            traffic_class: (class0 << 4) | (class1 >> 4),
+            dont_fragment: true,
+            is_fragment: chain.is_fragment,
+            has_outer_options: chain.has_outer_options,
+            first_next_header: next_header,
+        })
+    }
+}
+
+/// Octets of an IPv4 header without options.
+pub(crate) const IPV4_HEADER_LEN: usize = 20;
+/// Octets of an IPv6 header without extension headers.
+pub(crate) const IPV6_HEADER_LEN: usize = 40;
+
+const IPV4_DONT_FRAGMENT: u8 = 0x40;
+const IPV4_MORE_FRAGMENTS: u8 = 0x20;
+
+/// What the walk along an IPv6 packet's extension headers found.
+struct ExtensionHeaders {
+    protocol: u8,
+    transport_at: usize,
+    is_fragment: bool,
+    is_later_fragment: bool,
+    has_outer_options: bool,
+}
+
+impl ExtensionHeaders {
+    /// More are never needed (RFC 8200 §4.1 names each once, destination options twice); a longer chain hides something.
+    const MOST: usize = 8;
+
+    fn walk(packet: &[u8], first: u8) -> Option<Self> {
+        let mut chain = Self {
+            protocol: first,
+            transport_at: IPV6_HEADER_LEN,
+            is_fragment: false,
+            is_later_fragment: false,
+            has_outer_options: false,
+        };
+        for _ in 0..=Self::MOST {
+            let header = packet.get(chain.transport_at..)?;
+            let len = match chain.protocol {
+                protocol::HOP_BY_HOP | protocol::ROUTING => {
+                    chain.has_outer_options = true;
+                    options_len(header)?
+                }
+                protocol::DESTINATION_OPTIONS => options_len(header)?,
+                protocol::FRAGMENT => {
+                    let &[_, _, offset0, offset1, ..] = header.first_chunk::<8>()?;
+                    let field = u16::from_be_bytes([offset0, offset1]);
+                    chain.has_outer_options = true;
+                    chain.is_later_fragment = field & 0xfff8 != 0;
+                    // RFC 6946: offset 0 and nothing more to come is a whole packet.
+                    chain.is_fragment = field & 0xfff9 != 0;
+                    8
+                }
+                _ => return Some(chain),
+            };
+            chain.protocol = *header.first()?;
+            chain.transport_at = chain.transport_at.checked_add(len)?;
+            if chain.is_later_fragment {
+                // What follows is payload from the middle of the packet.
+                return (chain.transport_at <= packet.len()).then_some(chain);
+            }
+        }
+        None
+    }
+}
+
+/// Octets of an options or routing header.
+fn options_len(header: &[u8]) -> Option<usize> {
+    Some((usize::from(*header.get(1)?) + 1) * 8)
+}
+
+/// The port selectors of a transport header (RFC 4301 §4.4.1.1).
+fn ports(protocol: u8, transport: &[u8]) -> (Option<u16>, Option<u16>) {
+    let Some(&[a, b, c, d]) = transport.first_chunk::<4>() else { return (None, None) };
+    match protocol {
+        protocol::TCP | protocol::UDP | protocol::UDP_LITE | protocol::SCTP | protocol::DCCP => {
+            (Some(u16::from_be_bytes([a, b])), Some(u16::from_be_bytes([c, d])))
+        }
+        protocol::ICMP | protocol::ICMPV6 => {
+            let type_and_code = Some(u16::from_be_bytes([a, b]));
+            (type_and_code, type_and_code)
+        }
+        protocol::MOBILITY => {
+            let header_type = Some(u16::from_be_bytes([c, 0]));
+            (header_type, header_type)
+        }
+        _ => (None, None),
+    }
+}
+
+/// Writes a fixed IP header in front of a payload of `payload_len` octets: what transport mode rebuilds.
+/// `None` when `out` is too short, the families differ, or the packet would be too long.
+pub(crate) fn write_header(
+    out: &mut [u8],
+    source: IpAddr,
+    destination: IpAddr,
+    next_header: u8,
+    traffic_class: u8,
+    payload_len: usize,
+) -> Option<()> {
+    match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let out: &mut [u8; IPV4_HEADER_LEN] = out.first_chunk_mut()?;
+            let [l0, l1] = u16::try_from(payload_len.checked_add(IPV4_HEADER_LEN)?).ok()?.to_be_bytes();
+            let [s0, s1, s2, s3] = source.octets();
+            let [d0, d1, d2, d3] = destination.octets();
+            #[rustfmt::skip]
+            let mut header = [0x45, traffic_class, l0, l1, 0, 0, IPV4_DONT_FRAGMENT, 0, REBUILT_TTL, next_header, 0, 0,
+                              s0, s1, s2, s3, d0, d1, d2, d3];
+            [header[10], header[11]] = Sum::of(&header).checksum();
+            *out = header;
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let out: &mut [u8; IPV6_HEADER_LEN] = out.first_chunk_mut()?;
+            let [l0, l1] = u16::try_from(payload_len).ok()?.to_be_bytes();
+            let (start, addresses) = out.split_first_chunk_mut::<8>()?;
+            let (source_out, destination_out) = addresses.split_first_chunk_mut::<16>()?;
+            *start = [0x60 | (traffic_class >> 4), traffic_class << 4, 0, 0, l0, l1, next_header, REBUILT_TTL];
+            *source_out = source.octets();
+            destination_out.copy_from_slice(&destination.octets());
+        }
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return None,
+    }
+    Some(())
+}
+
+/// Time to live of rebuilt headers: the received one is not always known, and the packet has arrived anyway.
+const REBUILT_TTL: u8 = 64;
+
+/// Computes the checksum of a TCP or UDP packet anew: a NAT on the way changed the addresses that it covers
+/// (RFC 3948 §3.1.2). The octets are authentic, so nothing is covered up.
+pub(crate) fn renew_checksum(packet: &mut [u8], header: &Header) -> Option<()> {
+    let checksum_at = match header.protocol {
+        protocol::TCP => 16,
+        protocol::UDP => 6,
+        _ => return Some(()),
+    };
+    let transport = packet.get_mut(header.transport_at..header.total_len)?;
+    let field: &mut [u8; 2] = transport.get_mut(checksum_at..)?.first_chunk_mut()?;
+    // A UDP checksum of zero was never computed, a fragment's covers what is not here.
+    if header.is_fragment || (header.protocol == protocol::UDP && *field == [0, 0]) {
+        return Some(());
+    }
+    *field = [0, 0];
+    let pseudo = Sum::of_pseudo_header(header.source, header.destination, header.protocol, transport.len());
+    let checksum = pseudo.plus(Sum::of(transport)).checksum_never_zero();
+    transport.get_mut(checksum_at..)?.first_chunk_mut::<2>()?.copy_from_slice(&checksum);
+    Some(())
+}
+
+/// Overwrites the ECN bits of an IP packet that was parsed before, and repairs the IPv4 header checksum.
+pub(crate) fn set_ecn(packet: &mut [u8], ecn: u8) {
+    match packet {
+        [version_ihl, traffic_class, _, _, _, _, _, _, _, _, c0, c1, ..] if *version_ihl >> 4 == 4 => {
+            let old = [*version_ihl, *traffic_class];
+            *traffic_class = (*traffic_class & !3) | (ecn & 3);
+            // RFC 1624 §3, equation 3: HC' = ~(~HC + ~m + m').
+            let sum = Sum::of(&[!*c0, !*c1]).without(old).plus(Sum::of(&[*version_ihl, *traffic_class]));
+            [*c0, *c1] = sum.checksum();
+        }
+        [_, class_and_label, ..] => *class_and_label = (*class_and_label & !0x30) | ((ecn & 3) << 4),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ipv4(protocol: u8, flags_and_offset: u16, payload: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0; 20];
+        let (source, destination) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+        write_header(&mut packet, source, destination, protocol, 0xb8, payload.len()).unwrap();
+        packet[6..8].copy_from_slice(&flags_and_offset.to_be_bytes());
+        packet[10..12].fill(0);
+        let checksum = Sum::of(&packet).checksum();
+        packet[10..12].copy_from_slice(&checksum);
+        packet.extend(payload);
+        packet
+    }
+
+    fn ipv6(next_header: u8, payload: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0; 40];
+        let (source, destination) = ("fd00::1".parse().unwrap(), "fd00::2".parse().unwrap());
+        write_header(&mut packet, source, destination, next_header, 0xb8, payload.len()).unwrap();
+        packet.extend(payload);
+        packet
+    }
+
+    #[test]
+    fn ports_are_seen_in_whole_packets_and_first_fragments_only() {
+        let ports = [0x12, 0x34, 0, 80, 0, 0, 0, 0];
+        let whole = Header::parse(&ipv4(protocol::UDP, 0x4000, &ports)).unwrap();
+        assert_eq!((whole.source_port, whole.destination_port), (Some(0x1234), Some(80)));
+        assert!(whole.dont_fragment && !whole.is_fragment);
+        let first = Header::parse(&ipv4(protocol::UDP, 0x2000, &ports)).unwrap();
+        assert!(first.is_fragment && first.source_port == Some(0x1234));
+        let later = Header::parse(&ipv4(protocol::UDP, 0x0001, &ports)).unwrap();
+        assert!(later.is_fragment && later.source_port.is_none());
+    }
+
+    #[test]
+    fn icmp_type_and_code_stand_for_ports() {
+        let header = Header::parse(&ipv4(protocol::ICMP, 0, &[8, 3, 0, 0])).unwrap();
+        assert_eq!((header.source_port, header.destination_port), (Some(0x0803), Some(0x0803)));
+    }
+
+    #[test]
+    fn extension_headers_are_walked_to_the_transport_header() {
+        let mut payload = vec![protocol::DESTINATION_OPTIONS, 0, 1, 4, 0, 0, 0, 0];
+        payload.extend([protocol::TCP, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        payload.extend([0, 22, 0x80, 0, 0, 0, 0, 0]);
+        let header = Header::parse(&ipv6(protocol::HOP_BY_HOP, &payload)).unwrap();
+        assert_eq!((header.protocol, header.transport_at), (protocol::TCP, 64));
+        assert_eq!((header.source_port, header.destination_port), (Some(22), Some(0x8000)));
+        assert!(header.has_outer_options);
+        assert_eq!(header.traffic_class, 0xb8);
+    }
+
+    #[test]
+    fn later_ipv6_fragments_hide_their_ports() {
+        let later = ipv6(protocol::FRAGMENT, &[protocol::UDP, 0, 0, 8, 0, 0, 0, 1, 1, 2, 3, 4]);
+        let header = Header::parse(&later).unwrap();
+        assert!(header.is_fragment);
+        assert_eq!((header.protocol, header.source_port), (protocol::UDP, None));
+        let atomic = ipv6(protocol::FRAGMENT, &[protocol::UDP, 0, 0, 0, 0, 0, 0, 1, 1, 2, 3, 4]);
+        let header = Header::parse(&atomic).unwrap();
+        assert!(!header.is_fragment && header.source_port == Some(0x0102));
+    }
+
+    #[test]
+    fn endless_extension_headers_are_refused() {
+        let payload = [protocol::DESTINATION_OPTIONS, 0, 0, 0, 0, 0, 0, 0].repeat(100);
+        assert_eq!(Header::parse(&ipv6(protocol::DESTINATION_OPTIONS, &payload)), None);
+    }
+
+    #[test]
+    fn lengths_beyond_the_packet_are_refused_and_less_is_trimmed() {
+        let mut packet = ipv4(protocol::UDP, 0, &[0; 8]);
+        packet.extend([0; 10]);
+        assert_eq!(Header::parse(&packet).unwrap().total_len, 28);
+        packet[3] = 200;
+        assert_eq!(Header::parse(&packet), None);
+        packet[3] = 19;
+        assert_eq!(Header::parse(&packet), None);
+        assert_eq!(Header::parse(&ipv6(protocol::UDP, &[0; 8])[..47]), None);
+    }
+
+    #[test]
+    fn ecn_is_replaced_and_the_checksum_stays_right() {
+        for ecn in 0..4 {
+            let mut packet = ipv4(protocol::UDP, 0x4000, &[]);
+            set_ecn(&mut packet, ecn);
+            assert_eq!(packet[1], 0xb8 | ecn);
+            assert!(Sum::of(&packet).is_right());
+            let mut packet = ipv6(protocol::UDP, &[]);
+            set_ecn(&mut packet, ecn);
+            assert_eq!(Header::parse(&packet).unwrap().traffic_class, 0xb8 | ecn);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_octets_never_panic_and_never_reach_outside(packet in proptest::collection::vec(any::<u8>(), 0..120)) {
+            if let Some(header) = Header::parse(&packet) {
+                prop_assert!(header.transport_at <= header.total_len && header.total_len <= packet.len());
+            }
+        }
+
+        #[test]
+        fn arbitrary_extension_headers_never_panic(next in any::<u8>(), rest in proptest::collection::vec(0u8..64, 0..120)) {
+            let packet = ipv6(next, &rest);
+            if let Some(header) = Header::parse(&packet) {
+                prop_assert!(header.transport_at <= header.total_len);
+            }
+        }
+    }
+}

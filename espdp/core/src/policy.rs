@@ -1,0 +1,360 @@
+//! Which SA an inner packet goes to (RFC 4301 §4.4.1, §5.1).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use espdp_api::{InterfaceKind, PolicyId, PolicySpec, PortRange, TrafficSelector};
+
+use crate::InterfaceId;
+use crate::limits::OncePerSecond;
+use crate::packet::{Header, protocol};
+use crate::sa::{OutboundSa, OutboundTable};
+
+/// The selectors of a policy or an SA: any of ours together with any of the peer's.
+#[derive(Clone, Debug)]
+pub(crate) struct Selectors {
+    local: Box<[TrafficSelector]>,
+    remote: Box<[TrafficSelector]>,
+    all_ipv4: bool,
+    all_ipv6: bool,
+}
+
+/// One packet as selectors see it, turned so that `local` is our side.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Selected {
+    pub(crate) local: IpAddr,
+    pub(crate) remote: IpAddr,
+    pub(crate) protocol: u8,
+    pub(crate) local_port: Option<u16>,
+    pub(crate) remote_port: Option<u16>,
+}
+
+impl Selected {
+    /// A packet on its way to the peer.
+    pub(crate) fn outbound(header: &Header) -> Self {
+        Self {
+            local: header.source,
+            remote: header.destination,
+            protocol: header.protocol,
+            local_port: header.source_port,
+            remote_port: header.destination_port,
+        }
+    }
+
+    /// A packet that came from the peer.
+    pub(crate) fn inbound(header: &Header) -> Self {
+        Self {
+            local: header.destination,
+            remote: header.source,
+            protocol: header.protocol,
+            local_port: header.destination_port,
+            remote_port: header.source_port,
+        }
+    }
+
+    /// An IP-in-IP packet between the gateways.
+    pub(crate) fn ip_in_ip(local: IpAddr, remote: IpAddr, inner_is_ipv4: bool) -> Self {
+        let protocol = if inner_is_ipv4 { protocol::IPV4 } else { protocol::IPV6 };
+        Self { local, remote, protocol, local_port: None, remote_port: None }
+    }
+}
+
+impl Selectors {
+    pub(crate) fn new(local: &[TrafficSelector], remote: &[TrafficSelector]) -> Self {
+        let all = |ipv4| {
+            let covers = |selectors: &[TrafficSelector]| selectors.iter().any(|selector| covers_family(selector, ipv4));
+            covers(local) && covers(remote)
+        };
+        Self { local: local.into(), remote: remote.into(), all_ipv4: all(true), all_ipv6: all(false) }
+    }
+
+    /// Whether a packet is selected.
+    #[inline]
+    pub(crate) fn matches(&self, packet: &Selected) -> bool {
+        if self.matches_all(packet.remote.is_ipv4()) {
+            return true;
+        }
+        let &Selected { local, remote, protocol, local_port, remote_port } = packet;
+        self.local.iter().any(|selector| selector.matches(local, protocol, local_port))
+            && self.remote.iter().any(|selector| selector.matches(remote, protocol, remote_port))
+    }
+
+    /// Whether every packet of a family is selected, without looking.
+    fn matches_all(&self, ipv4: bool) -> bool {
+        if ipv4 { self.all_ipv4 } else { self.all_ipv6 }
+    }
+}
+
+/// Whether a selector takes all packets of a family.
+fn covers_family(selector: &TrafficSelector, ipv4: bool) -> bool {
+    let (first, last) = (selector.addresses.start(), selector.addresses.end());
+    let whole = match (first, last) {
+        (IpAddr::V4(first), IpAddr::V4(last)) => ipv4 && first.to_bits() == 0 && last.to_bits() == u32::MAX,
+        (IpAddr::V6(first), IpAddr::V6(last)) => !ipv4 && first.to_bits() == 0 && last.to_bits() == u128::MAX,
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+    };
+    whole && selector.protocol == 0 && selector.ports == PortRange::ANY
+}
+
+/// A policy and its SAs.
+#[derive(Debug)]
+pub(crate) struct Policy {
+    pub(crate) id: PolicyId,
+    pub(crate) interface: InterfaceId,
+    selectors: Selectors,
+    /// Whether a packet without an SA raises an event, and when it last did.
+    acquire: Option<OncePerSecond>,
+    /// The outbound SA to send on; one of `outbound`.
+    pub(crate) active: Option<u32>,
+    /// Places of its outbound SAs.
+    pub(crate) outbound: Vec<u32>,
+    /// Places of its inbound SAs.
+    pub(crate) inbound: Vec<u32>,
+}
+
+/// All policies, each interface's in the order in which they were set (R4301-4.4.1-1).
+#[derive(Debug)]
+pub(crate) struct PolicyTable {
+    by_id: BTreeMap<PolicyId, Policy>,
+    /// Indexed by [`InterfaceId`].
+    order: Vec<Vec<PolicyId>>,
+    cache: FlowCache,
+}
+
+/// Why no SA was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Miss {
+    /// No policy selects the packet.
+    NoPolicy,
+    /// This one does, and has no active SA.
+    NoSa(PolicyId),
+    /// Its active SA, at this place, has narrower selectors.
+    OutsideSa(u32),
+}
+
+impl PolicyTable {
+    /// Most policies.
+    pub(crate) const MOST: usize = 65536;
+
+    pub(crate) fn new() -> Self {
+        Self { by_id: BTreeMap::new(), order: Vec::new(), cache: FlowCache::new() }
+    }
+
+    pub(crate) fn get(&self, id: PolicyId) -> Option<&Policy> {
+        self.by_id.get(&id)
+    }
+
+    /// Access that may change what packets find; forgets what was found before.
+    pub(crate) fn get_mut(&mut self, id: PolicyId) -> Option<&mut Policy> {
+        self.cache.forget();
+        self.by_id.get_mut(&id)
+    }
+
+    /// Forgets what packets found before.
+    pub(crate) fn forget_flows(&mut self) {
+        self.cache.forget();
+    }
+
+    /// Whether a packet that found no SA may raise an event now.
+    pub(crate) fn may_acquire(&mut self, id: PolicyId, now: Instant) -> bool {
+        let acquire = self.by_id.get_mut(&id).and_then(|policy| policy.acquire.as_mut());
+        acquire.is_some_and(|once| once.allows(now))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Whether an interface has policies.
+    pub(crate) fn uses(&self, interface: InterfaceId) -> bool {
+        self.order.get(usize::from(interface.0)).is_some_and(|order| !order.is_empty())
+    }
+
+    /// Sets a policy; one that stays on its interface keeps its place in the order.
+    pub(crate) fn set(&mut self, spec: &PolicySpec, interface: InterfaceId) {
+        self.cache.forget();
+        let selectors = Selectors::new(&spec.local, &spec.remote);
+        let acquire = spec.acquire.then(OncePerSecond::default);
+        let moved = match self.by_id.get_mut(&spec.id) {
+            Some(policy) => {
+                let before = std::mem::replace(&mut policy.interface, interface);
+                (policy.selectors, policy.acquire) = (selectors, acquire);
+                if before == interface {
+                    return;
+                }
+                Some(before)
+            }
+            None => {
+                let (id, active) = (spec.id, None);
+                let (outbound, inbound) = (Vec::new(), Vec::new());
+                self.by_id.insert(id, Policy { id, interface, selectors, acquire, active, outbound, inbound });
+                None
+            }
+        };
+        if let Some(before) = moved {
+            self.order_of(before).retain(|id| *id != spec.id);
+        }
+        self.order_of(interface).push(spec.id);
+    }
+
+    pub(crate) fn remove(&mut self, id: PolicyId) -> Option<Policy> {
+        self.cache.forget();
+        let policy = self.by_id.remove(&id)?;
+        self.order_of(policy.interface).retain(|other| *other != id);
+        Some(policy)
+    }
+
+    /// The place of the SA that an outbound packet goes to (R4301-5-1: whatever is not selected is dropped).
+    #[inline]
+    pub(crate) fn route(
+        &mut self,
+        interface: InterfaceId,
+        kind: InterfaceKind,
+        header: &Header,
+        sas: &OutboundTable,
+    ) -> Result<u32, Miss> {
+        let key = FlowKey::new(interface, header);
+        if let Some(sa) = self.cache.find(&key) {
+            return Ok(sa);
+        }
+        let sa = self.search(interface, kind, header, sas)?;
+        self.cache.remember(key, sa);
+        Ok(sa)
+    }
+
+    fn search(
+        &self,
+        interface: InterfaceId,
+        kind: InterfaceKind,
+        header: &Header,
+        sas: &OutboundTable,
+    ) -> Result<u32, Miss> {
+        let order = self.order.get(usize::from(interface.0)).ok_or(Miss::NoPolicy)?;
+        let packet = Selected::outbound(header);
+        for policy in order.iter().filter_map(|id| self.by_id.get(id)) {
+            let active = policy.active.and_then(|place| Some((place, sas.get(place)?)));
+            let packet = match active {
+                Some((_, sa)) if sa.is_ip_in_ip(kind) => sa.ip_in_ip(header),
+                _ => packet,
+            };
+            if policy.selectors.matches(&packet) {
+                let (place, sa) = active.ok_or(Miss::NoSa(policy.id))?;
+                return if sa.selects(&packet) { Ok(place) } else { Err(Miss::OutsideSa(place)) };
+            }
+        }
+        Err(Miss::NoPolicy)
+    }
+
+    fn order_of(&mut self, interface: InterfaceId) -> &mut Vec<PolicyId> {
+        let index = usize::from(interface.0);
+        if self.order.len() <= index {
+            self.order.resize_with(index + 1, Vec::new);
+        }
+        #[expect(clippy::indexing_slicing, reason = "made long enough just before")]
+        &mut self.order[index]
+    }
+}
+
+impl OutboundSa {
+    /// Whether the interface wraps packets in IP before this SA protects them.
+    fn is_ip_in_ip(&self, kind: InterfaceKind) -> bool {
+        kind == InterfaceKind::Ipip && self.is_transport()
+    }
+
+    /// The wrapped packet.
+    fn ip_in_ip(&self, inner: &Header) -> Selected {
+        let path = self.path();
+        Selected::ip_in_ip(path.local, path.remote, inner.is_ipv4())
+    }
+}
+
+/// Remembers the SAs of recent flows, so that policies are searched once for each flow and not for each packet.
+#[derive(Debug)]
+struct FlowCache {
+    /// A power of two. A flow has one place; two flows that share it push each other out.
+    places: Box<[Flow]>,
+    /// Flows of older generations are forgotten.
+    generation: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Flow {
+    key: FlowKey,
+    generation: u32,
+    sa: u32,
+}
+
+/// Everything that selectors look at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct FlowKey {
+    source: u128,
+    destination: u128,
+    /// Interface, family, protocol and ports.
+    others: u64,
+}
+
+impl FlowKey {
+    #[inline]
+    fn new(interface: InterfaceId, header: &Header) -> Self {
+        let bits = |address: IpAddr| match address {
+            IpAddr::V4(address) => u128::from(address.to_bits()),
+            IpAddr::V6(address) => address.to_bits(),
+        };
+        let visible = u64::from(header.source_port.is_some());
+        let ports = u64::from(header.source_port.unwrap_or(0)) << 16 | u64::from(header.destination_port.unwrap_or(0));
+        let family = u64::from(header.is_ipv4());
+        let others =
+            u64::from(interface.0) << 48 | family << 41 | visible << 40 | u64::from(header.protocol) << 32 | ports;
+        Self { source: bits(header.source), destination: bits(header.destination), others }
+    }
+
+    /// Multiply and fold: spreads flows that differ in a few low bits.
+    #[inline]
+    fn hash(&self) -> u64 {
+        let words = [
+            self.source as u64,
+            (self.source >> 64) as u64,
+            self.destination as u64,
+            (self.destination >> 64) as u64,
+            self.others,
+        ];
+        let mix = |hash: u64, word: u64| {
+            let product = u128::from(hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            (product as u64) ^ ((product >> 64) as u64)
+        };
+        words.into_iter().fold(0x243f_6a88_85a3_08d3, mix)
+    }
+}
+
+impl FlowCache {
+    const PLACES: usize = 4096;
+
+    fn new() -> Self {
+        Self { places: vec![Flow::default(); Self::PLACES].into_boxed_slice(), generation: 1 }
+    }
+
+    fn find(&self, key: &FlowKey) -> Option<u32> {
+        let flow = self.places.get(Self::place(key))?;
+        (flow.generation == self.generation && flow.key == *key).then_some(flow.sa)
+    }
+
+    fn remember(&mut self, key: FlowKey, sa: u32) {
+        if let Some(place) = self.places.get_mut(Self::place(&key)) {
+            *place = Flow { key, generation: self.generation, sa };
+        }
+    }
+
+    fn forget(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+        if self.generation == 0 {
+            // The counter went round: a flow of long ago must not come back to life.
+            self.places.fill(Flow::default());
+            self.generation = 1;
+        }
+    }
+
+    fn place(key: &FlowKey) -> usize {
+        (key.hash() as usize) % Self::PLACES
+    }
+}

@@ -1,0 +1,107 @@
+//! Security associations: what a packet needs of them, and the tables they stand in.
+
+mod inbound;
+mod outbound;
+
+use espdp_api::{Direction, EspSpi, Mode, OuterPath, PolicyId, Refusal, SaLimits, SaSpec, SaStatistics, Secret};
+
+pub(crate) use self::inbound::{InboundSa, InboundTable};
+pub(crate) use self::outbound::{OutboundSa, OutboundTable};
+use crate::InterfaceId;
+use crate::crypto::{ESP_HEADER_LEN, Transform};
+use crate::drops::DropCounters;
+use crate::limits::Usage;
+use crate::policy::Selectors;
+
+/// What both halves of a Child SA have.
+#[derive(Debug)]
+pub(crate) struct SaCore {
+    pub(crate) spi: EspSpi,
+    pub(crate) policy: PolicyId,
+    pub(crate) interface: InterfaceId,
+    pub(crate) mode: Mode,
+    pub(crate) layout: Layout,
+    pub(crate) extended: bool,
+    pub(crate) usage: Usage,
+    pub(crate) path: OuterPath,
+    pub(crate) transform: Transform,
+    pub(crate) selectors: Selectors,
+    pub(crate) drops: DropCounters,
+}
+
+impl SaCore {
+    /// Checks the algorithms and keys them.
+    pub(crate) fn new(
+        spec: &SaSpec,
+        limits: SaLimits,
+        interface: InterfaceId,
+        iv_key: &Secret<[u8; 16]>,
+    ) -> Result<Self, Refusal> {
+        let transform = Transform::new(spec.algorithms, &spec.encryption_key, &spec.integrity_key, iv_key)
+            .map_err(|error| Refusal::BadSa(error.to_string()))?;
+        Ok(Self {
+            spi: spec.spi,
+            policy: spec.policy,
+            interface,
+            mode: spec.mode,
+            layout: Layout::new(spec),
+            extended: spec.algorithms.extended_sequence_numbers,
+            usage: Usage::new(limits),
+            path: spec.path,
+            transform,
+            selectors: Selectors::new(&spec.local, &spec.remote),
+            drops: DropCounters::default(),
+        })
+    }
+
+    /// The counters as the daemon sees them.
+    pub(crate) fn statistics(&self, direction: Direction, sequence: u64, now: std::time::Instant) -> SaStatistics {
+        SaStatistics {
+            spi: self.spi,
+            direction,
+            bytes: self.usage.bytes(),
+            packets: self.usage.packets(),
+            idle_seconds: self.usage.idle(now).map(|idle| idle.as_secs()),
+            sequence,
+            drops: self.drops.report(),
+        }
+    }
+}
+
+/// Sizes of an SA's packets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layout {
+    /// Octets of SPI, sequence number and IV.
+    pub(crate) header_len: usize,
+    /// Octets of ICV.
+    pub(crate) icv_len: usize,
+    /// What payload and trailer are padded to.
+    block: usize,
+}
+
+impl Layout {
+    fn new(spec: &SaSpec) -> Self {
+        let cipher = spec.algorithms.cipher;
+        Self {
+            header_len: ESP_HEADER_LEN + cipher.iv_len(),
+            icv_len: spec.algorithms.icv_len(),
+            block: cipher.pad_block(),
+        }
+    }
+
+    /// Octets of padding behind a payload of `payload_len` octets (RFC 4303 §2.4).
+    pub(crate) fn padding(&self, payload_len: usize) -> usize {
+        let unpadded = payload_len + TRAILER_LEN;
+        // Block lengths are powers of two.
+        unpadded.wrapping_neg() & (self.block - 1)
+    }
+
+    /// Whether a received packet of `len` octets can be one of the SA's: room for everything, and whole blocks.
+    pub(crate) fn allows(&self, len: usize) -> bool {
+        let encrypted = len.checked_sub(self.header_len + self.icv_len);
+        encrypted.is_some_and(|encrypted| encrypted >= TRAILER_LEN && encrypted & (self.block - 1) == 0)
+    }
+}
+
+/// Octets of pad length and next header.
+pub(crate) const TRAILER_LEN: usize = 2;

@@ -1,0 +1,236 @@
+//! SAs that we receive on.
+
+use std::time::Instant;
+
+use espdp_api::{Direction, EspSpi, InboundSaSpec, Refusal, SaStatistics, Secret};
+
+use super::SaCore;
+use crate::InterfaceId;
+use crate::limits::OncePerSecond;
+use crate::replay::ReplayWindow;
+
+/// A receiving SA; starts on a cache line of its own.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(crate) struct InboundSa {
+    pub(crate) window: ReplayWindow,
+    pub(crate) core: SaCore,
+    /// When a moved peer was last reported.
+    pub(crate) moved: OncePerSecond,
+}
+
+impl InboundSa {
+    /// Keys an SA.
+    ///
+    /// # Errors
+    /// [`Refusal::BadSa`].
+    pub(crate) fn new(
+        spec: &InboundSaSpec,
+        interface: InterfaceId,
+        iv_key: &Secret<[u8; 16]>,
+    ) -> Result<Self, Refusal> {
+        let core = SaCore::new(&spec.sa, spec.sa.limits, interface, iv_key)?;
+        let window = ReplayWindow::new(spec.replay_window, core.extended);
+        Ok(Self { window, core, moved: OncePerSecond::default() })
+    }
+
+    pub(crate) fn statistics(&self, now: Instant) -> SaStatistics {
+        self.core.statistics(Direction::Inbound, self.window.newest(), now)
+    }
+}
+
+/// The receiving SAs. We choose their SPIs, so the low bits of an SPI say where its SA stands, and looking it up is one
+/// access; the high bits are random, so that an SPI tells nothing and is not soon used again.
+///
+/// ```text
+///  31               16 15                0
+/// ┌───────────────────┬───────────────────┐
+/// │ random            │ place             │
+/// └───────────────────┴───────────────────┘
+/// ```
+#[derive(Debug, Default)]
+pub(crate) struct InboundTable {
+    places: Vec<Place>,
+    free: Vec<u32>,
+}
+
+#[derive(Debug)]
+enum Place {
+    Free,
+    Reserved(EspSpi),
+    /// Boxed, so that keys stay where they are when the table grows and no copy is left behind.
+    Installed(Box<InboundSa>),
+}
+
+impl InboundTable {
+    /// Bits of an SPI that say the place.
+    const PLACE_BITS: u32 = 16;
+    /// Most SAs, reserved ones included.
+    const MOST: usize = 1 << Self::PLACE_BITS;
+
+    /// Sets an SPI aside whose high bits come from `random`; never a reserved one (R4303-2.1-1, R3948-2.1-1).
+    ///
+    /// # Errors
+    /// [`Refusal::Full`].
+    pub(crate) fn reserve(&mut self, random: u32) -> Result<EspSpi, Refusal> {
+        let place = match self.free.pop() {
+            Some(place) => place,
+            None if self.places.len() >= Self::MOST => return Err(Refusal::Full(format!("{} SPIs", Self::MOST))),
+            None => {
+                self.places.push(Place::Free);
+                u32::try_from(self.places.len() - 1).unwrap_or(u32::MAX)
+            }
+        };
+        let spi = random & !Self::mask() | place;
+        // Only high bits of zero can make a value below 256.
+        let spi = EspSpi::try_from(spi).or_else(|_| EspSpi::try_from(spi | 1 << 31));
+        let spi = spi.map_err(|reserved| Refusal::Full(reserved.to_string()))?;
+        if let Some(slot) = self.places.get_mut(place as usize) {
+            *slot = Place::Reserved(spi);
+        }
+        Ok(spi)
+    }
+
+    /// Gives a reserved SPI back.
+    ///
+    /// # Errors
+    /// [`Refusal::SpiNotReserved`].
+    pub(crate) fn release(&mut self, spi: EspSpi) -> Result<(), Refusal> {
+        let place = Self::place_of(spi.value());
+        match self.places.get_mut(place as usize) {
+            Some(slot @ Place::Reserved(_)) if slot.spi() == Some(spi) => {
+                *slot = Place::Free;
+                self.free.push(place);
+                Ok(())
+            }
+            _ => Err(Refusal::SpiNotReserved(spi)),
+        }
+    }
+
+    /// Puts an SA where its SPI was reserved, and says where that is.
+    ///
+    /// # Errors
+    /// [`Refusal::SpiNotReserved`].
+    pub(crate) fn install(&mut self, sa: InboundSa) -> Result<u32, Refusal> {
+        let spi = sa.core.spi;
+        let place = Self::place_of(spi.value());
+        match self.places.get_mut(place as usize) {
+            Some(slot @ Place::Reserved(_)) if slot.spi() == Some(spi) => {
+                *slot = Place::Installed(Box::new(sa));
+                Ok(place)
+            }
+            _ => Err(Refusal::SpiNotReserved(spi)),
+        }
+    }
+
+    /// Whether an SA can be installed under this SPI.
+    pub(crate) fn is_reserved(&self, spi: EspSpi) -> bool {
+        matches!(self.places.get(Self::place_of(spi.value()) as usize), Some(Place::Reserved(other)) if *other == spi)
+    }
+
+    /// The place of the SA with this SPI on the wire.
+    #[inline]
+    pub(crate) fn find(&self, spi: u32) -> Option<u32> {
+        let place = Self::place_of(spi);
+        (self.get(place)?.core.spi.value() == spi).then_some(place)
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, place: u32) -> Option<&InboundSa> {
+        match self.places.get(place as usize)? {
+            Place::Installed(sa) => Some(sa),
+            Place::Free | Place::Reserved(_) => None,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, place: u32) -> Option<&mut InboundSa> {
+        match self.places.get_mut(place as usize)? {
+            Place::Installed(sa) => Some(sa),
+            Place::Free | Place::Reserved(_) => None,
+        }
+    }
+
+    pub(crate) fn remove(&mut self, place: u32) -> Option<Box<InboundSa>> {
+        let slot = self.places.get_mut(place as usize)?;
+        match std::mem::replace(slot, Place::Free) {
+            Place::Installed(sa) => {
+                self.free.push(place);
+                Some(sa)
+            }
+            other => {
+                *slot = other;
+                None
+            }
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &InboundSa> {
+        self.places.iter().filter_map(|place| match place {
+            Place::Installed(sa) => Some(&**sa),
+            Place::Free | Place::Reserved(_) => None,
+        })
+    }
+
+    const fn mask() -> u32 {
+        (1 << Self::PLACE_BITS) - 1
+    }
+
+    fn place_of(spi: u32) -> u32 {
+        spi & Self::mask()
+    }
+}
+
+impl Place {
+    fn spi(&self) -> Option<EspSpi> {
+        match self {
+            Self::Free => None,
+            Self::Reserved(spi) => Some(*spi),
+            Self::Installed(sa) => Some(sa.core.spi),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spis_are_never_reserved_values_and_never_given_twice() {
+        let mut table = InboundTable::default();
+        let mut spis: Vec<_> = (0..1000).map(|_| table.reserve(0).unwrap().value()).collect();
+        assert!(spis.iter().all(|spi| *spi >= 256));
+        spis.sort_unstable();
+        spis.dedup();
+        assert_eq!(spis.len(), 1000);
+    }
+
+    #[test]
+    fn the_high_bits_are_the_random_ones() {
+        let mut table = InboundTable::default();
+        assert_eq!(table.reserve(0xabcd_ffff).unwrap().value(), 0xabcd_0000);
+        assert_eq!(table.reserve(0xabcd_ffff).unwrap().value(), 0xabcd_0001);
+    }
+
+    #[test]
+    fn a_released_spi_is_gone_and_cannot_be_released_again() {
+        let mut table = InboundTable::default();
+        let spi = table.reserve(0x1234_0000).unwrap();
+        assert!(table.is_reserved(spi));
+        assert_eq!(table.release(spi), Ok(()));
+        assert_eq!(table.release(spi), Err(Refusal::SpiNotReserved(spi)));
+        assert!(!table.is_reserved(spi));
+        let next = table.reserve(0x4321_0000).unwrap();
+        assert_eq!(next.value(), 0x4321_0000);
+        assert_eq!(table.find(next.value()), None);
+    }
+
+    #[test]
+    fn a_full_table_refuses() {
+        let mut table = InboundTable::default();
+        for _ in 0..InboundTable::MOST {
+            table.reserve(u32::MAX).unwrap();
+        }
+        assert!(matches!(table.reserve(0), Err(Refusal::Full(_))));
+    }
+}
