@@ -11,7 +11,7 @@ use crate::identity::{Identity, IdentityPattern};
 use crate::proposal::{EspProposal, IkeProposal};
 
 /// How to reach, authenticate and protect one peer (or, with wildcards, a class of peers).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Connection {
     /// Its name, unique.
     pub name: String,
@@ -55,7 +55,7 @@ pub enum RemoteAddress {
 }
 
 /// How we authenticate.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LocalAuth {
     /// Our identity; `None` means our address.
     pub identity: Option<Identity>,
@@ -64,7 +64,7 @@ pub struct LocalAuth {
 }
 
 /// How the peer must authenticate.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RemoteAuth {
     /// Which identities are accepted.
     pub identity: IdentityPattern,
@@ -136,7 +136,7 @@ pub struct Retransmission {
 }
 
 /// A Child SA to be.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Child {
     /// Its name, unique in the connection.
     pub name: String,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// What holds for all connections of an engine.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Our port for IKE in the clear path, usually 500.
     pub ike_port: u16,
