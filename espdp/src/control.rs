@@ -131,12 +131,14 @@ impl Control {
                 }
                 Some(peer) = narrow_paths.recv() => {
                     tracing::debug!(%peer, "a packet was too long for the path");
-                    self.refresh_mtus().await;
+                    self.refresh_path(peer).await;
                     self.paths_due = Some(Instant::now() + PATH_MTU_LIFE);
                 }
                 () = paths_due => {
                     self.paths_due = None;
-                    self.refresh_mtus().await;
+                    for peer in self.book.peers() {
+                        self.refresh_path(peer).await;
+                    }
                 }
             }
         }
@@ -192,7 +194,7 @@ impl Control {
         let outbound = Outbound { path: spec.sa.path, algorithms: spec.sa.algorithms, mode: spec.sa.mode };
         self.in_core(move |core| core.install_outbound(&spec)).await?;
         self.book.outbound.insert(key, outbound);
-        self.refresh_mtus().await;
+        self.refresh_path(outbound.path.remote).await;
         Ok(Done::Ok)
     }
 
@@ -210,7 +212,7 @@ impl Control {
         self.in_core(move |core| core.move_sa(direction, spi, policy, path)).await?;
         if let (Direction::Outbound, Some(sa)) = (direction, self.book.outbound.get_mut(&(policy, spi))) {
             sa.path = path;
-            self.refresh_mtus().await;
+            self.refresh_path(path.remote).await;
         }
         Ok(Done::Ok)
     }
@@ -339,16 +341,18 @@ impl Control {
         Ok(spec.routes.iter().filter_map(source).collect())
     }
 
-    /// Computes the MTU of every automatic interface again. It is no reason to refuse a command when that fails.
-    async fn refresh_mtus(&mut self) {
-        let mut path_mtus = BTreeMap::new();
-        for peer in self.book.peers_that_set_mtus() {
-            match self.netlink.path_to(peer, self.settings.mark).await {
-                Ok(path) => drop(path_mtus.insert(peer, path.mtu)),
-                Err(error) => tracing::debug!(%error, "the MTU of a path is not known"),
-            }
+    /// Asks for the MTU of the path to a peer, and sets what follows from it.
+    async fn refresh_path(&mut self, peer: IpAddr) {
+        match self.netlink.path_to(peer, self.settings.mark).await {
+            Ok(path) => self.book.set_path_mtu(peer, path.mtu),
+            Err(error) => tracing::debug!(%error, "the MTU of a path is not known"),
         }
-        self.book.set_mtus(&path_mtus);
+        self.refresh_mtus().await;
+    }
+
+    /// Sets the MTUs that follow from SAs and paths. It is no reason to refuse a command when that fails.
+    async fn refresh_mtus(&mut self) {
+        self.book.set_mtus();
         let applied = self.apply().await;
         self.note_failure("set an MTU", applied.err().map(|error| error.to_string()));
     }

@@ -261,10 +261,10 @@ fn report_ike(events: &Events, losses: &mut Losses, path: IkePath, message: &[u8
 
 fn transmit(sealed: &Sealed<'_>, ports: &mut Ports, losses: &mut Losses, too_big: &mpsc::Sender<IpAddr>) {
     for run in sealed.runs() {
-        if let Some(peer) = ports.send_run(&run, losses) {
-            if too_big.try_send(peer).is_err() {
-                tracing::trace!(%peer, "the paths are about to be looked at anyway");
-            }
+        if let Some(peer) = ports.send_run(&run, losses)
+            && too_big.try_send(peer).is_err()
+        {
+            tracing::trace!(%peer, "the paths are about to be looked at anyway");
         }
     }
 }

@@ -9,8 +9,10 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
 };
-use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope};
+use rtnetlink::packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
+};
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 
@@ -129,10 +131,7 @@ impl Netlink {
                 let link = LinkMessageBuilder::<LinkUnspec>::new().index(self.index(name).await?).mtu(*mtu).build();
                 self.handle.link().change(link).execute().await.map_err(into_io)
             }
-            Step::SetUp(name) => {
-                let link = LinkMessageBuilder::<LinkUnspec>::new().index(self.index(name).await?).up().build();
-                self.handle.link().change(link).execute().await.map_err(into_io)
-            }
+            Step::SetUp(name) => self.set_up(name).await,
             Step::AddAddress(name, address) => self.add_address(name, *address).await,
             Step::RemoveAddress(name, address) => {
                 let message = address_message(self.index(name).await?, *address);
@@ -157,6 +156,18 @@ impl Netlink {
                 accept(self.handle.rule().del(rule_message(rule)).execute().await, &[libc::ENOENT])
             }
         }
+    }
+
+    async fn set_up(&self, name: &InterfaceName) -> io::Result<()> {
+        let index = self.index(name).await?;
+        let quiet = LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(
+            In6AddrGenMode::None,
+        )])]);
+        let link = LinkMessageBuilder::<LinkUnspec>::new().index(index).append_extra_attribute(quiet).build();
+        // Without IPv6 there is nothing to keep quiet.
+        accept(self.handle.link().change(link).execute().await, &[libc::EAFNOSUPPORT, libc::EOPNOTSUPP])?;
+        let link = LinkMessageBuilder::<LinkUnspec>::new().index(index).up().build();
+        self.handle.link().change(link).execute().await.map_err(into_io)
     }
 
     async fn add_address(&self, name: &InterfaceName, address: IpPrefix) -> io::Result<()> {

@@ -15,7 +15,8 @@ pub enum Step {
     AddAddress(InterfaceName, IpPrefix),
     /// Takes an address from a link.
     RemoveAddress(InterfaceName, IpPrefix),
-    /// Sets a link up.
+    /// Sets a link up, without an IPv6 link-local address of the kernel's choice: nobody asked for one, and with it come router
+    /// solicitations that no policy wants.
     SetUp(InterfaceName),
     /// Adds a route, or gives the one with this key a new target.
     SetRoute(RouteKey, RouteTarget),

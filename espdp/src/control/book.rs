@@ -17,6 +17,8 @@ pub(crate) struct Book {
     pub(crate) interfaces: BTreeMap<InterfaceName, Interface>,
     pub(crate) policies: BTreeMap<PolicyId, Policy>,
     pub(crate) outbound: BTreeMap<(PolicyId, EspSpi), Outbound>,
+    /// What the paths to the peers carry, in octets, outer IP header included.
+    path_mtus: BTreeMap<IpAddr, u32>,
 }
 
 /// An interface.
@@ -69,7 +71,14 @@ impl Outbound {
 impl Book {
     /// An empty book, whose routes go into `table`.
     pub(crate) fn new(table: u32, rules: BTreeSet<Rule>) -> Self {
-        Self { table, rules, interfaces: BTreeMap::new(), policies: BTreeMap::new(), outbound: BTreeMap::new() }
+        Self {
+            table,
+            rules,
+            interfaces: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            outbound: BTreeMap::new(),
+            path_mtus: BTreeMap::new(),
+        }
     }
 
     /// What the kernel should have. Where policies have the same route, the oldest one gets it.
@@ -86,18 +95,24 @@ impl Book {
         NetworkState { links, routes, rules: self.rules.clone() }
     }
 
-    /// The peers whose paths decide about the MTU of an interface.
-    pub(crate) fn peers_that_set_mtus(&self) -> BTreeSet<IpAddr> {
-        let automatic = self.interfaces.values().filter(|own| own.spec.mtu == Mtu::Automatic);
-        automatic.flat_map(|own| self.outbound_of(&own.spec.name)).map(|sa| sa.path.remote).collect()
+    /// The peers that we send to.
+    pub(crate) fn peers(&self) -> BTreeSet<IpAddr> {
+        self.outbound.values().map(|sa| sa.path.remote).collect()
+    }
+
+    /// Notes what the path to a peer carries; used by the next [`Self::set_mtus`].
+    pub(crate) fn set_path_mtu(&mut self, peer: IpAddr, mtu: u32) {
+        self.path_mtus.insert(peer, mtu);
     }
 
     /// Sets the automatic MTUs: the smallest that any SA of the interface needs. Without SAs, or without any path that is
     /// known, an interface keeps the MTU it has.
-    pub(crate) fn set_mtus(&mut self, path_mtus: &BTreeMap<IpAddr, u32>) {
+    pub(crate) fn set_mtus(&mut self) {
+        let peers = self.peers();
+        self.path_mtus.retain(|peer, _| peers.contains(peer));
         let mut mtus = BTreeMap::new();
         for own in self.interfaces.values().filter(|own| own.spec.mtu == Mtu::Automatic) {
-            let of_sa = |sa: &Outbound| Some(sa.inner_mtu(*path_mtus.get(&sa.path.remote)?));
+            let of_sa = |sa: &Outbound| Some(sa.inner_mtu(*self.path_mtus.get(&sa.path.remote)?));
             if let Some(mtu) = self.outbound_of(&own.spec.name).filter_map(of_sa).min() {
                 mtus.insert(own.spec.name.clone(), mtu.clamp(self.smallest_mtu(own), LARGEST_MTU));
             }
@@ -202,20 +217,23 @@ mod tests {
     #[test]
     fn the_smallest_sa_sets_the_mtu_and_its_removal_lifts_it() {
         let mut book = book();
-        let paths = [(address(PEER), 1500)].into();
         book.outbound.insert((PolicyId(1), spi(256)), outbound(Encapsulation::Esp));
-        book.set_mtus(&paths);
+        book.set_path_mtu(address(PEER), 1500);
+        book.set_mtus();
         // 1500 - 20 (IPv4) - 8 (SPI, sequence) - 8 (IV) - 16 (ICV) = 1448, of which 2 are the trailer.
         assert_eq!(mtu(&book), 1446);
         let udp = Encapsulation::Udp { local_port: 4500, remote_port: 4500 };
         book.outbound.insert((PolicyId(1), spi(257)), outbound(udp));
-        book.set_mtus(&paths);
+        book.set_path_mtu(address(PEER), 1500);
+        book.set_mtus();
         assert_eq!(mtu(&book), 1438);
         book.outbound.remove(&(PolicyId(1), spi(257)));
-        book.set_mtus(&paths);
+        book.set_path_mtu(address(PEER), 1500);
+        book.set_mtus();
         assert_eq!(mtu(&book), 1446);
         book.outbound.clear();
-        book.set_mtus(&paths);
+        book.set_path_mtu(address(PEER), 1500);
+        book.set_mtus();
         assert_eq!(mtu(&book), 1446);
     }
 
@@ -224,8 +242,8 @@ mod tests {
         let mut book = book();
         book.interfaces.insert(name("ipsec0"), interface("ipsec0", Mtu::Fixed(1350)));
         book.outbound.insert((PolicyId(1), spi(256)), outbound(Encapsulation::Esp));
-        assert!(book.peers_that_set_mtus().is_empty());
-        book.set_mtus(&[(address(PEER), 1500)].into());
+        book.set_path_mtu(address(PEER), 1500);
+        book.set_mtus();
         assert_eq!(mtu(&book), 1350);
     }
 
@@ -233,11 +251,13 @@ mod tests {
     fn a_narrow_path_does_not_take_ipv6_from_the_link() {
         let mut book = book();
         book.outbound.insert((PolicyId(1), spi(256)), outbound(Encapsulation::Esp));
-        book.set_mtus(&[(address(PEER), 1000)].into());
+        book.set_path_mtu(address(PEER), 1000);
+        book.set_mtus();
         assert_eq!(mtu(&book), 946);
         let own = book.interfaces.get_mut(&name("ipsec0")).unwrap();
         own.spec.addresses.push("fec3::1/64".parse().unwrap());
-        book.set_mtus(&[(address(PEER), 1000)].into());
+        book.set_path_mtu(address(PEER), 1000);
+        book.set_mtus();
         assert_eq!(mtu(&book), 1280);
     }
 

@@ -9,7 +9,7 @@ use tokio::sync::mpsc::Receiver;
 use crate::world::Namespace;
 
 /// A dataplane and what it said so far.
-pub struct Gateway {
+pub(crate) struct Gateway {
     dataplane: Option<Dataplane>,
     receiver: Receiver<FromDataplane>,
     requests: u64,
@@ -17,25 +17,25 @@ pub struct Gateway {
 }
 
 /// The interface of every test.
-pub const INTERFACE: &str = "ipsec0";
+pub(crate) const INTERFACE: &str = "ipsec0";
 /// The policy of every test.
-pub const POLICY: PolicyId = PolicyId(1);
+pub(crate) const POLICY: PolicyId = PolicyId(1);
 
 impl Gateway {
     /// Starts one in `namespace`.
-    pub fn start(namespace: &Namespace) -> Self {
+    pub(crate) fn start(namespace: &Namespace) -> Self {
         let started = namespace.run(|| Dataplane::start(DataplaneSettings::default()));
         let (dataplane, receiver) = started.unwrap();
         Self { dataplane: Some(dataplane), receiver, requests: 0, namespace: namespace.clone() }
     }
 
     /// Sends a message that has no answer.
-    pub fn send(&self, message: ToDataplane) {
+    pub(crate) fn send(&self, message: ToDataplane) {
         self.dataplane.as_ref().unwrap().send(message);
     }
 
     /// Has a command carried out; events that come before its outcome are lost.
-    pub fn outcome(&mut self, command: Command) -> Outcome {
+    pub(crate) fn outcome(&mut self, command: Command) -> Outcome {
         self.requests += 1;
         let id = RequestId(self.requests);
         self.send(ToDataplane::Request(id, command));
@@ -51,12 +51,12 @@ impl Gateway {
     }
 
     /// Has a command carried out that must succeed.
-    pub fn command(&mut self, command: Command) -> Done {
+    pub(crate) fn command(&mut self, command: Command) -> Done {
         self.outcome(command).unwrap()
     }
 
     /// The next event that `wanted` turns into something.
-    pub fn event<T>(&mut self, wanted: impl Fn(Event) -> Option<T>) -> T {
+    pub(crate) fn event<T>(&mut self, wanted: impl Fn(Event) -> Option<T>) -> T {
         loop {
             let FromDataplane::Event(event) = self.receiver.blocking_recv().unwrap() else {
                 panic!("an outcome that nobody asked for")
@@ -68,7 +68,7 @@ impl Gateway {
     }
 
     /// Makes the interface with these addresses.
-    pub fn interface(&mut self, addresses: &[&str]) {
+    pub(crate) fn interface(&mut self, addresses: &[&str]) {
         let spec = InterfaceSpec {
             name: InterfaceName::new(INTERFACE).unwrap(),
             kind: InterfaceKind::Ipsec,
@@ -79,7 +79,7 @@ impl Gateway {
     }
 
     /// Sets the policy; selectors are prefixes.
-    pub fn policy(&mut self, local: &[&str], remote: &[&str], routes: &[&str]) {
+    pub(crate) fn policy(&mut self, local: &[&str], remote: &[&str], routes: &[&str]) {
         let spec = PolicySpec {
             id: POLICY,
             interface: InterfaceName::new(INTERFACE).unwrap(),
@@ -92,13 +92,13 @@ impl Gateway {
     }
 
     /// A fresh inbound SPI.
-    pub fn reserve(&mut self) -> EspSpi {
+    pub(crate) fn reserve(&mut self) -> EspSpi {
         let Done::Spi(spi) = self.command(Command::ReserveSpi) else { panic!("an SPI expected") };
         spi
     }
 
     /// All counters.
-    pub fn statistics(&mut self) -> (Vec<SaStatistics>, InterfaceReport, Vec<DropCount>) {
+    pub(crate) fn statistics(&mut self) -> (Vec<SaStatistics>, InterfaceReport, Vec<DropCount>) {
         let Done::Statistics { sas, mut interfaces, drops } = self.command(Command::Statistics) else {
             panic!("statistics expected")
         };
@@ -106,7 +106,7 @@ impl Gateway {
     }
 
     /// The counters of the only SA of a direction.
-    pub fn sa(&mut self, direction: Direction) -> SaStatistics {
+    pub(crate) fn sa(&mut self, direction: Direction) -> SaStatistics {
         let (sas, ..) = self.statistics();
         let mut sas = sas.into_iter().filter(|sa| sa.direction == direction);
         let (Some(sa), None) = (sas.next(), sas.next()) else { panic!("one SA of each direction expected") };
@@ -114,7 +114,7 @@ impl Gateway {
     }
 
     /// Stops it, and checks that nothing of it is left in the namespace.
-    pub fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         let dataplane = self.dataplane.take().unwrap();
         dataplane.stop();
         self.namespace.run(assert_clean);
@@ -123,15 +123,15 @@ impl Gateway {
 
 /// One way to protect packets.
 #[derive(Clone, Copy, Debug)]
-pub struct Suite {
-    pub algorithms: EspAlgorithms,
-    pub encapsulation: Encapsulation,
-    pub left: &'static str,
-    pub right: &'static str,
+pub(crate) struct Suite {
+    pub(crate) algorithms: EspAlgorithms,
+    pub(crate) encapsulation: Encapsulation,
+    pub(crate) left: &'static str,
+    pub(crate) right: &'static str,
 }
 
 /// Installs an SA in each direction with the keys of this test.
-pub fn connect(left: &mut Gateway, right: &mut Gateway, suite: Suite, local: &[&str], remote: &[&str]) {
+pub(crate) fn connect(left: &mut Gateway, right: &mut Gateway, suite: Suite, local: &[&str], remote: &[&str]) {
     let (to_left, to_right) = (left.reserve(), right.reserve());
     for (gateway, inbound, outbound, from, to, local, remote) in [
         (&mut *left, to_left, to_right, suite.left, suite.right, local, remote),
@@ -159,7 +159,7 @@ pub fn connect(left: &mut Gateway, right: &mut Gateway, suite: Suite, local: &[&
 }
 
 /// The selectors of prefixes.
-pub fn selectors(prefixes: &[&str]) -> Vec<TrafficSelector> {
+pub(crate) fn selectors(prefixes: &[&str]) -> Vec<TrafficSelector> {
     prefixes.iter().map(|text| TrafficSelector::any_protocol(range(text))).collect()
 }
 

@@ -1,5 +1,5 @@
 //! Two dataplanes in two network namespaces, driven over the API as the daemon drives them.
-#![expect(missing_docs, reason = "a test")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod gateway;
 mod traffic;
@@ -10,7 +10,7 @@ use std::net::{SocketAddr, UdpSocket};
 use espdp_api::*;
 use gateway::{Gateway, POLICY, Suite, connect};
 use traffic::{Capture, ping, tcp_transfer};
-use world::{World, may_run};
+use world::{World, may_run, set_wire_mtu};
 
 const LEFT: [&str; 2] = ["10.1.0.0/16", "fd01::/64"];
 const RIGHT: [&str; 2] = ["10.2.0.0/16", "fd02::/64"];
@@ -127,6 +127,38 @@ fn the_mtu_follows_the_sas_and_the_largest_packet_leaves_unfragmented() {
 }
 
 #[test]
+fn a_path_that_becomes_narrower_shrinks_the_interface() {
+    if !may_run() {
+        return;
+    }
+    let world = World::new();
+    let (mut left, mut right) = gateways(&world);
+    connect(&mut left, &mut right, gcm(NAT_T, "192.0.2.1", "192.0.2.2"), &LEFT, &RIGHT);
+    world.left.run(|| set_wire_mtu(1300));
+    world.right.run(|| set_wire_mtu(1300));
+    // What is too long for the path is lost until the interface knows; then it goes in fragments.
+    ping(&world.left, "10.2.0.1", 1400);
+    let (_, interface, drops) = left.statistics();
+    assert_eq!(interface.mtu, 1238);
+    assert!(drops.iter().any(|drop| drop.reason == "send_too_big"), "{drops:?}");
+}
+
+#[test]
+#[ignore = "measures: cargo test --release -p espdp --test tunnel throughput -- --ignored --nocapture"]
+fn throughput_of_one_tcp_stream() {
+    let world = World::new();
+    let (mut left, mut right) = gateways(&world);
+    connect(&mut left, &mut right, gcm(NAT_T, "192.0.2.1", "192.0.2.2"), &LEFT, &RIGHT);
+    ping(&world.left, "10.2.0.1", 64);
+    for _ in 0..5 {
+        let octets = 1 << 30;
+        let took = tcp_transfer(&world.left, &world.right, "10.2.0.1", octets);
+        println!("{:.2} Gb/s", octets as f64 * 8.0 / took.as_secs_f64() / 1e9);
+    }
+    println!("{:?}\n{:?}", left.statistics(), right.statistics());
+}
+
+#[test]
 fn a_policy_for_everything_does_not_swallow_the_packets_that_carry_it() {
     if !may_run() {
         return;
@@ -158,9 +190,9 @@ fn without_an_sa_nothing_leaves_and_the_daemon_is_asked_for_one() {
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
         socket.send_to(b"!inner plaintext", "10.2.0.1:9").unwrap();
     });
-    let packet = left.event(|event| match event {
-        Event::Acquire { policy: POLICY, packet } if packet.destination_port == Some(9) => Some(packet),
-        _ => None,
+    let packet = left.event(|event| {
+        let Event::Acquire { policy: POLICY, packet } = event else { return None };
+        (packet.destination_port == Some(9)).then_some(packet)
     });
     // The route prefers the gateway's address inside the policy.
     assert_eq!(packet.source, SocketAddr::from(([10, 1, 0, 1], 0)).ip());
@@ -189,9 +221,9 @@ fn ike_travels_on_both_ports_and_keepalives_end_at_the_socket() {
                 path: IkePath { remote: SocketAddr::new(path.remote.ip(), 4500), ..path },
             });
             left.send(ToDataplane::SendIke { path, message: message.clone() });
-            let (seen_path, seen) = right.event(|event| match event {
-                Event::Ike { path, message } => Some((path, message)),
-                _ => None,
+            let (seen_path, seen) = right.event(|event| {
+                let Event::Ike { path, message } = event else { return None };
+                Some((path, message))
             });
             assert_eq!(seen_path, IkePath { local: path.remote, remote: path.local });
             assert_eq!(seen, message);

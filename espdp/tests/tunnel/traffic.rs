@@ -13,10 +13,10 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use crate::world::{Namespace, WIRE, index, with_netlink};
 
 /// What the TCP streams say in clear, over and over.
-pub const SECRET: &[u8; 16] = b"!inner plaintext";
+pub(crate) const SECRET: &[u8; 16] = b"!inner plaintext";
 
 /// Sends echo requests with `len` octets of ICMP from `namespace` until one is answered.
-pub fn ping(namespace: &Namespace, to: &str, len: usize) {
+pub(crate) fn ping(namespace: &Namespace, to: &str, len: usize) {
     let to: IpAddr = to.parse().unwrap();
     namespace.run(move || {
         let (domain, protocol, request, reply, header) = match to {
@@ -51,7 +51,7 @@ pub fn ping(namespace: &Namespace, to: &str, len: usize) {
 }
 
 /// Transfers `len` octets by TCP from a client in `from` to a server in `to` at `address`, checks them, and says how long it took.
-pub fn tcp_transfer(from: &Namespace, to: &Namespace, address: &str, len: usize) -> Duration {
+pub(crate) fn tcp_transfer(from: &Namespace, to: &Namespace, address: &str, len: usize) -> Duration {
     let address: IpAddr = address.parse().unwrap();
     let listener = to.run(move || TcpListener::bind((address, 0)).unwrap());
     let server_address = listener.local_addr().unwrap();
@@ -71,6 +71,7 @@ pub fn tcp_transfer(from: &Namespace, to: &Namespace, address: &str, len: usize)
     let start = Instant::now();
     from.run(move || {
         let mut stream = TcpStream::connect_timeout(&server_address, Duration::from_secs(20)).unwrap();
+        rustix::net::sockopt::set_tcp_congestion(&stream, "cubic").unwrap();
         stream.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
         let block = SECRET.repeat(1 << 12);
         for _ in 0..len / block.len() {
@@ -82,27 +83,27 @@ pub fn tcp_transfer(from: &Namespace, to: &Namespace, address: &str, len: usize)
 }
 
 /// Watches the wire between the gateways.
-pub struct Capture {
+pub(crate) struct Capture {
     done: Arc<AtomicBool>,
     thread: JoinHandle<Seen>,
 }
 
 /// What a [`Capture`] saw.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// ESP as IP protocol 50.
-    pub esp: usize,
+    pub(crate) esp: usize,
     /// UDP from or to port 4500.
-    pub udp_4500: usize,
+    pub(crate) udp_4500: usize,
     /// IP packets that were neither, neighbour discovery aside.
-    pub other: usize,
+    pub(crate) other: usize,
     /// Frames in which [`SECRET`] stood in clear.
-    pub secrets: usize,
+    pub(crate) secrets: usize,
 }
 
 impl Capture {
     /// Starts to watch the outer interface of `namespace`.
-    pub fn start(namespace: &Namespace) -> Self {
+    pub(crate) fn start(namespace: &Namespace) -> Self {
         let done = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&done);
         let mut socket = namespace.run(|| open_packet_socket().unwrap());
@@ -121,7 +122,7 @@ impl Capture {
     }
 
     /// Says what was seen, all that was sent before this call included.
-    pub fn finish(self) -> Seen {
+    pub(crate) fn finish(self) -> Seen {
         self.done.store(true, Ordering::Release);
         self.thread.join().unwrap()
     }

@@ -19,7 +19,7 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space,
 
 /// A network namespace; it ends with the last handle.
 #[derive(Clone)]
-pub struct Namespace(Arc<File>);
+pub(crate) struct Namespace(Arc<File>);
 
 impl Namespace {
     /// A new one, with nothing but a loopback device that is up.
@@ -40,7 +40,7 @@ impl Namespace {
     }
 
     /// Starts a thread in the namespace.
-    pub fn spawn<T: Send + 'static>(&self, body: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
+    pub(crate) fn spawn<T: Send + 'static>(&self, body: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
         let namespace = Arc::clone(&self.0);
         thread::spawn(move || {
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
@@ -49,23 +49,23 @@ impl Namespace {
     }
 
     /// Runs `body` in the namespace.
-    pub fn run<T: Send + 'static>(&self, body: impl FnOnce() -> T + Send + 'static) -> T {
+    pub(crate) fn run<T: Send + 'static>(&self, body: impl FnOnce() -> T + Send + 'static) -> T {
         self.spawn(body).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }
 
 /// The two namespaces.
-pub struct World {
-    pub left: Namespace,
-    pub right: Namespace,
+pub(crate) struct World {
+    pub(crate) left: Namespace,
+    pub(crate) right: Namespace,
 }
 
 /// The name of the outer interface on both sides.
-pub const WIRE: &str = "wire";
+pub(crate) const WIRE: &str = "wire";
 
 impl World {
     /// Makes it.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         make_tun_node();
         let (left, right) = (Namespace::new(), Namespace::new());
         let there = Arc::clone(&right.0);
@@ -91,7 +91,7 @@ impl World {
 }
 
 /// Runs something with an rtnetlink connection of the calling thread's namespace.
-pub fn with_netlink<T>(body: impl AsyncFnOnce(rtnetlink::Handle) -> T) -> T {
+pub(crate) fn with_netlink<T>(body: impl AsyncFnOnce(rtnetlink::Handle) -> T) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
     runtime.block_on(async {
         let (connection, handle, _) = rtnetlink::new_connection().unwrap();
@@ -101,14 +101,22 @@ pub fn with_netlink<T>(body: impl AsyncFnOnce(rtnetlink::Handle) -> T) -> T {
 }
 
 /// The index of a link.
-pub async fn index(netlink: &rtnetlink::Handle, name: &str) -> u32 {
+pub(crate) async fn index(netlink: &rtnetlink::Handle, name: &str) -> u32 {
     use futures_util::TryStreamExt;
     let mut links = netlink.link().get().match_name(name).execute();
     links.try_next().await.unwrap().unwrap().header.index
 }
 
+/// Sets the MTU of the outer interface in the calling thread's namespace.
+pub(crate) fn set_wire_mtu(mtu: u32) {
+    with_netlink(async |netlink| {
+        let wire = LinkUnspec::new_with_index(index(&netlink, WIRE).await).mtu(mtu).build();
+        netlink.link().change(wire).execute().await.unwrap();
+    });
+}
+
 /// Whether this test can run. Without root it cannot, which in CI is a failure.
-pub fn may_run() -> bool {
+pub(crate) fn may_run() -> bool {
     if rustix::process::geteuid().is_root() {
         return true;
     }
