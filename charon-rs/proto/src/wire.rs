@@ -19,12 +19,16 @@ mod chain;
 mod delete;
 mod error;
 mod header;
+#[cfg(test)]
+mod hostile;
 mod identification;
 mod message;
 mod notify;
 mod notify_type;
 mod payload;
 mod payload_type;
+#[cfg(test)]
+mod properties;
 mod protection;
 mod reader;
 mod security_association;

@@ -142,3 +142,183 @@ fn strip_padding(plain: &[u8]) -> Result<&[u8], WireError> {
         found: u64::from(pad_length),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{ExchangeType, Message, MessageKind, Notify, NotifyType, Role};
+    use super::*;
+    use crate::io::IkeSpi;
+    use crate::testing::SeededRandom;
+
+    /// A cipher that hides nothing and a checksum that protects nothing, to see where what goes.
+    struct Toy {
+        block: usize,
+    }
+
+    impl MessageProtection for Toy {
+        fn iv_len(&self) -> usize {
+            8
+        }
+
+        fn block_len(&self) -> usize {
+            self.block
+        }
+
+        fn icv_len(&self) -> usize {
+            2
+        }
+
+        fn seal(&mut self, random: &mut dyn SecureRandom, message: &mut [u8], body: usize) {
+            random.fill_public(&mut message[body..body + 8]);
+            let icv = message.len() - 2;
+            message[body + 8..icv].iter_mut().for_each(|octet| *octet ^= 0x55);
+            let sum = checksum(&message[..icv]);
+            message[icv..].copy_from_slice(&sum);
+        }
+
+        fn open(&self, message: &[u8], body: usize) -> Result<Vec<u8>, Inauthentic> {
+            let (signed, icv) = message.split_at(message.len() - 2);
+            if checksum(signed) != icv {
+                return Err(Inauthentic);
+            }
+            Ok(signed[body + 8..].iter().map(|octet| octet ^ 0x55).collect())
+        }
+    }
+
+    fn checksum(octets: &[u8]) -> [u8; 2] {
+        octets.iter().fold(0u16, |sum, &octet| sum.rotate_left(3) ^ u16::from(octet)).to_be_bytes()
+    }
+
+    const HEADER: Header = Header {
+        initiator_spi: IkeSpi([1; 8]),
+        responder_spi: IkeSpi([2; 8]),
+        exchange: ExchangeType::Informational,
+        sender: Role::OriginalResponder,
+        kind: MessageKind::Response,
+        message_id: 9,
+    };
+
+    fn sealed(payloads: &[Payload], block: usize) -> Vec<u8> {
+        protect(&HEADER, payloads, &mut Toy { block }, &mut SeededRandom::new(1)).unwrap()
+    }
+
+    fn opened(datagram: &[u8], block: usize) -> Result<Vec<Payload>, UnprotectError> {
+        let message = Message::parse(datagram).map_err(UnprotectError::Malformed)?;
+        unprotect(datagram, &message.encrypted.unwrap(), &Toy { block })
+    }
+
+    /// A datagram with an Encrypted payload around `plain`, whatever that is.
+    fn around(first: u8, plain: &[u8]) -> Vec<u8> {
+        let mut datagram = Vec::new();
+        HEADER.encode(PayloadType::Encrypted, &mut datagram);
+        datagram.extend([first, 0, 0, 0]);
+        datagram.extend([0; 8]);
+        datagram.extend(plain);
+        datagram.extend([0; 2]);
+        set_length(&mut datagram, PayloadType::Encrypted, HEADER_LEN).unwrap();
+        set_message_length(&mut datagram).unwrap();
+        Toy { block: 1 }.seal(&mut SeededRandom::new(1), &mut datagram, 32);
+        datagram
+    }
+
+    #[test]
+    fn what_is_protected_comes_back() {
+        let payloads =
+            [Payload::VendorId(b"vendor".to_vec()), Payload::Notify(Notify::new(NotifyType::InitialContact))];
+        for block in [1, 4, 16] {
+            for payloads in [&payloads[..], &payloads[..1], &[]] {
+                let datagram = sealed(payloads, block);
+                assert_eq!(opened(&datagram, block), Ok(payloads.to_vec()));
+                assert_eq!((datagram.len() - 32 - 8 - 2) % block, 0);
+            }
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_anywhere_makes_a_message_inauthentic_or_malformed() {
+        let datagram = sealed(&[Payload::VendorId(b"vendor".to_vec())], 4);
+        for index in 0..datagram.len() {
+            let mut damaged = datagram.clone();
+            damaged[index] ^= 1;
+            let header_or_chain_is_broken =
+                Message::parse(&damaged).map_or(true, |message| message.encrypted.is_none());
+            assert!(header_or_chain_is_broken || opened(&damaged, 4) == Err(UnprotectError::Inauthentic(Inauthentic)));
+        }
+    }
+
+    #[test]
+    fn payloads_in_clear_before_the_encrypted_one_are_associated_data() {
+        // R5282-5.1-1
+        let inner = around(0, &[0]);
+        let mut datagram = inner[..28].to_vec();
+        datagram[16] = PayloadType::VendorId.number();
+        datagram.extend([PayloadType::Encrypted.number(), 0, 0, 5, b'v']);
+        datagram.extend(&inner[28..]);
+        set_message_length(&mut datagram).unwrap();
+        let body = 28 + 5 + 4;
+        datagram[body + 8] ^= 0x55;
+        Toy { block: 1 }.seal(&mut SeededRandom::new(1), &mut datagram, body);
+        let message = Message::parse(&datagram).unwrap();
+        assert_eq!(message.encrypted.unwrap().body, body);
+        assert_eq!(opened(&datagram, 1), Ok(vec![]));
+    }
+
+    #[test]
+    fn short_packet_padding_longer_than_the_content_is_malformed() {
+        for (plain, fits) in [(&[0][..], true), (&[9, 1], true), (&[1], false), (&[9, 9, 3], false), (&[255], false)] {
+            let result = opened(&around(0, plain), 1);
+            assert_eq!(result == Ok(vec![]), fits, "{plain:?}");
+            assert!(
+                fits || matches!(result, Err(UnprotectError::Malformed(WireError::Field { field: "pad length", .. })))
+            );
+        }
+        // Any length of padding that fits is right, and any content.
+        let plain = [&[0xee; 255][..], &[255]].concat();
+        assert_eq!(opened(&around(0, &plain), 1), Ok(vec![]));
+    }
+
+    #[test]
+    fn an_encrypted_payload_without_room_for_iv_and_checksum_is_inauthentic() {
+        for content in 0..=10 {
+            let mut datagram = around(0, &[0]);
+            datagram.truncate(32 + content);
+            set_length(&mut datagram, PayloadType::Encrypted, HEADER_LEN).unwrap();
+            set_message_length(&mut datagram).unwrap();
+            assert_eq!(opened(&datagram, 1), Err(UnprotectError::Inauthentic(Inauthentic)), "{content} octets");
+        }
+        assert_eq!(opened(&around(0, &[0; 5]), 4), Err(UnprotectError::Inauthentic(Inauthentic)), "half a block");
+    }
+
+    #[test]
+    fn an_encrypted_payload_inside_another_is_malformed() {
+        // R7296-3.1-1
+        for kind in [46, 53] {
+            let result = opened(&around(kind, &[0, 0, 0, 8, 1, 1, 1, 1, 0]), 1);
+            assert_eq!(result, Err(UnprotectError::Malformed(WireError::MisplacedEncrypted { offset: 0 })));
+        }
+    }
+
+    #[test]
+    fn unknown_critical_payloads_inside_are_named() {
+        // R7296-2.5-3, R7296-2.5-4
+        let payload = |critical: u8| [0, critical, 0, 5, 7, 0];
+        let error = WireError::UnsupportedCritical { payload: 200, offset: 0 };
+        assert_eq!(opened(&around(200, &payload(0x80)), 1), Err(UnprotectError::Malformed(error)));
+        let skipped = Payload::Opaque { kind: PayloadType::Other(200), body: vec![7] };
+        assert_eq!(opened(&around(200, &payload(0)), 1), Ok(vec![skipped]));
+    }
+
+    #[test]
+    fn a_truncated_payload_behind_a_good_checksum_is_malformed() {
+        // R7296-2.21.2-1
+        let result = opened(&around(PayloadType::VendorId.number(), &[0, 0, 0, 9, 1, 0]), 1);
+        assert!(matches!(result, Err(UnprotectError::Malformed(WireError::Truncated { .. }))));
+    }
+
+    #[test]
+    fn what_does_not_fit_in_the_length_field_is_not_sent() {
+        let payloads = [Payload::VendorId(vec![0; 40_000]), Payload::VendorId(vec![0; 40_000])];
+        let result = protect(&HEADER, &payloads, &mut Toy { block: 1 }, &mut SeededRandom::new(1));
+        assert!(matches!(result, Err(WireError::TooLong { .. })));
+    }
+}

@@ -29,3 +29,35 @@ pub fn summary(header: &Header, payloads: &[Payload]) -> String {
     line.push(']');
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Authentication, AuthenticationMethod, ExchangeType, Identification, Notify, NotifyType, Role};
+    use super::*;
+    use crate::identity::Identity;
+    use crate::io::IkeSpi;
+
+    #[test]
+    fn a_message_is_one_line() {
+        let header = Header {
+            initiator_spi: IkeSpi([1; 8]),
+            responder_spi: IkeSpi([2; 8]),
+            exchange: ExchangeType::IkeAuth,
+            sender: Role::OriginalInitiator,
+            kind: MessageKind::Request,
+            message_id: 1,
+        };
+        let proof = Authentication { method: AuthenticationMethod::SharedKey, data: vec![1] };
+        let payloads = [
+            Payload::IdInitiator(Identification::new(Identity::Fqdn("moon".to_owned()))),
+            Payload::Notify(Notify::new(NotifyType::InitialContact)),
+            Payload::Authentication(proof),
+            Payload::SecurityAssociation(Vec::new()),
+            Payload::SelectorsInitiator(Vec::new()),
+            Payload::SelectorsResponder(Vec::new()),
+        ];
+        assert_eq!(summary(&header, &payloads), "IKE_AUTH request 1 [ IDi N(INIT_CONTACT) AUTH SA TSi TSr ]");
+        let header = Header { exchange: ExchangeType::Informational, kind: MessageKind::Response, ..header };
+        assert_eq!(summary(&header, &[]), "INFORMATIONAL response 1 [ ]");
+    }
+}
