@@ -121,6 +121,11 @@ impl Control {
             tokio::select! {
                 biased;
                 _ = &mut stop => break,
+                Some(peer) = narrow_paths.recv() => {
+                    tracing::debug!(%peer, "a packet was too long for the path");
+                    self.refresh_path(peer).await;
+                    self.paths_due = Some(Instant::now() + PATH_MTU_LIFE);
+                }
                 request = requests.recv() => {
                     let Some(Request { id, command }) = request else { break };
                     let outcome = self.execute(command).await;
@@ -128,11 +133,6 @@ impl Control {
                         () = self.events.outcome(id, outcome) => {}
                         _ = &mut stop => break,
                     }
-                }
-                Some(peer) = narrow_paths.recv() => {
-                    tracing::debug!(%peer, "a packet was too long for the path");
-                    self.refresh_path(peer).await;
-                    self.paths_due = Some(Instant::now() + PATH_MTU_LIFE);
                 }
                 () = paths_due => {
                     self.paths_due = None;

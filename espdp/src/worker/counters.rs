@@ -5,7 +5,7 @@ use espdp_api::DropCount;
 /// Why something was lost outside of the core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Loss {
-    /// A packet was longer than the path to the peer carries.
+    /// A packet was too long even for fragments.
     SendTooBig,
     /// The socket or the device behind it had no room.
     SendFull,

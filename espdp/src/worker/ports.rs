@@ -113,45 +113,45 @@ impl Ports {
         }
     }
 
-    /// Sends a run of ESP packets. Says the peer to which the path turned out to be too narrow, if so.
+    /// Sends a run of ESP packets. Says the peer to which the path turned out to be too narrow, if so; what is too long for it goes
+    /// in fragments until the interface's MTU is right, and for ever where IPv6 inside wants more than the path offers.
     pub(crate) fn send_run(&mut self, run: &Run<'_>, losses: &mut Losses) -> Option<IpAddr> {
         let remote = run.path.remote;
         let (purpose, remote_port) = match run.path.encapsulation {
             Encapsulation::Esp => (Use::Esp, 0),
             Encapsulation::Udp { remote_port, .. } => (Use::Nat, remote_port),
         };
+        let packets = run.packets();
         let Some(port) = self.get(PortId { purpose, family: remote.into() }) else {
-            losses.count(Loss::NoPort, run.packets().len());
+            losses.count(Loss::NoPort, packets.len());
             return None;
         };
-        let destination = SocketAddr::new(remote, remote_port);
-        let whole = Sending { source: run.path.local, traffic_class: run.traffic_class, segment: None };
-        let mut too_big = None;
-        let mut count = |error: &io::Error, packets: usize| {
-            let loss = loss(error);
-            losses.count(loss, packets);
-            if loss == Loss::SendTooBig {
-                too_big = Some(remote);
-            }
-        };
-        let segment = u16::try_from(run.segment_len).ok().filter(|_| run.packets().len() > 1 && purpose == Use::Nat);
-        if segment.is_some() {
-            match send(port, &[IoSlice::new(run.octets)], destination, &Sending { segment, ..whole }, run.dont_fragment)
-            {
-                Err(error) if must_send_singly(&error, run.dont_fragment) => {}
+        let to = SocketAddr::new(remote, remote_port);
+        let one = Sending { source: run.path.local, traffic_class: run.traffic_class, segment: None };
+        if packets.len() > 1 && purpose == Use::Nat {
+            let all = Sending { segment: u16::try_from(run.segment_len).ok(), ..one };
+            match send(port, &[IoSlice::new(run.octets)], to, &all, run.dont_fragment) {
+                Err(error) if may_take_singly(&error) => {}
                 Err(error) => {
-                    count(&error, run.packets().len());
-                    return too_big;
+                    losses.count(loss(&error), packets.len());
+                    return None;
                 }
                 Ok(()) => return None,
             }
         }
-        for packet in run.packets() {
-            if let Err(error) = send(port, &[IoSlice::new(packet)], destination, &whole, run.dont_fragment) {
-                count(&error, 1);
+        let mut too_narrow = None;
+        for packet in packets {
+            let pieces = [IoSlice::new(packet)];
+            let mut sent = send(port, &pieces, to, &one, run.dont_fragment);
+            if run.dont_fragment && sent.as_ref().is_err_and(is_too_big) {
+                too_narrow = Some(remote);
+                sent = send(port, &pieces, to, &one, false);
+            }
+            if let Err(error) = sent {
+                losses.count(loss(&error), 1);
             }
         }
-        too_big
+        too_narrow
     }
 
     /// Sends an IKE message; on the NAT-T port behind four zero octets (RFC 7296 §2.23, RFC 3948 §2.2). Our port in `path` says
@@ -199,14 +199,14 @@ fn send(
     }
 }
 
-/// Whether the kernel refused the run as a whole but may take its packets: devices without checksum offload (`EIO`), paths where
-/// each packet must be fragmented (`EMSGSIZE`), and kernels with other limits (`EINVAL`).
-fn must_send_singly(error: &io::Error, dont_fragment: bool) -> bool {
-    match error.raw_os_error() {
-        Some(libc::EIO | libc::EINVAL) => true,
-        Some(libc::EMSGSIZE) => !dont_fragment,
-        _ => false,
-    }
+/// Whether the kernel refused the run as a whole but may take its packets: devices without checksum offload (`EIO`), kernels with
+/// other limits (`EINVAL`), packets that are too long for the path (`EMSGSIZE`).
+fn may_take_singly(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL)) || is_too_big(error)
+}
+
+fn is_too_big(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EMSGSIZE)
 }
 
 fn loss(error: &io::Error) -> Loss {
