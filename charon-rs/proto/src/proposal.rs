@@ -17,6 +17,8 @@ mod names;
 mod negotiable;
 mod negotiate;
 mod offer;
+#[cfg(test)]
+mod tests;
 mod text;
 
 pub use algorithm::{Algorithm, WIRESHARK_NO_INTEGRITY, WiresharkName};

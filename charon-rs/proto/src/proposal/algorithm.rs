@@ -28,7 +28,8 @@ pub trait Algorithm: Copy + PartialEq + 'static {
     fn keyword(self) -> &'static str;
 }
 
-/// Names in Wireshark's tables of keys.
+/// Names in Wireshark's tables of keys. ChaCha20-Poly1305 has one only in later versions than 4.0, which refuse the whole
+/// table for it.
 pub trait WiresharkName {
     /// The name in the table where the algorithm belongs: `ikev2_decryption_table` for algorithms of IKE, `esp_sa` for
     /// those of ESP.
@@ -95,7 +96,8 @@ impl Algorithm for EspCipher {
 impl WiresharkName for EspCipher {
     fn wireshark_name(self) -> &'static str {
         match self {
-            Self::AesGcm16 { .. } => "AES-GCM [RFC4106]",
+            // With the shorter name `AES-GCM [RFC4106]`, Wireshark 4 takes the ICV for data and shows nothing.
+            Self::AesGcm16 { .. } => "AES-GCM with 16 octet ICV [RFC4106]",
             Self::AesCbc { .. } => "AES-CBC [RFC3602]",
             Self::ChaCha20Poly1305 => "ChaCha20 with Poly1305 [RFC7634]",
             Self::Null => "NULL",

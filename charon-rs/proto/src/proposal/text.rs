@@ -279,3 +279,147 @@ fn keywords<A: Algorithm>(algorithms: &[A]) -> Vec<&'static str> {
 fn write_words(f: &mut fmt::Formatter<'_>, words: [Vec<&'static str>; 4]) -> fmt::Result {
     f.write_str(&words.concat().join("-"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ike(text: &str) -> IkeProposal {
+        text.parse().unwrap()
+    }
+
+    fn esp(text: &str) -> EspProposal {
+        text.parse().unwrap()
+    }
+
+    fn ike_error(text: &str) -> (Range<usize>, String) {
+        let error = parse_ike_list(text).unwrap_err();
+        (error.span.clone(), error.to_string())
+    }
+
+    #[test]
+    fn an_aead_proposal_is_read() {
+        let proposal = ike("aes256gcm16-prfsha384-ecp384");
+        assert_eq!(proposal.ciphers, [IkeCipher::AesGcm16 { key_bits: 256 }]);
+        assert_eq!((proposal.integrity.len(), proposal.prfs), (0, vec![Prf::HmacSha2_384]));
+        assert_eq!(proposal.groups, [KeyExchangeGroup::Ecp384]);
+    }
+
+    #[test]
+    fn without_a_prf_that_of_the_integrity_algorithm_is_meant() {
+        let proposal = ike("aes128-sha256-sha512-modp3072");
+        assert_eq!(proposal.prfs, [Prf::HmacSha2_256, Prf::HmacSha2_512]);
+        assert_eq!(ike("aes256gcm16-sha384-ecp384"), ike("aes256gcm16-prfsha384-ecp384"));
+        assert_eq!(ike("aes128-sha256-prfsha512-modp3072").prfs, [Prf::HmacSha2_512]);
+    }
+
+    #[test]
+    fn alternatives_keep_their_order_and_repetitions_count_once() {
+        let proposal = esp("aes256-aes128-aes256-sha512-sha256-modp2048-ecp256");
+        assert_eq!(proposal.ciphers, [EspCipher::AesCbc { key_bits: 256 }, EspCipher::AesCbc { key_bits: 128 }]);
+        assert_eq!(proposal.integrity, [EspIntegrity::HmacSha2_512_256, EspIntegrity::HmacSha2_256_128]);
+        assert_eq!(proposal.groups, [KeyExchangeGroup::Modp2048, KeyExchangeGroup::Ecp256]);
+    }
+
+    #[test]
+    fn sequence_numbers_are_short_unless_the_text_says_otherwise() {
+        assert_eq!(esp("aes128gcm16").extended_sequence_numbers, [false]);
+        assert_eq!(esp("aes128gcm16-esn").extended_sequence_numbers, [true]);
+        assert_eq!(esp("aes128gcm16-esn-noesn").extended_sequence_numbers, [true, false]);
+    }
+
+    #[test]
+    fn other_spellings_mean_the_same() {
+        for (alias, canonical) in [
+            ("aes256gcm128-prfsha256-curve25519", "aes256gcm16-prfsha256-x25519"),
+            ("AES256GCM-PRFSHA256-X25519", "aes256gcm16-prfsha256-x25519"),
+            ("aes-sha2_256-modp2048", "aes128-sha256-modp2048"),
+            ("aes256-sha-modp2048", "aes256-sha1-modp2048"),
+        ] {
+            assert_eq!(ike(alias), ike(canonical));
+        }
+        assert_eq!(ike("aes256-sha1-modp2048").to_string(), "aes256-sha1-modp2048");
+    }
+
+    #[test]
+    fn lists_may_have_spaces_and_an_exclamation_mark() {
+        let list = parse_ike_list(" aes128-sha256-modp3072 , aes256gcm16-prfsha384-ecp384! ").unwrap();
+        assert_eq!(list, [ike("aes128-sha256-modp3072"), ike("aes256gcm16-prfsha384-ecp384")]);
+    }
+
+    #[test]
+    fn default_stands_for_the_defaults() {
+        let list = parse_esp_list("aes256gcm16-esn, default").unwrap();
+        assert_eq!(list[1..], super::super::default_esp_proposals());
+    }
+
+    #[test]
+    fn an_unknown_word_is_shown_with_its_place_and_the_nearest_one() {
+        assert_eq!(
+            ike_error("aes128-sha256-x25519, aes256-sah256-modp2048"),
+            (29..35, "`sah256` is no algorithm; the nearest name is `sha256`".to_owned())
+        );
+        assert_eq!(
+            ike_error("aes256gcm61-prfsha256-ecp256").1,
+            "`aes256gcm61` is no algorithm; the nearest name is `aes256gcm16`"
+        );
+        assert_eq!(ike_error("aes256-sha256-ecp-256").0, 14..17);
+    }
+
+    #[test]
+    fn known_algorithms_that_are_missing_here_are_named_as_such() {
+        for (text, part) in [
+            ("3des-sha1-modp1024", "`3des` is not supported: it is too weak"),
+            ("aes128-md5-modp2048", "`md5` is not supported: it is too weak"),
+            ("aes128-sha256-modp1024", "`modp1024` is not supported: it is too weak"),
+            ("aes128-sha256-x25519-ke1_mlkem768", "`ke1_mlkem768` is not supported: post-quantum"),
+            ("aes128-sha256-mlkem768", "`mlkem768` is not supported: post-quantum"),
+            ("aes128ccm16-prfsha256-x25519", "`aes128ccm16` is not supported: nothing here"),
+        ] {
+            assert!(ike_error(text).1.starts_with(part), "{}", ike_error(text).1);
+        }
+    }
+
+    #[test]
+    fn words_have_their_place() {
+        assert_eq!(ike_error("aes128-sha256-modp2048-esn"), (23..26, "`esn` is not for IKE proposals".to_owned()));
+        assert_eq!(ike_error("null-sha256-modp2048").0, 0..4);
+        let error = parse_esp_list("aes128gcm16-prfsha256").unwrap_err();
+        assert_eq!(
+            (error.span.clone(), error.to_string()),
+            (12..21, "`prfsha256` is not for ESP proposals".to_owned())
+        );
+    }
+
+    #[test]
+    fn what_a_proposal_must_have_is_asked_for() {
+        let missing = |text: &str| {
+            let problem = text.parse::<IkeProposal>().unwrap_err().problem;
+            let ProposalProblem::Missing { kind, .. } = problem else { panic!("{problem}") };
+            kind
+        };
+        assert_eq!(missing("sha256-modp2048"), TransformType::Encryption);
+        assert_eq!(missing("aes128-prfsha256-modp2048"), TransformType::Integrity);
+        assert_eq!(missing("aes256gcm16-modp2048"), TransformType::PseudoRandomFunction);
+        assert_eq!(missing("aes128-sha256"), TransformType::KeyExchange);
+        for unprotected in ["aes128", "null", "null-aes256-ecp256"] {
+            let problem = unprotected.parse::<EspProposal>().unwrap_err().problem;
+            assert_eq!(problem, ProposalProblem::Missing { kind: TransformType::Integrity, example: "sha256" });
+        }
+    }
+
+    #[test]
+    fn ciphers_with_and_without_integrity_do_not_mix() {
+        let problem = "aes256gcm16-aes256-sha256".parse::<EspProposal>().unwrap_err().problem;
+        assert_eq!(problem, ProposalProblem::Mixed { aead: "aes256gcm16", other: "aes256" });
+    }
+
+    #[test]
+    fn empty_texts_and_empty_words_are_refused() {
+        assert_eq!(ike_error("").0, 0..0);
+        assert_eq!(ike_error("aes128-sha256-x25519,").0, 21..21);
+        assert_eq!(ike_error("aes128--sha256-x25519").0, 7..7);
+        assert_eq!(ike_error("!").0, 0..0);
+        assert!(ike_error(" ").1.contains("aes256gcm16-prfsha384-ecp384"));
+    }
+}
