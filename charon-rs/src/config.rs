@@ -1,0 +1,233 @@
+//! The TOML front end: reads `ipsec.toml` and `ipsec.secrets.toml`, which use the words of ipsec.conf, into the one model
+//! of connections that [`ike_proto::config`] defines.
+//!
+//! Reading applies nothing. It either gives everything a daemon needs or says everything that is wrong, each with file,
+//! line, column and the nearest valid name.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`defaults`] | what holds when nobody says otherwise |
+//! | [`values`] | values that are written as text: times, addresses, selectors, identities |
+//! | `problem` | what is wrong, and how that is printed |
+//! | `source`, `item` | a file, its values, and where they stand |
+//! | `keys` | keys and tables in general |
+//! | `daemon`, `conn_keys`, `child_keys`, `secrets` | the keys there are |
+//! | `connections` | `%default`, `also` and children |
+//! | `build`, `weakness` | from what is written to the model, and what is doubtful about it |
+//! | `reference` | the reference of all keys |
+
+mod build;
+mod child_keys;
+mod conn_keys;
+mod connections;
+mod daemon;
+pub mod defaults;
+mod item;
+mod keys;
+mod problem;
+mod reference;
+mod secrets;
+mod source;
+pub mod values;
+mod weakness;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use espdp_api::{InterfaceName, InterfaceSpec};
+use ike_proto::Settings;
+use ike_proto::config::{Connection, SharedSecret};
+use toml::de::{DeTable, DeValue};
+
+use build::Builder;
+use child_keys::CHILD_KEYS;
+use conn_keys::CONN_KEYS;
+use connections::Resolved;
+use daemon::{DAEMON_KEYS, DaemonDraft, INTERFACE_KEYS, InterfaceDraft};
+use keys::{Key, Section, names, unknown_key};
+use problem::Report;
+use source::{Complaint, Source};
+
+pub use problem::{Place, Problem, Problems, Severity};
+pub use reference::reference;
+
+/// A configuration that was read and found good.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The daemon as a whole.
+    pub daemon: DaemonConfig,
+    /// The connections that are not `auto = "ignore"`, in the order of the file.
+    pub connections: Vec<Connection>,
+    /// Pre-shared keys, in the order of the file.
+    pub secrets: Vec<SharedSecret>,
+    /// The interfaces that connections name, and the others of the file.
+    pub interfaces: Vec<InterfaceSpec>,
+    /// What the author of the configuration should know.
+    pub warnings: Vec<Problem>,
+}
+
+/// What holds for the daemon as a whole.
+#[derive(Clone, Debug)]
+pub struct DaemonConfig {
+    /// Where the control socket is; `None` leaves it to the command line and the default.
+    pub socket: Option<PathBuf>,
+    /// What is logged, as `tracing_subscriber::EnvFilter` reads it: `info` or `info,ike_proto=debug`; `None` leaves it to
+    /// the environment and the default.
+    pub log: Option<String>,
+    /// The folder for Wireshark's key files; `None` writes none. [`Settings::export_keys`] agrees with it.
+    pub keylog: Option<PathBuf>,
+    /// The settings of the IKE engine, ports among them.
+    pub settings: Settings,
+}
+
+/// Reads and checks a configuration; `secrets` is the file of the pre-shared keys, if there is one. Nothing is applied.
+///
+/// # Errors
+/// [`Problems`] with everything that is wrong in both files, warnings included.
+pub fn load(config: &Path, secrets: Option<&Path>) -> Result<Loaded, Problems> {
+    let mut report = Report::default();
+    let mut loaded = Loaded {
+        daemon: DaemonDraft::new().config,
+        connections: Vec::new(),
+        secrets: Vec::new(),
+        interfaces: Vec::new(),
+        warnings: Vec::new(),
+    };
+    if let Some(secrets) = secrets {
+        loaded.secrets = secrets::load(secrets, &mut report);
+    }
+    match std::fs::read_to_string(config) {
+        Ok(text) => {
+            let source = Source::open(config, text);
+            let root = source.parse(&mut report);
+            read(&source, &root, secrets, &mut loaded, &mut report);
+        }
+        Err(error) => report.add(Problem {
+            file: config.to_owned(),
+            place: None,
+            severity: Severity::Error,
+            message: format!("the file cannot be read: {error}"),
+            expected: None,
+            nearest: None,
+        }),
+    }
+    loaded.warnings = report.into_warnings()?;
+    Ok(loaded)
+}
+
+const TABLES: [&str; 3] = ["daemon", "interface", "conn"];
+
+/// Reads the tables of `ipsec.toml`.
+fn read(source: &Source, root: &DeTable<'_>, secrets: Option<&Path>, loaded: &mut Loaded, report: &mut Report) {
+    let root = Section::new(source, "", 0..0, root);
+    for entry in root.entries.iter().filter(|entry| !TABLES.contains(&entry.name)) {
+        let is_table = matches!(entry.value.get_ref(), DeValue::Table(_));
+        let message = format!("unknown {} `{}`", if is_table { "table" } else { "key" }, entry.name);
+        let complaint = Complaint::new(entry.span.clone(), message);
+        report.add(source.error(match place_of(entry.name) {
+            Some(place) if !is_table => complaint.expected(format!("it is a key of {place}")),
+            _ if entry.name == "secret" => complaint.expected("expected in the secrets file"),
+            _ => {
+                let complaint = complaint.nearest(entry.name, TABLES);
+                complaint.expected("expected [daemon], [interface.NAME] or [conn.NAME]")
+            }
+        }));
+    }
+    let sections = |name: &str, form: &str, report: &mut Report| -> Vec<Section<'_>> {
+        let Some(entry) = root.entries.iter().find(|entry| entry.name == name) else { return Vec::new() };
+        let DeValue::Table(table) = entry.value.get_ref() else {
+            report.add(source.error(root.item(entry).wrong_type(form)));
+            return Vec::new();
+        };
+        let section = Section::new(source, entry.name, entry.span.clone(), table);
+        if name == "daemon" { vec![section] } else { section.tables(form, report) }
+    };
+    for section in sections("daemon", "a table [daemon]", report) {
+        loaded.daemon = read_daemon(&section, report);
+    }
+    let mut places = BTreeMap::new();
+    for section in sections("interface", "tables [interface.NAME]", report) {
+        if let Some(interface) = read_interface(&section, report) {
+            places.insert(interface.name.clone(), section.span.clone());
+            loaded.interfaces.push(interface);
+        }
+    }
+    let sections = sections("conn", "tables [conn.NAME]", report);
+    for conn in connections::resolve(&sections, report) {
+        read_connection(source, conn, secrets, &places, loaded, report);
+    }
+    let wants_default = loaded.connections.iter().flat_map(|conn| &conn.children).any(|child| child.interface == defaults::interface());
+    if wants_default && !places.contains_key(&defaults::interface()) {
+        loaded.interfaces.push(defaults::interface_spec());
+    }
+}
+
+fn read_daemon(section: &Section<'_>, report: &mut Report) -> DaemonConfig {
+    let mut draft = DaemonDraft::new();
+    for entry in section.apply(DAEMON_KEYS, &mut draft, report) {
+        let complaint = unknown_key(entry, "[daemon]", &[], names(DAEMON_KEYS), place_of(entry.name));
+        report.add(section.source.error(complaint));
+    }
+    if let Some(keylog) = draft.keylog {
+        let complaint = Complaint::new(keylog, "the keys of all SAs are written to this folder")
+            .expected("expected for analysis only: whoever reads them reads all traffic");
+        report.add(section.source.warning(complaint));
+    }
+    draft.config
+}
+
+fn read_interface(section: &Section<'_>, report: &mut Report) -> Option<InterfaceSpec> {
+    let mut draft = InterfaceDraft::default();
+    for entry in section.apply(INTERFACE_KEYS, &mut draft, report) {
+        let complaint = unknown_key(entry, "[interface.NAME]", &[], names(INTERFACE_KEYS), place_of(entry.name));
+        report.add(section.source.error(complaint));
+    }
+    draft
+        .finish(section.name, section.span.clone())
+        .map_err(|complaint| report.add(section.source.error(complaint)))
+        .ok()
+}
+
+fn read_connection(
+    source: &Source,
+    conn: Resolved<'_>,
+    secrets: Option<&Path>,
+    interfaces: &BTreeMap<InterfaceName, Range<usize>>,
+    loaded: &mut Loaded,
+    report: &mut Report,
+) {
+    if !conn.is_loaded() {
+        if conn.draft.right.is_some() && conn.draft.child.auto.is_none() && !conn.is_base {
+            let complaint = Complaint::new(conn.span, format!("conn `{}` is not loaded: it has no `auto`", conn.name))
+                .expected("expected auto = \"add\", \"route\" or \"start\"; auto = \"ignore\" if that is meant");
+            report.add(source.warning(complaint));
+        }
+        return;
+    }
+    let span = conn.span.clone();
+    let Some(connection) = (Builder { source, interfaces, report }).connection(conn) else { return };
+    if let Some(file) = secrets
+        && !secrets::is_there_one(&connection, &loaded.secrets)
+    {
+        let complaint = Complaint::new(span, format!("there is no secret for conn `{}`", connection.name))
+            .expected(format!("expected one for its two identities in {}", file.display()));
+        report.add(source.warning(complaint));
+    }
+    loaded.connections.push(connection);
+}
+
+/// Where a key belongs.
+fn place_of(name: &str) -> Option<&'static str> {
+    if Key::find(DAEMON_KEYS, name).is_some() {
+        Some("[daemon]")
+    } else if Key::find(CONN_KEYS, name).is_some() || name == connections::ALSO {
+        Some("[conn.NAME]")
+    } else if Key::find(CHILD_KEYS, name).is_some() {
+        Some("[conn.NAME] or [conn.NAME.child.CHILD]")
+    } else if Key::find(INTERFACE_KEYS, name).is_some() {
+        Some("[interface.NAME]")
+    } else {
+        None
+    }
+}

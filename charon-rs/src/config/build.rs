@@ -1,0 +1,324 @@
+//! From drafts to the model: defaults, and what keys must have in common.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::ops::Range;
+use std::time::Duration;
+
+use espdp_api::{InterfaceName, Mode, PortRange, Routes, TrafficLimit, TrafficSelector};
+use ike_proto::config::{
+    AuthMethod, Child, Connection, Dpd, Lifetime, LocalAuth, RemoteAddress, RemoteAuth, Retransmission, StartAction,
+};
+use ike_proto::identity::{Identity, IdentityPattern};
+use ike_proto::proposal::{default_esp_proposals, default_ike_proposals};
+
+use super::child_keys::{Auto, ChildDraft};
+use super::conn_keys::ConnDraft;
+use super::connections::Resolved;
+use super::defaults;
+use super::item::At;
+use super::problem::Report;
+use super::source::{Complaint, Source, nearest};
+use super::values::identity;
+use super::weakness;
+
+/// Makes connections of drafts; what does not fit together goes to `report`.
+pub(super) struct Builder<'a> {
+    pub(super) source: &'a Source,
+    /// The interfaces of the file.
+    pub(super) interfaces: &'a BTreeMap<InterfaceName, Range<usize>>,
+    pub(super) report: &'a mut Report,
+}
+
+/// One of the two SAs of a tunnel, for what their lifetimes have in common.
+struct Span<'a> {
+    lifetime: Option<&'a At<Duration>>,
+    default: Duration,
+    key: &'static str,
+}
+
+impl Builder<'_> {
+    /// The connection, or `None` if something is wrong with it.
+    pub(super) fn connection(&mut self, resolved: Resolved<'_>) -> Option<Connection> {
+        let Resolved { name, span, draft, children, .. } = resolved;
+        let Some(right) = &draft.right else {
+            self.error(
+                Complaint::new(span, format!("conn `{name}` does not say where the peer is"))
+                    .expected("expected `right`; `right = \"%any\"` if it calls from anywhere"),
+            );
+            return None;
+        };
+        let left = draft.left.as_ref().map(|left| left.value.clone()).unwrap_or_default();
+        self.check_families(&draft, &left, &right.value);
+        if let Some(ike) = &draft.ike {
+            ike.value.iter().filter_map(weakness::of_ike).for_each(|weak| self.warning(&ike.span, weak));
+        }
+        let children = if children.is_empty() { vec![(name, span, draft.child.clone())] } else { children };
+        let children: Vec<Child> =
+            children.into_iter().filter_map(|(name, span, child)| self.child(name, span, &child, &draft)).collect();
+        let ike = Span { lifetime: draft.ike_lifetime.as_ref(), default: defaults::IKE_LIFETIME, key: "ikelifetime" };
+        Some(Connection {
+            name: name.to_owned(),
+            local_addresses: left,
+            remote_addresses: right.value.clone(),
+            local_port: draft.left_port.unwrap_or(defaults::IKE_PORT),
+            remote_port: draft.right_port.unwrap_or(defaults::IKE_PORT),
+            local: LocalAuth {
+                identity: draft.left_identity.as_ref().map(|id| id.value.clone()),
+                method: draft.left_auth.unwrap_or(AuthMethod::PreSharedKey),
+            },
+            remote: RemoteAuth {
+                identity: draft
+                    .right_identity
+                    .as_ref()
+                    .map_or_else(|| default_peer(&right.value), |id| id.value.clone()),
+                method: draft.right_auth.unwrap_or(AuthMethod::PreSharedKey),
+            },
+            ike_lifetime: self.lifetime(&ike, &draft.child),
+            ike_proposals: draft.ike.as_ref().map_or_else(default_ike_proposals, |ike| ike.value.clone()),
+            dpd: self.dpd(&draft),
+            retransmission: retransmission(&draft),
+            force_encapsulation: draft.force_encapsulation.unwrap_or(false),
+            children,
+        })
+    }
+
+    fn child(&mut self, name: &str, span: Range<usize>, draft: &ChildDraft, conn: &ConnDraft) -> Option<Child> {
+        let start = match draft.auto.as_ref().map(|auto| auto.value)? {
+            Auto::Ignore => return None,
+            Auto::Load(start) => start,
+        };
+        if let (Some(auto), Some(right)) = (&draft.auto, &conn.right)
+            && start != StartAction::None
+            && !right.value.iter().any(is_callable)
+        {
+            self.error(
+                Complaint::new(
+                    auto.span.clone(),
+                    "the tunnel cannot be brought up from here: `right` is no address or host name",
+                )
+                .expected("expected auto = \"add\", or a `right` that can be called"),
+            );
+        }
+        if let Some(esp) = &draft.esp {
+            esp.value.iter().filter_map(weakness::of_esp).for_each(|weak| self.warning(&esp.span, weak));
+        }
+        let local = self.selectors(draft.left_subnets.as_ref(), draft.left_protocol.as_ref(), left_host(conn), "left");
+        let remote =
+            self.selectors(draft.right_subnets.as_ref(), draft.right_protocol.as_ref(), right_host(conn), "right");
+        self.check_selectors(draft, &local, &remote);
+        let esp = Span { lifetime: draft.lifetime.as_ref(), default: defaults::CHILD_LIFETIME, key: "lifetime" };
+        let lifetime = self.lifetime(&esp, draft);
+        let (soft_bytes, hard_bytes) =
+            self.traffic(draft, draft.life_bytes.as_ref(), draft.margin_bytes.as_ref(), "bytes");
+        let (soft_packets, hard_packets) =
+            self.traffic(draft, draft.life_packets.as_ref(), draft.margin_packets.as_ref(), "packets");
+        Some(Child {
+            name: name.to_owned(),
+            mode: draft.mode.unwrap_or(Mode::Tunnel),
+            local_selectors: local,
+            remote_selectors: remote,
+            esp_proposals: draft.esp.as_ref().map_or_else(default_esp_proposals, |esp| esp.value.clone()),
+            lifetime,
+            rekey_after_traffic: TrafficLimit { bytes: soft_bytes, packets: soft_packets },
+            expire_after_traffic: TrafficLimit { bytes: hard_bytes, packets: hard_packets },
+            replay_window: self.replay_window(draft, &span),
+            interface: self.interface(draft.interface.as_ref()),
+            routes: draft.routes.clone().unwrap_or(Routes::FromSelectors),
+            df: draft.df.unwrap_or_default(),
+            dscp: draft.dscp.unwrap_or_default(),
+            start,
+        })
+    }
+
+    /// ipsec.conf: rekey at lifetime - margintime * (1 + a random part of rekeyfuzz).
+    fn lifetime(&mut self, span: &Span<'_>, draft: &ChildDraft) -> Lifetime {
+        let lifetime = span.lifetime.map_or(span.default, |at| at.value);
+        if draft.rekey == Some(false) {
+            return Lifetime { rekey_after: None, jitter: Duration::ZERO, expire_after: Some(lifetime) };
+        }
+        let default_margin = defaults::MARGIN_TIME.min(lifetime / 100 * defaults::MARGIN_PERCENT);
+        let margin = draft.margin_time.as_ref().map_or(default_margin, |at| at.value);
+        let percent = draft.rekey_fuzz_percent.unwrap_or(defaults::REKEY_FUZZ_PERCENT);
+        let jitter = margin.saturating_mul(percent) / 100;
+        let earliest = margin.saturating_add(jitter);
+        if earliest >= lifetime {
+            let at = draft.margin_time.as_ref().or(span.lifetime).map_or(0..0, |at| at.span.clone());
+            self.error(
+                Complaint::new(
+                    at,
+                    format!("an SA would be rekeyed {earliest:?} before its end, but {} is {lifetime:?}", span.key),
+                )
+                .expected("margintime * (1 + rekeyfuzz) must be less than the lifetime"),
+            );
+        }
+        Lifetime { rekey_after: Some(lifetime.saturating_sub(margin)), jitter, expire_after: Some(lifetime) }
+    }
+
+    /// The soft and the hard limit of traffic.
+    fn traffic(
+        &mut self,
+        draft: &ChildDraft,
+        life: Option<&At<u64>>,
+        margin: Option<&At<u64>>,
+        what: &str,
+    ) -> (Option<u64>, Option<u64>) {
+        let Some(life) = life else {
+            if let Some(margin) = margin {
+                self.warning(&margin.span, format!("margin{what} has no effect without life{what}"));
+            }
+            return (None, None);
+        };
+        let margin_amount = margin.map_or(life.value / 10, |margin| margin.value);
+        if margin_amount >= life.value {
+            let at = margin.map_or(&life.span, |margin| &margin.span).clone();
+            self.error(Complaint::new(at, format!("margin{what} must be less than life{what}")));
+        }
+        let soft = (draft.rekey != Some(false)).then(|| life.value.saturating_sub(margin_amount));
+        (soft, Some(life.value))
+    }
+
+    fn dpd(&mut self, draft: &ConnDraft) -> Option<Dpd> {
+        let delay = draft.dpd_delay.as_ref().map_or(defaults::DPD_DELAY, |delay| delay.value);
+        match draft.dpd_action.flatten() {
+            Some(action) => (!delay.is_zero()).then_some(Dpd { delay, action }),
+            None => {
+                if let (Some(delay), None) = (&draft.dpd_delay, draft.dpd_action) {
+                    self.warning(&delay.span, "dpddelay has no effect without dpdaction");
+                }
+                None
+            }
+        }
+    }
+
+    /// The selectors of one side; `host` is its address, if it has just one.
+    fn selectors(
+        &mut self,
+        subnets: Option<&At<Vec<TrafficSelector>>>,
+        protocol: Option<&At<(u8, PortRange)>>,
+        host: Option<IpAddr>,
+        side: &str,
+    ) -> Vec<TrafficSelector> {
+        let mut selectors = subnets.map(|subnets| subnets.value.clone()).unwrap_or_default();
+        let Some(protocol) = protocol else { return selectors };
+        if selectors.is_empty() {
+            match host {
+                Some(host) => selectors.push(TrafficSelector::any_protocol(espdp_api::AddressRange::single(host))),
+                None => self.error(
+                    Complaint::new(protocol.span.clone(), format!("{side}protoport has no addresses to narrow"))
+                        .expected(format!("expected `{side}subnet`, or one address in `{side}`")),
+                ),
+            }
+        }
+        for selector in
+            selectors.iter_mut().filter(|selector| selector.protocol == 0 && selector.ports == PortRange::ANY)
+        {
+            (selector.protocol, selector.ports) = protocol.value;
+        }
+        selectors
+    }
+
+    /// Each family of one side needs its like on the other.
+    fn check_selectors(&mut self, draft: &ChildDraft, local: &[TrafficSelector], remote: &[TrafficSelector]) {
+        let (Some(left), Some(right)) = (&draft.left_subnets, &draft.right_subnets) else { return };
+        if local.is_empty() || remote.is_empty() {
+            return;
+        }
+        let has = |selectors: &[TrafficSelector], ipv4| selectors.iter().any(|s| s.addresses.is_ipv4() == ipv4);
+        if ![true, false].into_iter().any(|ipv4| has(local, ipv4) && has(remote, ipv4)) {
+            let message = "leftsubnet and rightsubnet are of different families: no packet can have both";
+            self.error(Complaint::new(right.span.clone(), message).expected("expected IPv4 on both sides, or IPv6"));
+            return;
+        }
+        for (ipv4, family) in [(true, "IPv4"), (false, "IPv6")] {
+            for (here, there, at, other) in [(local, remote, left, "rightsubnet"), (remote, local, right, "leftsubnet")]
+            {
+                if has(here, ipv4) && !has(there, ipv4) {
+                    self.warning(&at.span, format!("the {family} part has no effect: {other} has none"));
+                }
+            }
+        }
+    }
+
+    fn check_families(&mut self, draft: &ConnDraft, left: &[IpAddr], right: &[RemoteAddress]) {
+        let right_can = |ipv4: bool| {
+            right.iter().any(|address| match address {
+                RemoteAddress::Address(address) => address.is_ipv4() == ipv4,
+                RemoteAddress::Range(range) => range.is_ipv4() == ipv4,
+                RemoteAddress::Name(_) | RemoteAddress::Any => true,
+            })
+        };
+        if !left.is_empty() && !left.iter().any(|address| right_can(address.is_ipv4())) {
+            let at = draft.right.as_ref().map_or(0..0, |right| right.span.clone());
+            self.error(
+                Complaint::new(at, "left and right are addresses of different families")
+                    .expected("expected IPv4 on both sides, or IPv6"),
+            );
+        }
+    }
+
+    fn replay_window(&mut self, draft: &ChildDraft, span: &Range<usize>) -> u32 {
+        let window = draft.replay_window.unwrap_or(defaults::REPLAY_WINDOW);
+        if window == 0 {
+            self.warning(span, "replay_window = 0: recorded packets will be accepted again");
+        }
+        window
+    }
+
+    fn interface(&mut self, interface: Option<&At<InterfaceName>>) -> InterfaceName {
+        let Some(At { value: name, span }) = interface else { return defaults::interface() };
+        if !self.interfaces.contains_key(name) && *name != defaults::interface() {
+            let mut complaint = Complaint::new(span.clone(), format!("there is no [interface.{name}]"));
+            match nearest(name.as_str(), self.interfaces.keys().map(InterfaceName::as_str)) {
+                Some(nearest) => complaint.nearest = Some(nearest.to_owned()),
+                None => complaint = complaint.expected(format!("expected a table [interface.{name}] in this file")),
+            }
+            self.error(complaint);
+        }
+        name.clone()
+    }
+
+    fn error(&mut self, complaint: Complaint) {
+        self.report.add(self.source.error(complaint));
+    }
+
+    fn warning(&mut self, span: &Range<usize>, message: impl Into<String>) {
+        self.report.add(self.source.warning(Complaint::new(span.clone(), message)));
+    }
+}
+
+/// Who the peer must be when `rightid` does not say.
+fn default_peer(right: &[RemoteAddress]) -> IdentityPattern {
+    match right {
+        [RemoteAddress::Address(address)] => IdentityPattern::Exactly(identity::of_address(*address)),
+        [RemoteAddress::Name(name)] => IdentityPattern::Exactly(Identity::Fqdn(name.clone())),
+        _ => IdentityPattern::Any,
+    }
+}
+
+fn retransmission(draft: &ConnDraft) -> Retransmission {
+    Retransmission {
+        first: draft.retransmit_timeout.unwrap_or(defaults::RETRANSMISSION.first),
+        factor: draft.retransmit_base.unwrap_or(defaults::RETRANSMISSION.factor),
+        tries: draft.retransmit_tries.unwrap_or(defaults::RETRANSMISSION.tries),
+        longest: draft.retransmit_limit.unwrap_or(defaults::RETRANSMISSION.longest),
+    }
+}
+
+fn is_callable(address: &RemoteAddress) -> bool {
+    matches!(address, RemoteAddress::Address(_) | RemoteAddress::Name(_))
+}
+
+fn left_host(conn: &ConnDraft) -> Option<IpAddr> {
+    match conn.left.as_ref()?.value.as_slice() {
+        [address] => Some(*address),
+        _ => None,
+    }
+}
+
+fn right_host(conn: &ConnDraft) -> Option<IpAddr> {
+    match conn.right.as_ref()?.value.as_slice() {
+        [RemoteAddress::Address(address)] => Some(*address),
+        _ => None,
+    }
+}

@@ -1,0 +1,391 @@
+//! The keys of `[conn.NAME]` and `[conn.NAME.child.CHILD]` that are about Child SAs.
+
+use std::time::Duration;
+
+use espdp_api::{DfPolicy, DscpPolicy, InterfaceName, IpPrefix, Mode, PortRange, Routes, TrafficSelector};
+use ike_proto::config::StartAction;
+use ike_proto::proposal::{EspProposal, ProposalError, ProposalProblem, parse_esp_list};
+
+use super::conn_keys::positive;
+use super::daemon::prefixes;
+use super::item::{At, Complaints, Item, collect};
+use super::keys::Key;
+use super::source::Complaint;
+use super::values::{address, selector};
+
+/// What a connection or a child of its own says about Child SAs; the rest is empty.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ChildDraft {
+    pub(super) left_subnets: Option<At<Vec<TrafficSelector>>>,
+    pub(super) left_protocol: Option<At<(u8, PortRange)>>,
+    pub(super) right_subnets: Option<At<Vec<TrafficSelector>>>,
+    pub(super) right_protocol: Option<At<(u8, PortRange)>>,
+    pub(super) esp: Option<At<Vec<EspProposal>>>,
+    pub(super) mode: Option<Mode>,
+    pub(super) auto: Option<At<Auto>>,
+    pub(super) lifetime: Option<At<Duration>>,
+    pub(super) rekey: Option<bool>,
+    pub(super) margin_time: Option<At<Duration>>,
+    pub(super) rekey_fuzz_percent: Option<u32>,
+    pub(super) life_bytes: Option<At<u64>>,
+    pub(super) margin_bytes: Option<At<u64>>,
+    pub(super) life_packets: Option<At<u64>>,
+    pub(super) margin_packets: Option<At<u64>>,
+    pub(super) interface: Option<At<InterfaceName>>,
+    pub(super) routes: Option<Routes>,
+    pub(super) replay_window: Option<u32>,
+    pub(super) df: Option<DfPolicy>,
+    pub(super) dscp: Option<DscpPolicy>,
+}
+
+/// What `auto` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Auto {
+    /// It is not loaded.
+    Ignore,
+    /// It is loaded.
+    Load(StartAction),
+}
+
+/// The keys about Child SAs.
+pub(super) const CHILD_KEYS: &[Key<ChildDraft>] = &[
+    Key {
+        name: "leftsubnet",
+        also_called: &[],
+        takes: "prefix, range or address, with or without `[protocol/port]`, or a list",
+        default: "our address",
+        doc: "What we protect on our side: `10.1.0.0/16`, `10.1.0.1-10.1.0.9`, `10.1.0.0/16[tcp/443]`. Several, also of both \
+              families, share one SA.",
+        set: |draft, item| {
+            draft.left_subnets = Some(item.at(subnets(item)?));
+            Ok(())
+        },
+    },
+    Key {
+        name: "leftprotoport",
+        also_called: &[],
+        takes: "protocol, or protocol/port",
+        default: "any protocol",
+        doc: "Narrows every `leftsubnet` without brackets: `tcp/443`, `udp/1000-2000`, `icmp/8`, `gre`, `17/%any`, \
+              `tcp/opaque`.",
+        set: |draft, item| {
+            draft.left_protocol = Some(item.at(item.text("a protocol")?.read(selector::protocol_and_ports)?));
+            Ok(())
+        },
+    },
+    Key {
+        name: "rightsubnet",
+        also_called: &[],
+        takes: "as `leftsubnet`",
+        default: "the peer's address",
+        doc: "What we protect on the peer's side.",
+        set: |draft, item| {
+            draft.right_subnets = Some(item.at(subnets(item)?));
+            Ok(())
+        },
+    },
+    Key {
+        name: "rightprotoport",
+        also_called: &[],
+        takes: "as `leftprotoport`",
+        default: "any protocol",
+        doc: "Narrows every `rightsubnet` without brackets.",
+        set: |draft, item| {
+            draft.right_protocol = Some(item.at(item.text("a protocol")?.read(selector::protocol_and_ports)?));
+            Ok(())
+        },
+    },
+    Key {
+        name: "esp",
+        also_called: &[],
+        takes: "ESP proposals, or a list",
+        default: "\"default\"",
+        doc: "Algorithms of the Child SA: `aes256gcm16`, `aes256gcm16-esn`, `aes128-sha256-ecp256`. A group stands for PFS, \
+              `esn` and `noesn` for the length of sequence numbers. Only these are offered and accepted.",
+        set: |draft, item| {
+            draft.esp = Some(item.at(proposals(item, "an ESP proposal", parse_esp_list)?));
+            Ok(())
+        },
+    },
+    Key {
+        name: "type",
+        also_called: &[],
+        takes: "`tunnel` or `transport`",
+        default: "\"tunnel\"",
+        doc: "The mode of the Child SA.",
+        set: |draft, item| {
+            draft.mode = Some(item.choice(&[("tunnel", Mode::Tunnel), ("transport", Mode::Transport)])?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "auto",
+        also_called: &[],
+        takes: "`ignore`, `add`, `route` or `start`",
+        default: "\"ignore\"",
+        doc: "`ignore`: not loaded, for others to build on with `also`. `add`: waits for the peer or for `charonctl up`. \
+              `route`: the first packet brings it up. `start`: brought up at once, and again whenever it falls.",
+        set: |draft, item| {
+            draft.auto = Some(item.at(item.choice(&[
+                ("ignore", Auto::Ignore),
+                ("add", Auto::Load(StartAction::None)),
+                ("route", Auto::Load(StartAction::Trap)),
+                ("start", Auto::Load(StartAction::Start)),
+            ])?));
+            Ok(())
+        },
+    },
+    Key {
+        name: "lifetime",
+        also_called: &["keylife"],
+        takes: "duration",
+        default: "\"1h\"",
+        doc: "The Child SA ends after this long unless it was rekeyed.",
+        set: |draft, item| {
+            draft.lifetime = Some(item.at(positive(item)?));
+            Ok(())
+        },
+    },
+    Key {
+        name: "rekey",
+        also_called: &[],
+        takes: "`true` or `false`",
+        default: "true",
+        doc: "Whether we rekey. If not, the SAs end after their lifetime unless the peer rekeys them.",
+        set: |draft, item| {
+            draft.rekey = Some(item.boolean()?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "margintime",
+        also_called: &["rekeymargin"],
+        takes: "duration",
+        default: "9 minutes, for SAs that live less than an hour 15 % of that",
+        doc: "SAs are rekeyed this long before they end, and `rekeyfuzz` sooner.",
+        set: |draft, item| {
+            draft.margin_time = Some(item.duration()?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "rekeyfuzz",
+        also_called: &[],
+        takes: "percentage up to 500 %",
+        default: "\"100%\"",
+        doc: "SAs are rekeyed up to this part of the margin sooner, drawn anew for each, so that two ends do not rekey at \
+              once.",
+        set: |draft, item| {
+            draft.rekey_fuzz_percent = Some(percent(item)?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "lifebytes",
+        also_called: &[],
+        takes: "amount of data",
+        default: "no limit",
+        doc: "The Child SA ends after this much traffic in one direction unless it was rekeyed: `10GiB`.",
+        set: |draft, item| {
+            draft.life_bytes = Some(item.bytes()?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "marginbytes",
+        also_called: &[],
+        takes: "amount of data",
+        default: "a tenth of `lifebytes`",
+        doc: "It is rekeyed this much traffic sooner.",
+        set: |draft, item| {
+            draft.margin_bytes = Some(item.bytes()?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "lifepackets",
+        also_called: &[],
+        takes: "number",
+        default: "no limit but the sequence numbers'",
+        doc: "The Child SA ends after this many packets in one direction unless it was rekeyed.",
+        set: |draft, item| {
+            draft.life_packets = Some(item.at(packets(item)?));
+            Ok(())
+        },
+    },
+    Key {
+        name: "marginpackets",
+        also_called: &[],
+        takes: "number",
+        default: "a tenth of `lifepackets`",
+        doc: "It is rekeyed this many packets sooner.",
+        set: |draft, item| {
+            draft.margin_packets = Some(item.at(packets(item)?));
+            Ok(())
+        },
+    },
+    Key {
+        name: "interface",
+        also_called: &[],
+        takes: "name of an `[interface.NAME]`",
+        default: "\"ipsec0\"",
+        doc: "The interface the traffic goes through. `ipsec0` needs no table.",
+        set: |draft, item| {
+            let text = item.text("the name of an interface")?;
+            let name = InterfaceName::new(text.as_str()).map_err(|error| text.complain(error.to_string()))?;
+            draft.interface = Some(item.at(name));
+            Ok(())
+        },
+    },
+    Key {
+        name: "routes",
+        also_called: &[],
+        takes: "`auto`, `none`, or a list of prefixes",
+        default: "\"auto\"",
+        doc: "The routes into the interface that come and go with the tunnel. `auto`: one for each prefix of the negotiated \
+              selectors, except those that cover a whole family.",
+        set: |draft, item| {
+            draft.routes = Some(routes(item)?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "replay_window",
+        also_called: &[],
+        takes: "packets: 0, or 64 to 65536",
+        default: "1024",
+        doc: "How late a packet may come. 0 turns the protection against replay off.",
+        set: |draft, item| {
+            draft.replay_window = Some(replay_window(item)?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "df",
+        also_called: &[],
+        takes: "`copy`, `set` or `clear`",
+        default: "\"set\"",
+        doc: "Don't Fragment of the outer header. `set` fits the computed MTU of the interface.",
+        set: |draft, item| {
+            draft.df =
+                Some(item.choice(&[("copy", DfPolicy::Copy), ("set", DfPolicy::Set), ("clear", DfPolicy::Clear)])?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "dscp",
+        also_called: &[],
+        takes: "`copy`, or 0 to 63",
+        default: "\"copy\"",
+        doc: "DSCP of the outer header: that of the inner packet, or always the same.",
+        set: |draft, item| {
+            draft.dscp = Some(dscp(item)?);
+            Ok(())
+        },
+    },
+];
+
+/// Reads proposals; what is wrong is shown at its place in the string.
+pub(super) fn proposals<T>(
+    item: Item<'_>,
+    wanted: &str,
+    parse: fn(&str) -> Result<Vec<T>, ProposalError>,
+) -> Result<Vec<T>, Complaints> {
+    let lists = collect(item.strings(wanted)?.iter().map(|text| {
+        parse(text.as_str()).map_err(|ProposalError { span, problem }| {
+            let place = text.part(span).span();
+            match problem {
+                ProposalProblem::Unknown { keyword, nearest } => {
+                    let mut complaint = Complaint::new(place, format!("`{keyword}` is no algorithm"));
+                    complaint.nearest = Some(nearest.to_owned());
+                    complaint
+                }
+                other => Complaint::new(place, other.to_string()),
+            }
+        })
+    }))?;
+    let proposals: Vec<T> = lists.into_iter().flatten().collect();
+    if proposals.is_empty() {
+        return Err(Complaint::new(item.span(), "there is no proposal here")
+            .expected(format!("expected {wanted}"))
+            .into());
+    }
+    Ok(proposals)
+}
+
+fn subnets(item: Item<'_>) -> Result<Vec<TrafficSelector>, Complaints> {
+    let texts = item.texts("a prefix such as \"10.1.0.0/16\"")?;
+    if let [text] = texts.as_slice()
+        && matches!(text.as_str(), "%dynamic" | "dynamic")
+    {
+        return Ok(Vec::new());
+    }
+    collect(texts.iter().map(|text| {
+        let selector = text.read(selector::selector)?;
+        let addresses = text.as_str().split('[').next().unwrap_or_default().trim_end();
+        match addresses.parse::<IpPrefix>() {
+            Ok(prefix) if prefix.address() != address::ends(prefix).0 => {
+                Err(host_bits(&text.part(0..addresses.len()), prefix))
+            }
+            _ => Ok(selector),
+        }
+    }))
+}
+
+fn routes(item: Item<'_>) -> Result<Routes, Complaints> {
+    const WANTED: &str = "\"auto\", \"none\", or prefixes such as \"10.1.0.0/16\"";
+    match item.text(WANTED) {
+        Ok(text) if text.as_str() == "auto" => return Ok(Routes::FromSelectors),
+        Ok(text) if text.as_str() == "none" => return Ok(Routes::Fixed(Vec::new())),
+        _ => {}
+    }
+    let routes = prefixes(item, WANTED)?;
+    let texts = item.texts(WANTED)?;
+    collect(texts.iter().zip(routes).map(|(text, route)| {
+        if route.address() == address::ends(route).0 { Ok(route) } else { Err(host_bits(text, route)) }
+    }))
+    .map(Routes::Fixed)
+}
+
+/// That a prefix has bits beyond its length: a slip, or an address was meant.
+fn host_bits(text: &super::item::Text<'_>, prefix: IpPrefix) -> Complaint {
+    let network = address::ends(prefix).0;
+    text.complain(format!("`{}` has bits set beyond its length", text.as_str())).expected(format!(
+        "expected {network}/{} for the network, {} for the host",
+        prefix.bits(),
+        prefix.address()
+    ))
+}
+
+fn percent(item: Item<'_>) -> Result<u32, Complaint> {
+    const WANTED: &str = "expected a percentage such as \"100%\", up to \"500%\"";
+    let text = item.text("a percentage such as \"100%\"")?;
+    let percent = text.as_str().strip_suffix('%').and_then(|number| number.trim_end().parse().ok());
+    percent
+        .filter(|percent| *percent <= 500)
+        .ok_or_else(|| text.complain(format!("`{}` is no percentage", text.as_str())).expected(WANTED))
+}
+
+fn packets(item: Item<'_>) -> Result<u64, Complaint> {
+    item.integer(1..=u64::from(u32::MAX) << 16)
+}
+
+fn replay_window(item: Item<'_>) -> Result<u32, Complaint> {
+    const MOST: u64 = 65536;
+    let window = item.integer(0..=MOST)?;
+    if (1..64).contains(&window) {
+        return Err(
+            Complaint::new(item.span(), "a window of less than 64 packets").expected("expected 0, or 64 to 65536")
+        );
+    }
+    u32::try_from(window).map_err(|_| item.wrong_type("packets"))
+}
+
+fn dscp(item: Item<'_>) -> Result<DscpPolicy, Complaint> {
+    if item.text("\"copy\"").is_ok() {
+        return item.choice(&[("copy", DscpPolicy::Copy)]);
+    }
+    let value =
+        item.integer(0..=63).map_err(|complaint| complaint.expected("expected \"copy\" or a number from 0 to 63"))?;
+    Ok(DscpPolicy::Fixed(u8::try_from(value).map_err(|_| item.wrong_type("a number from 0 to 63"))?))
+}

@@ -1,0 +1,337 @@
+//! The keys of `[conn.NAME]` that are about the peer and the IKE SA.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ike_proto::config::{AuthMethod, DpdAction, RemoteAddress};
+use ike_proto::identity::{Identity, IdentityPattern};
+use ike_proto::proposal::{IkeProposal, parse_ike_list};
+
+use super::child_keys::{ChildDraft, proposals};
+use super::daemon::port;
+use super::item::{At, Complaints, Item, collect};
+use super::keys::{Foreign, Key};
+use super::source::Complaint;
+use super::values::{address, identity};
+
+/// `[conn.NAME]` while it is read: what the file says, the rest empty.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ConnDraft {
+    pub(super) left: Option<At<Vec<IpAddr>>>,
+    pub(super) left_identity: Option<At<Identity>>,
+    pub(super) left_auth: Option<AuthMethod>,
+    pub(super) left_port: Option<u16>,
+    pub(super) right: Option<At<Vec<RemoteAddress>>>,
+    pub(super) right_identity: Option<At<IdentityPattern>>,
+    pub(super) right_auth: Option<AuthMethod>,
+    pub(super) right_port: Option<u16>,
+    pub(super) ike: Option<At<Vec<IkeProposal>>>,
+    pub(super) ike_lifetime: Option<At<Duration>>,
+    pub(super) dpd_action: Option<Option<DpdAction>>,
+    pub(super) dpd_delay: Option<At<Duration>>,
+    pub(super) retransmit_timeout: Option<Duration>,
+    pub(super) retransmit_base: Option<f64>,
+    pub(super) retransmit_tries: Option<u32>,
+    pub(super) retransmit_limit: Option<Duration>,
+    pub(super) force_encapsulation: Option<bool>,
+    pub(super) child: ChildDraft,
+}
+
+/// The keys that only a connection has; [`super::child_keys::CHILD_KEYS`] stand beside them.
+pub(super) const CONN_KEYS: &[Key<ConnDraft>] = &[
+    Key {
+        name: "left",
+        also_called: &[],
+        takes: "address, or a list",
+        default: "the address that leads to the peer",
+        doc: "Our address. Of several, the first of the peer's family is used.",
+        set: |draft, item| {
+            draft.left = Some(item.at(left(item)?));
+            Ok(())
+        },
+    },
+    Key {
+        name: "leftid",
+        also_called: &[],
+        takes: "identity",
+        default: "our address",
+        doc: "Who we say we are.",
+        set: |draft, item| {
+            let text = item.text("an identity")?;
+            draft.left_identity = Some(item.at(text.read(identity::identity)?));
+            Ok(())
+        },
+    },
+    Key {
+        name: "leftauth",
+        also_called: &[],
+        takes: "`psk`",
+        default: "\"psk\"",
+        doc: "How we authenticate ourselves: with a pre-shared key.",
+        set: |draft, item| {
+            draft.left_auth = Some(auth(item)?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "leftikeport",
+        also_called: &[],
+        takes: "port",
+        default: "500",
+        doc: "Our UDP port for the first exchange. Give it if `ike_port` of `[daemon]` is not 500.",
+        set: |draft, item| {
+            draft.left_port = Some(port(item)?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "right",
+        also_called: &[],
+        takes: "address, prefix, range, host name, `%any`, or a list",
+        default: "none: a connection must say it",
+        doc: "Where the peer is. Prefixes, ranges, `%any`, `%any4` and `%any6` are for peers that call us. Host names are \
+              resolved anew for each attempt.",
+        set: |draft, item| {
+            draft.right = Some(item.at(right(item)?));
+            Ok(())
+        },
+    },
+    Key {
+        name: "rightid",
+        also_called: &[],
+        takes: "identity, `%any`, `*.domain` or `*@domain`",
+        default: "the peer's address or host name; `%any` if `right` is not one of them",
+        doc: "Who the peer must be.",
+        set: |draft, item| {
+            let text = item.text("an identity")?;
+            draft.right_identity = Some(item.at(text.read(identity::pattern)?));
+            Ok(())
+        },
+    },
+    Key {
+        name: "rightauth",
+        also_called: &[],
+        takes: "`psk`",
+        default: "\"psk\"",
+        doc: "How the peer must authenticate itself.",
+        set: |draft, item| {
+            draft.right_auth = Some(auth(item)?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "rightikeport",
+        also_called: &[],
+        takes: "port",
+        default: "500",
+        doc: "The peer's UDP port for the first exchange.",
+        set: |draft, item| {
+            draft.right_port = Some(port(item)?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "ike",
+        also_called: &[],
+        takes: "IKE proposals, or a list",
+        default: "\"default\"",
+        doc: "Algorithms of the IKE SA in strongSwan's notation: `aes256gcm16-prfsha384-ecp384`, `aes128-sha256-modp3072`. \
+              Only these are offered and accepted, with or without `!` at the end.",
+        set: |draft, item| {
+            draft.ike = Some(item.at(proposals(item, "an IKE proposal", parse_ike_list)?));
+            Ok(())
+        },
+    },
+    Key {
+        name: "ikelifetime",
+        also_called: &[],
+        takes: "duration",
+        default: "\"3h\"",
+        doc: "The IKE SA ends after this long unless it was rekeyed; see `margintime` for when that is.",
+        set: |draft, item| {
+            draft.ike_lifetime = Some(item.duration()?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "dpdaction",
+        also_called: &[],
+        takes: "`none`, `clear`, `hold` or `restart`",
+        default: "\"none\"",
+        doc: "What to do about a dead peer. `none`: it is not looked for. `clear`: remove the SAs. `hold`: remove them, and \
+              let the next packet bring the tunnel back. `restart`: set the tunnel up again at once.",
+        set: |draft, item| {
+            draft.dpd_action = Some(item.choice(&[
+                ("none", None),
+                ("clear", Some(DpdAction::Clear)),
+                ("hold", Some(DpdAction::Hold)),
+                ("restart", Some(DpdAction::Restart)),
+            ])?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "dpddelay",
+        also_called: &[],
+        takes: "duration",
+        default: "\"30s\"",
+        doc: "The peer is probed when nothing came from it for this long. Without `dpdaction` it has no effect. How long it \
+              then takes until the peer is given up follows from the `retransmit_` keys.",
+        set: |draft, item| {
+            draft.dpd_delay = Some(item.duration()?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "retransmit_timeout",
+        also_called: &[],
+        takes: "duration",
+        default: "\"4s\"",
+        doc: "A request without answer is sent again after this long.",
+        set: |draft, item| {
+            draft.retransmit_timeout = Some(positive(item)?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "retransmit_base",
+        also_called: &[],
+        takes: "number from 1 to 10",
+        default: "1.8",
+        doc: "Each further wait is this many times as long as the one before.",
+        set: |draft, item| {
+            draft.retransmit_base = Some(item.float(1.0..=10.0)?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "retransmit_tries",
+        also_called: &[],
+        takes: "number",
+        default: "5",
+        doc: "How often a request is sent again before the peer is given up.",
+        set: |draft, item| {
+            let tries = item.integer(0..=100)?;
+            draft.retransmit_tries = Some(u32::try_from(tries).map_err(|_| item.wrong_type("a number"))?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "retransmit_limit",
+        also_called: &[],
+        takes: "duration",
+        default: "\"1m\"",
+        doc: "No wait for an answer is longer than this.",
+        set: |draft, item| {
+            draft.retransmit_limit = Some(positive(item)?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "forceencaps",
+        also_called: &[],
+        takes: "`true` or `false`",
+        default: "false",
+        doc: "Pretends that there is a NAT, so that ESP always travels in UDP.",
+        set: |draft, item| {
+            draft.force_encapsulation = Some(item.boolean()?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "keyingtries",
+        also_called: &[],
+        takes: "`%forever`",
+        default: "\"%forever\"",
+        doc: "Here for configurations that come from ipsec.conf: a connection with `auto = \"start\"` is tried without end, \
+              with pauses that grow from `reconnect_first` to `reconnect_longest`.",
+        set: |_, item| Ok(item.choice(&[("%forever", ())])?),
+    },
+];
+
+/// Keys of ipsec.conf that connections do not have here.
+pub(super) const FOREIGN_KEYS: &[Foreign] = &[
+    Foreign { name: "keyexchange", advice: "IKEv2 is all that is spoken; leave it out" },
+    Foreign { name: "authby", advice: "write leftauth = \"psk\" and rightauth = \"psk\"" },
+    Foreign {
+        name: "dpdtimeout",
+        advice: "it belongs to IKEv1; in IKEv2 the peer is dead when a request was sent retransmit_tries times again",
+    },
+    Foreign { name: "closeaction", advice: "with auto = \"start\" a tunnel that falls is set up again" },
+    Foreign { name: "reauth", advice: "IKE SAs are rekeyed without authenticating anew; leave it out" },
+    Foreign {
+        name: "fragmentation",
+        advice: "it has no effect with pre-shared keys, whose messages are small; leave it out",
+    },
+    Foreign { name: "mobike", advice: "it is not supported yet; leave it out" },
+    Foreign { name: "compress", advice: "IPComp is not supported; leave it out" },
+    Foreign { name: "ah", advice: "AH is not supported; use esp" },
+    Foreign { name: "aggressive", advice: "it belongs to IKEv1; leave it out" },
+    Foreign { name: "modeconfig", advice: "it belongs to IKEv1; leave it out" },
+    Foreign { name: "installpolicy", advice: "policies belong to the tunnel's interface; leave it out" },
+    Foreign { name: "mark", advice: "traffic is selected by interface and routes; see interface and routes" },
+    Foreign { name: "reqid", advice: "it is chosen by the daemon; leave it out" },
+    Foreign { name: "tfc", advice: "traffic flow confidentiality is not supported; leave it out" },
+    Foreign { name: "inactivity", advice: "it is not supported; leave it out" },
+    Foreign { name: "leftfirewall", advice: "the daemon changes no firewall; write rules for the tunnel's interface" },
+    Foreign { name: "rightfirewall", advice: "the daemon changes no firewall; write rules for the tunnel's interface" },
+    Foreign { name: "leftupdown", advice: "scripts are not run; see interface and routes" },
+    Foreign { name: "leftcert", advice: "certificates are not supported yet; use leftauth = \"psk\"" },
+    Foreign { name: "rightcert", advice: "certificates are not supported yet; use rightauth = \"psk\"" },
+    Foreign {
+        name: "leftsourceip",
+        advice: "virtual addresses are not supported yet; give the interface its addresses",
+    },
+    Foreign { name: "rightsourceip", advice: "address pools are not supported yet" },
+    Foreign { name: "leftsendcert", advice: "certificates are not supported yet; leave it out" },
+    Foreign { name: "rightsendcert", advice: "certificates are not supported yet; leave it out" },
+    Foreign {
+        name: "lefthostaccess",
+        advice: "the daemon changes no firewall; write rules for the tunnel's interface",
+    },
+    Foreign { name: "leftdns", advice: "it is not supported yet; leave it out" },
+];
+
+fn left(item: Item<'_>) -> Result<Vec<IpAddr>, Complaints> {
+    const WANTED: &str = "an address of this machine";
+    let texts = item.texts(WANTED)?;
+    if let [text] = texts.as_slice()
+        && matches!(text.as_str(), "%any" | "%defaultroute")
+    {
+        return Ok(Vec::new());
+    }
+    collect(texts.iter().map(|text| text.read(address::local)))
+}
+
+fn right(item: Item<'_>) -> Result<Vec<RemoteAddress>, Complaints> {
+    let texts = item.texts("an address, a host name or %any")?;
+    if texts.is_empty() {
+        let expected = "expected an address, a host name or %any";
+        return Err(Complaint::new(item.span(), "there is no address here").expected(expected).into());
+    }
+    collect(texts.iter().map(|text| text.read(address::remote)))
+}
+
+fn auth(item: Item<'_>) -> Result<AuthMethod, Complaint> {
+    let text = item.text("\"psk\"")?;
+    match text.as_str() {
+        "psk" | "secret" => Ok(AuthMethod::PreSharedKey),
+        "pubkey" | "rsa" | "rsasig" | "ecdsa" | "ed25519" | "ecdsasig" => {
+            Err(text.complain("authentication by certificate is not supported yet").expected("expected \"psk\""))
+        }
+        eap if eap.starts_with("eap") => Err(text.complain("EAP is not supported yet").expected("expected \"psk\"")),
+        other => Err(text
+            .complain(format!("`{other}` is no way to authenticate"))
+            .expected("expected \"psk\"")
+            .nearest(other, ["psk"])),
+    }
+}
+
+/// A length of time that is not zero.
+pub(super) fn positive(item: Item<'_>) -> Result<Duration, Complaint> {
+    let time = item.duration()?;
+    if time.value.is_zero() {
+        return Err(Complaint::new(time.span, "it must be longer than nothing").expected("expected for example \"4s\""));
+    }
+    Ok(time.value)
+}

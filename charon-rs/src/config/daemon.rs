@@ -1,0 +1,297 @@
+//! The tables `[daemon]` and `[interface.NAME]`.
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use espdp_api::{InterfaceKind, InterfaceName, InterfaceSpec, IpPrefix, Mtu};
+use ike_proto::Settings;
+
+use super::DaemonConfig;
+use super::item::{Complaints, Item, collect};
+use super::keys::Key;
+use super::source::Complaint;
+
+/// `[daemon]` while it is read.
+pub(super) struct DaemonDraft {
+    pub(super) config: DaemonConfig,
+    /// Where `keylog` stands, to warn about it.
+    pub(super) keylog: Option<Range<usize>>,
+}
+
+/// `[interface.NAME]` while it is read.
+#[derive(Default)]
+pub(super) struct InterfaceDraft {
+    kind: Option<InterfaceKind>,
+    addresses: Vec<IpPrefix>,
+    mtu: Option<Mtu>,
+}
+
+const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+
+/// The keys of `[daemon]`.
+pub(super) const DAEMON_KEYS: &[Key<DaemonDraft>] = &[
+    Key {
+        name: "socket",
+        also_called: &[],
+        takes: "path",
+        default: "what `--socket` says, or the built-in path",
+        doc: "The unix socket of `charonctl` and `swanctl`.",
+        set: |draft, item| {
+            draft.config.socket = Some(path(item)?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "log",
+        also_called: &[],
+        takes: "level, or levels by module",
+        default: "what the environment variable `RUST_LOG` says, or `info`",
+        doc: "What is logged on stderr: `error`, `warn`, `info`, `debug` or `trace`; by module: `info,ike_proto=debug`.",
+        set: |draft, item| {
+            draft.config.log = Some(log(item)?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "keylog",
+        also_called: &[],
+        takes: "path of a folder",
+        default: "no keys are written",
+        doc: "Writes the keys of every SA there, as Wireshark reads them (`ikev2_decryption_table`, `esp_sa`). Who can read \
+              them can read all traffic: for analysis only.",
+        set: |draft, item| {
+            draft.keylog = Some(item.span());
+            draft.config.keylog = Some(path(item)?);
+            draft.config.settings.export_keys = true;
+            Ok(())
+        },
+    },
+    Key {
+        name: "ike_port",
+        also_called: &[],
+        takes: "port",
+        default: "500",
+        doc: "Our UDP port for IKE.",
+        set: |draft, item| {
+            draft.config.settings.ike_port = port(item)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "nat_port",
+        also_called: &[],
+        takes: "port",
+        default: "4500",
+        doc: "Our UDP port for IKE and ESP through NATs.",
+        set: |draft, item| {
+            draft.config.settings.nat_port = port(item)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "keep_alive",
+        also_called: &[],
+        takes: "duration",
+        default: "\"20s\"",
+        doc: "Time between NAT keepalives while nothing else is sent; `\"0s\"` turns them off.",
+        set: |draft, item| {
+            draft.config.settings.keepalive_interval = item.duration()?.value;
+            Ok(())
+        },
+    },
+    Key {
+        name: "half_open_timeout",
+        also_called: &[],
+        takes: "duration",
+        default: "\"30s\"",
+        doc: "A peer that started an IKE SA and does not go on is forgotten after this long.",
+        set: |draft, item| {
+            draft.config.settings.half_open_timeout = item.duration()?.value;
+            Ok(())
+        },
+    },
+    Key {
+        name: "cookie_threshold",
+        also_called: &[],
+        takes: "number",
+        default: "30",
+        doc: "With more half-open IKE SAs than this, new peers must return a cookie first.",
+        set: |draft, item| {
+            draft.config.settings.cookie_threshold = count(item)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "block_threshold",
+        also_called: &[],
+        takes: "number",
+        default: "50",
+        doc: "Half-open IKE SAs from one address above which its further requests are dropped.",
+        set: |draft, item| {
+            draft.config.settings.half_open_per_address = count(item)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "init_limit_half_open",
+        also_called: &[],
+        takes: "number",
+        default: "1000",
+        doc: "Half-open IKE SAs in all above which further requests are dropped.",
+        set: |draft, item| {
+            draft.config.settings.half_open_limit = count(item)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "drain_time",
+        also_called: &[],
+        takes: "duration",
+        default: "\"5s\"",
+        doc: "How long the inbound half of a replaced Child SA still receives.",
+        set: |draft, item| {
+            draft.config.settings.drain_time = item.duration()?.value;
+            Ok(())
+        },
+    },
+    Key {
+        name: "reconnect_first",
+        also_called: &[],
+        takes: "duration",
+        default: "\"1s\"",
+        doc: "Pause before a connection that should be up is tried again; doubled each time.",
+        set: |draft, item| {
+            draft.config.settings.reconnect_first = item.duration()?.value;
+            Ok(())
+        },
+    },
+    Key {
+        name: "reconnect_longest",
+        also_called: &[],
+        takes: "duration",
+        default: "\"2m\"",
+        doc: "The pause between two tries grows up to this.",
+        set: |draft, item| {
+            draft.config.settings.reconnect_longest = item.duration()?.value;
+            Ok(())
+        },
+    },
+];
+
+/// The keys of `[interface.NAME]`.
+pub(super) const INTERFACE_KEYS: &[Key<InterfaceDraft>] = &[
+    Key {
+        name: "kind",
+        also_called: &[],
+        takes: "`ipsec` or `ipip`",
+        default: "what the name starts with",
+        doc: "`ipsec`: packets go into tunnel-mode ESP as they are. `ipip`: they get an outer IP header first, which \
+              transport-mode ESP then protects; tunnel mode gives the same on the wire.",
+        set: |draft, item| {
+            draft.kind = Some(item.choice(&[("ipsec", InterfaceKind::Ipsec), ("ipip", InterfaceKind::Ipip)])?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "addresses",
+        also_called: &["address"],
+        takes: "address/length, or a list",
+        default: "none: an unnumbered interface",
+        doc: "The addresses of the interface.",
+        set: |draft, item| {
+            draft.addresses = prefixes(item, "an address with its length such as \"10.9.0.1/30\"")?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "mtu",
+        also_called: &[],
+        takes: "`auto` or octets",
+        default: "\"auto\"",
+        doc: "`auto` computes it from the cipher, the encapsulation and the MTU of the way to the peer, so that no packet is \
+              fragmented.",
+        set: |draft, item| {
+            draft.mtu = Some(mtu(item)?);
+            Ok(())
+        },
+    },
+];
+
+impl DaemonDraft {
+    pub(super) fn new() -> Self {
+        let config = DaemonConfig { socket: None, log: None, keylog: None, settings: Settings::default() };
+        Self { config, keylog: None }
+    }
+}
+
+impl InterfaceDraft {
+    /// The interface `name`, whose name stands at `span`.
+    pub(super) fn finish(self, name: &str, span: Range<usize>) -> Result<InterfaceSpec, Complaint> {
+        let by_name = || match name {
+            _ if name.starts_with("ipsec") => Some(InterfaceKind::Ipsec),
+            _ if name.starts_with("ipip") => Some(InterfaceKind::Ipip),
+            _ => None,
+        };
+        let kind = self.kind.or_else(by_name).ok_or_else(|| {
+            Complaint::new(span.clone(), format!("the kind of `{name}` does not follow from its name"))
+                .expected("expected `kind = \"ipsec\"` or `kind = \"ipip\"`")
+        })?;
+        let name = InterfaceName::new(name).map_err(|error| Complaint::new(span, error.to_string()))?;
+        Ok(InterfaceSpec { name, kind, addresses: self.addresses, mtu: self.mtu.unwrap_or(Mtu::Automatic) })
+    }
+}
+
+/// Prefixes, host bits kept.
+pub(super) fn prefixes(item: Item<'_>, wanted: &str) -> Result<Vec<IpPrefix>, Complaints> {
+    collect(item.texts(wanted)?.iter().map(|text| {
+        text.as_str().parse().map_err(|error: espdp_api::PrefixError| {
+            text.complain(error.to_string()).expected(format!("expected {wanted}"))
+        })
+    }))
+}
+
+/// A port; 0 is none.
+pub(super) fn port(item: Item<'_>) -> Result<u16, Complaint> {
+    let port = item.integer(1..=u64::from(u16::MAX))?;
+    u16::try_from(port).map_err(|_| item.wrong_type("a port"))
+}
+
+fn count(item: Item<'_>) -> Result<usize, Complaint> {
+    let count = item.integer(0..=1_000_000)?;
+    usize::try_from(count).map_err(|_| item.wrong_type("a number"))
+}
+
+fn path(item: Item<'_>) -> Result<PathBuf, Complaint> {
+    let text = item.text("a path")?;
+    if text.is_empty() {
+        return Err(text.complain("an empty path").expected("expected a path, or no such key"));
+    }
+    Ok(PathBuf::from(text.as_str()))
+}
+
+fn log(item: Item<'_>) -> Result<String, Complaint> {
+    let text = item.text("a level such as \"info\"")?;
+    for directive in text.split(',') {
+        let (module, level) = directive.as_str().split_once('=').unwrap_or(("", directive.as_str()));
+        let is_level = LEVELS.contains(&level.to_ascii_lowercase().as_str());
+        if !is_level || (module.is_empty() && directive.as_str().contains('=')) {
+            return Err(directive
+                .complain(format!("`{}` is no level", directive.as_str()))
+                .expected("expected error, warn, info, debug, trace or off, or module=level")
+                .nearest(level, LEVELS));
+        }
+    }
+    Ok(text.as_str().to_owned())
+}
+
+fn mtu(item: Item<'_>) -> Result<Mtu, Complaint> {
+    /// RFC 791: what every IPv4 link carries at least; IPv6 is up from 1280.
+    const LEAST: u64 = 576;
+    match item.integer(LEAST..=u64::from(u16::MAX)) {
+        Ok(octets) => Ok(Mtu::Fixed(u16::try_from(octets).map_err(|_| item.wrong_type("octets"))?)),
+        Err(number) => match item.text("\"auto\" or a number of octets") {
+            Ok(_) => item.choice(&[("auto", Mtu::Automatic)]),
+            Err(_) => Err(number),
+        },
+    }
+}

@@ -1,0 +1,57 @@
+//! The reference of all keys, made of the tables that read them.
+
+use super::child_keys::CHILD_KEYS;
+use super::conn_keys::{CONN_KEYS, FOREIGN_KEYS};
+use super::daemon::{DAEMON_KEYS, INTERFACE_KEYS};
+use super::keys::Key;
+use super::secrets::SECRET_KEYS;
+
+const INTRODUCTION: &str = include_str!("reference.md");
+
+/// `etc/reference.md`: every key with what it takes, its default and its meaning, in Markdown.
+#[must_use]
+pub fn reference() -> String {
+    let mut text = INTRODUCTION.to_owned();
+    section(&mut text, "`[daemon]`", "The daemon as a whole.", DAEMON_KEYS);
+    section(&mut text, "`[interface.NAME]`", "An interface that the daemon makes.", INTERFACE_KEYS);
+    section(
+        &mut text,
+        "`[conn.NAME]`",
+        "A peer and the IKE SA with it. The keys of children may stand here too.",
+        CONN_KEYS,
+    );
+    section(
+        &mut text,
+        "`[conn.NAME.child.CHILD]`, or in `[conn.NAME]`",
+        "A Child SA. Without tables of children the connection is its only child, under its own name.",
+        CHILD_KEYS,
+    );
+    section(&mut text, "`[secret.NAME]` in the secrets file", "A pre-shared key.", SECRET_KEYS);
+    text.push_str("\n## Keys of ipsec.conf that are not here\n\n| key | instead |\n|---|---|\n");
+    for foreign in FOREIGN_KEYS {
+        row(&mut text, &[&format!("`{}`", foreign.name), foreign.advice]);
+    }
+    text
+}
+
+fn section<D>(text: &mut String, title: &str, what: &str, keys: &[Key<D>]) {
+    text.push_str(&format!("\n## {title}\n\n{what}\n\n| key | takes | default | meaning |\n|---|---|---|---|\n"));
+    for key in keys {
+        let names = key.also_called.iter().fold(format!("`{}`", key.name), |names, name| format!("{names}, `{name}`"));
+        let is_value = key.default.starts_with(|c: char| c == '"' || c.is_ascii_digit() && !key.default.contains(' '));
+        let default = if is_value || matches!(key.default, "true" | "false") {
+            format!("`{}`", key.default)
+        } else {
+            key.default.to_owned()
+        };
+        row(text, &[&names, key.takes, &default, key.doc]);
+    }
+}
+
+fn row(text: &mut String, cells: &[&str]) {
+    text.push('|');
+    for cell in cells {
+        text.push_str(&format!(" {} |", cell.replace('|', "\\|")));
+    }
+    text.push('\n');
+}

@@ -1,0 +1,295 @@
+//! `ipsec.secrets.toml`: pre-shared keys. No octet of a secret gets into a message, nor a line of the file.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use espdp_api::Secret;
+use ike_proto::config::{Connection, SharedSecret};
+use ike_proto::identity::Identity;
+use toml::de::{DeString, DeTable, DeValue};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::item::{Complaints, Item, collect};
+use super::keys::{Key, Section, names, unknown_key};
+use super::problem::{Problem, Report, Severity};
+use super::source::{Complaint, Source};
+use super::values::identity;
+
+/// `[secret.NAME]` while it is read.
+#[derive(Default)]
+pub(super) struct SecretDraft {
+    key: Option<Secret<Vec<u8>>>,
+    /// Where `psk` and `file` stand.
+    spans: Vec<Range<usize>>,
+    file: Option<PathBuf>,
+    owners: Vec<Identity>,
+    /// Things to know about the secret.
+    warnings: Vec<Complaint>,
+}
+
+/// The keys of `[secret.NAME]`.
+pub(super) const SECRET_KEYS: &[Key<SecretDraft>] = &[
+    Key {
+        name: "psk",
+        also_called: &[],
+        takes: "text, `0x` and hexadecimal, or `0s` and base64",
+        default: "the content of `file`",
+        doc: "The pre-shared key.",
+        set: |draft, item| {
+            draft.spans.push(item.span());
+            draft.key = Some(psk(item, &mut draft.warnings)?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "file",
+        also_called: &[],
+        takes: "path",
+        default: "`psk` says the key",
+        doc: "A file that holds nothing but the pre-shared key, as it is, one newline at its end excepted. Relative to the \
+              folder of the secrets file. Nobody but its owner may be able to read it.",
+        set: |draft, item| {
+            draft.spans.push(item.span());
+            draft.file = Some(PathBuf::from(item.text("a path")?.as_str()));
+            Ok(())
+        },
+    },
+    Key {
+        name: "for",
+        also_called: &["owners"],
+        takes: "identity, or a list",
+        default: "everybody",
+        doc: "Whose it is: with one identity it is for that one with anybody, with more it is for any two of them. The most \
+              particular secret is used.",
+        set: |draft, item| {
+            draft.owners = owners(item)?;
+            Ok(())
+        },
+    },
+];
+
+/// Reads a secrets file.
+pub(super) fn load(path: &Path, report: &mut Report) -> Vec<SharedSecret> {
+    let text = match read(path) {
+        Ok(octets) => octets,
+        Err(error) => {
+            report.add(problem(path, &error));
+            return Vec::new();
+        }
+    };
+    let Ok(text) = std::str::from_utf8(&text) else {
+        report.add(problem(path, &SecretFileError::NotUtf8));
+        return Vec::new();
+    };
+    let source = Source::confidential(path, Zeroizing::new(text.to_owned()));
+    let mut root = source.parse(report);
+    let secrets = secrets(&source, &root, report);
+    wipe_table(&mut root);
+    secrets
+}
+
+/// Whether some secret can be used between the two ends of a connection, as far as the configuration tells who they are.
+pub(super) fn is_there_one(connection: &Connection, secrets: &[SharedSecret]) -> bool {
+    let ours = |owner: &Identity| match &connection.local.identity {
+        Some(identity) => identity.same_as(owner),
+        None if connection.local_addresses.is_empty() => matches!(owner, Identity::Ipv4(_) | Identity::Ipv6(_)),
+        None => connection.local_addresses.iter().any(|address| identity::of_address(*address) == *owner),
+    };
+    let theirs = |owner: &Identity| connection.remote.identity.matches(owner);
+    secrets.iter().any(|secret| match secret.owners.as_slice() {
+        [] => true,
+        [owner] => ours(owner) || theirs(owner),
+        owners => owners.iter().any(ours) && owners.iter().any(theirs),
+    })
+}
+
+fn secrets(source: &Source, root: &DeTable<'_>, report: &mut Report) -> Vec<SharedSecret> {
+    let root = Section::new(source, "", 0..0, root);
+    let mut secrets = Vec::new();
+    for entry in &root.entries {
+        let DeValue::Table(table) = entry.value.get_ref() else {
+            report.add(
+                source.error(
+                    Complaint::new(entry.span.clone(), "a key outside of a table")
+                        .expected("expected [secret.NAME] tables"),
+                ),
+            );
+            continue;
+        };
+        if entry.name != "secret" {
+            let complaint = Complaint::new(entry.span.clone(), "unknown table").expected("expected [secret.NAME]");
+            report.add(source.error(complaint.nearest(entry.name, ["secret"])));
+            continue;
+        }
+        for section in Section::new(source, entry.name, entry.span.clone(), table).tables("[secret.NAME]", report) {
+            secrets.extend(secret(&section, report));
+        }
+    }
+    secrets
+}
+
+fn secret(section: &Section<'_>, report: &mut Report) -> Option<SharedSecret> {
+    let mut draft = SecretDraft::default();
+    for entry in section.apply(SECRET_KEYS, &mut draft, report) {
+        let mut complaint = unknown_key(entry, "[secret.NAME]", &[], names(SECRET_KEYS), None);
+        complaint.message = "unknown key".to_owned();
+        report.add(section.source.error(complaint));
+    }
+    if let [_, second] = draft.spans.as_slice() {
+        let complaint = Complaint::new(second.clone(), "the secret is given by `psk` and by `file`");
+        report.add(section.source.error(complaint.expected("expected one of them")));
+        return None;
+    }
+    if let Some(file) = &draft.file {
+        let path = section.source.path().parent().unwrap_or(Path::new("")).join(file);
+        match read(&path) {
+            Ok(octets) => draft.key = Some(from_file(&path, octets, report)?),
+            Err(error) => {
+                report.add(problem(&path, &error));
+                return None;
+            }
+        }
+    }
+    for warning in draft.warnings {
+        report.add(section.source.warning(warning));
+    }
+    if draft.spans.is_empty() {
+        let complaint = Complaint::new(section.span.clone(), format!("secret `{}` has no key", section.name));
+        report.add(section.source.error(complaint.expected("expected `psk` or `file`")));
+    }
+    Some(SharedSecret { name: section.name.to_owned(), owners: draft.owners, secret: draft.key? })
+}
+
+/// A secret from a file of its own: one newline at its end was put there by an editor.
+fn from_file(path: &Path, mut octets: Zeroizing<Vec<u8>>, report: &mut Report) -> Option<Secret<Vec<u8>>> {
+    let whole = octets.len();
+    for newline in [b'\n', b'\r'] {
+        if octets.last() == Some(&newline) && octets.len() + 2 > whole {
+            octets.pop();
+        }
+    }
+    if octets.is_empty() {
+        report.add(problem(path, &SecretFileError::Empty));
+        return None;
+    }
+    if octets.len() < whole {
+        report.add(Problem {
+            severity: Severity::Warning,
+            expected: Some("expected if an editor put it there; `printf %s` writes none".to_owned()),
+            ..problem(path, &SecretFileError::Newline)
+        });
+    }
+    Some(Secret::new(std::mem::take(&mut *octets)))
+}
+
+fn psk(item: Item<'_>, warnings: &mut Vec<Complaint>) -> Result<Secret<Vec<u8>>, Complaint> {
+    let text = item.text("a pre-shared key in quotes")?;
+    let wrong = |message: &str, expected: &str| Complaint::new(item.span(), message).expected(expected);
+    let octets = if let Some(hex) = text.as_str().strip_prefix("0x") {
+        base16ct::mixed::decode_vec(hex).map_err(|_| {
+            wrong("this is not hexadecimal", "expected an even number of digits 0 to 9, a to f after 0x")
+        })?
+    } else if let Some(base64) = text.as_str().strip_prefix("0s") {
+        decode_base64(base64).ok_or_else(|| wrong("this is not base64", "expected base64 after 0s"))?
+    } else {
+        if text.as_str().trim() != text.as_str() {
+            warnings.push(Complaint::new(item.span(), "the key starts or ends with white space, which is part of it"));
+        }
+        text.as_str().as_bytes().to_vec()
+    };
+    if octets.is_empty() {
+        return Err(wrong("an empty key", "expected a pre-shared key"));
+    }
+    Ok(Secret::new(octets))
+}
+
+fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    use base64ct::{Base64, Base64Unpadded, Encoding};
+    Base64::decode_vec(text).or_else(|_| Base64Unpadded::decode_vec(text)).ok()
+}
+
+fn owners(item: Item<'_>) -> Result<Vec<Identity>, Complaints> {
+    collect(item.strings("an identity")?.iter().map(|text| {
+        identity::identity(text.as_str()).map_err(|_| {
+            // The text may be a secret in the wrong place.
+            text.complain("this is no identity").expected(
+                "expected an address, a host name, user@host, a distinguished name, @#hexadecimal, or keyid:text",
+            )
+        })
+    }))
+}
+
+/// Why a file of secrets was not read.
+#[derive(Debug, thiserror::Error)]
+enum SecretFileError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("this is not a file")]
+    NotAFile,
+    #[error("others can read the secrets (mode {mode:04o})")]
+    Exposed { mode: u32 },
+    #[error("this is not UTF-8")]
+    NotUtf8,
+    #[error("the file is empty")]
+    Empty,
+    #[error("the newline at the end does not count as part of the secret")]
+    Newline,
+}
+
+/// Reads a file that only its owner can read. The mode is that of what was opened, whatever links lead to it.
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
+    // Opening a pipe would wait for its writer.
+    if !fs::metadata(path)?.is_file() {
+        return Err(SecretFileError::NotAFile);
+    }
+    let mut file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.mode() & 0o077 != 0 {
+        return Err(SecretFileError::Exposed { mode: metadata.mode() & 0o7777 });
+    }
+    let size = usize::try_from(metadata.len()).unwrap_or(0);
+    let mut octets = Zeroizing::new(Vec::with_capacity(size + 1));
+    file.read_to_end(&mut octets)?;
+    Ok(octets)
+}
+
+fn problem(path: &Path, error: &SecretFileError) -> Problem {
+    let expected = match error {
+        SecretFileError::Io(error) if error.kind() == io::ErrorKind::NotFound => {
+            Some("expected the file of the pre-shared keys here".to_owned())
+        }
+        SecretFileError::Exposed { .. } => Some(format!("expected mode 0600: chmod 600 {}", path.display())),
+        _ => None,
+    };
+    Problem {
+        file: path.to_owned(),
+        place: None,
+        severity: Severity::Error,
+        message: error.to_string(),
+        expected,
+        nearest: None,
+    }
+}
+
+/// Strings with escapes are copies of their own, which are wiped here.
+fn wipe_table(table: &mut DeTable<'_>) {
+    for (_, value) in table.iter_mut() {
+        wipe(value.get_mut());
+    }
+}
+
+fn wipe(value: &mut DeValue<'_>) {
+    match value {
+        DeValue::String(DeString::Owned(text)) => text.zeroize(),
+        DeValue::Array(values) => values.iter_mut().for_each(|value| wipe(value.get_mut())),
+        DeValue::Table(table) => wipe_table(table),
+        DeValue::String(DeString::Borrowed(_))
+        | DeValue::Integer(_)
+        | DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_) => {}
+    }
+}

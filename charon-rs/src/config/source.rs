@@ -1,0 +1,123 @@
+//! A configuration file in memory: its text, its tables, and how problems are tied to places in it.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use toml::de::DeTable;
+use zeroize::Zeroizing;
+
+use super::problem::{Place, Problem, Report, Severity};
+
+/// A file that was read.
+pub(super) struct Source {
+    path: PathBuf,
+    text: Zeroizing<String>,
+    /// Whether no line of it may be shown.
+    confidential: bool,
+}
+
+/// What is wrong with a key or value: a problem before it is tied to a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Complaint {
+    /// Octets of the file that are meant.
+    pub(super) span: Range<usize>,
+    pub(super) message: String,
+    pub(super) expected: Option<String>,
+    pub(super) nearest: Option<String>,
+}
+
+impl Source {
+    /// A file whose lines may be shown.
+    pub(super) fn open(path: &Path, text: String) -> Self {
+        Self { path: path.to_owned(), text: Zeroizing::new(text), confidential: false }
+    }
+
+    /// A file of secrets.
+    pub(super) fn confidential(path: &Path, text: Zeroizing<String>) -> Self {
+        Self { path: path.to_owned(), text, confidential: true }
+    }
+
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The octets of the file in `span`.
+    pub(super) fn slice(&self, span: Range<usize>) -> &str {
+        self.text.get(span).unwrap_or_default()
+    }
+
+    /// The tables of the file; syntax errors go to `report`, and what could be read besides them is returned.
+    pub(super) fn parse(&self, report: &mut Report) -> DeTable<'_> {
+        let (table, errors) = DeTable::parse_recoverable(&self.text);
+        for error in errors {
+            // The parser's words can hold a piece of the file.
+            let message = if self.confidential { "this is not TOML" } else { error.message() };
+            report.add(self.error(Complaint::new(error.span().unwrap_or(0..0), message.replace('\n', ", "))));
+        }
+        table.into_inner()
+    }
+
+    /// `complaint` as an error of this file.
+    pub(super) fn error(&self, complaint: Complaint) -> Problem {
+        self.problem(Severity::Error, complaint)
+    }
+
+    /// `complaint` as a warning of this file.
+    pub(super) fn warning(&self, complaint: Complaint) -> Problem {
+        self.problem(Severity::Warning, complaint)
+    }
+
+    fn problem(&self, severity: Severity, complaint: Complaint) -> Problem {
+        let Complaint { span, message, expected, nearest } = complaint;
+        let place = Some(self.place(span));
+        Problem { file: self.path.clone(), place, severity, message, expected, nearest }
+    }
+
+    fn place(&self, span: Range<usize>) -> Place {
+        let start = span.start.min(self.text.len());
+        let line_start = self.slice(0..start).rfind('\n').map_or(0, |at| at + 1);
+        let line_end = self.slice(start..self.text.len()).find('\n').map_or(self.text.len(), |at| start + at);
+        Place {
+            line: self.slice(0..start).matches('\n').count() + 1,
+            column: self.slice(line_start..start).chars().count() + 1,
+            width: self.slice(start..span.end.min(line_end)).trim_end_matches('\r').chars().count().max(1),
+            text: (!self.confidential).then(|| self.slice(line_start..line_end).trim_end_matches('\r').to_owned()),
+        }
+    }
+}
+
+impl Complaint {
+    /// That `message` is the matter at `span`.
+    pub(super) fn new(span: Range<usize>, message: impl Into<String>) -> Self {
+        Self { span, message: message.into(), expected: None, nearest: None }
+    }
+
+    /// Adds what would be right.
+    pub(super) fn expected(mut self, expected: impl Into<String>) -> Self {
+        self.expected = Some(expected.into());
+        self
+    }
+
+    /// Adds the one of `names` that is most like `written`, if any is like it.
+    pub(super) fn nearest<'n>(mut self, written: &str, names: impl IntoIterator<Item = &'n str>) -> Self {
+        self.nearest = nearest(written, names).map(str::to_owned);
+        self
+    }
+}
+
+/// Names less alike than this are not what was meant (Jaro-Winkler, 1 is equal).
+const ALIKE: f64 = 0.8;
+
+/// The one of `names` that is most like `written`, if any is like it; of two equally alike ones the first.
+pub(super) fn nearest<'n>(written: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    let written = written.to_ascii_lowercase();
+    let mut best = None;
+    for name in names {
+        let likeness = strsim::jaro_winkler(&written, &name.to_ascii_lowercase());
+        if likeness >= ALIKE && best.is_none_or(|(most, _)| likeness > most) {
+            best = Some((likeness, name));
+        }
+    }
+    best.map(|(_, name)| name)
+}

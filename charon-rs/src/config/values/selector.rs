@@ -1,0 +1,160 @@
+//! Traffic selectors: `leftsubnet`, `rightsubnet` and the protocols and ports behind them.
+
+use espdp_api::{PortRange, TrafficSelector};
+
+use super::{ValueError, address};
+
+/// Protocols by name, as /etc/protocols has them.
+const PROTOCOLS: [(&str, u8); 15] = [
+    ("any", 0),
+    ("%any", 0),
+    ("icmp", 1),
+    ("ipencap", 4),
+    ("ipip", 4),
+    ("tcp", 6),
+    ("udp", 17),
+    ("ipv6", 41),
+    ("gre", 47),
+    ("esp", 50),
+    ("icmpv6", 58),
+    ("ipv6-icmp", 58),
+    ("ospf", 89),
+    ("l2tp", 115),
+    ("sctp", 132),
+];
+
+const PORTS_WANTED: &str = "expected a port, a range such as 1000-2000, any, or opaque";
+
+/// Reads a selector: a prefix, a range or an address, possibly with a protocol and a port: `10.0.0.0/24[tcp/443]`.
+///
+/// # Errors
+/// [`ValueError`] with the place that is wrong.
+pub fn selector(text: &str) -> Result<TrafficSelector, ValueError> {
+    let Some(bracket) = text.find('[') else { return address::range(text).map(TrafficSelector::any_protocol) };
+    let (addresses, rest) = text.split_at(bracket);
+    let Some(inner) = rest.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) else {
+        return Err(ValueError {
+            message: "`[` without `]` at the end".to_owned(),
+            expected: "expected a protocol and a port in brackets, such as 10.0.0.0/24[tcp/443]".to_owned(),
+            at: bracket..text.len(),
+        });
+    };
+    let (protocol, ports) = protocol_and_ports(inner)
+        .map_err(|error| ValueError { at: error.at.start + bracket + 1..error.at.end + bracket + 1, ..error })?;
+    Ok(TrafficSelector { addresses: address::range(addresses.trim_end())?, protocol, ports })
+}
+
+/// Reads a protocol with or without ports: `tcp`, `udp/1701`, `17/1000-2000`, `icmp/8`, `icmp/3(4)`, `udp/%any`.
+///
+/// # Errors
+/// [`ValueError`] with the place that is wrong.
+pub fn protocol_and_ports(text: &str) -> Result<(u8, PortRange), ValueError> {
+    let (protocol_text, ports_text) =
+        text.split_once('/').map_or((text, None), |(protocol, ports)| (protocol, Some(ports)));
+    let named = PROTOCOLS.iter().find(|(name, _)| protocol_text.eq_ignore_ascii_case(name)).map(|&(_, number)| number);
+    let protocol = named.or_else(|| protocol_text.parse().ok()).ok_or_else(|| ValueError {
+        message: format!("`{protocol_text}` is no protocol"),
+        expected: "expected a number up to 255 or a name such as tcp, udp, icmp, icmpv6, gre, sctp".to_owned(),
+        at: 0..protocol_text.len(),
+    })?;
+    let Some(ports_text) = ports_text else { return Ok((protocol, PortRange::ANY)) };
+    let wrong = |message: String, expected: &str| ValueError {
+        message,
+        expected: expected.to_owned(),
+        at: protocol_text.len() + 1..text.len(),
+    };
+    let ports = match protocol {
+        1 | 58 => icmp_types(ports_text),
+        _ => ports(ports_text),
+    }
+    .ok_or_else(|| match protocol {
+        1 | 58 => wrong(
+            format!("`{ports_text}` is no ICMP type"),
+            "expected a type such as 8, a type with its code such as 3(4), or any",
+        ),
+        _ => wrong(format!("`{ports_text}` is no port"), PORTS_WANTED),
+    })?;
+    if protocol == 0 && ports != PortRange::ANY {
+        return Err(wrong("ports without a protocol".to_owned(), "expected a protocol that has ports, such as tcp"));
+    }
+    Ok((protocol, ports))
+}
+
+fn ports(text: &str) -> Option<PortRange> {
+    if let Some(special) = special_ports(text) {
+        return Some(special);
+    }
+    let (start, end) = text.split_once('-').unwrap_or((text, text));
+    let ports = PortRange { start: start.trim().parse().ok()?, end: end.trim().parse().ok()? };
+    (ports.start <= ports.end).then_some(ports)
+}
+
+/// RFC 7296 §3.13.1: the type is the high octet of the port field, the code the low one.
+fn icmp_types(text: &str) -> Option<PortRange> {
+    if let Some(special) = special_ports(text) {
+        return Some(special);
+    }
+    let (kind, code) = match text.split_once('(') {
+        Some((kind, code)) => (kind, Some(code.strip_suffix(')')?.parse::<u8>().ok()?)),
+        None => (text, None),
+    };
+    let kind: u8 = kind.parse().ok()?;
+    Some(PortRange {
+        start: u16::from_be_bytes([kind, code.unwrap_or(0)]),
+        end: u16::from_be_bytes([kind, code.unwrap_or(u8::MAX)]),
+    })
+}
+
+fn special_ports(text: &str) -> Option<PortRange> {
+    match text {
+        "any" | "%any" => Some(PortRange::ANY),
+        "opaque" | "%opaque" => Some(PortRange::OPAQUE),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selectors_print_as_they_are_written() {
+        for text in [
+            "10.1.0.0/16",
+            "10.1.0.1..10.1.0.6",
+            "10.1.0.0/16[tcp/443]",
+            "fec3::/16[udp/1000-2000]",
+            "10.0.0.1/32[gre]",
+        ] {
+            let selector = selector(text).unwrap();
+            assert_eq!(selector.to_string(), text.replace("gre", "47"));
+        }
+        assert_eq!(selector("10.1.0.1-10.1.0.6"), selector("10.1.0.1..10.1.0.6"));
+        assert_eq!(selector("10.1.0.1"), selector("10.1.0.1/32"));
+    }
+
+    #[test]
+    fn the_type_of_icmp_is_the_high_octet() {
+        assert_eq!(protocol_and_ports("icmp/8"), Ok((1, PortRange { start: 0x0800, end: 0x08ff })));
+        assert_eq!(protocol_and_ports("icmp/3(4)"), Ok((1, PortRange { start: 0x0304, end: 0x0304 })));
+        assert_eq!(protocol_and_ports("17/%any"), Ok((17, PortRange::ANY)));
+        assert_eq!(protocol_and_ports("tcp/opaque"), Ok((6, PortRange::OPAQUE)));
+    }
+
+    #[test]
+    fn the_wrong_piece_of_a_selector_is_pointed_at() {
+        for (text, at) in [
+            ("10.0.0.0/24[tpc/443]", "tpc"),
+            ("10.0.0.0/24[tcp/http]", "http"),
+            ("10.0.0.0/24[tcp/9-1]", "9-1"),
+            ("10.0.0.0/24[icmp/300]", "300"),
+            ("10.0.0.0/24[icmp/3(4]", "3(4"),
+            ("10.0.0.0/24[any/80]", "80"),
+            ("10.0.0.0/24[tcp", "[tcp"),
+            ("10.0.0.0/33", "10.0.0.0/33"),
+        ] {
+            let error = selector(text).unwrap_err();
+            assert_eq!(&text[error.at.clone()], at, "{error}");
+        }
+    }
+}
