@@ -1,10 +1,264 @@
-//! The lab: two gateways, a client and a server in network namespaces of their own, to try it all.
+//! The lab: two gateways, a client and a server in network namespaces of their own, to see a tunnel work.
+//!
+//! `charonctl lab` needs nothing but this program: it builds the network through netlink, runs two daemons in it, has them
+//! negotiate, sends traffic across, captures what passes between the gateways, and judges by the capture whether it was
+//! protected. Whoever is not root gets a user namespace to be root of.
+//!
+//! [`netns`] and [`topology`] serve tests as well.
 
 pub mod capture;
 pub mod frame;
+mod gateway;
 pub mod netns;
 pub mod ping;
+mod place;
+mod report;
 pub mod rtnl;
+mod sandbox;
+mod sas;
+mod scenario;
+mod settings;
+mod steps;
 pub mod tally;
 pub mod topology;
 pub mod transfer;
+mod verdict;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use ike_proto::proposal::{parse_esp_list, parse_ike_list};
+
+use place::Place;
+use report::Report;
+use sandbox::Signals;
+use scenario::Plan;
+use settings::{Changes, Mode};
+use steps::Steps;
+
+/// Shows a tunnel at work between two gateways in namespaces of their own: negotiates, sends traffic, checks the wire.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// How packets are wrapped [default: tunnel].
+    #[arg(long, value_enum)]
+    mode: Option<Mode>,
+    /// IKE proposals [default: aes256gcm16-prfsha256-modp2048].
+    #[arg(long, value_name = "PROPOSALS", value_parser = ike_proposals)]
+    ike: Option<String>,
+    /// ESP proposals [default: aes256gcm16-esn].
+    #[arg(long, value_name = "PROPOSALS", value_parser = esp_proposals)]
+    esp: Option<String>,
+    /// The pre-shared key of the gateways [default: Vpp123].
+    #[arg(long, value_name = "KEY")]
+    psk: Option<String>,
+    /// Sends ESP in UDP, as through a NAT.
+    #[arg(long)]
+    encap: bool,
+    /// How long the TCP transfer takes.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    duration: u64,
+    /// Where the capture, the keys and the logs go [default: a new directory for temporary files].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Leaves everything running, and says how to enter it and how to remove it.
+    #[arg(long)]
+    keep: bool,
+    /// Removes labs that were left running, and what is left of labs that were killed.
+    #[arg(long, conflicts_with_all = ["keep", "out", "mode", "ike", "esp", "psk", "encap"])]
+    clean: bool,
+    /// Set by the lab when it starts itself again as root of a user namespace: where labs have their places.
+    #[arg(long, hide = true, value_name = "DIR")]
+    inside: Option<PathBuf>,
+    /// Set by the lab when it starts itself again to keep a namespace alive.
+    #[arg(long, hide = true)]
+    hold: bool,
+}
+
+/// Runs the lab as `args` say. Progress goes to stderr, the report to stdout, with `json` as one JSON document.
+///
+/// Must be called outside of any runtime, on a thread that lives as long as the process: the daemons end with it.
+#[must_use]
+pub fn run(args: &Args, json: bool) -> ExitCode {
+    if args.hold {
+        loop {
+            std::thread::park();
+        }
+    }
+    match try_run(args, json) {
+        Ok(code) => code,
+        Err(error) => {
+            complain(&error, json);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_run(args: &Args, json: bool) -> Result<ExitCode> {
+    let base = match &args.inside {
+        Some(base) => base.clone(),
+        None => place::base().context("cannot make a directory for the lab")?,
+    };
+    if args.clean {
+        return clean(&base, json);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let code = if sandbox::may_make_networks()? {
+        runtime.block_on(attend(args, &base, json))
+    } else if args.inside.is_some() {
+        Err(anyhow::anyhow!(
+            "the kernel gives a user namespace, and then no network namespaces in it: run the lab as root"
+        ))
+    } else {
+        let further = [OsString::from("--inside"), base.into_os_string()];
+        runtime.block_on(sandbox::run_again(&further)).map(exit_code).map_err(anyhow::Error::from)
+    };
+    // Threads that still wait for something have nobody left to tell.
+    runtime.shutdown_background();
+    code
+}
+
+/// Runs the scenario until it ends or a signal comes.
+async fn attend(args: &Args, base: &Path, json: bool) -> Result<ExitCode> {
+    let mut signals = Signals::new()?;
+    let place = Place::take(base).with_context(|| format!("cannot make a directory in `{}`", base.display()))?;
+    let directory = output_directory(args.out.as_deref()).context("cannot make the output directory")?;
+    let plan = Plan {
+        changes: Changes {
+            ike: args.ike.clone(),
+            esp: args.esp.clone(),
+            psk: args.psk.clone(),
+            mode: args.mode,
+            encap: args.encap,
+        },
+        duration: Duration::from_secs(args.duration),
+        keep: args.keep,
+        directory,
+    };
+    let outcome = tokio::select! {
+        outcome = scenario::run(&plan, place, Steps::new()) => outcome,
+        signal = signals.next() => {
+            // The scenario was dropped: everything is gone already.
+            note(&format!("Interrupted. Everything was removed but {}", plan.directory.display()));
+            return Ok(exit_code(std::process::ExitStatus::from_raw(signal.as_raw())));
+        }
+    };
+    match outcome {
+        Ok(report) => {
+            print(&report, json)?;
+            if !report.passed {
+                explain(&report, &plan.directory);
+            }
+            Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Err(error) => {
+            show_logs(&plan.directory);
+            Err(error)
+        }
+    }
+}
+
+fn clean(base: &Path, json: bool) -> Result<ExitCode> {
+    let cleaned = place::clean(base).context("not everything could be removed")?;
+    let mut out = io::stdout().lock();
+    if json {
+        serde_json::to_writer(&mut out, &serde_json::json!({ "removed": cleaned }))?;
+        writeln!(out)?;
+    } else if cleaned.is_empty() {
+        writeln!(out, "Nothing was left running.")?;
+    } else {
+        cleaned.iter().try_for_each(|lab| writeln!(out, "Removed {lab}"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn output_directory(wanted: Option<&Path>) -> io::Result<PathBuf> {
+    use std::os::unix::fs::DirBuilderExt;
+    let mut builder = std::fs::DirBuilder::new();
+    builder.mode(0o700);
+    if let Some(directory) = wanted {
+        builder.recursive(true).create(directory)?;
+        return directory.canonicalize();
+    }
+    let parent = std::env::temp_dir();
+    for number in 1..u32::MAX {
+        let directory = parent.join(format!("charon-lab-{number}"));
+        match builder.create(&directory) {
+            Ok(()) => return Ok(directory),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+fn print(report: &Report, json: bool) -> Result<()> {
+    let mut out = io::stdout().lock();
+    if json {
+        serde_json::to_writer_pretty(&mut out, report)?;
+        writeln!(out)?;
+    } else {
+        let verdict = match report.passed {
+            true => "Traffic crossed the tunnel, and nobody between the gateways could read it.",
+            false => "The lab failed, see the checks.",
+        };
+        writeln!(out, "\n{report}\n{verdict}")?;
+    }
+    Ok(())
+}
+
+/// Says on stderr what failed, so that it stands last.
+fn explain(report: &Report, directory: &Path) {
+    show_logs(directory);
+    for check in report.checks.iter().filter(|check| !check.passed) {
+        note(&format!("failed: {}: {}", check.name, check.found));
+    }
+}
+
+/// The last lines of both daemons' logs, on stderr.
+fn show_logs(directory: &Path) {
+    for node in [topology::INITIATOR, topology::RESPONDER] {
+        let path = directory.join(format!("{node}.log"));
+        let Ok(log) = std::fs::read_to_string(&path) else { continue };
+        let lines: Vec<&str> = log.lines().collect();
+        note(&format!("\nThe last lines of {}:", path.display()));
+        lines.iter().skip(lines.len().saturating_sub(LOG_LINES)).for_each(|line| note(&format!("  {line}")));
+    }
+}
+
+fn complain(error: &anyhow::Error, json: bool) {
+    note(&format!("charonctl lab: {error:#}"));
+    if json {
+        let document = serde_json::json!({ "passed": false, "error": format!("{error:#}") });
+        // Nobody can be told that stdout is closed.
+        drop(writeln!(io::stdout(), "{document:#}"));
+    }
+}
+
+fn note(text: &str) {
+    // Nobody can be told that stderr is closed.
+    drop(writeln!(io::stderr(), "{text}"));
+}
+
+/// The code that a shell would give for `status`.
+fn exit_code(status: std::process::ExitStatus) -> ExitCode {
+    let code = status.code().or_else(|| status.signal().map(|signal| signal.saturating_add(SIGNALLED)));
+    code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+fn ike_proposals(text: &str) -> Result<String, String> {
+    parse_ike_list(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+fn esp_proposals(text: &str) -> Result<String, String> {
+    parse_esp_list(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+const LOG_LINES: usize = 15;
+
+/// Shells add this to the number of the signal that ended a program.
+const SIGNALLED: i32 = 128;

@@ -80,6 +80,20 @@ pub fn configure(interface: &str, addresses: &[IpPrefix], mtu: u32) -> Result<()
     })
 }
 
+/// Has packets cut to size before they leave `interface`, so that a capture there shows what a real wire would: one
+/// packet in each frame, not the super-packets that segmentation offload makes of many.
+///
+/// # Errors
+/// [`RtnlError`] when there is no such interface or the kernel refuses.
+pub fn one_packet_per_frame(interface: &str) -> Result<(), RtnlError> {
+    with_handle(async |handle| {
+        let index = index_of(&handle, interface).await?;
+        let limit = LinkUnspec::new_with_index(index).append_extra_attribute(LinkAttribute::GsoMaxSegs(1)).build();
+        let what = || format!("limit segmentation offload of `{interface}`");
+        handle.link().change(limit).execute().await.map_err(|source| refused(what(), source))
+    })
+}
+
 /// Adds a route through a neighbour.
 ///
 /// # Errors

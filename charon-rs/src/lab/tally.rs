@@ -118,7 +118,8 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)
 }
 
-fn as_hex<S: Serializer>(spi: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+/// Eight hexadecimal digits, as SPIs are written.
+pub(super) fn as_hex<S: Serializer>(spi: &u32, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{spi:08x}"))
 }
 

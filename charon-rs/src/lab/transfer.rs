@@ -217,8 +217,8 @@ mod tests {
         let duration = Duration::from_millis(200);
         let transfer = Transfer::start(client, server, "192.168.5.1".parse().unwrap(), duration).unwrap();
         let report = transfer.finish().unwrap();
-        assert!(report.octets >= PATTERN as u64 && report.octets % PATTERN as u64 == 0, "{report:?}");
-        assert!(report.seconds >= 0.2 && report.mbit_per_second > 0.0, "{report:?}");
+        assert!(report.octets >= PATTERN as u64 && report.octets.is_multiple_of(PATTERN as u64), "{report:?}");
+        assert!(report.seconds > 0.1 && report.mbit_per_second > 0.0, "{report:?}");
     }
 
     #[test]
