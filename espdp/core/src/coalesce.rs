@@ -120,7 +120,9 @@ impl Segment {
         let at = self.header.transport_at;
         let transport_agrees = same(at, at.checked_add(4)?)?
             && (!self.is_tcp() || {
-                let flags_agree = (self.flags ^ first.flags) & !(tcp_flags::FIN | tcp_flags::PSH) == 0;
+                // CWR stays on the first segment when the packet is cut again (RFC 3168 §6.1.2).
+                let may_differ = tcp_flags::FIN | tcp_flags::PSH | tcp_flags::CWR;
+                let flags_agree = (self.flags ^ first.flags) & !may_differ == 0 && self.flags & tcp_flags::CWR == 0;
                 let from = |offset: usize| at.checked_add(offset);
                 // Acknowledgement and data offset; window; options.
                 flags_agree

@@ -22,7 +22,7 @@ use crate::batch::{InboundFrame, OutboundFrame, Stage};
 
 /// The keyed algorithms of one SA.
 #[derive(Debug)]
-pub(crate) struct Transform {
+pub struct Transform {
     cipher: Cipher,
     extended: bool,
 }
@@ -39,7 +39,8 @@ enum Cipher {
 
 /// Why no transform can be made of what was given.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum TransformError {
+#[non_exhaustive]
+pub enum TransformError {
     /// Encryption without integrity, two kinds of integrity, or neither encryption nor integrity (R4303-3.2-1).
     #[error("integrity is needed exactly where the cipher brings none: {0:?}")]
     Unsound(EspAlgorithms),
@@ -64,7 +65,7 @@ impl Transform {
     ///
     /// # Errors
     /// [`TransformError`] when algorithms and keys do not fit together.
-    pub(crate) fn new(
+    pub fn new(
         algorithms: EspAlgorithms,
         encryption_key: &Secret<Vec<u8>>,
         integrity_key: &Secret<Vec<u8>>,
@@ -128,7 +129,7 @@ impl Transform {
     /// # Errors
     /// [`DropReason::Crypto`] when the packet has no room for IV and ICV, or is no multiple of the cipher's block. Nothing
     /// of such a packet may be sent.
-    pub(crate) fn seal(&self, packet: &mut [u8], sequence: u64) -> Result<(), DropReason> {
+    pub fn seal(&self, packet: &mut [u8], sequence: u64) -> Result<(), DropReason> {
         let sealed = match &self.cipher {
             Cipher::Aead(aead) => aead.seal(packet, &self.associated_data(packet, sequence)?, sequence),
             Cipher::Cbc(cbc, mac) => cbc
@@ -144,7 +145,7 @@ impl Transform {
     /// # Errors
     /// [`DropReason::BadIcv`]; the packet's content is undefined then. [`DropReason::Short`] when it has no room for IV and
     /// ICV or is no multiple of the cipher's block.
-    pub(crate) fn open(&self, packet: &mut [u8], sequence: u64) -> Result<Authentic, DropReason> {
+    pub fn open(&self, packet: &mut [u8], sequence: u64) -> Result<Authentic, DropReason> {
         match &self.cipher {
             Cipher::Aead(aead) => aead.open(packet, &self.associated_data(packet, sequence)?)?,
             Cipher::Cbc(cbc, mac) => {
@@ -206,13 +207,13 @@ pub(crate) fn open_batch<'k>(
 /// Proves that a packet with this sequence number passed the integrity check; only [`Transform::open`] makes one.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
-pub(crate) struct Authentic {
+pub struct Authentic {
     sequence: u64,
 }
 
 impl Authentic {
     /// The whole sequence number.
-    pub(crate) fn sequence(&self) -> u64 {
+    pub fn sequence(&self) -> u64 {
         self.sequence
     }
 

@@ -38,6 +38,7 @@ mod segment;
 mod vnet;
 
 pub use batch::{Delivery, InboundBatch, Opened, Origin, OutboundBatch, Run, Sealed};
+pub use crypto::{Authentic, Transform, TransformError};
 pub use dataplane::Dataplane;
 pub use drops::DropReason;
 pub use interfaces::{InterfaceCounters, InterfaceId};

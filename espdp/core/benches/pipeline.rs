@@ -1,0 +1,286 @@
+//! How many clocks a packet takes through ESP in memory, for one core.
+//!
+//! `cargo bench -p espdp-core --bench pipeline -- [--quick] [--json]`
+//!
+//! Paths: `outbound` is everything from an inner packet to a sealed ESP packet, `inbound` everything from a received ESP
+//! packet to the inner packet to be written, without coalescing; `crypto-seal` and `crypto-open` are the ciphers alone,
+//! packet by packet, in place. Clocks are those of the time stamp counter. Of many rounds the lower quartile counts,
+//! because what else the machine does only ever adds to them.
+
+use std::time::Instant;
+
+use espdp_api::{
+    AddressRange, DfPolicy, DscpPolicy, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, InboundSaSpec,
+    InterfaceKind, InterfaceName, Mode, OutboundSaSpec, OuterPath, PolicyId, PolicySpec, SaLimits, SaSpec, Secret,
+    TrafficSelector,
+};
+use espdp_core::{
+    Dataplane, InboundBatch, InterfaceId, Offloads, Origin, OutboundBatch, Progress, SuperPacket, Transform, VnetHeader,
+};
+
+/// Inner packet lengths in octets.
+const OCTETS: [usize; 3] = [64, 512, 1400];
+/// Numbers of SAs among which packets go round robin.
+const SAS: [usize; 2] = [1, 1000];
+/// Packets in one measured batch; few enough that all of it stays in a second-level cache.
+const BATCH: usize = 96;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let has = |name: &str| arguments.iter().any(|argument| argument == name);
+    let rounds = if has("--quick") { 60 } else { 600 };
+    let report = Report { json: has("--json"), clocks_per_second: clocks_per_second() };
+    report.head();
+    for (cipher, algorithms) in ciphers() {
+        for octets in OCTETS {
+            let (seal, open) = crypto(algorithms, octets, rounds);
+            report.line("crypto-seal", cipher, octets, 1, seal);
+            report.line("crypto-open", cipher, octets, 1, open);
+            for sas in SAS {
+                let (outbound, inbound) = Gateways::new(algorithms, octets, sas).run(rounds);
+                report.line("outbound", cipher, octets, sas, outbound);
+                report.line("inbound", cipher, octets, sas, inbound);
+            }
+        }
+    }
+}
+
+/// What is measured, with extended sequence numbers.
+fn ciphers() -> Vec<(&'static str, EspAlgorithms)> {
+    let gcm = |key_bits| (EspCipher::AesGcm16 { key_bits }, EspIntegrity::None);
+    let cbc = |key_bits, integrity| (EspCipher::AesCbc { key_bits }, integrity);
+    let all = [
+        ("aes128gcm16", gcm(128)),
+        ("aes192gcm16", gcm(192)),
+        ("aes256gcm16", gcm(256)),
+        ("chacha20poly1305", (EspCipher::ChaCha20Poly1305, EspIntegrity::None)),
+        ("aes128-sha1", cbc(128, EspIntegrity::HmacSha1_96)),
+        ("aes128-sha256", cbc(128, EspIntegrity::HmacSha2_256_128)),
+        ("aes192-sha384", cbc(192, EspIntegrity::HmacSha2_384_192)),
+        ("aes256-sha256", cbc(256, EspIntegrity::HmacSha2_256_128)),
+        ("aes256-sha512", cbc(256, EspIntegrity::HmacSha2_512_256)),
+        ("null-sha256", (EspCipher::Null, EspIntegrity::HmacSha2_256_128)),
+    ];
+    let extended_sequence_numbers = true;
+    all.into_iter()
+        .map(|(name, (cipher, integrity))| (name, EspAlgorithms { cipher, integrity, extended_sequence_numbers }))
+        .collect()
+}
+
+/// Clocks per packet of sealing and opening alone.
+fn crypto(algorithms: EspAlgorithms, octets: usize, rounds: usize) -> (f64, f64) {
+    let [encryption, integrity] = keys(algorithms, 0);
+    let transform = Transform::new(algorithms, &encryption, &integrity, &Secret::new([3; 16])).unwrap();
+    let payload = (octets + 2).next_multiple_of(algorithms.cipher.pad_block());
+    let len = 8 + algorithms.cipher.iv_len() + payload + algorithms.icv_len();
+    let mut memory = vec![1u8; len * BATCH];
+    let (mut seal, mut open) = (Vec::new(), Vec::new());
+    for round in 0..rounds {
+        let first = (round * BATCH) as u64 + 1;
+        let numbered = |at: usize| first + at as u64;
+        seal.push(measure(|| {
+            for (at, packet) in memory.chunks_mut(len).enumerate() {
+                transform.seal(packet, numbered(at)).unwrap();
+            }
+        }));
+        open.push(measure(|| {
+            for (at, packet) in memory.chunks_mut(len).enumerate() {
+                transform.open(packet, numbered(at)).unwrap();
+            }
+        }));
+    }
+    (lower_quartile(seal), lower_quartile(open))
+}
+
+/// A sender and a receiver with many SAs between them, each for one destination.
+struct Gateways {
+    sender: Dataplane,
+    receiver: Dataplane,
+    interface: InterfaceId,
+    packets: Vec<Vec<u8>>,
+    next: usize,
+}
+
+impl Gateways {
+    fn new(algorithms: EspAlgorithms, octets: usize, sas: usize) -> Self {
+        let (mut sender, mut receiver) = (Dataplane::new(&Secret::new([1; 32])), Dataplane::new(&Secret::new([2; 32])));
+        let name = InterfaceName::new("ipsec0").unwrap();
+        let interface = sender.set_interface(&name, InterfaceKind::Ipsec).unwrap();
+        receiver.set_interface(&name, InterfaceKind::Ipsec).unwrap();
+        for number in 0..sas {
+            let spi = receiver.reserve_spi(0x5a00_0000).unwrap();
+            let id = PolicyId(number as u64);
+            let source = selector([10, 1, 0, 0], [10, 1, 255, 255]);
+            let target = selector(destination(number), destination(number));
+            for (dataplane, local, remote) in [(&mut sender, source, target), (&mut receiver, target, source)] {
+                let (local, remote) = (vec![local], vec![remote]);
+                let interface = name.clone();
+                dataplane
+                    .set_policy(&PolicySpec { id, interface, local, remote, routes: vec![], acquire: false })
+                    .unwrap();
+            }
+            let sa = |local, remote| sa(algorithms, spi, id, number, local, remote);
+            receiver.install_inbound(&InboundSaSpec { sa: sa(target, source), replay_window: 1024 }).unwrap();
+            let (df, dscp) = (DfPolicy::Set, DscpPolicy::Copy);
+            sender.install_outbound(&OutboundSaSpec { sa: sa(source, target), df, dscp }).unwrap();
+            sender.activate(id, spi).unwrap();
+        }
+        let packets = (0..sas).map(|number| packet(destination(number), octets)).collect();
+        Self { sender, receiver, interface, packets, next: 0 }
+    }
+
+    /// Clocks per packet outbound and inbound.
+    fn run(&mut self, rounds: usize) -> (f64, f64) {
+        let (mut outbound_batch, mut inbound_batch) = (OutboundBatch::new(), InboundBatch::new());
+        let (mut outbound, mut inbound) = (Vec::new(), Vec::new());
+        let now = now();
+        let origin = Origin { path: path(), traffic_class: 0 };
+        for _ in 0..rounds {
+            let mut sealed = None;
+            outbound.push(measure(|| {
+                let mut filling = self.sender.fill(now, &mut outbound_batch);
+                for _ in 0..BATCH {
+                    self.next = (self.next + 1) % self.packets.len();
+                    let packet = &self.packets[self.next];
+                    let mut packet = SuperPacket::new(self.interface, VnetHeader::default(), packet);
+                    assert_eq!(filling.push(&mut packet), Progress::Done);
+                }
+                sealed = Some(filling.seal());
+            }));
+            inbound_batch.clear();
+            for run in sealed.iter().flat_map(|sealed| sealed.runs()) {
+                inbound_batch.space().unwrap()[..run.octets.len()].copy_from_slice(run.octets);
+                inbound_batch.add_udp(run.octets.len(), run.segment_len, origin, |_| unreachable!());
+            }
+            let mut delivered = 0;
+            inbound.push(measure(|| {
+                delivered = self.receiver.open(now, Offloads::default(), &mut inbound_batch).deliveries().len();
+            }));
+            assert_eq!(delivered, BATCH);
+        }
+        (lower_quartile(outbound), lower_quartile(inbound))
+    }
+}
+
+fn sa(
+    algorithms: EspAlgorithms,
+    spi: EspSpi,
+    policy: PolicyId,
+    number: usize,
+    local: TrafficSelector,
+    remote: TrafficSelector,
+) -> SaSpec {
+    let [encryption_key, integrity_key] = keys(algorithms, number);
+    SaSpec {
+        spi,
+        policy,
+        algorithms,
+        encryption_key,
+        integrity_key,
+        mode: Mode::Tunnel,
+        path: path(),
+        local: vec![local],
+        remote: vec![remote],
+        limits: SaLimits::default(),
+    }
+}
+
+fn keys(algorithms: EspAlgorithms, number: usize) -> [Secret<Vec<u8>>; 2] {
+    let EspAlgorithms { cipher, integrity, .. } = algorithms;
+    let key = |len: usize| Secret::new((0..len).map(|at| (at ^ number) as u8).collect());
+    [key(cipher.key_len() + cipher.salt_len()), key(integrity.key_len())]
+}
+
+fn path() -> OuterPath {
+    let encapsulation = Encapsulation::Udp { local_port: 4500, remote_port: 4500 };
+    OuterPath { local: [192, 0, 2, 1].into(), remote: [192, 0, 2, 1].into(), encapsulation }
+}
+
+fn destination(number: usize) -> [u8; 4] {
+    let [.., high, low] = (number as u32).to_be_bytes();
+    [10, 2, high, low]
+}
+
+fn selector(first: [u8; 4], last: [u8; 4]) -> TrafficSelector {
+    TrafficSelector::any_protocol(AddressRange::new(first.into(), last.into()).unwrap())
+}
+
+/// A UDP packet of `octets` octets.
+fn packet(destination: [u8; 4], octets: usize) -> Vec<u8> {
+    let mut packet = vec![0x45, 0, 0, 0, 0, 1, 0x40, 0, 64, 17, 0, 0, 10, 1, 0, 1];
+    packet[2..4].copy_from_slice(&(octets as u16).to_be_bytes());
+    packet.extend(destination);
+    packet.extend([0x10, 0x01, 0, 53]);
+    packet.extend((octets as u16 - 20).to_be_bytes());
+    packet.resize(octets, 0);
+    packet
+}
+
+/// Where results go.
+struct Report {
+    json: bool,
+    clocks_per_second: f64,
+}
+
+impl Report {
+    fn head(&self) {
+        if !self.json {
+            println!(
+                "{:<12} {:<17} {:>6} {:>5} {:>9} {:>8} {:>8}",
+                "path", "cipher", "octets", "sas", "clocks", "Mpps", "Gb/s"
+            );
+        }
+    }
+
+    fn line(&self, path: &str, cipher: &str, octets: usize, sas: usize, clocks: f64) {
+        let mpps = self.clocks_per_second / clocks / 1e6;
+        if self.json {
+            println!(
+                "{{\"path\":\"{path}\",\"cipher\":\"{cipher}\",\"octets\":{octets},\"sas\":{sas},\"clocks\":{clocks:.1},\"mpps\":{mpps:.3}}}"
+            );
+        } else {
+            let gigabits = mpps * octets as f64 * 8.0 / 1e3;
+            println!("{path:<12} {cipher:<17} {octets:>6} {sas:>5} {clocks:>9.1} {mpps:>8.3} {gigabits:>8.2}");
+        }
+    }
+}
+
+/// Clocks for each packet of one batch.
+fn measure(work: impl FnOnce()) -> f64 {
+    let start = clock();
+    work();
+    clock().wrapping_sub(start) as f64 / BATCH as f64
+}
+
+fn lower_quartile(mut clocks: Vec<f64>) -> f64 {
+    clocks.sort_by(f64::total_cmp);
+    clocks[clocks.len() / 4]
+}
+
+/// The time stamp counter, or nanoseconds where there is none.
+#[cfg(target_arch = "x86_64")]
+#[expect(unsafe_code, reason = "the only way to read the time stamp counter")]
+fn clock() -> u64 {
+    // SAFETY: every x86-64 processor has the instruction, and it has no memory effects.
+    unsafe { std::arch::x86_64::_rdtsc() }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn clock() -> u64 {
+    use std::sync::OnceLock;
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(now).elapsed().as_nanos() as u64
+}
+
+fn clocks_per_second() -> f64 {
+    let (start, start_clock) = (now(), clock());
+    while start.elapsed().as_millis() < 100 {
+        std::hint::spin_loop();
+    }
+    clock().wrapping_sub(start_clock) as f64 / start.elapsed().as_secs_f64()
+}
+
+#[expect(clippy::disallowed_methods, reason = "a benchmark looks at the clock")]
+fn now() -> Instant {
+    Instant::now()
+}

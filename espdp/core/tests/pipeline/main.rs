@@ -1,0 +1,11 @@
+//! The whole pipeline through its public interface: two gateways in memory.
+
+#[expect(unreachable_pub, reason = "shared by the modules of this test")]
+mod support;
+
+mod control;
+mod headers;
+mod hostile;
+mod mtu;
+mod roundtrip;
+mod segments;

@@ -1,0 +1,325 @@
+//! Two dataplanes that are each other's peer, and packets to send through them.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use espdp_api::{
+    AddressRange, DfPolicy, Direction, DscpPolicy, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi,
+    Event, InboundSaSpec, InterfaceKind, InterfaceName, Mode, OutboundSaSpec, OuterPath, PolicyId, PolicySpec,
+    SaLimits, SaSpec, SaStatistics, Secret, TrafficSelector,
+};
+use espdp_core::{
+    Dataplane, InboundBatch, InterfaceId, Offloads, Origin, OutboundBatch, Progress, SuperPacket, VnetHeader,
+};
+
+/// What a pair of gateways has in common. Change what a test is about.
+#[derive(Clone)]
+pub struct Setup {
+    pub algorithms: EspAlgorithms,
+    pub mode: Mode,
+    pub kind: InterfaceKind,
+    pub outer_is_ipv6: bool,
+    pub encapsulation: Encapsulation,
+    pub local: Vec<TrafficSelector>,
+    pub remote: Vec<TrafficSelector>,
+    pub outbound_limits: SaLimits,
+    pub inbound_limits: SaLimits,
+    pub df: DfPolicy,
+    pub dscp: DscpPolicy,
+    pub replay_window: u32,
+    pub acquire: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            algorithms: algorithms(EspCipher::AesGcm16 { key_bits: 256 }, EspIntegrity::None, true),
+            mode: Mode::Tunnel,
+            kind: InterfaceKind::Ipsec,
+            outer_is_ipv6: false,
+            encapsulation: UDP,
+            local: vec![everything(true), everything(false)],
+            remote: vec![everything(true), everything(false)],
+            outbound_limits: SaLimits::default(),
+            inbound_limits: SaLimits::default(),
+            df: DfPolicy::Set,
+            dscp: DscpPolicy::Copy,
+            replay_window: 1024,
+            acquire: true,
+        }
+    }
+}
+
+pub const UDP: Encapsulation = Encapsulation::Udp { local_port: 4500, remote_port: 4500 };
+pub const POLICY: PolicyId = PolicyId(7);
+
+/// Every cipher with every integrity that goes with it.
+pub fn all_algorithms() -> Vec<EspAlgorithms> {
+    let mut all = Vec::new();
+    for extended in [false, true] {
+        for key_bits in [128, 192, 256] {
+            all.push(algorithms(EspCipher::AesGcm16 { key_bits }, EspIntegrity::None, extended));
+        }
+        all.push(algorithms(EspCipher::ChaCha20Poly1305, EspIntegrity::None, extended));
+        for integrity in [
+            EspIntegrity::HmacSha1_96,
+            EspIntegrity::HmacSha2_256_128,
+            EspIntegrity::HmacSha2_384_192,
+            EspIntegrity::HmacSha2_512_256,
+        ] {
+            for cipher in [
+                EspCipher::AesCbc { key_bits: 128 },
+                EspCipher::AesCbc { key_bits: 192 },
+                EspCipher::AesCbc { key_bits: 256 },
+                EspCipher::Null,
+            ] {
+                all.push(algorithms(cipher, integrity, extended));
+            }
+        }
+    }
+    all
+}
+
+pub fn algorithms(cipher: EspCipher, integrity: EspIntegrity, extended_sequence_numbers: bool) -> EspAlgorithms {
+    EspAlgorithms { cipher, integrity, extended_sequence_numbers }
+}
+
+pub fn everything(ipv4: bool) -> TrafficSelector {
+    let (first, last) =
+        if ipv4 { ("0.0.0.0", "255.255.255.255") } else { ("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff") };
+    range(first, last)
+}
+
+pub fn range(first: &str, last: &str) -> TrafficSelector {
+    TrafficSelector::any_protocol(AddressRange::new(first.parse().unwrap(), last.parse().unwrap()).unwrap())
+}
+
+/// One end, with its SA pair.
+pub struct Gateway {
+    pub dataplane: Dataplane,
+    pub interface: InterfaceId,
+    pub path: OuterPath,
+    pub now: Instant,
+    pub inbound_spi: EspSpi,
+    outbound: OutboundBatch,
+    inbound: InboundBatch,
+}
+
+/// An ESP packet on the wire, with what its outer header says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wire {
+    pub octets: Vec<u8>,
+    pub traffic_class: u8,
+    pub dont_fragment: bool,
+    pub path: OuterPath,
+}
+
+impl Setup {
+    /// Two gateways with an SA pair between them, ready to send.
+    pub fn connect(&self) -> (Gateway, Gateway) {
+        let (mut left, mut right) = (self.gateway(true), self.gateway(false));
+        let (left_spi, right_spi) = (left.inbound_spi, right.inbound_spi);
+        left.install(self, left_spi, right_spi, 1, 2);
+        right.install(self, right_spi, left_spi, 2, 1);
+        (left, right)
+    }
+
+    /// One gateway with interface and policy but no SAs; its inbound SPI is reserved.
+    pub fn gateway(&self, is_left: bool) -> Gateway {
+        let mut dataplane = Dataplane::new(&Secret::new([u8::from(is_left); 32]));
+        let name = InterfaceName::new("ipsec0").unwrap();
+        let interface = dataplane.set_interface(&name, self.kind).unwrap();
+        let (local, remote) =
+            if is_left { (self.local.clone(), self.remote.clone()) } else { (self.remote.clone(), self.local.clone()) };
+        let spec = PolicySpec { id: POLICY, interface: name, local, remote, routes: vec![], acquire: self.acquire };
+        dataplane.set_policy(&spec).unwrap();
+        let inbound_spi = dataplane.reserve_spi(if is_left { 0x1111_2222 } else { 0x8888_9999 }).unwrap();
+        let (left, right): (IpAddr, IpAddr) = if self.outer_is_ipv6 {
+            ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap())
+        } else {
+            ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap())
+        };
+        let (local, remote) = if is_left { (left, right) } else { (right, left) };
+        let path = OuterPath { local, remote, encapsulation: self.encapsulation };
+        let (outbound, inbound) = (OutboundBatch::new(), InboundBatch::new());
+        Gateway { dataplane, interface, path, now: start(), inbound_spi, outbound, inbound }
+    }
+
+    /// The description of one half, with keys that `seed` determines.
+    pub fn sa(&self, spi: EspSpi, path: OuterPath, is_left: bool, limits: SaLimits, seed: u8) -> SaSpec {
+        let EspAlgorithms { cipher, integrity, .. } = self.algorithms;
+        let key = |len: usize| Secret::new((0..len).map(|at| (at as u8).wrapping_mul(31) ^ seed).collect::<Vec<u8>>());
+        let (local, remote) =
+            if is_left { (self.local.clone(), self.remote.clone()) } else { (self.remote.clone(), self.local.clone()) };
+        SaSpec {
+            spi,
+            policy: POLICY,
+            algorithms: self.algorithms,
+            encryption_key: key(cipher.key_len() + cipher.salt_len()),
+            integrity_key: key(integrity.key_len()),
+            mode: self.mode,
+            path,
+            local,
+            remote,
+            limits,
+        }
+    }
+
+    pub fn inbound(&self, spi: EspSpi, path: OuterPath, is_left: bool, seed: u8) -> InboundSaSpec {
+        let sa = self.sa(spi, path, is_left, self.inbound_limits, seed);
+        InboundSaSpec { sa, replay_window: self.replay_window }
+    }
+
+    pub fn outbound(&self, spi: EspSpi, path: OuterPath, is_left: bool, seed: u8) -> OutboundSaSpec {
+        let sa = self.sa(spi, path, is_left, self.outbound_limits, seed);
+        OutboundSaSpec { sa, df: self.df, dscp: self.dscp }
+    }
+}
+
+impl Gateway {
+    fn install(&mut self, setup: &Setup, inbound: EspSpi, outbound: EspSpi, inbound_seed: u8, outbound_seed: u8) {
+        let is_left = inbound_seed == 1;
+        self.dataplane.install_inbound(&setup.inbound(inbound, self.path, is_left, inbound_seed)).unwrap();
+        self.dataplane.install_outbound(&setup.outbound(outbound, self.path, is_left, outbound_seed)).unwrap();
+        self.dataplane.activate(POLICY, outbound).unwrap();
+    }
+
+    /// Sends one plain packet.
+    pub fn send(&mut self, packet: &[u8]) -> Vec<Wire> {
+        self.send_super(VnetHeader::default(), packet)
+    }
+
+    /// Sends a packet with a vnet header, in as many batches as it takes.
+    pub fn send_super(&mut self, vnet: VnetHeader, packet: &[u8]) -> Vec<Wire> {
+        let mut packet = SuperPacket::new(self.interface, vnet, packet);
+        let mut wire = Vec::new();
+        loop {
+            let mut filling = self.dataplane.fill(self.now, &mut self.outbound);
+            let progress = filling.push(&mut packet);
+            for run in filling.seal().runs() {
+                wire.extend(run.packets().map(|octets| Wire {
+                    octets: octets.to_vec(),
+                    traffic_class: run.traffic_class,
+                    dont_fragment: run.dont_fragment,
+                    path: run.path,
+                }));
+            }
+            if progress == Progress::Done {
+                return wire;
+            }
+        }
+    }
+
+    /// Receives packets, each alone, and gives what is written to the interface.
+    pub fn receive(&mut self, wire: &[Wire]) -> Vec<Vec<u8>> {
+        let written = self.receive_super(wire, Offloads::default());
+        assert!(written.iter().all(|(vnet, _)| *vnet == VnetHeader::default()));
+        written.into_iter().map(|(_, packet)| packet).collect()
+    }
+
+    /// Receives packets in batches and coalesces what is allowed.
+    pub fn receive_super(&mut self, wire: &[Wire], offloads: Offloads) -> Vec<(VnetHeader, Vec<u8>)> {
+        let mut written = Vec::new();
+        let mut wire = wire.iter().peekable();
+        while wire.peek().is_some() {
+            self.inbound.clear();
+            while let Some(space) = self.inbound.space() {
+                let Some(packet) = wire.next() else { break };
+                space[..packet.octets.len()].copy_from_slice(&packet.octets);
+                let OuterPath { local, remote, encapsulation } = packet.path;
+                let path = OuterPath { local: remote, remote: local, encapsulation };
+                let origin = Origin { path, traffic_class: packet.traffic_class };
+                let len = packet.octets.len();
+                match encapsulation {
+                    Encapsulation::Esp => self.inbound.add_esp(len, origin),
+                    Encapsulation::Udp { .. } => self.inbound.add_udp(len, len, origin, |_| panic!("no IKE here")),
+                }
+            }
+            let opened = self.dataplane.open(self.now, offloads, &mut self.inbound);
+            for delivery in opened.deliveries() {
+                assert_eq!(delivery.interface, self.interface);
+                written.push((delivery.vnet, delivery.pieces().collect::<Vec<_>>().concat()));
+            }
+        }
+        written
+    }
+
+    pub fn events(&mut self) -> Vec<Event> {
+        std::iter::from_fn(|| self.dataplane.poll_event()).collect()
+    }
+
+    pub fn pass(&mut self, millis: u64) {
+        self.now += Duration::from_millis(millis);
+    }
+
+    pub fn statistics(&self, direction: Direction) -> SaStatistics {
+        let all = self.dataplane.statistics(self.now);
+        all.into_iter().find(|sa| sa.direction == direction).unwrap()
+    }
+
+    /// Names of drops of the SA and of no SA, each with its count.
+    pub fn drops(&self, direction: Direction) -> Vec<(String, u64)> {
+        let of_sa = self.statistics(direction).drops;
+        of_sa.into_iter().chain(self.dataplane.drops()).map(|drop| (drop.reason, drop.packets)).collect()
+    }
+}
+
+/// Any point in time; tests count from it.
+#[expect(clippy::disallowed_methods, reason = "a test may look at the clock once")]
+pub fn start() -> Instant {
+    Instant::now()
+}
+
+/// The Internet checksum, word by word.
+pub fn checksum(parts: &[&[u8]]) -> u16 {
+    let data = parts.concat();
+    let mut sum = 0u32;
+    for word in data.chunks(2) {
+        sum += u32::from(u16::from_be_bytes([word[0], *word.get(1).unwrap_or(&0)]));
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+/// The addresses of test packets.
+pub const INNER: [(&str, &str); 2] = [("10.1.0.1", "10.2.0.1"), ("fd01::1", "fd02::1")];
+
+/// An IP packet around a payload.
+pub fn ip(source: &str, destination: &str, protocol: u8, traffic_class: u8, payload: &[u8]) -> Vec<u8> {
+    let (source, destination): (IpAddr, IpAddr) = (source.parse().unwrap(), destination.parse().unwrap());
+    match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let mut header = vec![0x45, traffic_class];
+            header.extend((payload.len() as u16 + 20).to_be_bytes());
+            header.extend([0x12, 0x34, 0x40, 0, 63, protocol, 0, 0]);
+            header.extend(source.octets());
+            header.extend(destination.octets());
+            let checksum = checksum(&[&header]);
+            header[10..12].copy_from_slice(&checksum.to_be_bytes());
+            [&header, payload].concat()
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let mut header = vec![0x60 | traffic_class >> 4, traffic_class << 4 | 0x0a, 0xbc, 0xde];
+            header.extend((payload.len() as u16).to_be_bytes());
+            header.extend([protocol, 63]);
+            header.extend(source.octets());
+            header.extend(destination.octets());
+            [&header, payload].concat()
+        }
+        _ => panic!("mixed families"),
+    }
+}
+
+/// A UDP datagram of `len` octets of data, without a checksum.
+pub fn udp(ipv4: bool, len: usize) -> Vec<u8> {
+    let (source, destination) = if ipv4 { INNER[0] } else { INNER[1] };
+    udp_between(source, destination, 0, len)
+}
+
+pub fn udp_between(source: &str, destination: &str, traffic_class: u8, len: usize) -> Vec<u8> {
+    let mut payload = vec![0x10, 0x01, 0, 53];
+    payload.extend((len as u16 + 8).to_be_bytes());
+    payload.extend([0, 0]);
+    payload.extend((0..len).map(|at| (at * 7) as u8));
+    ip(source, destination, 17, traffic_class, &payload)
+}
