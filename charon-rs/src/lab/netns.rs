@@ -316,6 +316,29 @@ mod tests {
     }
 
     #[test]
+    fn a_program_in_a_user_namespace_is_root_there_and_us_outside() {
+        let mut command = Command::new("cat");
+        command.arg("/proc/self/uid_map");
+        in_user_namespace(&mut command);
+        let Ok(output) = command.output() else { return eprintln!("skipped: no user namespaces here") };
+        let map = String::from_utf8(output.stdout).unwrap();
+        let fields: Vec<&str> = map.split_ascii_whitespace().collect();
+        assert_eq!(fields, ["0", &rustix::process::geteuid().as_raw().to_string(), "1"]);
+    }
+
+    #[test]
+    fn a_program_ends_with_the_thread_that_started_it() {
+        let starting = thread::spawn(|| {
+            let mut command = Command::new("sleep");
+            command.arg("600");
+            end_with_parent(&mut command);
+            command.spawn().unwrap()
+        });
+        let status = starting.join().unwrap().wait().unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(15));
+    }
+
+    #[test]
     fn a_name_comes_and_goes() {
         let Some(namespace) = namespace("named") else { return };
         let name = format!("lab-test-{}", std::process::id());

@@ -32,6 +32,8 @@ pub fn prepare(forwards: bool) -> Result<(), RtnlError> {
     // A kernel without IPv6 has none of these.
     if fs::exists("/proc/sys/net/ipv6").unwrap_or(false) {
         for (key, value) in [
+            ("net/ipv6/conf/all/disable_ipv6", "0"),
+            ("net/ipv6/conf/default/disable_ipv6", "0"),
             ("net/ipv6/conf/all/forwarding", forwarding),
             ("net/ipv6/conf/default/accept_ra", "0"),
             ("net/ipv6/conf/default/accept_dad", "0"),
