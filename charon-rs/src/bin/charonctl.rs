@@ -1,3 +1,7 @@
 //! The control tool of the IKEv2 daemon.
 
-fn main() {}
+use clap::Parser;
+
+fn main() -> std::process::ExitCode {
+    charon_rs::ctl::run(charon_rs::ctl::Cli::parse())
+}

@@ -83,6 +83,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
+    #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else comes, comes out of turn")]
     pub fn request_with(
         &mut self,
         name: &str,
@@ -104,10 +105,8 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn listen(
-        &mut self,
-        mut on_event: impl FnMut(&str, Message) -> ControlFlow<()>,
-    ) -> Result<(), ClientError> {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else comes, comes out of turn")]
+    pub fn listen(&mut self, mut on_event: impl FnMut(&str, Message) -> ControlFlow<()>) -> Result<(), ClientError> {
         loop {
             match self.receive()? {
                 Packet::Event { name, message } => {
@@ -121,6 +120,7 @@ impl Client {
     }
 
     /// Waits for the confirmation; events that come before it belong to nobody any more.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else comes, comes out of turn")]
     fn confirmed(&mut self, event: &str) -> Result<(), ClientError> {
         loop {
             match self.receive()? {

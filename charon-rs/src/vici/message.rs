@@ -72,7 +72,7 @@ impl Message {
     /// Appends a value of octets.
     pub fn put_octets(&mut self, name: &str, mut value: Vec<u8>) {
         value.truncate(MAX_VALUE);
-        self.entries.push((fitting_name(name), Node::Value(value)));
+        self.entries.push((fitting(name).to_owned(), Node::Value(value)));
     }
 
     /// Appends a list.
@@ -86,12 +86,12 @@ impl Message {
             item.truncate(MAX_VALUE);
             item
         });
-        self.entries.push((fitting_name(name), Node::List(items.collect())));
+        self.entries.push((fitting(name).to_owned(), Node::List(items.collect())));
     }
 
     /// Appends a section.
     pub fn put_section(&mut self, name: &str, section: Message) {
-        self.entries.push((fitting_name(name), Node::Section(section)));
+        self.entries.push((fitting(name).to_owned(), Node::Section(section)));
     }
 
     /// Appends a value and hands the message on, for literals.
@@ -338,13 +338,14 @@ impl<'a> Reader<'a> {
 }
 
 /// `name` as far as it fits, cut between characters.
-fn fitting_name(name: &str) -> String {
-    name[..name.floor_char_boundary(MAX_NAME)].to_owned()
+pub(super) fn fitting(name: &str) -> &str {
+    let end = (0..=name.len().min(MAX_NAME)).rev().find(|end| name.is_char_boundary(*end));
+    name.get(..end.unwrap_or(0)).unwrap_or_default()
 }
 
 fn encode_name(kind: u8, name: &str, out: &mut Vec<u8>) {
     out.push(kind);
-    // `fitting_name` and the parser's one octet of length keep names within 255 octets.
+    // `fitting` and the parser's one octet of length keep names within 255 octets.
     out.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
     out.extend_from_slice(name.as_bytes());
 }
@@ -378,10 +379,7 @@ mod tests {
                       \x04\x05list1\x05\x00\x05item1\x05\x00\x05item2\x06\x02";
         assert_eq!(encoded(&message), bytes);
         assert_eq!(Message::parse(bytes), Ok(message.clone()));
-        assert_eq!(
-            message.to_string(),
-            "{key1=value1 section1 {sub-section {key2=value2} list1=[item1 item2]}}"
-        );
+        assert_eq!(message.to_string(), "{key1=value1 section1 {sub-section {key2=value2} list1=[item1 item2]}}");
     }
 
     #[test]
@@ -430,13 +428,10 @@ mod tests {
 
     fn any_message() -> impl Strategy<Value = Message> {
         let value = prop::collection::vec(any::<u8>(), 0..20);
-        let leaf = prop_oneof![
-            value.clone().prop_map(Node::Value),
-            prop::collection::vec(value, 0..4).prop_map(Node::List),
-        ];
+        let leaf =
+            prop_oneof![value.clone().prop_map(Node::Value), prop::collection::vec(value, 0..4).prop_map(Node::List),];
         let node = leaf.prop_recursive(4, 40, 5, |inner| {
-            prop::collection::vec(("[a-z-]{0,12}", inner), 0..5)
-                .prop_map(|entries| Node::Section(Message { entries }))
+            prop::collection::vec(("[a-z-]{0,12}", inner), 0..5).prop_map(|entries| Node::Section(Message { entries }))
         });
         prop::collection::vec(("[a-z-]{0,12}", node), 0..6).prop_map(|entries| Message { entries })
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 
-use super::message::{Message, MessageError};
+use super::message::{Message, MessageError, fitting};
 
 /// Longest segment in octets, as the protocol's description limits it: 512 KiB.
 pub const MAX_SEGMENT: usize = 512 * 1024;
@@ -177,7 +177,7 @@ async fn read_rest([first]: [u8; 1], stream: &mut (impl AsyncRead + Unpin)) -> R
 }
 
 fn encode_named(kind: u8, name: &str, message: Option<&Message>, out: &mut Vec<u8>) {
-    let name = &name[..name.floor_char_boundary(usize::from(u8::MAX))];
+    let name = fitting(name);
     out.push(kind);
     out.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
     out.extend_from_slice(name.as_bytes());
@@ -237,7 +237,9 @@ mod tests {
     async fn a_segment_that_stalls_in_the_middle_is_given_up() {
         let (mut client, mut server) = tokio::io::duplex(64);
         tokio::io::AsyncWriteExt::write_all(&mut client, &[0, 0, 0]).await.unwrap();
-        assert!(matches!(read_packet(&mut server).await, Err(PacketError::Io(error)) if error.kind() == io::ErrorKind::TimedOut));
+        assert!(
+            matches!(read_packet(&mut server).await, Err(PacketError::Io(error)) if error.kind() == io::ErrorKind::TimedOut)
+        );
     }
 
     #[tokio::test]

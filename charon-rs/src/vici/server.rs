@@ -93,10 +93,13 @@ impl Server {
         remove_stale(&access.path)?;
         let listener = UnixListener::bind(&access.path)?;
         // The umask already kept others out between these two steps (see `daemon::run`).
-        fs::set_permissions(&access.path, fs::Permissions::from_mode(match access.group {
-            Some(_) => 0o660,
-            None => 0o600,
-        }))?;
+        fs::set_permissions(
+            &access.path,
+            fs::Permissions::from_mode(match access.group {
+                Some(_) => 0o660,
+                None => 0o600,
+            }),
+        )?;
         if access.group.is_some() {
             std::os::unix::fs::chown(&access.path, None, access.group)?;
         }
@@ -117,7 +120,10 @@ impl Server {
                 }
             };
             let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-                tracing::warn!(limit = MAX_CLIENTS, "too many clients on the control socket; the newest is turned away");
+                tracing::warn!(
+                    limit = MAX_CLIENTS,
+                    "too many clients on the control socket; the newest is turned away"
+                );
                 continue;
             };
             let service = Arc::clone(&service);
@@ -222,7 +228,8 @@ async fn send(writer: &mut (impl AsyncWriteExt + Unpin), packet: Option<Packet>)
     let bytes = match packet.encode() {
         Ok(bytes) => bytes,
         Err(error @ PacketError::TooLong(_)) => {
-            let excuse = Message::new().with("success", "no").with("errmsg", format!("the answer is too long: {error}"));
+            let excuse =
+                Message::new().with("success", "no").with("errmsg", format!("the answer is too long: {error}"));
             Packet::Response(excuse).encode()?
         }
         Err(error) => return Err(error.into()),
@@ -340,7 +347,8 @@ mod tests {
                 });
                 assert!(answer.unwrap().is_yes("success"));
                 assert_eq!(numbers, (0..40).collect::<Vec<_>>());
-                let answer = client.request_with("stream", Message::new(), |name, _| panic!("{name} is not registered"));
+                let answer =
+                    client.request_with("stream", Message::new(), |name, _| panic!("{name} is not registered"));
                 assert!(answer.is_ok());
             })
             .await;
@@ -359,7 +367,8 @@ mod tests {
     #[tokio::test]
     async fn hostile_segments_end_only_their_own_connection() {
         let bench = Bench::start();
-        for bytes in [&[0, 0, 0, 0][..], &[0xff; 4], &[0, 0, 0, 1, 9], &[0, 0, 0, 2, 0, 200], b"GET / HTTP/1.1\r\n\r\n"] {
+        for bytes in [&[0, 0, 0, 0][..], &[0xff; 4], &[0, 0, 0, 1, 9], &[0, 0, 0, 2, 0, 200], b"GET / HTTP/1.1\r\n\r\n"]
+        {
             let mut stream = UnixStream::connect(&bench.path).await.unwrap();
             stream.write_all(bytes).await.unwrap();
             assert_eq!(stream.read(&mut [0; 1]).await.unwrap_or(0), 0, "{bytes:?}");

@@ -1,0 +1,192 @@
+//! The control tool: a client of the daemon's control socket.
+//!
+//! | module | commands |
+//! |---|---|
+//! | `act` | up, down, rekey, reload |
+//! | `status` | status, list, stats |
+//! | `log` | log |
+//! | `keys` | keys |
+//! | `check` | check |
+//! | `json`, `text` | how messages of the daemon look for programs and for people |
+
+mod act;
+mod check;
+mod json;
+mod keys;
+mod log;
+mod status;
+mod text;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::daemon::DEFAULT_SOCKET;
+use crate::lab;
+use crate::vici::{Client, ClientError, Message};
+
+const EXIT_CODES: &str = "Exit status:
+  0  it worked; for `status NAME`: the connection is up
+  1  it did not: the daemon refused or failed, or the checked file is wrong
+  2  the command line is wrong
+  3  no daemon answers, or it went away
+  4  `status NAME`: the connection is not up";
+
+/// The command line of `charonctl`.
+#[derive(Debug, Parser)]
+#[command(name = "charonctl", version, about = "Controls charon-rs, the IKEv2 daemon", after_help = EXIT_CODES)]
+pub struct Cli {
+    /// The daemon's control socket
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET, global = true)]
+    socket: PathBuf,
+    /// Print JSON for programs
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs two gateways, a client and a server in namespaces of their own; needs no daemon
+    Lab(lab::Args),
+    #[command(flatten)]
+    Other(Simple),
+}
+
+/// Everything that talks to a daemon, or to nobody.
+#[derive(Debug, Subcommand)]
+enum Simple {
+    /// Brings a connection, or one child of it, up and shows how that goes
+    Up {
+        /// Connection or child
+        name: String,
+        /// Give up waiting after this many seconds; the daemon goes on trying
+        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+        timeout: u32,
+    },
+    /// Takes a connection, or one child of it, down
+    Down {
+        /// Connection or child
+        name: String,
+    },
+    /// Shows connections and their SAs in full, and why they are down
+    Status {
+        /// Connection or child [default: all]
+        name: Option<String>,
+    },
+    /// Shows one line for each connection
+    List,
+    /// Rekeys a connection's SAs, or those of one child, now
+    Rekey {
+        /// Connection or child
+        name: String,
+    },
+    /// Shows what happened last
+    Log {
+        /// Only this connection
+        name: Option<String>,
+        /// Go on with what happens from now on
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// Writes the keys of the SAs alive now for Wireshark, if the daemon exports keys
+    Keys {
+        /// Folder for ikev2_decryption_table and esp_sa
+        #[arg(value_name = "DIR", default_value = ".")]
+        folder: PathBuf,
+    },
+    /// Checks a configuration file; needs no daemon
+    Check {
+        /// The file, as /etc/charon-rs/ipsec.toml
+        file: PathBuf,
+        /// File with secrets [default: ipsec.secrets.toml beside it, if it is there]
+        #[arg(long, value_name = "FILE")]
+        secrets: Option<PathBuf>,
+    },
+    /// Has the daemon read its configuration again; what did not change is not touched
+    Reload,
+    /// Shows how the daemon is doing
+    Stats,
+}
+
+/// How a command ended that could be carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Done,
+    /// It was said why.
+    Failed,
+    NotUp,
+}
+
+/// Why a command could not be carried out.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("{}", not_there(socket, source))]
+    NotThere { socket: PathBuf, source: io::Error },
+    #[error("the daemon went away: {0}")]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Output(#[from] io::Error),
+}
+
+/// Runs `charonctl` and gives its exit status.
+pub fn run(cli: Cli) -> ExitCode {
+    let Cli { socket, json, command } = cli;
+    let command = match command {
+        Command::Lab(args) => return lab::run(&args, json),
+        Command::Other(command) => command,
+    };
+    let mut out = io::stdout().lock();
+    match carry_out(&socket, json, command, &mut out) {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Failed) => ExitCode::from(1),
+        Ok(Outcome::NotUp) => ExitCode::from(4),
+        // Whoever reads our output has enough, as `head` does.
+        Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("charonctl: {error}");
+            ExitCode::from(if matches!(error, Error::Output(_)) { 1 } else { 3 })
+        }
+    }
+}
+
+fn carry_out(socket: &Path, json: bool, command: Simple, out: &mut dyn Write) -> Result<Outcome, Error> {
+    let connect = || Client::connect(socket).map_err(|source| Error::NotThere { socket: socket.to_owned(), source });
+    match command {
+        Simple::Up { name, timeout } => act::up(&mut connect()?, &name, timeout, json, out),
+        Simple::Down { name } => act::down(&mut connect()?, &name, json, out),
+        Simple::Rekey { name } => act::rekey(&mut connect()?, &name, json, out),
+        Simple::Reload => act::reload(&mut connect()?, json, out),
+        Simple::Status { name } => status::status(&mut connect()?, name.as_deref(), json, out),
+        Simple::List => status::list(&mut connect()?, json, out),
+        Simple::Stats => status::stats(&mut connect()?, json, out),
+        Simple::Log { name, follow } => log::log(&mut connect()?, name.as_deref(), follow, json, out),
+        Simple::Keys { folder } => keys::keys(&mut connect()?, &folder, json, out),
+        Simple::Check { file, secrets } => check::check(&file, secrets.as_deref(), json, out),
+    }
+}
+
+fn not_there(socket: &Path, source: &io::Error) -> String {
+    let socket = socket.display();
+    if source.kind() == io::ErrorKind::PermissionDenied {
+        return format!("you may not use the control socket {socket}: try as root");
+    }
+    format!(
+        "no daemon answers at {socket} ({source})\n  \
+         start it:        systemctl start charon-rs    or    charon-rs --config FILE\n  \
+         another socket:  charonctl --socket PATH ..."
+    )
+}
+
+/// Says why the daemon refused; the way to say it for all commands that have no more to say.
+fn refused(answer: &Message, json: bool, out: &mut dyn Write) -> Result<Outcome, Error> {
+    if json {
+        writeln!(out, "{}", json::of(answer))?;
+    } else {
+        eprintln!("charonctl: {}", answer.text("errmsg").unwrap_or("the daemon gives no reason"));
+    }
+    Ok(Outcome::Failed)
+}

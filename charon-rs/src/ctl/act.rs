@@ -1,0 +1,116 @@
+//! Commands that change something.
+
+use std::io::Write;
+
+use serde_json::{Value, json};
+
+use super::{Error, Outcome, json, refused, text};
+use crate::vici::{Client, Message};
+
+/// Brings a connection or child up. What the daemon logs about it is shown as it happens.
+pub(super) fn up(
+    client: &mut Client,
+    name: &str,
+    timeout_seconds: u32,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<Outcome, Error> {
+    let arguments =
+        Message::new().with("name", name).with("join", "yes").with("timeout", u64::from(timeout_seconds) * 1000);
+    let (answer, log) = followed(client, "initiate", arguments, json, out)?;
+    if json {
+        writeln!(out, "{}", with_log(&answer, log))?;
+    } else if answer.is_yes("success") {
+        writeln!(out, "{name} is up")?;
+    } else {
+        eprintln!("charonctl: {name} is not up: {}", text::text(&answer, "errmsg"));
+        if let Some(failure) = answer.section("failure") {
+            text::failure(&mut std::io::stderr(), "  ", failure)?;
+        }
+    }
+    Ok(outcome(&answer))
+}
+
+/// Takes a connection or child down.
+pub(super) fn down(client: &mut Client, name: &str, json: bool, out: &mut dyn Write) -> Result<Outcome, Error> {
+    let (answer, log) = followed(client, "terminate", Message::new().with("name", name), json, out)?;
+    if json {
+        writeln!(out, "{}", with_log(&answer, log))?;
+    } else if answer.is_yes("success") {
+        writeln!(out, "{name} is down")?;
+    } else if text::number(&answer, "matches") == Some(0) {
+        eprintln!("charonctl: {name} has no SAs: it was down already");
+    } else {
+        return refused(&answer, json, out);
+    }
+    Ok(outcome(&answer))
+}
+
+/// Rekeys a connection or child.
+pub(super) fn rekey(client: &mut Client, name: &str, json: bool, out: &mut dyn Write) -> Result<Outcome, Error> {
+    let answer = client.request("rekey", Message::new().with("name", name))?;
+    if !answer.is_yes("success") {
+        return refused(&answer, json, out);
+    }
+    if json {
+        writeln!(out, "{}", json::of(&answer))?;
+    } else {
+        writeln!(out, "{name}: {} SA(s) rekeyed", text::text(&answer, "matches"))?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// Has the daemon read its configuration again.
+pub(super) fn reload(client: &mut Client, json: bool, out: &mut dyn Write) -> Result<Outcome, Error> {
+    let answer = client.request("reload", Message::new())?;
+    if !answer.is_yes("success") {
+        return refused(&answer, json, out);
+    }
+    if json {
+        writeln!(out, "{}", json::of(&answer))?;
+        return Ok(Outcome::Done);
+    }
+    for warning in answer.list("warnings") {
+        eprintln!("{warning}");
+    }
+    for what in ["added", "changed", "removed", "unchanged"] {
+        let names = answer.list(what);
+        if !names.is_empty() {
+            writeln!(out, "{what:<9}  {}", names.join(" "))?;
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// Has a command carried out and shows the lines of its log as they come; for programs they are collected.
+fn followed(
+    client: &mut Client,
+    command: &str,
+    arguments: Message,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<(Message, Vec<Value>), Error> {
+    let mut log = Vec::new();
+    let mut written = Ok(());
+    let answer = client.stream("control-log", command, arguments, |line| {
+        if json {
+            log.push(json::of(&line));
+        } else if written.is_ok() {
+            written = writeln!(out, "[{}] {}", text::text(&line, "group"), text::text(&line, "msg"));
+        }
+    })?;
+    written?;
+    Ok((answer, log))
+}
+
+fn with_log(answer: &Message, log: Vec<Value>) -> Value {
+    let mut value = json::of(answer);
+    if let Value::Object(members) = &mut value {
+        members.insert("log".to_owned(), json!(log));
+    }
+    value
+}
+
+fn outcome(answer: &Message) -> Outcome {
+    if answer.is_yes("success") { Outcome::Done } else { Outcome::Failed }
+}

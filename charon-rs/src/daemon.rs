@@ -1,0 +1,246 @@
+//! The daemon: a shell around the engine that moves datagrams, time and commands.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | `shell` | the one task that owns the engine |
+//! | `applied` | what the daemon was told, and what a reload changes |
+//! | `service`, `commands` | the control socket's commands |
+//! | `report`, `events`, `phrases` | SAs, events and log lines as people and programs see them |
+//! | `journal`, `counters` | what happened so far |
+//! | `keylog` | keys for Wireshark |
+//! | `random`, `notify` | the operating system's randomness, the service manager's socket |
+
+mod applied;
+mod commands;
+mod counters;
+mod events;
+mod journal;
+pub(crate) mod keylog;
+mod notify;
+mod phrases;
+mod random;
+mod report;
+mod service;
+mod shell;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, anyhow, bail};
+use espdp::{Dataplane, DataplaneSettings};
+use ike_proto::{Engine, Settings};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
+use tracing_subscriber::EnvFilter;
+
+use self::applied::Wanted;
+use self::keylog::KeyLog;
+use self::random::OsRandom;
+use self::service::{Daemon, Files};
+use self::shell::{Ending, Handle, Port, Shell};
+use crate::config::{self, DaemonConfig, Loaded};
+use crate::vici::{Access, Server};
+
+/// The configuration file when none is named.
+pub const DEFAULT_CONFIG: &str = "/etc/charon-rs/ipsec.toml";
+
+/// The control socket when none is named.
+pub const DEFAULT_SOCKET: &str = "/run/charon-rs.vici";
+
+/// Peers that do not answer our deletes are not waited for longer than this.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// The dataplane takes interfaces and routes away within this, or is left to the kernel's clean-up.
+const STOP_DEADLINE: Duration = Duration::from_secs(3);
+
+/// The command line of `charon-rs`.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "charon-rs", version, about = "IKEv2 daemon with a userspace ESP dataplane")]
+pub struct Options {
+    /// Configuration file [default: /etc/charon-rs/ipsec.toml if it is there, else none]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// File with secrets [default: ipsec.secrets.toml beside the configuration file]
+    #[arg(long, value_name = "FILE")]
+    pub secrets: Option<PathBuf>,
+    /// Control socket (VICI) [default: the configuration's, else /run/charon-rs.vici]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Group, by number, that may use the control socket besides the owner
+    #[arg(long, value_name = "GID")]
+    pub socket_group: Option<u32>,
+    /// What to log, as in `info` or `info,ike_proto=debug` [default: RUST_LOG, the configuration's, `info`]
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+}
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// When it cannot start, or the dataplane failed while it ran.
+pub fn run(options: Options) -> anyhow::Result<()> {
+    // Sockets and key files are for the owner alone from the moment they exist.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let files = files(&options)?;
+    let loaded = files.as_ref().map(|files| config::load(&files.config, files.secrets.as_deref())).transpose()?;
+    start_log(&options, loaded.as_ref().map(|loaded| &loaded.daemon))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(serve(options, files, loaded))
+}
+
+/// Which files are read: those that were named must exist, the default ones need not.
+fn files(options: &Options) -> anyhow::Result<Option<Files>> {
+    let config = match &options.config {
+        Some(config) => config.clone(),
+        None if Path::new(DEFAULT_CONFIG).exists() => PathBuf::from(DEFAULT_CONFIG),
+        None if options.secrets.is_some() => bail!("--secrets needs --config: {DEFAULT_CONFIG} does not exist"),
+        None => return Ok(None),
+    };
+    let beside = config.with_file_name("ipsec.secrets.toml");
+    let secrets = options.secrets.clone().or_else(|| beside.exists().then_some(beside));
+    Ok(Some(Files { config, secrets }))
+}
+
+fn start_log(options: &Options, daemon: Option<&DaemonConfig>) -> anyhow::Result<()> {
+    let environment = std::env::var(EnvFilter::DEFAULT_ENV).ok();
+    let configured = daemon.and_then(|daemon| daemon.log.clone());
+    let filter = options.log.clone().or(environment).or(configured).unwrap_or_else(|| "info".to_owned());
+    let filter = EnvFilter::try_new(&filter).with_context(|| format!("`{filter}` is no log filter"))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).init();
+    Ok(())
+}
+
+async fn serve(options: Options, files: Option<Files>, loaded: Option<Loaded>) -> anyhow::Result<()> {
+    let mut signals = Signals::new().context("signals cannot be received")?;
+    let settings = loaded.as_ref().map_or_else(Settings::default, |loaded| loaded.daemon.settings.clone());
+    let keys = open_keylog(loaded.as_ref().map(|loaded| &loaded.daemon))?;
+    let (dataplane, from_dataplane) = start_dataplane(&settings)?;
+    let engine = Engine::new(settings, Box::new(OsRandom));
+    let (mut shell, inputs, handle) = Shell::new(engine, Box::new(dataplane), from_dataplane, keys);
+    let startup = loaded.as_ref().map(|loaded| loaded.daemon.clone());
+    if let Some(loaded) = loaded {
+        loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        shell.apply_file(Wanted {
+            connections: loaded.connections,
+            secrets: loaded.secrets,
+            interfaces: loaded.interfaces,
+        });
+    } else {
+        tracing::info!("there is no {DEFAULT_CONFIG}: waiting to be told over the control socket");
+    }
+    let path = options.socket.or_else(|| startup.as_ref().and_then(|daemon| daemon.socket.clone()));
+    let access = Access { path: path.unwrap_or_else(|| DEFAULT_SOCKET.into()), group: options.socket_group };
+    let server = Server::bind(&access)
+        .with_context(|| format!("the control socket {} cannot be made", access.path.display()))?;
+    let daemon =
+        Arc::new(Daemon { handle: handle.clone(), files, startup, started: (SystemTime::now(), Instant::now()) });
+    let server = tokio::spawn(server.serve(Arc::clone(&daemon)));
+    let shell = tokio::spawn(shell.run(inputs));
+    tracing::info!(socket = %access.path.display(), version = env!("CARGO_PKG_VERSION"), "charon-rs is ready");
+    notify::notify(notify::READY);
+    let ended = until_the_end(shell, &handle, &daemon, &mut signals).await;
+    server.abort();
+    ended
+}
+
+/// Serves signals until the shell has ended, then stops the dataplane.
+async fn until_the_end(
+    mut shell: JoinHandle<(Ending, Box<dyn Port>)>,
+    handle: &Handle,
+    daemon: &Daemon,
+    signals: &mut Signals,
+) -> anyhow::Result<()> {
+    let ended = loop {
+        let wish = tokio::select! {
+            ended = &mut shell => break ended,
+            wish = signals.next() => wish,
+        };
+        match wish {
+            Wish::Stop => {
+                notify::notify(notify::STOPPING);
+                tracing::info!("shutting down: telling the peers");
+                if handle.ask(|shell| shell.shut_down(GRACE)).await.is_err() {
+                    tracing::debug!("the loop has ended already");
+                }
+            }
+            Wish::Reload => match daemon.reload().await {
+                Ok(reloaded) => {
+                    reloaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                    tracing::info!(changes = ?reloaded.changes, "the configuration is reloaded");
+                }
+                Err(why) => tracing::error!("the configuration stays as it was:\n{why}"),
+            },
+        }
+    };
+    let (ending, port) = ended.map_err(|panic| anyhow!("the daemon's loop ended: {panic}"))?;
+    let stopping = tokio::task::spawn_blocking(move || drop(port));
+    if tokio::time::timeout(STOP_DEADLINE, stopping).await.is_err() {
+        tracing::warn!("the dataplane takes too long to stop: leaving it behind");
+    }
+    match ending {
+        Ending::Orderly => Ok(()),
+        Ending::Fatal(reason) => Err(anyhow!("the dataplane cannot go on: {reason}")),
+    }
+}
+
+fn open_keylog(daemon: Option<&DaemonConfig>) -> anyhow::Result<Option<KeyLog>> {
+    let Some(folder) = daemon.and_then(|daemon| daemon.keylog.as_deref()) else { return Ok(None) };
+    let keys = KeyLog::open(folder).with_context(|| format!("keylog: {} cannot be written", folder.display()))?;
+    tracing::warn!(
+        folder = %folder.display(),
+        "keylog is on: the keys of every SA are written there; whoever reads them can decrypt captured traffic"
+    );
+    Ok(Some(keys))
+}
+
+fn start_dataplane(
+    settings: &Settings,
+) -> anyhow::Result<(Dataplane, tokio::sync::mpsc::Receiver<espdp_api::FromDataplane>)> {
+    let dataplane =
+        DataplaneSettings { ike_port: settings.ike_port, nat_port: settings.nat_port, ..DataplaneSettings::default() };
+    Dataplane::start(dataplane).with_context(|| {
+        format!(
+            "the dataplane cannot start (it needs UDP ports {} and {}, /dev/net/tun and the capabilities CAP_NET_ADMIN, \
+             CAP_NET_RAW and CAP_NET_BIND_SERVICE)",
+            settings.ike_port, settings.nat_port
+        )
+    })
+}
+
+/// The signals that mean something to us.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the next of them.
+    async fn next(&mut self) -> Wish {
+        tokio::select! {
+            _ = self.terminate.recv() => Wish::Stop,
+            _ = self.interrupt.recv() => Wish::Stop,
+            _ = self.hangup.recv() => Wish::Reload,
+        }
+    }
+}
+
+/// What a signal asks for.
+enum Wish {
+    Stop,
+    Reload,
+}

@@ -1,0 +1,224 @@
+//! What the daemon was told, from files and over the socket, and what a reload changes of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use espdp_api::{InterfaceName, InterfaceSpec};
+use ike_proto::config::{Connection, SharedSecret};
+use ike_proto::io::Command;
+
+use super::shell::Shell;
+
+/// Where something was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// In the configuration file; a reload replaces it.
+    File,
+    /// Over the control socket; a reload leaves it alone.
+    Socket,
+}
+
+/// Everything that is in force.
+#[derive(Debug, Default)]
+pub(crate) struct Applied {
+    connections: BTreeMap<String, (Origin, Connection)>,
+    interfaces: BTreeMap<InterfaceName, InterfaceSpec>,
+    secrets: BTreeMap<String, Origin>,
+}
+
+impl Applied {
+    /// The names of the connections from `origin`.
+    pub(crate) fn connection_names(&self, origin: Origin) -> impl Iterator<Item = &str> {
+        self.connections.iter().filter(move |(_, (own, _))| *own == origin).map(|(name, _)| name.as_str())
+    }
+
+    /// The names of the secrets from `origin`.
+    pub(crate) fn secret_names(&self, origin: Origin) -> impl Iterator<Item = &str> {
+        self.secrets.iter().filter(move |(_, own)| **own == origin).map(|(name, _)| name.as_str())
+    }
+
+    /// The connection of this name, and where it was told.
+    pub(crate) fn connection(&self, name: &str) -> Option<(Origin, &Connection)> {
+        self.connections.get(name).map(|(origin, connection)| (*origin, connection))
+    }
+}
+
+/// What a configuration file says about connections, as far as a reload changes them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wanted {
+    /// The connections.
+    pub(crate) connections: Vec<Connection>,
+    /// The secrets.
+    pub(crate) secrets: Vec<SharedSecret>,
+    /// The interfaces.
+    pub(crate) interfaces: Vec<InterfaceSpec>,
+}
+
+/// What a reload did, by the names of the connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Changes {
+    /// New ones.
+    pub(crate) added: Vec<String>,
+    /// Replaced ones: what is up goes on with what was negotiated.
+    pub(crate) changed: Vec<String>,
+    /// Those that are gone, with their SAs.
+    pub(crate) removed: Vec<String>,
+    /// Those that nobody touched.
+    pub(crate) unchanged: Vec<String>,
+}
+
+impl Shell {
+    /// Makes what the file says the truth, without touching what is the same already.
+    pub(crate) fn apply_file(&mut self, wanted: Wanted) -> Changes {
+        let mut changes = Changes::default();
+        // Secrets first: a connection that starts at once needs its own.
+        let secrets: BTreeSet<String> = wanted.secrets.iter().map(|secret| secret.name.clone()).collect();
+        for secret in wanted.secrets {
+            self.set_secret(Origin::File, secret);
+        }
+        let interfaces: BTreeSet<InterfaceName> = wanted.interfaces.iter().map(|spec| spec.name.clone()).collect();
+        for spec in wanted.interfaces {
+            self.want_interface(spec);
+        }
+        let connections: BTreeSet<String> =
+            wanted.connections.iter().map(|connection| connection.name.clone()).collect();
+        for connection in wanted.connections {
+            let name = connection.name.clone();
+            match self.applied.connections.get(&name) {
+                Some((Origin::File, own)) if *own == connection => changes.unchanged.push(name),
+                before => {
+                    if before.is_some() { &mut changes.changed } else { &mut changes.added }.push(name);
+                    self.set_connection(Origin::File, connection);
+                }
+            }
+        }
+        changes.removed = missing(self.applied.connection_names(Origin::File), &connections);
+        for name in &changes.removed {
+            self.remove_connection(name);
+        }
+        for name in missing(self.applied.secret_names(Origin::File), &secrets) {
+            self.remove_secret(&name);
+        }
+        let unused: Vec<InterfaceName> =
+            self.applied.interfaces.keys().filter(|name| !interfaces.contains(*name)).cloned().collect();
+        for name in unused {
+            self.applied.interfaces.remove(&name);
+            self.remove_interface(name);
+        }
+        changes
+    }
+
+    /// Adds a connection or replaces the one of its name.
+    pub(crate) fn set_connection(&mut self, origin: Origin, connection: Connection) {
+        self.applied.connections.insert(connection.name.clone(), (origin, connection.clone()));
+        self.engine.handle_command(Instant::now(), Command::SetConnection(Box::new(connection)));
+    }
+
+    /// Forgets a connection, whose SAs are deleted.
+    pub(crate) fn remove_connection(&mut self, name: &str) {
+        self.applied.connections.remove(name);
+        self.journal.forget(name);
+        self.engine.handle_command(Instant::now(), Command::RemoveConnection(name.to_owned()));
+    }
+
+    /// Adds a secret or replaces the one of its name.
+    pub(crate) fn set_secret(&mut self, origin: Origin, secret: SharedSecret) {
+        self.applied.secrets.insert(secret.name.clone(), origin);
+        self.engine.handle_command(Instant::now(), Command::SetSecret(secret));
+    }
+
+    /// Forgets a secret.
+    pub(crate) fn remove_secret(&mut self, name: &str) {
+        self.applied.secrets.remove(name);
+        self.engine.handle_command(Instant::now(), Command::RemoveSecret(name.to_owned()));
+    }
+
+    /// Makes sure that an interface is as `spec` says.
+    pub(crate) fn want_interface(&mut self, spec: InterfaceSpec) {
+        if self.applied.interfaces.get(&spec.name) != Some(&spec) {
+            self.applied.interfaces.insert(spec.name.clone(), spec.clone());
+            self.set_interface(spec);
+        }
+    }
+
+    /// Whether an interface of this name was asked for.
+    pub(crate) fn has_interface(&self, name: &InterfaceName) -> bool {
+        self.applied.interfaces.contains_key(name)
+    }
+}
+
+fn missing<'a>(names: impl Iterator<Item = &'a str>, wanted: &BTreeSet<String>) -> Vec<String> {
+    names.filter(|name| !wanted.contains(*name)).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::testing::Wire;
+    use ike_proto::config::{AuthMethod, Lifetime, LocalAuth, RemoteAuth, Retransmission};
+    use ike_proto::identity::IdentityPattern;
+    use std::time::Duration;
+
+    fn connection(name: &str, local_port: u16) -> Connection {
+        Connection {
+            name: name.into(),
+            local_addresses: Vec::new(),
+            remote_addresses: Vec::new(),
+            local_port,
+            remote_port: 500,
+            local: LocalAuth { identity: None, method: AuthMethod::PreSharedKey },
+            remote: RemoteAuth { identity: IdentityPattern::Any, method: AuthMethod::PreSharedKey },
+            ike_proposals: Vec::new(),
+            ike_lifetime: Lifetime { rekey_after: None, jitter: Duration::ZERO, expire_after: None },
+            dpd: None,
+            retransmission: Retransmission {
+                first: Duration::from_secs(4),
+                factor: 1.8,
+                tries: 5,
+                longest: Duration::MAX,
+            },
+            force_encapsulation: false,
+            children: Vec::new(),
+        }
+    }
+
+    fn wanted(connections: &[Connection], interfaces: &[&str]) -> Wanted {
+        let spec = |name: &&str| InterfaceSpec {
+            name: InterfaceName::new(*name).unwrap(),
+            kind: espdp_api::InterfaceKind::Ipsec,
+            addresses: Vec::new(),
+            mtu: espdp_api::Mtu::Automatic,
+        };
+        Wanted {
+            connections: connections.to_vec(),
+            secrets: Vec::new(),
+            interfaces: interfaces.iter().map(spec).collect(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reload_touches_only_what_changed() {
+        let (mut shell, _wire) = Wire::shell();
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let first = wanted(&[connection("a", 500), connection("b", 500), connection("c", 500)], &[]);
+        assert_eq!(shell.apply_file(first).added, names(&["a", "b", "c"]));
+        shell.set_connection(Origin::Socket, connection("told", 500));
+        let second = wanted(&[connection("a", 500), connection("b", 501), connection("d", 500)], &[]);
+        assert_eq!(
+            shell.apply_file(second),
+            Changes { added: names(&["d"]), changed: names(&["b"]), removed: names(&["c"]), unchanged: names(&["a"]) }
+        );
+        let known: Vec<&str> = shell.engine.connections().map(|connection| connection.name.as_str()).collect();
+        assert_eq!(known, ["a", "b", "d", "told"], "what was told over the socket stays");
+    }
+
+    #[tokio::test]
+    async fn interfaces_are_made_once_and_removed_when_nothing_wants_them() {
+        let (mut shell, mut wire) = Wire::shell();
+        shell.apply_file(wanted(&[], &["ipsec0", "ipip0"]));
+        shell.apply_file(wanted(&[], &["ipsec0"]));
+        let seen: Vec<String> = wire.requests().into_iter().map(|(_, command)| format!("{command:?}")).collect();
+        assert_eq!(seen.len(), 3, "{seen:?}");
+        assert!(seen.get(2).is_some_and(|last| last.contains("RemoveInterface") && last.contains("ipip0")), "{seen:?}");
+    }
+}

@@ -1,0 +1,161 @@
+//! Commands that tell the daemon what `swanctl.conf` says, for `swanctl --load-all`.
+
+mod connection;
+mod keys;
+
+use espdp_api::{InterfaceKind, InterfaceName, InterfaceSpec, Mtu, Secret};
+use ike_proto::config::SharedSecret;
+
+use super::{failed, success};
+use crate::config::values::identity::identity;
+use crate::daemon::applied::Origin;
+use crate::daemon::service::Daemon;
+use crate::vici::Message;
+
+/// Secrets from the socket have names of their own, so that they never replace one of the file.
+const SECRET_PREFIX: &str = "socket:";
+
+/// Loads the connections of the message, each in a section of its name.
+pub(super) async fn load_conn(daemon: &Daemon, arguments: &Message) -> Message {
+    let mut connections = Vec::new();
+    for (name, section) in arguments.sections() {
+        match connection::read(name, section) {
+            Ok(connection) => connections.push(connection),
+            Err(why) => return failed(format!("{why}, config discarded")),
+        }
+    }
+    let load = move |shell: &mut crate::daemon::shell::Shell| {
+        for connection in connections {
+            for child in &connection.children {
+                if !shell.has_interface(&child.interface) {
+                    shell.want_interface(plain_interface(child.interface.clone()));
+                }
+            }
+            if shell.applied.connection(&connection.name) != Some((Origin::Socket, &connection)) {
+                shell.set_connection(Origin::Socket, connection);
+            }
+        }
+    };
+    match daemon.handle.ask(load).await {
+        Ok(()) => success(),
+        Err(gone) => failed(gone),
+    }
+}
+
+/// Forgets a connection that was loaded over the socket.
+pub(super) async fn unload_conn(daemon: &Daemon, arguments: &Message) -> Message {
+    let Some(name) = arguments.text("name").map(str::to_owned) else { return failed("missing connection name") };
+    let unload = move |shell: &mut crate::daemon::shell::Shell| match shell.applied.connection(&name) {
+        Some((Origin::Socket, _)) => {
+            shell.remove_connection(&name);
+            success()
+        }
+        Some((Origin::File, _)) => {
+            failed(format!("connection '{name}' is from the configuration file: remove it there"))
+        }
+        None => failed(format!("unload: connection '{name}' not found")),
+    };
+    daemon.handle.ask(unload).await.unwrap_or_else(failed)
+}
+
+/// The names of the connections that were loaded over the socket.
+pub(super) async fn get_conns(daemon: &Daemon) -> Message {
+    let names = |shell: &mut crate::daemon::shell::Shell| {
+        let mut message = Message::new();
+        message.put_list("conns", shell.applied.connection_names(Origin::Socket));
+        message
+    };
+    daemon.handle.ask(names).await.unwrap_or_else(failed)
+}
+
+/// Loads a pre-shared key.
+pub(super) async fn load_shared(daemon: &Daemon, arguments: &Message) -> Message {
+    let secret = match read_secret(arguments) {
+        Ok(secret) => secret,
+        Err(why) => return failed(why),
+    };
+    match daemon.handle.ask(move |shell| shell.set_secret(Origin::Socket, secret)).await {
+        Ok(()) => success(),
+        Err(gone) => failed(gone),
+    }
+}
+
+/// Forgets a key that was loaded over the socket.
+pub(super) async fn unload_shared(daemon: &Daemon, arguments: &Message) -> Message {
+    let Some(id) = arguments.text("id") else { return failed("missing id of the shared key") };
+    let name = format!("{SECRET_PREFIX}{id}");
+    match daemon.handle.ask(move |shell| shell.remove_secret(&name)).await {
+        Ok(()) => success(),
+        Err(gone) => failed(gone),
+    }
+}
+
+/// The ids of the keys that were loaded over the socket.
+pub(super) async fn get_shared(daemon: &Daemon) -> Message {
+    let ids = |shell: &mut crate::daemon::shell::Shell| {
+        let names = shell.applied.secret_names(Origin::Socket);
+        let mut message = Message::new();
+        message.put_list("keys", names.map(|name| name.strip_prefix(SECRET_PREFIX).unwrap_or(name)));
+        message
+    };
+    daemon.handle.ask(ids).await.unwrap_or_else(failed)
+}
+
+/// Forgets every key that was loaded over the socket.
+pub(super) async fn clear_creds(daemon: &Daemon) -> Message {
+    let clear = |shell: &mut crate::daemon::shell::Shell| {
+        let names: Vec<String> = shell.applied.secret_names(Origin::Socket).map(str::to_owned).collect();
+        names.iter().for_each(|name| shell.remove_secret(name));
+        success()
+    };
+    daemon.handle.ask(clear).await.unwrap_or_else(failed)
+}
+
+fn read_secret(arguments: &Message) -> Result<SharedSecret, String> {
+    let kind = arguments.text("type").unwrap_or_default();
+    if !kind.eq_ignore_ascii_case("ike") {
+        return Err(format!("shared keys of type '{kind}' are not supported"));
+    }
+    let data = arguments.octets("data").ok_or("missing data of the shared key")?;
+    let written = arguments.list("owners");
+    let everybody = written.iter().any(|owner| owner == "%any");
+    let owners = if everybody { Vec::new() } else { written.clone() };
+    let owners: Result<Vec<_>, _> = owners.iter().map(|owner| identity(owner)).collect();
+    let owners = owners.map_err(|error| format!("invalid owner of the shared key: {error}"))?;
+    // Without an id, as older clients send it, the owners name the key.
+    let id = arguments.text("id").map_or_else(|| written.join(" "), str::to_owned);
+    Ok(SharedSecret { name: format!("{SECRET_PREFIX}{id}"), owners, secret: Secret::new(data.to_vec()) })
+}
+
+/// An interface without addresses, as connections of swanctl.conf need it.
+fn plain_interface(name: InterfaceName) -> InterfaceSpec {
+    InterfaceSpec { name, kind: InterfaceKind::Ipsec, addresses: Vec::new(), mtu: Mtu::Automatic }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shared_key_is_read_with_its_owners() {
+        let mut arguments = Message::new().with("id", "ike-1").with("type", "IKE").with("data", "Vpp123");
+        arguments.put_list("owners", ["moon.strongswan.org", "192.0.2.1"]);
+        let secret = read_secret(&arguments).unwrap();
+        assert_eq!(secret.name, "socket:ike-1");
+        assert_eq!(secret.owners.len(), 2);
+        assert_eq!(secret.secret.expose(), b"Vpp123");
+    }
+
+    #[test]
+    fn a_key_for_anybody_has_no_owners() {
+        let mut arguments = Message::new().with("type", "ike").with("data", "x");
+        arguments.put_list("owners", ["%any"]);
+        assert!(read_secret(&arguments).unwrap().owners.is_empty());
+    }
+
+    #[test]
+    fn keys_of_other_kinds_are_refused() {
+        let arguments = Message::new().with("type", "EAP").with("data", "x");
+        assert_eq!(read_secret(&arguments).unwrap_err(), "shared keys of type 'EAP' are not supported");
+    }
+}

@@ -1,0 +1,161 @@
+//! Commands that strongSwan does not have: what `charonctl` needs beyond `swanctl`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ike_proto::config::{Connection, StartAction};
+use ike_proto::io::{ChildState, IkeSaReport, IkeState};
+
+use super::query::statistics;
+use super::{failed, success};
+use crate::daemon::events;
+use crate::daemon::journal::Entry;
+use crate::daemon::keylog::{ESP_TABLE, IKE_TABLE};
+use crate::daemon::report;
+use crate::daemon::service::Daemon;
+use crate::daemon::shell::{Shell, Statistics};
+use crate::vici::{Message, Streamer};
+
+/// Reads the configuration file again. A bad file changes nothing, and the answer says what is wrong with it.
+pub(super) async fn reload(daemon: &Daemon) -> Message {
+    match daemon.reload().await {
+        Ok(reloaded) => {
+            let mut answer = success();
+            answer.put_list("added", &reloaded.changes.added);
+            answer.put_list("changed", &reloaded.changes.changed);
+            answer.put_list("removed", &reloaded.changes.removed);
+            answer.put_list("unchanged", &reloaded.changes.unchanged);
+            answer.put_list("warnings", &reloaded.warnings);
+            answer
+        }
+        Err(why) => failed(why),
+    }
+}
+
+/// Streams one `list-tunnel` event for each connection, whether it is up or not, so that one that is down does not vanish:
+/// its state, its configuration, its SAs with everything about them, and the failure that explains why it is down.
+pub(super) async fn list_tunnels(daemon: &Daemon, arguments: &Message, streamer: &Streamer) -> Message {
+    let wanted = arguments.text("name").map(str::to_owned);
+    let looked = daemon.handle.ask(move |shell| tunnels(shell, wanted.as_deref())).await;
+    let (tunnels, statistics) = match (looked, statistics(daemon).await) {
+        (Ok(tunnels), Ok(statistics)) => (tunnels, statistics.unwrap_or_default()),
+        (Err(gone), _) | (_, Err(gone)) => return failed(gone),
+    };
+    let now = Instant::now();
+    for (name, tunnel) in &tunnels {
+        streamer.send("list-tunnel", Message::new().with_section(name, tunnel.section(&statistics, now))).await;
+    }
+    Message::new().with("tunnels", tunnels.len())
+}
+
+/// Streams the last lines of the journal as `log` events: of one connection or child (`name`), or all.
+pub(super) async fn journal(daemon: &Daemon, arguments: &Message, streamer: &Streamer) -> Message {
+    let name = arguments.text("name").map(str::to_owned);
+    match daemon.handle.ask(move |shell| shell.journal.lines(name.as_deref())).await {
+        Ok(lines) => {
+            for entry in &lines {
+                streamer.send("log", events::log(entry)).await;
+            }
+            success().with("lines", lines.len())
+        }
+        Err(gone) => failed(gone),
+    }
+}
+
+/// The keys of the SAs alive now as the lines of Wireshark's tables; only if the daemon exports keys at all.
+pub(super) async fn keys(daemon: &Daemon) -> Message {
+    match daemon.handle.ask(|shell| shell.keys.as_ref().map(crate::daemon::keylog::KeyLog::alive)).await {
+        Ok(Some((ike, esp))) => {
+            let mut answer = success();
+            answer.put_list(IKE_TABLE, ike.expose().lines());
+            answer.put_list(ESP_TABLE, esp.expose().lines());
+            answer
+        }
+        Ok(None) => failed(
+            "keylog is off: put keylog = \"DIR\" into [daemon] of ipsec.toml and restart the daemon; \
+             whoever can read DIR can then decrypt captured traffic",
+        ),
+        Err(gone) => failed(gone),
+    }
+}
+
+/// A connection with everything that belongs to it.
+#[derive(Default)]
+struct Tunnel {
+    connection: Option<Connection>,
+    sas: Vec<IkeSaReport>,
+    failure: Option<Arc<Entry>>,
+}
+
+fn tunnels(shell: &mut Shell, wanted: Option<&str>) -> BTreeMap<String, Tunnel> {
+    let mut tunnels: BTreeMap<String, Tunnel> = BTreeMap::new();
+    for connection in shell.engine.connections() {
+        let tunnel = tunnels.entry(connection.name.clone()).or_default();
+        tunnel.connection = Some(connection.clone());
+        tunnel.failure = shell.journal.failure(Some(&connection.name)).cloned();
+    }
+    // SAs of a connection that was just removed are shown until they are deleted.
+    for sa in shell.engine.ike_sas() {
+        tunnels.entry(sa.connection.clone()).or_default().sas.push(sa);
+    }
+    tunnels.retain(|name, tunnel| wanted.is_none_or(|wanted| wanted == name || tunnel.has_child(wanted)));
+    tunnels
+}
+
+impl Tunnel {
+    fn has_child(&self, name: &str) -> bool {
+        self.connection.iter().any(|connection| connection.children.iter().any(|child| child.name == name))
+    }
+
+    /// What people want to know first.
+    fn state(&self) -> &'static str {
+        let in_state = |wanted: &[IkeState]| self.sas.iter().any(|sa| wanted.contains(&sa.state));
+        let is_up = |name: &str| {
+            let children = self.sas.iter().flat_map(|sa| &sa.children);
+            let serves = |state| matches!(state, ChildState::Installed | ChildState::Rekeying);
+            children.into_iter().any(|child| child.name == name && serves(child.state))
+        };
+        let children = self.connection.iter().flat_map(|connection| &connection.children);
+        let (up, down): (Vec<_>, Vec<_>) = children.partition(|child| is_up(&child.name));
+        match (in_state(&[IkeState::Established, IkeState::Rekeying]), up.is_empty(), down.is_empty()) {
+            (true, _, true) => "UP",
+            (true, false, false) => "PARTLY UP",
+            (true, true, false) => "UP WITHOUT CHILDREN",
+            (false, ..) if in_state(&[IkeState::Created, IkeState::Connecting]) => "CONNECTING",
+            (false, ..) if in_state(&[IkeState::Deleting]) => "DELETING",
+            (false, ..) => "DOWN",
+        }
+    }
+
+    fn section(&self, statistics: &Statistics, now: Instant) -> Message {
+        let mut section = Message::new().with("state", self.state());
+        if let Some(connection) = &self.connection {
+            section.put("start", start_of(connection));
+            section.put_section("config", report::connection(connection));
+        }
+        if let Some(entry) = &self.failure
+            && let Some(failure) = &entry.failure
+        {
+            let at = events::unix_time(entry.at);
+            section.put_section("failure", events::failure(failure).with("time", at));
+        }
+        let mut sas = Message::new();
+        for sa in &self.sas {
+            sas.put_section(&sa.id.0.to_string(), report::ike_sa_in_full(sa, statistics, now));
+        }
+        section.with_section("ike-sas", sas)
+    }
+}
+
+/// The strongest start action of the children.
+fn start_of(connection: &Connection) -> &'static str {
+    let any = |action| connection.children.iter().any(|child| child.start == action);
+    if any(StartAction::Start) {
+        "start"
+    } else if any(StartAction::Trap) {
+        "trap"
+    } else {
+        "none"
+    }
+}

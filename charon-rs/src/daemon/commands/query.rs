@@ -1,0 +1,265 @@
+//! Commands that only look.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
+
+use espdp_api::{EspCipher, EspIntegrity};
+use ike_proto::config::StartAction;
+use ike_proto::io::{IkeSaReport, IkeState};
+use ike_proto::proposal::{Algorithm, KeyExchangeGroup, Prf};
+
+use super::{failed, success};
+use crate::daemon::report;
+use crate::daemon::service::Daemon;
+use crate::daemon::shell::{Gone, Shell, Statistics};
+use crate::vici::{Message, Streamer};
+
+/// The dataplane answers at once or is in trouble; then SAs are shown without counters.
+const STATISTICS_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Names and versions.
+pub(super) fn version() -> Message {
+    let system = rustix::system::uname();
+    Message::new()
+        .with("daemon", "charon-rs")
+        .with("version", env!("CARGO_PKG_VERSION"))
+        .with("sysname", system.sysname().to_string_lossy())
+        .with("release", system.release().to_string_lossy())
+        .with("machine", system.machine().to_string_lossy())
+}
+
+/// How the daemon is doing. The keys up to `plugins` are strongSwan's; it has worker threads where we have one loop.
+pub(super) async fn stats(daemon: &Daemon) -> Message {
+    let look = |shell: &mut Shell| (shell.engine.ike_sas(), shell.load, shell.engine.poll_timeout().is_some());
+    let (sas, load, scheduled) = match daemon.handle.ask(look).await {
+        Ok(looked) => looked,
+        Err(gone) => return failed(gone),
+    };
+    let (since, started) = daemon.started;
+    let priorities = || ["critical", "high", "medium", "low"].iter().fold(Message::new(), |m, name| m.with(name, 0));
+    let half_open = sas.iter().filter(|sa| matches!(sa.state, IkeState::Created | IkeState::Connecting)).count();
+    let mut message = Message::new()
+        .with_section(
+            "uptime",
+            Message::new().with("running", uptime(started.elapsed())).with("since", local_time(since)),
+        )
+        .with_section("workers", Message::new().with("total", 1).with("idle", 1).with_section("active", priorities()))
+        .with_section("queues", priorities())
+        .with("scheduled", u8::from(scheduled))
+        .with_section("ikesas", Message::new().with("total", sas.len()).with("half-open", half_open));
+    message.put_list("plugins", ["ike-proto", "espdp"]);
+    message.put_section(
+        "event-loop",
+        Message::new().with("turns", load.turns).with("longest-turn-us", load.longest_turn.as_micros()),
+    );
+    if let Ok(Some(statistics)) = statistics(daemon).await {
+        message.put_section("interfaces", interfaces(&statistics));
+        let mut drops = Message::new();
+        statistics.drops.iter().for_each(|drop| drops.put(&drop.reason, drop.packets));
+        message.put_section("drops", drops);
+    }
+    message
+}
+
+/// Streams `list-sa` events; `ike` and `ike-id` select IKE SAs, `child` and `child-id` those with such a child.
+pub(super) async fn list_sas(daemon: &Daemon, arguments: &Message, streamer: &Streamer) -> Message {
+    let (sas, statistics) = match (ike_sas(daemon).await, statistics(daemon).await) {
+        (Ok(sas), Ok(statistics)) => (sas, statistics),
+        (Err(gone), _) | (_, Err(gone)) => return failed(gone),
+    };
+    let now = Instant::now();
+    for sa in sas.iter().filter(|sa| is_selected(sa, arguments)) {
+        let section = report::ike_sa_with_children(sa, statistics.as_ref(), now);
+        streamer.send("list-sa", Message::new().with_section(&sa.connection, section)).await;
+    }
+    Message::new()
+}
+
+/// Streams `list-conn` events; `ike` selects one.
+pub(super) async fn list_conns(daemon: &Daemon, arguments: &Message, streamer: &Streamer) -> Message {
+    let wanted = arguments.text("ike").map(str::to_owned);
+    let look = move |shell: &mut Shell| -> Vec<(String, Message)> {
+        let wanted = |name: &str| wanted.as_deref().is_none_or(|wanted| wanted == name);
+        let connections = shell.engine.connections().filter(|connection| wanted(&connection.name));
+        connections.map(|connection| (connection.name.clone(), report::connection(connection))).collect()
+    };
+    match daemon.handle.ask(look).await {
+        Ok(connections) => {
+            for (name, section) in connections {
+                streamer.send("list-conn", Message::new().with_section(&name, section)).await;
+            }
+            Message::new()
+        }
+        Err(gone) => failed(gone),
+    }
+}
+
+/// Streams `list-policy` events for trap policies, which is the only kind there is.
+pub(super) async fn list_policies(daemon: &Daemon, arguments: &Message, streamer: &Streamer) -> Message {
+    if !arguments.is_yes("trap") {
+        return Message::new();
+    }
+    let look = |shell: &mut Shell| -> Vec<Message> {
+        let children = shell
+            .engine
+            .connections()
+            .flat_map(|connection| connection.children.iter().map(|child| (connection.name.clone(), child.clone())));
+        let traps = children.filter(|(_, child)| child.start == StartAction::Trap);
+        traps
+            .map(|(connection, child)| {
+                let mut section =
+                    Message::new().with("child", &child.name).with("ike", &connection).with("mode", "TUNNEL");
+                section.put_list("local-ts", &child.local_selectors);
+                section.put_list("remote-ts", &child.remote_selectors);
+                Message::new().with_section(&format!("{connection}/{}", child.name), section)
+            })
+            .collect()
+    };
+    match daemon.handle.ask(look).await {
+        Ok(policies) => {
+            for policy in policies {
+                streamer.send("list-policy", policy).await;
+            }
+            Message::new()
+        }
+        Err(gone) => failed(gone),
+    }
+}
+
+/// All algorithms by kind, each with what implements it.
+pub(super) fn get_algorithms() -> Message {
+    let ciphers =
+        |aead| EspCipher::ALL.iter().filter(move |cipher| cipher.is_aead() == aead).map(|cipher| cipher.name());
+    Message::new()
+        .with_section("encryption", implemented(ciphers(false)))
+        .with_section("integrity", implemented(EspIntegrity::ALL.iter().map(|integrity| integrity.name())))
+        .with_section("aead", implemented(ciphers(true)))
+        .with_section("prf", implemented(Prf::ALL.iter().map(|prf| prf.name())))
+        .with_section("dh", implemented(KeyExchangeGroup::ALL.iter().map(|group| group.name())))
+}
+
+/// Counters of the daemon, of one connection (`name`), or with `all=yes` of every connection too.
+pub(super) async fn get_counters(daemon: &Daemon, arguments: &Message) -> Message {
+    let name = arguments.text("name").map(str::to_owned);
+    let all = arguments.is_yes("all");
+    let look = move |shell: &mut Shell| {
+        let mut counters = BTreeMap::new();
+        if let Some(own) = shell.counters.of(name.as_deref()) {
+            counters.insert(name.unwrap_or_default(), own);
+        }
+        if all {
+            counters.extend(shell.counters.of_connections().map(|(name, own)| (name.to_owned(), own)));
+        }
+        counters
+    };
+    match daemon.handle.ask(look).await {
+        Ok(counters) if counters.is_empty() => failed("no counters found for this connection"),
+        Ok(counters) => {
+            let mut section = Message::new();
+            counters.into_iter().for_each(|(name, own)| section.put_section(&name, own));
+            Message::new().with_section("counters", section).with("success", "yes")
+        }
+        Err(gone) => failed(gone),
+    }
+}
+
+/// Sets counters to zero: all of them, or those of one connection (`name`).
+pub(super) async fn reset_counters(daemon: &Daemon, arguments: &Message) -> Message {
+    let name = arguments.text("name").map(str::to_owned);
+    match daemon.handle.ask(move |shell| shell.counters.reset(name.as_deref())).await {
+        Ok(()) => success(),
+        Err(gone) => failed(gone),
+    }
+}
+
+/// All IKE SAs.
+pub(super) async fn ike_sas(daemon: &Daemon) -> Result<Vec<IkeSaReport>, Gone> {
+    daemon.handle.ask(|shell| shell.engine.ike_sas()).await
+}
+
+/// The dataplane's counters; `None` when it does not answer.
+pub(super) async fn statistics(daemon: &Daemon) -> Result<Option<Statistics>, Gone> {
+    let answer = daemon.handle.ask(Shell::statistics).await?;
+    Ok(tokio::time::timeout(STATISTICS_DEADLINE, answer).await.ok().and_then(Result::ok))
+}
+
+fn is_selected(sa: &IkeSaReport, arguments: &Message) -> bool {
+    let is = |key: &str, value: &str| arguments.text(key).is_none_or(|wanted| wanted == value);
+    let child = arguments.text("child").is_none_or(|wanted| sa.children.iter().any(|child| child.name == wanted));
+    let child_id = arguments
+        .text("child-id")
+        .is_none_or(|wanted| sa.children.iter().any(|child| child.id.0.to_string() == wanted));
+    is("ike", &sa.connection) && is("ike-id", &sa.id.0.to_string()) && child && child_id
+}
+
+fn interfaces(statistics: &Statistics) -> Message {
+    let mut section = Message::new();
+    for interface in &statistics.interfaces {
+        let counters = Message::new()
+            .with("mtu", interface.mtu)
+            .with("bytes-in", interface.bytes_in)
+            .with("packets-in", interface.packets_in)
+            .with("bytes-out", interface.bytes_out)
+            .with("packets-out", interface.packets_out);
+        section.put_section(interface.name.as_str(), counters);
+    }
+    section
+}
+
+/// Key lengths are not part of the names, so a name may come more than once.
+fn implemented<'a>(names: impl Iterator<Item = &'a str>) -> Message {
+    let mut section = Message::new();
+    for name in names {
+        if section.node(name).is_none() {
+            section.put(name, "charon-rs");
+        }
+    }
+    section
+}
+
+/// The two largest units, as `2 days, 3 hours`.
+fn uptime(running: Duration) -> String {
+    let seconds = running.as_secs();
+    let units = [
+        ("day", seconds / 86400),
+        ("hour", seconds / 3600 % 24),
+        ("minute", seconds / 60 % 60),
+        ("second", seconds % 60),
+    ];
+    let parts = units.iter().skip_while(|(_, count)| *count == 0).take(2);
+    let parts: Vec<String> =
+        parts.map(|(name, count)| format!("{count} {name}{}", if *count == 1 { "" } else { "s" })).collect();
+    if parts.is_empty() { "0 seconds".to_owned() } else { parts.join(", ") }
+}
+
+fn local_time(at: SystemTime) -> String {
+    jiff::Zoned::try_from(at).map_or_else(|_| "unknown".to_owned(), |at| at.strftime("%b %d %H:%M:%S %Y").to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uptimes_read_as_strongswan_writes_them() {
+        for (seconds, text) in [
+            (0, "0 seconds"),
+            (1, "1 second"),
+            (61, "1 minute, 1 second"),
+            (3600, "1 hour, 0 minutes"),
+            (2 * 86400 + 3 * 3600, "2 days, 3 hours"),
+        ] {
+            assert_eq!(uptime(Duration::from_secs(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn every_algorithm_is_listed_once() {
+        let algorithms = get_algorithms();
+        assert_eq!(
+            algorithms.section("aead").unwrap().to_string(),
+            "{AES_GCM_16=charon-rs CHACHA20_POLY1305=charon-rs}"
+        );
+        assert!(algorithms.section("dh").unwrap().text("CURVE_25519").is_some());
+    }
+}

@@ -1,0 +1,138 @@
+//! Notices of the engine as VICI events.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use ike_proto::io::{Failure, Notice};
+
+use super::journal::Entry;
+use super::report;
+use crate::vici::Message;
+
+/// All events that clients can register for.
+pub(crate) const NAMES: [&str; 12] = [
+    "log",
+    "control-log",
+    "list-sa",
+    "list-policy",
+    "list-conn",
+    "list-cert",
+    "list-authority",
+    "list-tunnel",
+    "ike-updown",
+    "ike-rekey",
+    "child-updown",
+    "child-rekey",
+];
+
+/// A line of the journal, as in `log` events; sequence number, time and failure are ours.
+pub(crate) fn log(entry: &Entry) -> Message {
+    let mut message = control_log(entry);
+    message.put("thread", 1);
+    message.put("seq", entry.number);
+    message.put("time", unix_time(entry.at));
+    if let Some(cause) = &entry.failure {
+        message.put_section("failure", failure(cause));
+    }
+    message
+}
+
+/// A line of the journal, as in `control-log` events.
+pub(crate) fn control_log(entry: &Entry) -> Message {
+    let mut message = Message::new().with("group", entry.group).with("level", entry.level);
+    message.put_some("ikesa-name", entry.connection.as_deref());
+    message.put_some("ikesa-uniqueid", entry.ike_sa.map(|id| id.0));
+    message.with("msg", &entry.text)
+}
+
+/// A failure as a section.
+pub(crate) fn failure(failure: &Failure) -> Message {
+    let mut section = Message::new().with("code", failure.code.name()).with("what", &failure.what);
+    section.put_some("connection", failure.connection.as_deref());
+    section.put_some("child", failure.child.as_deref());
+    section.put_some("peer", failure.peer);
+    section.put_list("ours", &failure.ours);
+    section.put_list("theirs", &failure.theirs);
+    section.put_some("hint", failure.hint.as_deref());
+    section
+}
+
+/// The event for what became of an SA.
+#[expect(clippy::wildcard_enum_match_arm, reason = "most notices are of no interest here, and so are future ones")]
+pub(crate) fn updown_or_rekey(notice: &Notice, now: Instant) -> Option<(&'static str, Message)> {
+    let event = match notice {
+        Notice::IkeUp(sa) => ("ike-updown", up(&sa.connection, ike_only(sa, now))),
+        Notice::IkeDown { sa, .. } => ("ike-updown", Message::new().with_section(&sa.connection, ike_only(sa, now))),
+        Notice::ChildUp { sa, child } => {
+            let children = Message::new().with_section(&report::child_key(child), report::child_sa(child, None, now));
+            ("child-updown", up(&sa.connection, report::ike_sa(sa, now).with_section("child-sas", children)))
+        }
+        Notice::ChildDown { sa, child, .. } => {
+            let children = Message::new().with_section(&report::child_key(child), report::child_sa(child, None, now));
+            let section = report::ike_sa(sa, now).with_section("child-sas", children);
+            ("child-updown", Message::new().with_section(&sa.connection, section))
+        }
+        Notice::IkeRekeyed { old, sa } => {
+            let mut before = (**sa).clone();
+            (before.initiator_spi, before.responder_spi) = *old;
+            let both = Message::new()
+                .with_section("old", report::ike_sa(&before, now))
+                .with_section("new", report::ike_sa(sa, now));
+            ("ike-rekey", Message::new().with_section(&sa.connection, both))
+        }
+        Notice::ChildRekeyed { sa, old, new } => {
+            let both = Message::new()
+                .with_section("old", report::child_sa(old, None, now))
+                .with_section("new", report::child_sa(new, None, now));
+            let children = Message::new().with_section(&report::child_key(old), both);
+            let section = report::ike_sa(sa, now).with_section("child-sas", children);
+            ("child-rekey", Message::new().with_section(&sa.connection, section))
+        }
+        _ => return None,
+    };
+    Some(event)
+}
+
+/// Seconds since 1970 with milliseconds.
+pub(crate) fn unix_time(at: SystemTime) -> String {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{}.{:03}", since.as_secs(), since.subsec_millis())
+}
+
+/// `swanctl --monitor-sa` prints an IKE SA when it comes to this section, so it is there although it is empty.
+fn ike_only(sa: &ike_proto::io::IkeSaReport, now: Instant) -> Message {
+    report::ike_sa(sa, now).with_section("child-sas", Message::new())
+}
+
+fn up(connection: &str, section: Message) -> Message {
+    Message::new().with("up", "yes").with_section(connection, section)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::testing;
+    use ike_proto::io::DownReason;
+
+    #[test]
+    fn going_up_and_down_differ_by_the_first_key() {
+        let sa = Box::new(testing::ike_sa());
+        let now = Instant::now();
+        let (name, message) = updown_or_rekey(&Notice::IkeUp(sa.clone()), now).unwrap();
+        assert_eq!((name, message.is_yes("up")), ("ike-updown", true));
+        let child = Box::new(sa.children.first().unwrap().clone());
+        let down = Notice::ChildDown { sa, child, reason: DownReason::PeerDeleted };
+        let (name, message) = updown_or_rekey(&down, now).unwrap();
+        assert_eq!((name, message.text("up")), ("child-updown", None));
+        assert!(message.section("net").unwrap().section("child-sas").unwrap().section("net-1").is_some());
+    }
+
+    #[test]
+    fn a_rekeyed_ike_sa_shows_both_pairs_of_spis() {
+        let sa = Box::new(testing::ike_sa());
+        let old = (ike_proto::io::IkeSpi([1; 8]), ike_proto::io::IkeSpi([2; 8]));
+        let (_, message) = updown_or_rekey(&Notice::IkeRekeyed { old, sa }, Instant::now()).unwrap();
+        let both = message.section("net").unwrap();
+        assert_eq!(both.section("old").unwrap().text("initiator-spi"), Some("0101010101010101"));
+        assert_eq!(both.section("new").unwrap().text("initiator-spi"), Some("0158b8fb90b7623d"));
+    }
+}

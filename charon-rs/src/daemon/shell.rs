@@ -1,0 +1,425 @@
+//! The one task that owns the engine: everything that happens reaches it in order, and nothing in it waits.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use espdp_api::{FromDataplane, InterfaceName, Outcome, RequestId, ToDataplane};
+use ike_proto::Engine;
+use ike_proto::io::{Answer, Ask, AskId, Command, Notice, Output, SettledCount, Target, Ticket};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::applied::Applied;
+use super::counters::Counters;
+use super::events;
+use super::journal::Journal;
+use super::keylog::KeyLog;
+use crate::vici::Broadcast;
+
+/// Things to do for clients that may wait in the queue.
+const QUEUE: usize = 256;
+
+/// Events that a client may be behind before it is let go.
+const EVENTS_BEHIND: usize = 4096;
+
+/// A host name is given up after this long; the engine tries again later.
+const RESOLVE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A turn of the loop that takes longer than this is worth a warning: nobody else is served meanwhile.
+const LONG_TURN: Duration = Duration::from_millis(250);
+
+/// Where commands for the dataplane go.
+pub(crate) trait Port: Send {
+    /// Hands a message over without waiting.
+    fn send(&self, message: ToDataplane);
+}
+
+impl Port for espdp::Dataplane {
+    fn send(&self, message: ToDataplane) {
+        espdp::Dataplane::send(self, message);
+    }
+}
+
+/// How a turn of the loop is carried out for somebody outside of it.
+type Errand = Box<dyn FnOnce(&mut Shell) + Send>;
+
+/// The way of everybody else to the shell.
+#[derive(Clone, Debug)]
+pub(crate) struct Handle {
+    errands: mpsc::Sender<Errand>,
+    events: broadcast::Sender<Broadcast>,
+}
+
+/// The shell is gone: the daemon is shutting down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the daemon is shutting down")]
+pub(crate) struct Gone;
+
+impl Handle {
+    /// Has `errand` done by the shell, between two other turns, and gives back what it returns.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        errand: impl FnOnce(&mut Shell) -> T + Send + 'static,
+    ) -> Result<T, Gone> {
+        let (reply, answer) = oneshot::channel();
+        // When the asker is gone, so is the receiver, and nobody misses the answer.
+        let errand: Errand = Box::new(move |shell| drop(reply.send(errand(shell))));
+        self.errands.send(errand).await.map_err(|_| Gone)?;
+        answer.await.map_err(|_| Gone)
+    }
+
+    /// All events from now on.
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Broadcast> {
+        self.events.subscribe()
+    }
+}
+
+/// What became of an undertaking: how many SAs, or why not.
+pub(crate) type Settled = Result<SettledCount, String>;
+
+/// The counters of the dataplane.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Statistics {
+    /// One entry for each SA.
+    pub(crate) sas: Vec<espdp_api::SaStatistics>,
+    /// One entry for each interface.
+    pub(crate) interfaces: Vec<espdp_api::InterfaceReport>,
+    /// Drops that belong to no SA.
+    pub(crate) drops: Vec<espdp_api::DropCount>,
+}
+
+/// What waits for the outcome of a request to the dataplane.
+enum Waiting {
+    /// The engine.
+    Engine(AskId),
+    /// Nobody; what was tried is named when it fails.
+    Nobody(String),
+    /// An interface that no connection needs any more.
+    Removal(InterfaceName),
+    /// Somebody who wants counters.
+    Statistics(oneshot::Sender<Statistics>),
+}
+
+/// The engine and everything around it that must happen in order.
+pub(crate) struct Shell {
+    pub(crate) engine: Engine,
+    pub(crate) journal: Journal,
+    pub(crate) counters: Counters,
+    pub(crate) keys: Option<KeyLog>,
+    pub(crate) applied: Applied,
+    pub(crate) load: Load,
+    port: Box<dyn Port>,
+    events: broadcast::Sender<Broadcast>,
+    waiting: BTreeMap<RequestId, Waiting>,
+    last_request: u64,
+    tickets: BTreeMap<Ticket, oneshot::Sender<Settled>>,
+    last_ticket: u64,
+    /// Interfaces to be removed as soon as the last policy has left them.
+    leaving: BTreeSet<InterfaceName>,
+    resolved: mpsc::UnboundedSender<(AskId, Answer)>,
+    state: State,
+}
+
+/// How busy the loop is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Load {
+    /// Turns so far.
+    pub(crate) turns: u64,
+    /// The longest of them.
+    pub(crate) longest_turn: Duration,
+}
+
+/// Whether the shell goes on.
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    Running,
+    ShuttingDown { until: Instant },
+    Done(Ending),
+}
+
+/// How the shell ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// As it was told to.
+    Orderly,
+    /// The dataplane cannot go on.
+    Fatal(String),
+}
+
+/// A shell that is ready to run, with its inputs.
+pub(crate) struct Inputs {
+    errands: mpsc::Receiver<Errand>,
+    dataplane: mpsc::Receiver<FromDataplane>,
+    resolved: mpsc::UnboundedReceiver<(AskId, Answer)>,
+}
+
+impl Shell {
+    /// A shell around `engine`, which talks to the dataplane through `port` and `dataplane`.
+    pub(crate) fn new(
+        engine: Engine,
+        port: Box<dyn Port>,
+        dataplane: mpsc::Receiver<FromDataplane>,
+        keys: Option<KeyLog>,
+    ) -> (Self, Inputs, Handle) {
+        let (errands, errands_in) = mpsc::channel(QUEUE);
+        let (resolved, resolved_in) = mpsc::unbounded_channel();
+        let events = broadcast::Sender::new(EVENTS_BEHIND);
+        let shell = Self {
+            engine,
+            journal: Journal::default(),
+            counters: Counters::default(),
+            keys,
+            applied: Applied::default(),
+            load: Load::default(),
+            port,
+            events: events.clone(),
+            waiting: BTreeMap::new(),
+            last_request: 0,
+            tickets: BTreeMap::new(),
+            last_ticket: 0,
+            leaving: BTreeSet::new(),
+            resolved,
+            state: State::Running,
+        };
+        (shell, Inputs { errands: errands_in, dataplane, resolved: resolved_in }, Handle { errands, events })
+    }
+
+    /// Serves everybody until the engine has shut down. The dataplane's port is given back, so that it can be stopped.
+    pub(crate) async fn run(mut self, mut inputs: Inputs) -> (Ending, Box<dyn Port>) {
+        self.turn(|_| {}); // what was told to the engine before it ran
+        loop {
+            let ending = match &self.state {
+                State::Done(ending) => Some(ending.clone()),
+                State::ShuttingDown { until } if *until <= Instant::now() => Some(Ending::Orderly),
+                State::Running | State::ShuttingDown { .. } => None,
+            };
+            if let Some(ending) = ending {
+                return (ending, self.port);
+            }
+            let deadline = self.deadline();
+            tokio::select! {
+                Some(message) = inputs.dataplane.recv() => self.turn(|shell| shell.on_dataplane(message)),
+                Some(errand) = inputs.errands.recv() => self.turn(errand),
+                Some((id, answer)) = inputs.resolved.recv() => {
+                    self.turn(|shell| shell.engine.handle_answer(Instant::now(), id, answer));
+                }
+                () = sleep_until(deadline) => self.turn(|shell| shell.engine.handle_timeout(Instant::now())),
+            }
+        }
+    }
+
+    /// Brings a connection or one of its children up.
+    pub(crate) fn initiate(&mut self, connection: Option<String>, child: Option<String>) -> oneshot::Receiver<Settled> {
+        self.undertake(|ticket| Command::Initiate { ticket, connection, child })
+    }
+
+    /// Takes SAs down.
+    pub(crate) fn terminate(&mut self, target: Target) -> oneshot::Receiver<Settled> {
+        self.undertake(|ticket| Command::Terminate { ticket, target })
+    }
+
+    /// Rekeys SAs.
+    pub(crate) fn rekey(&mut self, target: Target) -> oneshot::Receiver<Settled> {
+        self.undertake(|ticket| Command::Rekey { ticket, target })
+    }
+
+    /// Asks the dataplane for its counters.
+    pub(crate) fn statistics(&mut self) -> oneshot::Receiver<Statistics> {
+        let (reply, answer) = oneshot::channel();
+        self.request(espdp_api::Command::Statistics, Waiting::Statistics(reply));
+        answer
+    }
+
+    /// Makes or changes an interface. It is in place before a connection that is set afterwards uses it.
+    pub(crate) fn set_interface(&mut self, spec: espdp_api::InterfaceSpec) {
+        self.leaving.remove(&spec.name);
+        let what = format!("interface `{}` cannot be set up", spec.name);
+        self.request(espdp_api::Command::SetInterface(spec), Waiting::Nobody(what));
+    }
+
+    /// Removes an interface once no policy uses it any more.
+    pub(crate) fn remove_interface(&mut self, name: InterfaceName) {
+        self.leaving.insert(name.clone());
+        self.request(espdp_api::Command::RemoveInterface(name.clone()), Waiting::Removal(name));
+    }
+
+    /// Deletes all SAs, tells the peers, and ends the loop; peers that do not answer are not waited for longer than `grace`.
+    pub(crate) fn shut_down(&mut self, grace: Duration) {
+        if self.state != State::Running {
+            self.state = State::Done(Ending::Orderly); // asked twice: at once
+            return;
+        }
+        let now = Instant::now();
+        // The engine ends by itself; the second is for the case that it does not.
+        self.state = State::ShuttingDown { until: now + grace + Duration::from_secs(1) };
+        self.engine.handle_command(now, Command::ShutDown { grace });
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let engine = self.engine.poll_timeout().map(|(at, _)| at);
+        match self.state {
+            State::ShuttingDown { until } => Some(engine.map_or(until, |at| at.min(until))),
+            State::Running | State::Done(_) => engine,
+        }
+    }
+
+    /// One input and everything that follows from it.
+    fn turn(&mut self, input: impl FnOnce(&mut Self)) {
+        let began = Instant::now();
+        input(self);
+        while let Some(output) = self.engine.poll_output() {
+            self.carry_out(output);
+        }
+        let took = began.elapsed();
+        self.load.turns += 1;
+        self.load.longest_turn = self.load.longest_turn.max(took);
+        if took > LONG_TURN {
+            let timer = self.engine.poll_timeout().map(|(_, kind)| kind);
+            tracing::warn!(?took, next_timer = ?timer, "a turn of the daemon's loop took long");
+        }
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Transmit { path, message } => self.port.send(ToDataplane::SendIke { path, message }),
+            Output::Keepalive(path) => self.port.send(ToDataplane::SendKeepalive { path }),
+            Output::Ask(id, Ask::Dataplane(command)) => self.request(command, Waiting::Engine(id)),
+            Output::Ask(id, Ask::Resolve(name)) => self.resolve(id, name),
+            Output::Ask(id, ask) => tracing::error!(?id, ?ask, "the engine asks for what this daemon cannot do"),
+            Output::Notice(notice) => self.on_notice(notice),
+        }
+    }
+
+    fn on_dataplane(&mut self, message: FromDataplane) {
+        match message {
+            FromDataplane::Outcome(id, outcome) => self.on_outcome(id, outcome),
+            FromDataplane::Event(espdp_api::Event::Fatal { reason }) => {
+                self.state = State::Done(Ending::Fatal(reason));
+            }
+            FromDataplane::Event(espdp_api::Event::UnknownSpi { .. }) => self.counters.count_unknown_spi(),
+            FromDataplane::Event(event) => self.engine.handle_dataplane(Instant::now(), event),
+        }
+    }
+
+    fn on_outcome(&mut self, id: RequestId, outcome: Outcome) {
+        match self.waiting.remove(&id) {
+            Some(Waiting::Engine(ask)) => {
+                self.engine.handle_answer(Instant::now(), ask, Answer::Dataplane(outcome));
+                self.retry_removals();
+            }
+            Some(Waiting::Nobody(what)) => {
+                if let Err(refusal) = outcome {
+                    tracing::error!(%refusal, "{what}");
+                }
+            }
+            Some(Waiting::Removal(name)) => self.on_removal(name, outcome),
+            Some(Waiting::Statistics(reply)) => {
+                if let Ok(espdp_api::Done::Statistics { sas, interfaces, drops }) = outcome {
+                    drop(reply.send(Statistics { sas, interfaces, drops })); // an asker that is gone wants none
+                }
+            }
+            None => tracing::warn!(?id, "the dataplane answered a request that nobody made"),
+        }
+    }
+
+    /// An interface that is still in use stays on the list: its policies go when their SAs are deleted.
+    fn on_removal(&mut self, name: InterfaceName, outcome: Outcome) {
+        match outcome {
+            Err(espdp_api::Refusal::InterfaceInUse(_)) => {}
+            Err(refusal) => {
+                tracing::warn!(%refusal, interface = %name, "the interface cannot be removed");
+                self.leaving.remove(&name);
+            }
+            Ok(_) => {
+                self.leaving.remove(&name);
+            }
+        }
+    }
+
+    /// After the engine's own requests a policy may be gone.
+    fn retry_removals(&mut self) {
+        let asked = |name: &InterfaceName| {
+            self.waiting.values().any(|waiting| matches!(waiting, Waiting::Removal(asked) if asked == name))
+        };
+        let due: Vec<InterfaceName> = self.leaving.iter().filter(|name| !asked(name)).cloned().collect();
+        for name in due {
+            self.request(espdp_api::Command::RemoveInterface(name.clone()), Waiting::Removal(name));
+        }
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "most notices are of no interest here, and so are future ones")]
+    fn on_notice(&mut self, notice: Notice) {
+        self.counters.count(&notice);
+        if let Some(keys) = &mut self.keys {
+            keys.on_notice(&notice);
+        }
+        for entry in self.journal.record(&notice) {
+            let message = events::log(&entry);
+            self.broadcast("log", message);
+        }
+        if let Some((name, message)) = events::updown_or_rekey(&notice, Instant::now()) {
+            self.broadcast(name, message);
+        }
+        match notice {
+            Notice::Settled { ticket, result } => {
+                if let Some(reply) = self.tickets.remove(&ticket) {
+                    drop(reply.send(result)); // whoever began it may have left
+                }
+            }
+            Notice::ShutDown => self.state = State::Done(Ending::Orderly),
+            _ => {}
+        }
+    }
+
+    fn broadcast(&self, name: &'static str, message: crate::vici::Message) {
+        // Nobody listening is no error.
+        drop(self.events.send(Broadcast { name, message: message.into() }));
+    }
+
+    fn undertake(&mut self, command: impl FnOnce(Ticket) -> Command) -> oneshot::Receiver<Settled> {
+        self.last_ticket += 1;
+        let ticket = Ticket(self.last_ticket);
+        let (reply, settled) = oneshot::channel();
+        self.tickets.insert(ticket, reply);
+        self.engine.handle_command(Instant::now(), command(ticket));
+        settled
+    }
+
+    fn request(&mut self, command: espdp_api::Command, waiting: Waiting) {
+        self.last_request += 1;
+        let id = RequestId(self.last_request);
+        self.waiting.insert(id, waiting);
+        self.port.send(ToDataplane::Request(id, command));
+    }
+
+    fn resolve(&self, id: AskId, name: String) {
+        let resolved = self.resolved.clone();
+        tokio::spawn(async move {
+            let addresses = addresses_of(&name).await;
+            drop(resolved.send((id, Answer::Addresses(addresses)))); // fails only when the shell is gone
+        });
+    }
+}
+
+/// The addresses of a name; none when it has none or the resolver takes too long.
+async fn addresses_of(name: &str) -> Vec<IpAddr> {
+    match tokio::time::timeout(RESOLVE_DEADLINE, tokio::net::lookup_host((name, 0))).await {
+        Ok(Ok(found)) => found.map(|address| address.ip()).collect(),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a host name has no address");
+            Vec::new()
+        }
+        Err(_) => {
+            tracing::debug!("the resolver takes too long");
+            Vec::new()
+        }
+    }
+}
+
+/// Waits for ever when there is nothing to wait for.
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
