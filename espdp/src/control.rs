@@ -82,7 +82,7 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Sets the routing rules. On failure the worker is stopped.
+    /// Sets the routing rules.
     pub(crate) async fn start(
         settings: DataplaneSettings,
         families: Vec<Family>,
@@ -93,16 +93,9 @@ impl Control {
         let rules = families.into_iter().map(|family| Rule { family, mark, table, priority }).collect();
         let mut actual = NetworkState::default();
         let book = Book::new(table, rules);
-        let netlink = match Netlink::open() {
-            Ok(netlink) => netlink,
-            Err(error) => {
-                mailbox.post(Worker::stop);
-                return Err(error.into());
-            }
-        };
+        let netlink = Netlink::open()?;
         if let Err(error) = netlink.apply(&mut actual, &book.desired()).await {
             netlink.clear(&mut actual).await;
-            mailbox.post(Worker::stop);
             return Err(error.into());
         }
         Ok(Self { settings, netlink, mailbox, events, book, actual, paths_due: None })
@@ -143,7 +136,6 @@ impl Control {
             }
         }
         self.netlink.clear(&mut self.actual).await;
-        self.mailbox.post(Worker::stop);
     }
 
     async fn execute(&mut self, command: Command) -> Outcome {
@@ -337,7 +329,8 @@ impl Control {
         let mut addresses = self.netlink.local_addresses().await?;
         addresses.sort_by_key(|address| address.link != own_link);
         let addresses: Vec<IpAddr> = addresses.into_iter().map(|address| address.address).collect();
-        let source = |route: &IpPrefix| Some((*route, preferred_source(*route, &spec.local, &addresses)?));
+        let source =
+            |route: &IpPrefix| Some((*route, preferred_source(*route, &spec.local, &spec.remote, &addresses)?));
         Ok(spec.routes.iter().filter_map(source).collect())
     }
 

@@ -19,8 +19,8 @@ pub struct Dataplane {
     mailbox: Mailbox,
     /// Dropped to end the control thread.
     running: Option<oneshot::Sender<()>>,
-    /// The control thread, then the worker: the order in which they end.
-    threads: Vec<JoinHandle<()>>,
+    control: Option<JoinHandle<()>>,
+    worker: Option<JoinHandle<()>>,
 }
 
 impl Dataplane {
@@ -57,13 +57,14 @@ impl Dataplane {
         let worker = spawn("espdp-worker", run_worker)?;
         let (requests, request_queue) = mpsc::unbounded_channel();
         let (running, stop) = oneshot::channel();
-        let mut dataplane = Self { requests, mailbox: mailbox.clone(), running: Some(running), threads: vec![worker] };
+        let mut dataplane =
+            Self { requests, mailbox: mailbox.clone(), running: Some(running), control: None, worker: Some(worker) };
 
         let (started, start_result) = std::sync::mpsc::channel();
         let inputs = control::Inputs { requests: request_queue, narrow_paths, stop };
         let run_control =
             move || control::run(&started, inputs, || Control::start(settings, families, mailbox, events));
-        dataplane.threads.insert(0, spawn("espdp-control", run_control)?);
+        dataplane.control = Some(spawn("espdp-control", run_control)?);
         match start_result.recv() {
             Ok(Ok(())) => Ok((dataplane, receiver)),
             Ok(Err(error)) => Err(error),
@@ -94,15 +95,16 @@ impl Dataplane {
 impl Drop for Dataplane {
     fn drop(&mut self) {
         drop(self.running.take());
-        if self.threads.len() < 2 {
-            // There is no control thread to do it.
-            self.mailbox.post(Worker::stop);
-        }
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the dataplane panicked");
-            }
-        }
+        join(self.control.take());
+        // Only now: the control thread needs the worker to the end.
+        self.mailbox.post(Worker::stop);
+        join(self.worker.take());
+    }
+}
+
+fn join(thread: Option<JoinHandle<()>>) {
+    if thread.is_some_and(|thread| thread.join().is_err()) {
+        tracing::error!("a thread of the dataplane panicked");
     }
 }
 

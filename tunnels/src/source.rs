@@ -4,10 +4,23 @@ use std::net::IpAddr;
 
 use espdp_api::{IpPrefix, TrafficSelector};
 
+use crate::network;
+
 /// The address that the gateway itself uses towards `destination`: one of its own that the policy's `local` selectors cover, so
 /// that its packets fit the SA. `addresses` are tried in their order; loopback, link-local and multicast addresses never fit.
+///
+/// `None` also when `destination` has nothing to do with the `remote` selectors: those of IP in IP in transport mode speak of the
+/// wrapped packets and say nothing about what is inside.
 #[must_use]
-pub fn preferred_source(destination: IpPrefix, local: &[TrafficSelector], addresses: &[IpAddr]) -> Option<IpAddr> {
+pub fn preferred_source(
+    destination: IpPrefix,
+    local: &[TrafficSelector],
+    remote: &[TrafficSelector],
+    addresses: &[IpAddr],
+) -> Option<IpAddr> {
+    if !remote.iter().any(|selector| overlap(destination, selector)) {
+        return None;
+    }
     let usable = |address: &IpAddr| {
         let link_local = match address {
             IpAddr::V4(address) => address.is_link_local(),
@@ -20,6 +33,13 @@ pub fn preferred_source(destination: IpPrefix, local: &[TrafficSelector], addres
     addresses.iter().copied().find(|address| usable(address) && same_family(address) && covered(address))
 }
 
+fn overlap(destination: IpPrefix, selector: &TrafficSelector) -> bool {
+    let destination = network(destination);
+    let start = selector.addresses.start();
+    let starts_inside = IpPrefix::new(start, destination.bits()).is_ok_and(|prefix| network(prefix) == destination);
+    starts_inside || selector.addresses.contains(destination.address())
+}
+
 #[cfg(test)]
 mod tests {
     use espdp_api::AddressRange;
@@ -30,9 +50,13 @@ mod tests {
         TrafficSelector::any_protocol(AddressRange::new(start.parse().unwrap(), end.parse().unwrap()).unwrap())
     }
 
+    fn everything() -> [TrafficSelector; 2] {
+        [selector("0.0.0.0", "255.255.255.255"), selector("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")]
+    }
+
     fn source(destination: &str, local: &[TrafficSelector], addresses: &[&str]) -> Option<IpAddr> {
         let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
-        preferred_source(destination.parse().unwrap(), local, &addresses)
+        preferred_source(destination.parse().unwrap(), local, &everything(), &addresses)
     }
 
     #[test]
@@ -50,8 +74,19 @@ mod tests {
 
     #[test]
     fn a_selector_for_everything_does_not_pick_loopback_or_link_local() {
-        let everything = [selector("0.0.0.0", "255.255.255.255"), selector("::", "ffff::")];
-        assert_eq!(source("10.2.0.0/16", &everything, &["127.0.0.1", "169.254.1.1"]), None);
-        assert_eq!(source("fec3::/16", &everything, &["::1", "fe80::1"]), None);
+        assert_eq!(source("10.2.0.0/16", &everything(), &["127.0.0.1", "169.254.1.1"]), None);
+        assert_eq!(source("fec3::/16", &everything(), &["::1", "fe80::1"]), None);
+    }
+
+    #[test]
+    fn selectors_of_wrapped_packets_do_not_choose_the_source_of_what_is_inside() {
+        let hosts = [selector("192.0.2.1", "192.0.2.1"), selector("192.0.2.2", "192.0.2.2")];
+        let ours = ["192.0.2.1".parse().unwrap()];
+        let source =
+            |destination: &str| preferred_source(destination.parse().unwrap(), &hosts[..1], &hosts[1..], &ours);
+        assert_eq!(source("10.2.0.0/16"), None);
+        assert_eq!(source("192.0.2.2/32"), Some(ours[0]));
+        assert_eq!(source("192.0.0.0/16"), Some(ours[0]));
+        assert_eq!(source("192.0.2.1/32"), None);
     }
 }

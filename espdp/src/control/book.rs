@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use espdp_api::{
-    EspAlgorithms, EspSpi, InterfaceName, InterfaceSpec, IpPrefix, Mode, Mtu, OuterPath, PolicyId, PolicySpec,
+    EspAlgorithms, EspSpi, InterfaceKind, InterfaceName, InterfaceSpec, IpPrefix, Mode, Mtu, OuterPath, PolicyId,
+    PolicySpec,
 };
 use espdp_core::{InterfaceId, Overhead};
 use tunnels::{Link, NetworkState, RouteKey, RouteTarget, Rule};
@@ -60,9 +61,14 @@ pub(crate) struct Outbound {
 }
 
 impl Outbound {
-    /// The longest inner packet when the path carries `path_mtu` octets.
-    fn inner_mtu(&self, path_mtu: u32) -> u32 {
-        let overhead = Overhead::new(self.algorithms, self.mode, self.path.encapsulation, self.path.remote.is_ipv6());
+    /// The longest inner packet when the path carries `path_mtu` octets. IP in IP protected by transport mode is as long as
+    /// tunnel mode.
+    fn inner_mtu(&self, path_mtu: u32, kind: InterfaceKind) -> u32 {
+        let mode = match kind {
+            InterfaceKind::Ipip => Mode::Tunnel,
+            InterfaceKind::Ipsec => self.mode,
+        };
+        let overhead = Overhead::new(self.algorithms, mode, self.path.encapsulation, self.path.remote.is_ipv6());
         let path_mtu = usize::try_from(path_mtu).unwrap_or(usize::MAX);
         u32::try_from(overhead.inner_mtu(path_mtu)).unwrap_or(u32::MAX)
     }
@@ -112,7 +118,7 @@ impl Book {
         self.path_mtus.retain(|peer, _| peers.contains(peer));
         let mut mtus = BTreeMap::new();
         for own in self.interfaces.values().filter(|own| own.spec.mtu == Mtu::Automatic) {
-            let of_sa = |sa: &Outbound| Some(sa.inner_mtu(*self.path_mtus.get(&sa.path.remote)?));
+            let of_sa = |sa: &Outbound| Some(sa.inner_mtu(*self.path_mtus.get(&sa.path.remote)?, own.spec.kind));
             if let Some(mtu) = self.outbound_of(&own.spec.name).filter_map(of_sa).min() {
                 mtus.insert(own.spec.name.clone(), mtu.clamp(self.smallest_mtu(own), LARGEST_MTU));
             }
@@ -156,7 +162,7 @@ fn fixed_mtu(spec: &InterfaceSpec) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use espdp_api::{AddressRange, Encapsulation, EspCipher, EspIntegrity, InterfaceKind, TrafficSelector};
+    use espdp_api::{AddressRange, Encapsulation, EspCipher, EspIntegrity, TrafficSelector};
 
     use super::*;
 
@@ -245,6 +251,19 @@ mod tests {
         book.set_path_mtu(address(PEER), 1500);
         book.set_mtus();
         assert_eq!(mtu(&book), 1350);
+    }
+
+    #[test]
+    fn transport_mode_keeps_its_header_outside_unless_that_is_of_ip_in_ip() {
+        let mut book = book();
+        let sa = Outbound { mode: Mode::Transport, ..outbound(Encapsulation::Esp) };
+        book.outbound.insert((PolicyId(1), spi(256)), sa);
+        book.set_path_mtu(address(PEER), 1500);
+        book.set_mtus();
+        assert_eq!(mtu(&book), 1466);
+        book.interfaces.get_mut(&name("ipsec0")).unwrap().spec.kind = InterfaceKind::Ipip;
+        book.set_mtus();
+        assert_eq!(mtu(&book), 1446);
     }
 
     #[test]

@@ -68,10 +68,10 @@ impl Gateway {
     }
 
     /// Makes the interface with these addresses.
-    pub(crate) fn interface(&mut self, addresses: &[&str]) {
+    pub(crate) fn interface(&mut self, kind: InterfaceKind, addresses: &[&str]) {
         let spec = InterfaceSpec {
             name: InterfaceName::new(INTERFACE).unwrap(),
-            kind: InterfaceKind::Ipsec,
+            kind,
             addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
             mtu: Mtu::Automatic,
         };
@@ -125,6 +125,7 @@ impl Gateway {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Suite {
     pub(crate) algorithms: EspAlgorithms,
+    pub(crate) mode: Mode,
     pub(crate) encapsulation: Encapsulation,
     pub(crate) left: &'static str,
     pub(crate) right: &'static str,
@@ -143,7 +144,7 @@ pub(crate) fn connect(left: &mut Gateway, right: &mut Gateway, suite: Suite, loc
             algorithms: suite.algorithms,
             encryption_key: key(spi, suite.algorithms.cipher.key_len() + suite.algorithms.cipher.salt_len()),
             integrity_key: key(spi, suite.algorithms.integrity.key_len()),
-            mode: Mode::Tunnel,
+            mode: suite.mode,
             path: OuterPath { local: address(from), remote: address(to), encapsulation: suite.encapsulation },
             local: selectors(local),
             remote: selectors(remote),

@@ -2,12 +2,13 @@
 #![expect(unsafe_code, reason = "a link-layer address has no safe constructor")]
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use espdp_api::EspSpi;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::world::{Namespace, WIRE, index, with_netlink};
@@ -81,6 +82,24 @@ pub(crate) fn tcp_transfer(from: &Namespace, to: &Namespace, address: &str, len:
     });
     assert_eq!(server.join().unwrap(), len);
     start.elapsed()
+}
+
+/// Sends datagrams that no peer would send, to both UDP ports and as protocol 50: all lengths up to 100 octets and some longer ones,
+/// of zeros, of ones, with an unknown SPI and with `spi`.
+pub(crate) fn throw_garbage(to: &str, spi: EspSpi) {
+    let to: IpAddr = to.parse().unwrap();
+    let udp = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(libc::IPPROTO_ESP))).unwrap();
+    for len in (0..100).chain([576, 1400, 9000, 65_000]) {
+        for (start, fill) in [([0; 4], 0), ([0xff; 4], 0xff), ([0x12, 0x34, 0x56, 0x78], 1), (spi.to_wire(), 2)] {
+            let mut datagram = vec![fill; len];
+            datagram.iter_mut().zip(start).for_each(|(to, from)| *to = from);
+            for port in [500, 4500] {
+                udp.send_to(&datagram, (to, port)).unwrap();
+            }
+            raw.send_to(&datagram, &SocketAddr::new(to, 0).into()).unwrap();
+        }
+    }
 }
 
 /// Watches the wire between the gateways.

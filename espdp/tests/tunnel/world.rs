@@ -115,6 +115,14 @@ pub(crate) fn set_wire_mtu(mtu: u32) {
     });
 }
 
+/// Deletes a link in the calling thread's namespace.
+pub(crate) fn delete_link(name: &str) {
+    with_netlink(async |netlink| {
+        let index = index(&netlink, name).await;
+        netlink.link().del(index).execute().await.unwrap();
+    });
+}
+
 /// Whether this test can run. Without root it cannot, which in CI is a failure.
 pub(crate) fn may_run() -> bool {
     if rustix::process::geteuid().is_root() {
