@@ -1,6 +1,6 @@
 //! Tunnel interfaces: what they should look like, the steps that lead there, and the netlink that takes them.
 //!
-//! [`NetworkState`] is a plain description of links, routes and rules; [`plan`] compares two of them and knows nothing of the
+//! [`NetworkState`] is a plain description of links, routes and rules; [`plan()`] compares two of them and knows nothing of the
 //! kernel; [`Netlink`] takes the steps. Only what a state holds is ever touched, so what an administrator adds stays.
 
 mod netlink;

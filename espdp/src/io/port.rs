@@ -54,8 +54,7 @@ impl Port {
     fn prepare(socket: Socket, family: Family, mark: u32) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         socket.set_mark(mark)?;
-        sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER_LEN)?;
-        sockopt::set_socket_send_buffer_size_force(&socket, BUFFER_LEN)?;
+        set_buffers(&socket)?;
         match family {
             Family::V4 => {
                 set_option(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO)?;
@@ -133,6 +132,17 @@ impl AsFd for Port {
 
 /// Socket buffers in octets: about 60 super-packets, some milliseconds of traffic at full speed.
 const BUFFER_LEN: usize = 4 << 20;
+
+/// Above the system's limit where we may: root in a user namespace may not, and gets what the limit allows.
+fn set_buffers(socket: &Socket) -> io::Result<()> {
+    if sockopt::set_socket_recv_buffer_size_force(socket, BUFFER_LEN).is_err() {
+        socket.set_recv_buffer_size(BUFFER_LEN)?;
+    }
+    if sockopt::set_socket_send_buffer_size_force(socket, BUFFER_LEN).is_err() {
+        socket.set_send_buffer_size(BUFFER_LEN)?;
+    }
+    Ok(())
+}
 
 fn domain(family: Family) -> Domain {
     match family {

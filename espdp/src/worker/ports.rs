@@ -1,6 +1,6 @@
 //! All sockets of a worker, and how runs of ESP packets and IKE messages leave through them.
 
-use std::io::{self, IoSlice};
+use std::io::{self, ErrorKind, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 
 use espdp_api::{Encapsulation, IkePath};
@@ -127,10 +127,11 @@ impl Ports {
             return None;
         };
         let to = SocketAddr::new(remote, remote_port);
+        let mut patience = Patience::Left;
         let one = Sending { source: run.path.local, traffic_class: run.traffic_class, segment: None };
         if packets.len() > 1 && purpose == Use::Nat {
             let all = Sending { segment: u16::try_from(run.segment_len).ok(), ..one };
-            match send(port, &[IoSlice::new(run.octets)], to, &all, run.dont_fragment) {
+            match send(port, &[IoSlice::new(run.octets)], to, &all, run.dont_fragment, &mut patience) {
                 Err(error) if may_take_singly(&error) => {}
                 Err(error) => {
                     losses.count(loss(&error), packets.len());
@@ -142,10 +143,10 @@ impl Ports {
         let mut too_narrow = None;
         for packet in packets {
             let pieces = [IoSlice::new(packet)];
-            let mut sent = send(port, &pieces, to, &one, run.dont_fragment);
+            let mut sent = send(port, &pieces, to, &one, run.dont_fragment, &mut patience);
             if run.dont_fragment && sent.as_ref().is_err_and(is_too_big) {
                 too_narrow = Some(remote);
-                sent = send(port, &pieces, to, &one, false);
+                sent = send(port, &pieces, to, &one, false, &mut patience);
             }
             if let Err(error) = sent {
                 losses.count(loss(&error), 1);
@@ -175,28 +176,39 @@ impl Ports {
             return;
         };
         let sending = Sending { source: path.local.ip(), traffic_class: 0, segment: None };
-        if let Err(error) = send(port, pieces, path.remote, &sending, false) {
+        if let Err(error) = send(port, pieces, path.remote, &sending, false, &mut Patience::Left) {
             tracing::debug!(%error, ?path, "an IKE datagram could not be sent");
             losses.count(loss(&error), 1);
         }
     }
 }
 
-/// Sends, after a short wait when there is no room.
+/// Whether to wait once more for room in a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Patience {
+    Left,
+    Lost,
+}
+
+/// Sends, after a short wait when there is no room. A wait in vain is the last one of the run.
 fn send(
     port: &mut Port,
     pieces: &[IoSlice<'_>],
-    destination: SocketAddr,
+    to: SocketAddr,
     sending: &Sending,
     dont_fragment: bool,
+    patience: &mut Patience,
 ) -> io::Result<()> {
-    match port.send(pieces, destination, sending, dont_fragment) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            port.wait_for_room();
-            port.send(pieces, destination, sending, dont_fragment)
+    let is_full = |result: &io::Result<()>| result.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+    let mut sent = port.send(pieces, to, sending, dont_fragment);
+    if is_full(&sent) && *patience == Patience::Left {
+        port.wait_for_room();
+        sent = port.send(pieces, to, sending, dont_fragment);
+        if is_full(&sent) {
+            *patience = Patience::Lost;
         }
-        other => other,
     }
+    sent
 }
 
 /// Whether the kernel refused the run as a whole but may take its packets: devices without checksum offload (`EIO`), kernels with

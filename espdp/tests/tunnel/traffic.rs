@@ -169,7 +169,9 @@ fn open_packet_socket() -> io::Result<Socket> {
     let all = u16::try_from(libc::ETH_P_ALL).unwrap().to_be();
     let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(i32::from(all))))?;
     socket.set_read_timeout(Some(Duration::from_millis(50)))?;
-    rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, 64 << 20)?;
+    if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, 64 << 20).is_err() {
+        println!("in a user namespace the capture may miss packets");
+    }
     let link = with_netlink(async |netlink| index(&netlink, WIRE).await);
     // SAFETY: a `sockaddr_ll` fits into the storage, and what is not set of it is zero.
     let ((), address) = unsafe {
