@@ -8,9 +8,11 @@ mod world;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
+use espdp::{Dataplane, DataplaneSettings};
 use espdp_api::*;
 use gateway::{Gateway, POLICY, Suite, connect};
 use traffic::{Capture, ping, tcp_transfer, throw_garbage};
+use tunnels::{Family, Netlink, NetworkState, Rule};
 use world::{World, delete_link, may_run, set_wire_mtu};
 
 const LEFT: [&str; 2] = ["10.1.0.0/16", "fd01::/64"];
@@ -151,6 +153,32 @@ fn ip_in_ip_in_transport_mode_is_a_tunnel() {
     assert_carried(&mut left, &mut right, 1 << 20);
 }
 
+#[test]
+fn a_second_dataplane_is_refused_and_harms_nothing() {
+    if !may_run() {
+        return;
+    }
+    let world = World::new();
+    let (mut left, mut right) = gateways(&world);
+    connect(&mut left, &mut right, gcm(NAT_T, "192.0.2.1", "192.0.2.2"), &LEFT, &RIGHT);
+    let refused = world.left.run(|| Dataplane::start(DataplaneSettings::default()).map(|_| ()).unwrap_err());
+    assert!(refused.to_string().starts_with("open UDP port 500 for IPv4: "), "{refused}");
+    ping(&world.left, "10.2.0.1", 64);
+    left.stop();
+    right.stop();
+}
+
+#[test]
+fn rules_of_a_predecessor_that_was_killed_are_taken_over() {
+    if !may_run() {
+        return;
+    }
+    let world = World::new();
+    world.left.run(leave_rules_behind);
+    // It checks that the rules are gone.
+    Gateway::start(&world.left).stop();
+}
+
 /// Whatever arrives on the ports: traffic goes on, and IKE is for the daemon to judge.
 #[test]
 fn garbage_on_every_port_is_counted_and_harms_nothing() {
@@ -262,6 +290,18 @@ fn throughput_of_one_tcp_stream() {
         let (gigabits, busy) = (octets as f64 * 8.0 / 1e9, worker_seconds() - busy);
         println!("{:.2} Gb/s; both workers {:.2} CPU-s per GB", gigabits / took.as_secs_f64(), busy * 8.0 / gigabits);
     }
+}
+
+/// What is left in the kernel of a dataplane that could not clean up: interfaces and their routes go by themselves.
+fn leave_rules_behind() {
+    let DataplaneSettings { mark, table, rule_priority: priority, .. } = DataplaneSettings::default();
+    let rule = |family| Rule { family, mark, table, priority };
+    let rules = [rule(Family::V4), rule(Family::V6)].into();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+    runtime.block_on(async {
+        let desired = NetworkState { rules, ..NetworkState::default() };
+        Netlink::open().unwrap().apply(&mut NetworkState::default(), &desired).await.unwrap();
+    });
 }
 
 /// CPU time of all workers of this process.
