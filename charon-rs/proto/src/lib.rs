@@ -22,6 +22,7 @@ pub mod identity;
 pub mod io;
 pub mod proposal;
 mod random;
+mod rules;
 pub mod selectors;
 mod settings;
 #[cfg(any(test, feature = "testing"))]

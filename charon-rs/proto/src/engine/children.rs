@@ -1,0 +1,270 @@
+//! The Child SAs of an established IKE SA: coming up, taking over from each other, going down.
+
+use std::time::Instant;
+
+use espdp_api::{Direction, EspSpi, PolicyId, Refusal};
+
+use super::child::{ChildSa, Half, InstallStep, Phase};
+use super::collision::{Survivor, survivor};
+use super::context::Context;
+use super::established::Established;
+use super::task::{Queued, Task};
+use crate::config::DpdAction;
+use crate::io::{ChildSaId, DownReason, Notice, RemarkLevel};
+
+impl Established {
+    pub(super) fn child_by_spi_out(&self, spi: EspSpi) -> Option<&ChildSa> {
+        self.children.values().find(|child| child.spi_out == spi && !matches!(child.phase, Phase::Draining(_)))
+    }
+
+    fn child_by_spi_in(&self, spi: EspSpi) -> Option<ChildSaId> {
+        self.children.values().find(|child| child.spi_in == spi).map(|child| child.id)
+    }
+
+    /// Whether another child took this one's place.
+    pub(super) fn is_replaced(&self, id: ChildSaId) -> bool {
+        self.successor_of(id).is_some()
+    }
+
+    /// The child that took this one's place.
+    fn successor_of(&self, id: ChildSaId) -> Option<ChildSaId> {
+        let is_successor = |child: &&ChildSa| child.replaces == Some(id) && child.phase == Phase::Up;
+        self.children.values().filter(|child| !child.redundant).find(is_successor).map(|child| child.id)
+    }
+
+    /// The outcome of one installing step.
+    pub(super) fn on_install(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        (id, step): (ChildSaId, InstallStep),
+        outcome: Result<(), Refusal>,
+    ) {
+        let Some(result) = self.children.get_mut(&id).and_then(|child| child.on_installed(step, outcome)) else {
+            return;
+        };
+        if self.is_serving(id) {
+            self.on_served(cx, now, id, result);
+        } else {
+            self.on_offer_installed(cx, now, id, result);
+        }
+    }
+
+    /// Tells everybody that a child is there, in the place of `old` if there was one.
+    pub(super) fn announce(&mut self, cx: &mut Context, id: ChildSaId, old: Option<ChildSaId>) {
+        let sa = Box::new(self.report());
+        let old = old.and_then(|old| self.children.get_mut(&old)).filter(|old| old.announced);
+        let old = old.map(|old| {
+            old.rekey_at = None;
+            Box::new(old.report(false))
+        });
+        let connection = self.session.connection.name.clone();
+        let Some(child) = self.children.get_mut(&id) else {
+            return;
+        };
+        child.announced = true;
+        let report = Box::new(child.report(false));
+        cx.reconciler.came_up(&connection, &child.child.name);
+        cx.notice(match old {
+            Some(old) => Notice::ChildRekeyed { sa, old, new: report },
+            None => Notice::ChildUp { sa, child: report },
+        });
+    }
+
+    /// Sends on this child from now on, and not on the one that it replaces.
+    pub(super) fn switch_to(&mut self, cx: &mut Context, id: ChildSaId) {
+        let Some(child) = self.children.get_mut(&id) else {
+            return;
+        };
+        child.activate(cx);
+        let (old, announced) = (child.replaces, child.announced);
+        if !announced {
+            self.announce(cx, id, old);
+        }
+        if let Some(old) = old.and_then(|old| self.children.get_mut(&old)) {
+            old.remove_outbound(cx);
+            old.rekey_at = None;
+            if old.phase == Phase::Up {
+                old.phase = Phase::Replaced;
+            }
+        }
+    }
+
+    /// Our rekeying of a child is carried out: the new one takes over, unless the peer replaced the old one at the same
+    /// time and its new one stays (RFC 7296 §2.8.1).
+    pub(super) fn take_over(&mut self, cx: &mut Context, now: Instant, new: ChildSaId, old: ChildSaId) {
+        let is_rival = |child: &&ChildSa| child.id != new && child.replaces == Some(old) && child.phase == Phase::Up;
+        let rival = self.children.values().find(is_rival).map(|child| child.id);
+        let verdict = match (self.children.get(&new), rival.and_then(|rival| self.children.get(&rival))) {
+            (Some(ours), Some(theirs)) => {
+                let nonces = |child: &'_ ChildSa| child.nonces.clone();
+                let (ours, theirs) = (nonces(ours), nonces(theirs));
+                survivor([&ours[0], &ours[1]], [&theirs[0], &theirs[1]])
+            }
+            _ => Survivor::Ours,
+        };
+        match verdict {
+            Survivor::Ours => {
+                let theirs = rival.and_then(|rival| self.children.get_mut(&rival));
+                let before = theirs.as_ref().filter(|theirs| theirs.announced).map_or(old, |theirs| theirs.id);
+                if let Some(theirs) = theirs {
+                    // The peer deletes it; until then it may be received on.
+                    theirs.redundant = true;
+                    theirs.rekey_at = None;
+                    theirs.remove_outbound(cx);
+                }
+                self.announce(cx, new, Some(before));
+                self.switch_to(cx, new);
+                let delete = Task::DeleteChild { child: old, reason: DownReason::Replaced };
+                if self.children.contains_key(&old) {
+                    self.queue_first(Queued::new(delete));
+                }
+            }
+            Survivor::Theirs => {
+                if let Some(ours) = self.children.get_mut(&new) {
+                    ours.redundant = true;
+                    ours.rekey_at = None;
+                    ours.remove_outbound(cx);
+                }
+                let delete = Task::DeleteChild { child: new, reason: DownReason::Replaced };
+                self.queue(cx, now, Queued::new(delete));
+            }
+        }
+    }
+
+    /// The peer deletes what it made to replace a child that we are replacing as well: ours stays, although we do not
+    /// have the response yet that would tell us so.
+    pub(super) fn note_lost_collision(&mut self, id: ChildSaId) {
+        let old = self.children.get(&id).and_then(|child| child.replaces);
+        if old.is_some_and(|old| self.is_rekeying(old))
+            && let Some(child) = self.children.get_mut(&id)
+        {
+            child.redundant = true;
+        }
+    }
+
+    /// A packet came in on an SA: the peer sends on it, so it is ready to receive, too (RFC 7296 §2.8).
+    pub(super) fn on_first_packet(&mut self, cx: &mut Context, now: Instant, spi: EspSpi) {
+        self.last_heard = now;
+        let Some(id) = self.child_by_spi_in(spi) else {
+            return;
+        };
+        let waits = self
+            .children
+            .get(&id)
+            .is_some_and(|child| child.phase == Phase::Up && child.outbound == Half::Ready && !child.redundant);
+        if waits {
+            self.switch_to(cx, id);
+        }
+    }
+
+    /// A traffic limit is reached: the soft one asks for a new SA, the hard one ends the old one.
+    pub(super) fn on_limit(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        (direction, spi, policy): (Direction, EspSpi, PolicyId),
+        hard: bool,
+    ) {
+        let found = self.children.values().find(|child| {
+            let own = if direction == Direction::Inbound { child.spi_in } else { child.spi_out };
+            child.policy == policy && own == spi
+        });
+        let Some(child) = found.filter(|child| child.phase == Phase::Up && !child.redundant) else {
+            return;
+        };
+        let id = child.id;
+        let task = if hard {
+            Task::DeleteChild { child: id, reason: DownReason::Expired }
+        } else {
+            Task::RekeyChild { child: id, group: None }
+        };
+        self.queue(cx, now, Queued::new(task));
+    }
+
+    /// The child is deleted by both ends. What replaced it takes over now at the latest, and what is still under way may
+    /// come in for a while.
+    pub(super) fn retire_child(&mut self, cx: &mut Context, now: Instant, id: ChildSaId, reason: &DownReason) {
+        let Some(successor) = self.successor_of(id) else {
+            let redundant = self.children.get(&id).is_some_and(|child| child.redundant && child.inbound == Half::Ready);
+            if redundant && self.shares_policy(id) {
+                return self.drain_child(cx, now, id);
+            }
+            return self.drop_child(cx, now, id, reason);
+        };
+        if self.children.get(&successor).is_some_and(|child| child.outbound == Half::Ready) {
+            self.switch_to(cx, successor);
+        }
+        self.drain_child(cx, now, id);
+    }
+
+    fn drain_child(&mut self, cx: &mut Context, now: Instant, id: ChildSaId) {
+        let until = now + cx.settings.drain_time;
+        if let Some(child) = self.children.get_mut(&id) {
+            child.remove_outbound(cx);
+            child.phase = Phase::Draining(until);
+            (child.rekey_at, child.expires_at) = (None, None);
+        }
+    }
+
+    /// Removes a child from here and from the dataplane, with its policy if no other child needs that.
+    pub(super) fn drop_child(&mut self, cx: &mut Context, now: Instant, id: ChildSaId, reason: &DownReason) {
+        let in_use = self.shares_policy(id);
+        let (was_replaced, sa) = (self.is_replaced(id), self.report());
+        let Some(mut child) = self.children.remove(&id) else {
+            return;
+        };
+        let was_active = child.outbound == Half::Active;
+        let is_drained = matches!(child.phase, Phase::Draining(_));
+        let report = child.report(false);
+        child.remove_outbound(cx);
+        child.remove_inbound(cx);
+        if !in_use && !is_drained {
+            self.release_policy_of(cx, &child, reason);
+        } else if was_active {
+            self.reselect_outbound(cx, child.policy);
+        }
+        if child.announced && !was_replaced && !is_drained && !child.redundant {
+            cx.notice(Notice::ChildDown { sa: Box::new(sa), child: Box::new(report), reason: reason.clone() });
+            let connection = &self.session.connection;
+            let dpd = connection.dpd.map(|dpd| dpd.action);
+            if *reason == DownReason::PeerDead && dpd == Some(DpdAction::Restart) {
+                cx.reconciler.want_once(now, &connection.name, &child.child.name);
+            } else if *reason != DownReason::Command {
+                cx.reconnect_later(now, &connection.name);
+            }
+        }
+    }
+
+    fn release_policy_of(&mut self, cx: &mut Context, child: &ChildSa, reason: &DownReason) {
+        let drained: Vec<ChildSaId> =
+            self.children.values().filter(|other| other.policy == child.policy).map(|other| other.id).collect();
+        for id in drained {
+            if let Some(mut drained) = self.children.remove(&id) {
+                drained.remove_inbound(cx);
+            }
+        }
+        let dpd = self.session.connection.dpd.map(|dpd| dpd.action);
+        if *reason == DownReason::PeerDead && dpd == Some(DpdAction::Hold) {
+            // The policy stays and waits for a packet.
+            match cx.policies.trap(&self.session.connection, &child.child) {
+                Ok(command) => command.into_iter().for_each(|command| cx.command("set a trap", command)),
+                Err(error) => cx.remark(Some(self.connection_name()), RemarkLevel::Warn, error.to_string()),
+            }
+        }
+        cx.release_policy(child.policy);
+    }
+
+    /// The SA that sent is gone: another one of its policy sends.
+    fn reselect_outbound(&mut self, cx: &mut Context, policy: PolicyId) {
+        let usable = self.children.values_mut().filter(|child| {
+            child.policy == policy
+                && matches!(child.phase, Phase::Up | Phase::Replaced)
+                && matches!(child.outbound, Half::Ready | Half::Active)
+        });
+        if let Some(child) = usable.max_by_key(|child| child.id) {
+            child.outbound = Half::Ready;
+            child.activate(cx);
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Commands: configuration, and SAs that somebody wants up, down or replaced.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::established::{Established, Life};
+use super::ike_sa::IkeSa;
+use super::initiator::Locating;
+use super::task::{ChildWish, Queued, Task};
+use super::{Engine, ShuttingDown};
+use crate::config::{Child, Connection, StartAction};
+use crate::io::{ChildSaId, Command, DownReason, IkeSpi, Notice, RemarkLevel, Target, Ticket};
+
+/// What a command is for, once it is found.
+enum Object {
+    Ike(IkeSpi),
+    Child(IkeSpi, ChildSaId),
+}
+
+impl Engine {
+    pub(super) fn carry_out(&mut self, now: Instant, command: Command) {
+        match command {
+            Command::SetConnection(connection) => self.set_connection(now, *connection),
+            Command::RemoveConnection(name) => self.remove_connection(now, &name),
+            Command::SetSecret(secret) => {
+                self.cx.secrets.insert(secret.name.clone(), secret);
+            }
+            Command::RemoveSecret(name) => {
+                self.cx.secrets.remove(&name);
+            }
+            Command::Initiate { ticket, connection, child } => self.initiate(now, ticket, connection, child),
+            Command::Terminate { ticket, target } => self.terminate(now, ticket, &target),
+            Command::Rekey { ticket, target } => self.rekey(now, ticket, &target),
+            Command::ShutDown { grace } => self.shut_down(now, grace),
+        }
+    }
+
+    fn set_connection(&mut self, now: Instant, connection: Connection) {
+        let connection = Arc::new(connection);
+        self.untrap(&connection.name);
+        self.cx.connections.insert(connection.name.clone(), connection.clone());
+        self.cx.reconciler.configure(now, &connection);
+        for child in connection.children.iter().filter(|child| child.start == StartAction::Trap) {
+            match self.cx.policies.trap(&connection, &Arc::new(child.clone())) {
+                Ok(command) => command.into_iter().for_each(|command| self.cx.command("set a trap", command)),
+                Err(error) => self.cx.remark(Some(&connection.name), RemarkLevel::Warn, error.to_string()),
+            }
+        }
+    }
+
+    fn untrap(&mut self, connection: &str) {
+        for command in self.cx.policies.untrap(connection) {
+            self.cx.command("remove a trap", command);
+        }
+    }
+
+    fn remove_connection(&mut self, now: Instant, name: &str) {
+        self.cx.connections.remove(name);
+        self.cx.reconciler.forget(name);
+        self.untrap(name);
+        let theirs = self.sas.iter().filter(|(_, sa)| sa.connection_name() == name);
+        let spis: Vec<IkeSpi> = theirs.map(|(spi, _)| *spi).collect();
+        for spi in spis {
+            self.take_down(now, spi, Vec::new());
+        }
+    }
+
+    /// Deletes an IKE SA, whatever stage it is in.
+    fn take_down(&mut self, now: Instant, spi: IkeSpi, tickets: Vec<Ticket>) {
+        if let Some(IkeSa::Established(_)) = self.sas.get(&spi) {
+            let mut delete = Queued::new(Task::DeleteIke { reason: DownReason::Command });
+            delete.tickets = tickets;
+            self.with_established(spi, |sa, cx| sa.queue_delete(cx, now, delete));
+        } else {
+            self.with_sa(spi, |sa, cx| sa.stop(cx, now));
+            self.cx.settle(tickets, &Ok(()));
+        }
+    }
+
+    // Up.
+
+    fn initiate(&mut self, now: Instant, ticket: Ticket, connection: Option<String>, child: Option<String>) {
+        let found = self.find_children(connection.as_deref(), child.as_deref());
+        let (connection, children) = match found {
+            Ok(found) => found,
+            Err(why) => return self.cx.open_ticket(ticket, 0, &why),
+        };
+        if self.shutting_down.is_some() {
+            return self.cx.open_ticket(ticket, 0, "the daemon shuts down");
+        }
+        self.cx.open_ticket(ticket, children.len(), "the connection has no children");
+        for child in children {
+            self.cx.reconciler.resume(&connection, &child.name);
+            let wish = ChildWish { tickets: vec![ticket], ..ChildWish::new(child) };
+            self.bring_up(now, &connection, wish);
+        }
+    }
+
+    /// The children that are meant, and their connection.
+    fn find_children(
+        &self,
+        connection: Option<&str>,
+        child: Option<&str>,
+    ) -> Result<(Arc<Connection>, Vec<Arc<Child>>), String> {
+        let mut candidates = self.cx.connections.values().filter(|candidate| {
+            connection.is_none_or(|name| candidate.name == name)
+                && child.is_none_or(|name| candidate.children.iter().any(|child| child.name == name))
+        });
+        let found = match (connection, child) {
+            (None, None) => return Err("neither connection nor child is named".to_owned()),
+            _ => candidates.next().cloned(),
+        };
+        let found = found.ok_or_else(|| match (connection, child) {
+            (Some(connection), Some(child)) => format!("there is no connection `{connection}` with a child `{child}`"),
+            (Some(connection), None) => format!("there is no connection `{connection}`"),
+            (None, child) => format!("no connection has a child `{}`", child.unwrap_or_default()),
+        })?;
+        let wanted = found.children.iter().filter(|candidate| child.is_none_or(|name| candidate.name == name));
+        let children = wanted.cloned().map(Arc::new).collect();
+        Ok((found, children))
+    }
+
+    /// Brings a child up: over the IKE SA that is there, with the attempt that is under way, or with a new one.
+    pub(super) fn bring_up(&mut self, now: Instant, connection: &Arc<Connection>, wish: ChildWish) {
+        if self.shutting_down.is_some() {
+            return self.cx.settle(wish.tickets, &Err("the daemon shuts down".to_owned()));
+        }
+        let established: Vec<IkeSpi> = self
+            .cx
+            .established(&connection.name)
+            .into_iter()
+            .filter(|spi| self.established_sa(*spi).is_some_and(|sa| sa.life == Life::Up && !sa.is_spare))
+            .collect();
+        let has_child = |spi: &IkeSpi| self.established_sa(*spi).is_some_and(|sa| sa.has_child(&wish.child.name));
+        if let Some(&spi) = established.iter().find(|spi| has_child(spi)).or(established.first()) {
+            let queued = Queued::new(Task::CreateChild(wish));
+            self.with_established(spi, |sa, cx| sa.queue(cx, now, queued));
+        } else if let Some(&spi) = self.attempts.get(&connection.name) {
+            self.with_sa(spi, |mut sa, _| {
+                sa.wish(wish);
+                Some(sa)
+            });
+        } else {
+            let spi = self.cx.new_ike_spi();
+            match Locating::begin(&mut self.cx, now, connection.clone(), spi, [wish].into()) {
+                Some(sa) => self.keep(spi, sa),
+                None => self.forget(spi),
+            }
+        }
+    }
+
+    /// Brings up what should be up and is not.
+    pub(super) fn bring_up_wanted(&mut self, now: Instant, connection: &str) {
+        let Some(connection) = self.cx.connections.get(connection).cloned() else {
+            return;
+        };
+        for name in self.cx.reconciler.wanted(&connection.name) {
+            let is_up =
+                self.cx.established(&connection.name).iter().any(|spi| {
+                    self.established_sa(*spi).is_some_and(|sa| sa.has_child(&name) || sa.is_creating(&name))
+                });
+            if is_up {
+                continue;
+            }
+            if let Some(child) = connection.children.iter().find(|child| child.name == name) {
+                self.bring_up(now, &connection, ChildWish::new(Arc::new(child.clone())));
+            }
+        }
+    }
+
+    fn established_sa(&self, spi: IkeSpi) -> Option<&Established> {
+        match self.sas.get(&spi) {
+            Some(IkeSa::Established(sa)) => Some(sa),
+            _ => None,
+        }
+    }
+
+    // Down.
+
+    fn terminate(&mut self, now: Instant, ticket: Ticket, target: &Target) {
+        let objects = self.find(target);
+        match target {
+            Target::Connection(name) => self.cx.reconciler.suspend(name, None),
+            Target::Child { connection: Some(connection), child } => {
+                self.cx.reconciler.suspend(connection, Some(child));
+            }
+            Target::Child { connection: None, .. } | Target::IkeSa(_) | Target::ChildSa(_) => {}
+        }
+        self.cx.open_ticket(ticket, objects.len(), "no SA matches");
+        for object in objects {
+            match object {
+                Object::Ike(spi) => {
+                    if let Some(connection) = self.sas.get(&spi).map(|sa| sa.connection_name().to_owned()) {
+                        self.cx.reconciler.suspend(&connection, None);
+                    }
+                    self.take_down(now, spi, vec![ticket]);
+                }
+                Object::Child(spi, child) => {
+                    let delete = Task::DeleteChild { child, reason: DownReason::Command };
+                    let delete = Queued::new(delete).with_ticket(ticket);
+                    self.with_established(spi, |sa, cx| {
+                        if let Some(child) = sa.children.get(&child) {
+                            cx.reconciler.suspend(sa.connection_name(), Some(&child.child.name));
+                        }
+                        sa.queue(cx, now, delete);
+                    });
+                }
+            }
+        }
+    }
+
+    fn rekey(&mut self, now: Instant, ticket: Ticket, target: &Target) {
+        let established = |object: &Object| match object {
+            Object::Ike(spi) | Object::Child(spi, _) => self.established_sa(*spi).is_some(),
+        };
+        let objects: Vec<Object> = self.find(target).into_iter().filter(established).collect();
+        self.cx.open_ticket(ticket, objects.len(), "no SA matches");
+        for object in objects {
+            let (spi, task) = match object {
+                Object::Ike(spi) => (spi, Task::RekeyIke { group: None }),
+                Object::Child(spi, child) => (spi, Task::RekeyChild { child, group: None }),
+            };
+            let queued = Queued::new(task).with_ticket(ticket);
+            self.with_established(spi, |sa, cx| sa.queue(cx, now, queued));
+        }
+    }
+
+    /// The SAs that are meant; those that are on their way out are not.
+    fn find(&self, target: &Target) -> Vec<Object> {
+        let in_use = self.sas.iter().filter(|(_, sa)| match sa {
+            IkeSa::Established(sa) => sa.life == Life::Up && !sa.is_spare,
+            other => other.attempt().is_some(),
+        });
+        let ike_sas = |meant: &dyn Fn(&IkeSa) -> bool| {
+            let matching = in_use.clone().filter(|(_, sa)| meant(sa));
+            matching.map(|(spi, _)| Object::Ike(*spi)).collect()
+        };
+        match target {
+            Target::Connection(name) => ike_sas(&|sa| sa.connection_name() == name),
+            Target::IkeSa(id) => ike_sas(&|sa| sa.report().is_some_and(|report| report.id == *id)),
+            Target::Child { .. } | Target::ChildSa(_) => in_use
+                .filter_map(|(spi, sa)| match sa {
+                    IkeSa::Established(sa) => Some((spi, sa)),
+                    _ => None,
+                })
+                .flat_map(|(spi, sa)| {
+                    let meant = sa.children.values().filter(|child| child.is_useful()).filter(|child| match target {
+                        Target::ChildSa(id) => child.id == *id,
+                        Target::Child { connection, child: name } => {
+                            let here = connection.as_ref().is_none_or(|connection| connection == sa.connection_name());
+                            here && child.child.name == *name
+                        }
+                        Target::Connection(_) | Target::IkeSa(_) => false,
+                    });
+                    meant.map(|child| Object::Child(*spi, child.id)).collect::<Vec<_>>()
+                })
+                .collect(),
+        }
+    }
+
+    fn shut_down(&mut self, now: Instant, grace: Duration) {
+        match self.shutting_down {
+            None => {}
+            Some(ShuttingDown::Until(until)) => {
+                self.shutting_down = Some(ShuttingDown::Until(until.min(now + grace)));
+                return;
+            }
+            Some(ShuttingDown::Done) => return self.cx.notice(Notice::ShutDown),
+        }
+        self.shutting_down = Some(ShuttingDown::Until(now + grace));
+        self.cx.reconciler.forget_all();
+        let names: Vec<String> = self.cx.connections.keys().cloned().collect();
+        for name in names {
+            self.untrap(&name);
+        }
+        let spis: Vec<IkeSpi> = self.sas.keys().copied().collect();
+        for spi in spis {
+            self.take_down(now, spi, Vec::new());
+        }
+    }
+
+    /// Shutting down has taken long enough.
+    pub(super) fn end_all(&mut self, now: Instant) {
+        let spis: Vec<IkeSpi> = self.sas.keys().copied().collect();
+        for spi in spis {
+            self.with_established(spi, |sa, cx| sa.end(cx, now, DownReason::Command));
+            self.with_sa(spi, |sa, cx| sa.stop(cx, now));
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! What all SAs of an engine share: the way out, randomness, configuration, numbers.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use espdp_api::{Command as DataplaneCommand, EspSpi, IkePath, PolicyId};
+
+use super::child::InstallStep;
+use super::ike_sa::FollowUp;
+use super::policies::Policies;
+use super::reconcile::{Reconciler, Waits};
+use super::tickets::Tickets;
+use crate::config::{Connection, RemoteAddress, SharedSecret};
+use crate::io::{Ask, AskId, ChildSaId, Failure, IkeSaId, IkeSpi, MessageTrace, Notice, Output, RemarkLevel, Ticket};
+use crate::wire::{Header, Payload, summary};
+use crate::{SecureRandom, Settings};
+
+/// Everything that an SA needs and does not own.
+pub(super) struct Context {
+    pub(super) settings: Settings,
+    pub(super) random: Box<dyn SecureRandom + Send>,
+    pub(super) connections: BTreeMap<String, Arc<Connection>>,
+    pub(super) secrets: BTreeMap<String, SharedSecret>,
+    pub(super) policies: Policies,
+    pub(super) reconciler: Reconciler,
+    tickets: Tickets,
+    outputs: VecDeque<Output>,
+    asks: BTreeMap<AskId, Asker>,
+    follow_ups: VecDeque<FollowUp>,
+    next_ask: u64,
+    next_ike_sa: u32,
+    next_child_sa: u32,
+    /// Our SPIs that are in use, so that none is given twice (R7296-2.6-1).
+    ike_spis: BTreeSet<IkeSpi>,
+    /// Established IKE SAs by connection.
+    established: BTreeMap<String, BTreeSet<IkeSpi>>,
+}
+
+/// Who waits for an answer, and what for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// Nobody: a refusal is worth a line in the log.
+    Nobody(&'static str),
+    /// An SA that is being set up wants the address to send from.
+    LocalAddress(IkeSpi),
+    /// An SA that is being set up wants the addresses of its peer.
+    PeerAddresses(IkeSpi),
+    /// An SA wants an SPI for a child that it is going to offer.
+    SpiToOffer(IkeSpi),
+    /// An SA wants an SPI for a child that its peer asked for.
+    SpiToAnswer(IkeSpi),
+    /// A half of a child is being installed.
+    Install(IkeSpi, ChildSaId, InstallStep),
+}
+
+impl Context {
+    pub(super) fn new(settings: Settings, random: Box<dyn SecureRandom + Send>) -> Self {
+        Self {
+            settings,
+            random,
+            connections: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            policies: Policies::default(),
+            reconciler: Reconciler::default(),
+            tickets: Tickets::default(),
+            outputs: VecDeque::new(),
+            asks: BTreeMap::new(),
+            follow_ups: VecDeque::new(),
+            next_ask: 1,
+            next_ike_sa: 1,
+            next_child_sa: 1,
+            ike_spis: BTreeSet::new(),
+            established: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn pop_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Has something done after the SA at hand has done its part, for it may concern another one.
+    pub(super) fn follow_up(&mut self, follow_up: FollowUp) {
+        self.follow_ups.push_back(follow_up);
+    }
+
+    pub(super) fn pop_follow_up(&mut self) -> Option<FollowUp> {
+        self.follow_ups.pop_front()
+    }
+
+    // Numbers and randomness.
+
+    pub(super) fn new_ike_sa_id(&mut self) -> IkeSaId {
+        let id = IkeSaId(self.next_ike_sa);
+        self.next_ike_sa = self.next_ike_sa.wrapping_add(1);
+        id
+    }
+
+    pub(super) fn new_child_sa_id(&mut self) -> ChildSaId {
+        let id = ChildSaId(self.next_child_sa);
+        self.next_child_sa = self.next_child_sa.wrapping_add(1);
+        id
+    }
+
+    /// A nonce. RFC 7296 §2.10 wants at least half the length of the PRF's key; 32 octets do for all of them
+    /// (R7296-2.10-1).
+    pub(super) fn new_nonce(&mut self) -> Vec<u8> {
+        let mut nonce = vec![0; NONCE_OCTETS];
+        self.random.fill_public(&mut nonce);
+        nonce
+    }
+
+    /// A random SPI for an IKE SA: not zero, and not in use until it is released.
+    pub(super) fn new_ike_spi(&mut self) -> IkeSpi {
+        let mut spi = IkeSpi::default();
+        while spi == IkeSpi::default() || !self.ike_spis.insert(spi) {
+            self.random.fill_public(&mut spi.0);
+        }
+        spi
+    }
+
+    pub(super) fn release_ike_spi(&mut self, spi: IkeSpi) {
+        self.ike_spis.remove(&spi);
+    }
+
+    /// A random number between 0 and 1.
+    fn random_fraction(&mut self) -> f64 {
+        let mut octets = [0; 4];
+        self.random.fill_public(&mut octets);
+        f64::from(u32::from_be_bytes(octets)) / f64::from(u32::MAX)
+    }
+
+    /// A random time between zero and `longest`.
+    pub(super) fn random_duration(&mut self, longest: Duration) -> Duration {
+        longest.mul_f64(self.random_fraction())
+    }
+
+    // Outputs.
+
+    pub(super) fn transmit(&mut self, path: IkePath, message: Vec<u8>) {
+        self.outputs.push_back(Output::Transmit { path, message });
+    }
+
+    pub(super) fn keepalive(&mut self, path: IkePath) {
+        self.outputs.push_back(Output::Keepalive(path));
+    }
+
+    pub(super) fn notice(&mut self, notice: Notice) {
+        self.outputs.push_back(Output::Notice(notice));
+    }
+
+    pub(super) fn fail(&mut self, failure: Failure) {
+        self.notice(Notice::Failure(Box::new(failure)));
+    }
+
+    pub(super) fn remark(&mut self, connection: Option<&str>, level: RemarkLevel, text: impl Into<String>) {
+        self.notice(Notice::Remark { connection: connection.map(str::to_owned), level, text: text.into() });
+    }
+
+    /// Writes a message into the journal.
+    pub(super) fn trace(&mut self, owner: Option<(&str, IkeSaId)>, sent: Sent, header: &Header, payloads: &[Payload]) {
+        self.notice(Notice::Message(MessageTrace {
+            connection: owner.map(|(connection, _)| connection.to_owned()),
+            ike_sa: owner.map(|(_, id)| id),
+            path: sent.path,
+            sent: sent.by_us,
+            summary: summary(header, payloads),
+            octets: sent.octets,
+        }));
+    }
+
+    pub(super) fn ask(&mut self, asker: Asker, ask: Ask) {
+        let id = AskId(self.next_ask);
+        self.next_ask += 1;
+        self.asks.insert(id, asker);
+        self.outputs.push_back(Output::Ask(id, ask));
+    }
+
+    /// Sends the dataplane a command whose outcome changes nothing here.
+    pub(super) fn command(&mut self, what: &'static str, command: DataplaneCommand) {
+        self.ask(Asker::Nobody(what), Ask::Dataplane(command));
+    }
+
+    pub(super) fn release_spi(&mut self, spi: EspSpi) {
+        self.command("release an SPI", DataplaneCommand::ReleaseSpi(spi));
+    }
+
+    /// Who asked; each answer is taken once.
+    pub(super) fn answered(&mut self, id: AskId) -> Option<Asker> {
+        self.asks.remove(&id)
+    }
+
+    // Tickets.
+
+    /// Opens a ticket; see [`Tickets::open`].
+    pub(super) fn open_ticket(&mut self, ticket: Ticket, parts: usize, none: &str) {
+        let parts = u32::try_from(parts).unwrap_or(u32::MAX);
+        let notice = self.tickets.open(ticket, parts, none);
+        self.outputs.extend(notice.map(Output::Notice));
+    }
+
+    /// Notes how a part of each of these undertakings ended.
+    pub(super) fn settle(&mut self, tickets: impl IntoIterator<Item = Ticket>, result: &Result<(), String>) {
+        for ticket in tickets {
+            let notice = self.tickets.part_ended(ticket, result);
+            self.outputs.extend(notice.map(Output::Notice));
+        }
+    }
+
+    /// Settles what is still open when the engine ends.
+    pub(super) fn settle_all(&mut self, why: &str) {
+        let notices = self.tickets.abandon_all(why);
+        self.outputs.extend(notices.into_iter().map(Output::Notice));
+    }
+
+    // Who is up, and who should be.
+
+    pub(super) fn note_established(&mut self, connection: &str, spi: IkeSpi) {
+        self.established.entry(connection.to_owned()).or_default().insert(spi);
+    }
+
+    pub(super) fn note_gone(&mut self, connection: &str, spi: IkeSpi) {
+        if let Some(spis) = self.established.get_mut(connection) {
+            spis.remove(&spi);
+            if spis.is_empty() {
+                self.established.remove(connection);
+            }
+        }
+    }
+
+    pub(super) fn is_established(&self, connection: &str) -> bool {
+        self.established.contains_key(connection)
+    }
+
+    /// The established IKE SAs of a connection.
+    pub(super) fn established(&self, connection: &str) -> Vec<IkeSpi> {
+        self.established.get(connection).into_iter().flatten().copied().collect()
+    }
+
+    /// Has the reconciler look at a connection after a while.
+    pub(super) fn reconnect_later(&mut self, now: Instant, connection: &str) {
+        let waits = Waits { first: self.settings.reconnect_first, longest: self.settings.reconnect_longest };
+        let random = self.random_fraction();
+        self.reconciler.later(now, connection, waits, random);
+    }
+
+    /// The connections that are for these addresses, the most specific first, then by name.
+    pub(super) fn connections_for(&self, path: IkePath) -> Vec<Arc<Connection>> {
+        let mut found: Vec<(u8, &Arc<Connection>)> = self
+            .connections
+            .values()
+            .filter_map(|connection| Some((specificity(connection, path)?, connection)))
+            .collect();
+        found.sort_by_key(|(specificity, _)| std::cmp::Reverse(*specificity));
+        found.into_iter().map(|(_, connection)| connection.clone()).collect()
+    }
+
+    /// Releases the policy of a child that is gone; a trap goes back to waiting.
+    pub(super) fn release_policy(&mut self, policy: PolicyId) {
+        if let Some(command) = self.policies.release(policy) {
+            self.command("give a policy up", command);
+        }
+    }
+}
+
+/// Where a message went or came from, for the journal.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    pub(super) path: IkePath,
+    pub(super) by_us: bool,
+    pub(super) octets: usize,
+}
+
+/// How precisely the connection names these addresses; `None` if they are not meant at all.
+fn specificity(connection: &Connection, path: IkePath) -> Option<u8> {
+    let local = match connection.local_addresses.as_slice() {
+        [] => 0,
+        addresses => addresses.contains(&path.local.ip()).then_some(1)?,
+    };
+    let remote = connection.remote_addresses.iter().filter_map(|remote| match remote {
+        RemoteAddress::Address(address) => (*address == path.remote.ip()).then_some(4),
+        RemoteAddress::Range(range) => range.contains(path.remote.ip()).then_some(3),
+        // What the name means now is not known; the peer's identity decides.
+        RemoteAddress::Name(_) => Some(2),
+        RemoteAddress::Any => Some(1),
+    });
+    let remote: u8 = if connection.remote_addresses.is_empty() { 1 } else { remote.max()? };
+    Some(2 * remote + local)
+}
+
+const NONCE_OCTETS: usize = 32;

@@ -1,0 +1,456 @@
+//! Agreeing on Child SAs: what we offer, how we answer, and what comes of it (RFC 7296 §1.2, §1.3.1, §1.3.3, §2.9).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use espdp_api::{AddressRange, EspSpi, Mode, PacketSummary, PolicyId, PortRange, TrafficSelector};
+
+use super::child::{AgreedChild, ChildSa};
+use super::context::Context;
+use super::failure::{Incompatible, Trouble};
+use super::negotiate::esp_incompatible;
+use super::session::Session;
+use super::task::ChildWish;
+use crate::config::Child;
+use crate::crypto::key_exchange::KeyExchange;
+use crate::crypto::schedule::{ChildExchange, ChildKeys};
+use crate::io::{ChildSaId, FailureCode};
+use crate::proposal::{
+    EspAgreement, EspProposal, EspSuite, KeyExchangeGroup, check_esp_answer, esp_offer, negotiate_esp, without_groups,
+};
+use crate::rules::Body;
+use crate::selectors::narrow;
+use crate::wire::{KeyExchange as KeyExchangePayload, Notify, NotifyType, Payload};
+
+/// A Child SA that is to be replaced.
+#[derive(Clone, Debug)]
+pub(super) struct Replaced {
+    pub(super) id: ChildSaId,
+    pub(super) policy: PolicyId,
+    /// The SPI on which we receive.
+    pub(super) spi_in: EspSpi,
+    suite: EspSuite,
+    local: Vec<TrafficSelector>,
+    remote: Vec<TrafficSelector>,
+}
+
+impl Replaced {
+    pub(super) fn new(old: &ChildSa) -> Self {
+        Self {
+            id: old.id,
+            policy: old.policy,
+            spi_in: old.spi_in,
+            suite: old.suite,
+            local: old.local.clone(),
+            remote: old.remote.clone(),
+        }
+    }
+}
+
+/// A child that was offered to the peer.
+#[derive(Debug)]
+pub(super) struct ChildOffer {
+    pub(super) wish: ChildWish,
+    /// Our SPI, reserved in the dataplane.
+    pub(super) spi: EspSpi,
+    pub(super) replaces: Option<Replaced>,
+    proposals: Vec<EspProposal>,
+    /// Our nonce; `None` in IKE_AUTH, where those of IKE_SA_INIT count.
+    nonce: Option<Vec<u8>>,
+    key_exchange: Option<KeyExchange>,
+    local: Vec<TrafficSelector>,
+    remote: Vec<TrafficSelector>,
+}
+
+impl ChildOffer {
+    /// The child that goes with IKE_AUTH.
+    pub(super) fn in_ike_auth(session: &Session, wish: ChildWish, spi: EspSpi) -> Self {
+        let proposals = without_groups(&wish.child.esp_proposals);
+        let (local, remote) = wanted_selectors(session, &wish);
+        Self { wish, spi, replaces: None, proposals, nonce: None, key_exchange: None, local, remote }
+    }
+
+    /// A child that gets a CREATE_CHILD_SA exchange of its own.
+    pub(super) fn new(
+        cx: &mut Context,
+        session: &Session,
+        wish: ChildWish,
+        spi: EspSpi,
+        replaces: Option<Replaced>,
+    ) -> Self {
+        let proposals = wish.child.esp_proposals.clone();
+        let groups = || proposals.iter().flat_map(|proposal| proposal.groups.iter().copied());
+        let wanted = wish.group.and_then(|wanted| groups().find(|&group| group as u16 == wanted));
+        let key_exchange =
+            wanted.or_else(|| groups().next()).map(|group| KeyExchange::generate(group, &mut *cx.random));
+        // RFC 7296 §2.8: what replaces an SA has the selectors of that SA.
+        let (local, remote) = match &replaces {
+            Some(old) => (old.local.clone(), old.remote.clone()),
+            None => wanted_selectors(session, &wish),
+        };
+        let nonce = Some(cx.new_nonce());
+        Self { wish, spi, replaces, proposals, nonce, key_exchange, local, remote }
+    }
+
+    /// The payloads of the offer.
+    pub(super) fn payloads(&self) -> Vec<Payload> {
+        let mut payloads = Vec::new();
+        if let Some(old) = &self.replaces {
+            // R7296-1.3.3-1.
+            payloads.push(Payload::Notify(Notify::about(NotifyType::RekeySa, old.spi_in)));
+        }
+        if self.wish.child.mode == Mode::Transport {
+            payloads.push(Payload::Notify(Notify::new(NotifyType::UseTransportMode)));
+        }
+        payloads.push(Payload::SecurityAssociation(esp_offer(&self.proposals, self.spi)));
+        payloads.extend(self.nonce.iter().cloned().map(Payload::Nonce));
+        payloads.extend(self.key_exchange.as_ref().map(|ours| {
+            Payload::KeyExchange(KeyExchangePayload { group: ours.group() as u16, data: ours.public().to_vec() })
+        }));
+        payloads.push(Payload::SelectorsInitiator(self.local.clone()));
+        payloads.push(Payload::SelectorsResponder(self.remote.clone()));
+        payloads
+    }
+
+    /// Whether the peer may be asked again with this group.
+    pub(super) fn may_use_group(&self, wanted: u16) -> bool {
+        let current = self.key_exchange.as_ref().map(|ours| ours.group() as u16);
+        let offered = self.proposals.iter().flat_map(|proposal| &proposal.groups).any(|&group| group as u16 == wanted);
+        offered && current != Some(wanted)
+    }
+
+    /// What comes of the peer's answer.
+    pub(super) fn accept(&self, session: &Session, body: &Body) -> Result<AgreedChild, Trouble> {
+        if let Some(error) = body.error() {
+            return Err(match (error.kind, error.wanted_group()) {
+                (_, Some(group)) => Trouble::WrongGroup { group },
+                (NotifyType::TemporaryFailure, _) => Trouble::NotNow,
+                (NotifyType::ChildSaNotFound, _) => {
+                    Trouble::NoSuchChild(self.replaces.as_ref().map_or(self.spi, |old| old.spi_in))
+                }
+                (kind, _) => Trouble::Refused(kind),
+            });
+        }
+        let agreement = check_esp_answer(&self.proposals, body.proposals()?)
+            .map_err(|error| Trouble::NotOffered(error.to_string()))?;
+        let mode = self.agreed_mode(body)?;
+        let nonces = match &self.nonce {
+            Some(nonce) => [nonce.clone(), body.nonce()?.to_vec()],
+            None => [session.nonce_i.clone(), session.nonce_r.clone()],
+        };
+        let shared_secret = match (agreement.suite.group, &self.key_exchange) {
+            (Some(group), Some(ours)) => {
+                let theirs = body.key_exchange()?;
+                if group != ours.group() || theirs.group != group as u16 {
+                    return Err(Trouble::NotOffered(format!("the answer is for group {}", theirs.group)));
+                }
+                Some(ours.agree(&theirs.data).map_err(|error| Trouble::NotOffered(error.to_string()))?)
+            }
+            (None, _) => None,
+            (Some(_), None) => return Err(Trouble::NotOffered("the answer has a group".to_owned())),
+        };
+        let (local, remote) = self.agreed_selectors(session, mode, body)?;
+        let keys = child_keys(session, &agreement, shared_secret.as_ref(), &nonces);
+        Ok(AgreedChild {
+            child: self.wish.child.clone(),
+            spi_in: self.spi,
+            spi_out: agreement.peer_spi,
+            suite: agreement.suite,
+            mode,
+            changes_policy: self.replaces.as_ref().is_some_and(|old| old.local != local || old.remote != remote),
+            local,
+            remote,
+            keys_in: keys.responder_to_initiator,
+            keys_out: keys.initiator_to_responder,
+            nonces,
+            replaces: self.replaces.as_ref().map(|old| (old.id, old.policy)),
+        })
+    }
+
+    /// R7296-1.3.1-1: transport mode only if both want it; a tunnel is not what was asked for then.
+    fn agreed_mode(&self, body: &Body) -> Result<Mode, Trouble> {
+        match (self.wish.child.mode, body.has_notify(NotifyType::UseTransportMode)) {
+            (Mode::Tunnel, false) => Ok(Mode::Tunnel),
+            (Mode::Transport, true) => Ok(Mode::Transport),
+            (Mode::Tunnel, true) => Err(Trouble::NotOffered("the peer answered with transport mode".to_owned())),
+            (Mode::Transport, false) => Err(mode_refused(&self.wish.child)),
+        }
+    }
+
+    /// The selectors of the answer, which must be part of what was offered (RFC 7296 §2.9).
+    fn agreed_selectors(
+        &self,
+        session: &Session,
+        mode: Mode,
+        body: &Body,
+    ) -> Result<(Vec<TrafficSelector>, Vec<TrafficSelector>), Trouble> {
+        let (mut local, mut remote) = (body.selectors_initiator()?.to_vec(), body.selectors_responder()?.to_vec());
+        if mode == Mode::Transport && session.nat.encapsulates() {
+            // RFC 7296 §2.23.1: the peer answers with the addresses that it sees.
+            substitute(&mut local, session.path.local.ip());
+            substitute(&mut remote, session.path.remote.ip());
+        }
+        let within = |answered: &[TrafficSelector], offered: &[TrafficSelector]| {
+            !answered.is_empty() && answered.iter().all(|ts| offered.iter().any(|offer| offer.covers(ts)))
+        };
+        if within(&local, &self.local) && within(&remote, &self.remote) {
+            return Ok((local, remote));
+        }
+        Err(Trouble::NotOffered(format!("the peer's selectors {local:?} === {remote:?} are not part of our offer")))
+    }
+}
+
+/// How we answer a peer that wants a child, before the dataplane has given an SPI for it.
+#[derive(Debug)]
+pub(super) struct ChildAnswer {
+    pub(super) child: Arc<Child>,
+    pub(super) replaces: Option<Replaced>,
+    agreement: EspAgreement,
+    mode: Mode,
+    local: Vec<TrafficSelector>,
+    remote: Vec<TrafficSelector>,
+    nonces: [Vec<u8>; 2],
+    /// Our nonce is in the answer: in all exchanges but IKE_AUTH.
+    answers_nonce: bool,
+    key_exchange: Option<(KeyExchangePayload, espdp_api::Secret<Vec<u8>>)>,
+}
+
+/// The exchange in which a peer wants a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Occasion {
+    IkeAuth,
+    CreateChildSa,
+}
+
+impl ChildAnswer {
+    /// Finds the configured child that fits best what the peer wants, or fits the one that is replaced.
+    pub(super) fn negotiate(
+        cx: &mut Context,
+        session: &Session,
+        body: &Body,
+        occasion: Occasion,
+        replaces: Option<(Replaced, Arc<Child>)>,
+    ) -> Result<Self, Trouble> {
+        let candidates: Vec<Arc<Child>> = match &replaces {
+            Some((_, child)) => vec![child.clone()],
+            None => session.connection.children.iter().cloned().map(Arc::new).collect(),
+        };
+        let replaces = replaces.map(|(old, _)| old);
+        let mut first_trouble = None;
+        for child in candidates {
+            match Self::try_child(cx, session, body, occasion, (&child, replaces.as_ref())) {
+                Ok(answer) => return Ok(answer),
+                // Selectors that do not match only mean that another child is wanted: any other trouble says more.
+                Err(trouble) if first_trouble.is_none() || !trouble.is_about_selectors() => {
+                    let replaceable = first_trouble.as_ref().is_none_or(Trouble::is_about_selectors);
+                    first_trouble = if replaceable { Some(trouble) } else { first_trouble };
+                }
+                Err(_) => {}
+            }
+        }
+        Err(first_trouble.unwrap_or_else(|| Trouble::Local("the connection has no children".to_owned())))
+    }
+
+    fn try_child(
+        cx: &mut Context,
+        session: &Session,
+        body: &Body,
+        occasion: Occasion,
+        (child, replaces): (&Arc<Child>, Option<&Replaced>),
+    ) -> Result<Self, Trouble> {
+        let wants_transport = body.has_notify(NotifyType::UseTransportMode);
+        let mode = match child.mode {
+            Mode::Transport if !wants_transport => return Err(mode_refused(child)),
+            Mode::Transport => Mode::Transport,
+            Mode::Tunnel => Mode::Tunnel,
+        };
+        let (local, remote) = answered_selectors(session, child, mode, body)?;
+        let agreement = agree_on_esp(child, body, occasion, replaces)?;
+        let nonce = match occasion {
+            Occasion::IkeAuth => None,
+            Occasion::CreateChildSa => Some(body.nonce()?.to_vec()),
+        };
+        let key_exchange = match agreement.suite.group {
+            Some(group) => Some(answer_key_exchange(cx, group, body)?),
+            None => None,
+        };
+        let answers_nonce = nonce.is_some();
+        let nonces = match nonce {
+            Some(nonce) => [nonce, cx.new_nonce()],
+            None => [session.nonce_i.clone(), session.nonce_r.clone()],
+        };
+        let (child, replaces) = (child.clone(), replaces.cloned());
+        Ok(Self { child, replaces, agreement, mode, local, remote, nonces, answers_nonce, key_exchange })
+    }
+
+    /// With our SPI the answer is complete: what was agreed on, and the payloads that say so.
+    pub(super) fn complete(mut self, session: &Session, spi: EspSpi) -> (AgreedChild, Vec<Payload>) {
+        let shared_secret = self.key_exchange.as_ref().map(|(_, secret)| secret);
+        let keys = child_keys(session, &self.agreement, shared_secret, &self.nonces);
+        self.agreement.answer.spi = spi.to_wire().to_vec();
+        let mut payloads = Vec::new();
+        if self.mode == Mode::Transport {
+            payloads.push(Payload::Notify(Notify::new(NotifyType::UseTransportMode)));
+        }
+        payloads.push(Payload::SecurityAssociation(vec![self.agreement.answer]));
+        if self.answers_nonce {
+            payloads.push(Payload::Nonce(self.nonces[1].clone()));
+        }
+        payloads.extend(self.key_exchange.map(|(payload, _)| Payload::KeyExchange(payload)));
+        payloads.push(Payload::SelectorsInitiator(self.remote.clone()));
+        payloads.push(Payload::SelectorsResponder(self.local.clone()));
+        let changes = self.replaces.as_ref().is_some_and(|old| old.local != self.local || old.remote != self.remote);
+        let agreed = AgreedChild {
+            child: self.child,
+            spi_in: spi,
+            spi_out: self.agreement.peer_spi,
+            suite: self.agreement.suite,
+            mode: self.mode,
+            changes_policy: changes,
+            local: self.local,
+            remote: self.remote,
+            keys_in: keys.initiator_to_responder,
+            keys_out: keys.responder_to_initiator,
+            nonces: self.nonces,
+            replaces: self.replaces.map(|old| (old.id, old.policy)),
+        };
+        (agreed, payloads)
+    }
+}
+
+fn child_keys(
+    session: &Session,
+    agreement: &EspAgreement,
+    shared_secret: Option<&espdp_api::Secret<Vec<u8>>>,
+    [initiator_nonce, responder_nonce]: &[Vec<u8>; 2],
+) -> ChildKeys {
+    let exchange = ChildExchange { shared_secret, initiator_nonce, responder_nonce };
+    ChildKeys::derive(session.suite.prf, &session.keys.sk_d, agreement.suite.algorithms, &exchange)
+}
+
+fn agree_on_esp(
+    child: &Child,
+    body: &Body,
+    occasion: Occasion,
+    replaces: Option<&Replaced>,
+) -> Result<EspAgreement, Trouble> {
+    let theirs = body.proposals()?;
+    let stripped = without_groups(&child.esp_proposals);
+    let agreement = match occasion {
+        Occasion::IkeAuth => negotiate_esp(&stripped, theirs),
+        Occasion::CreateChildSa => negotiate_esp(&child.esp_proposals, theirs).or_else(|mismatch| {
+            // An SA that had no key exchange of its own may be replaced by one that has none either: some peers can
+            // do no better.
+            let had_none = replaces.is_some_and(|old| old.suite.group.is_none());
+            if had_none { negotiate_esp(&stripped, theirs).map_err(|_| mismatch) } else { Err(mismatch) }
+        }),
+    };
+    agreement.map_err(|mismatch| Trouble::Incompatible(Box::new(esp_incompatible(&mismatch, &child.name))))
+}
+
+/// Our half of the key exchange, and the secret. RFC 7296 §1.3: a public value of another group than the chosen one is
+/// refused with the name of the right one (R7296-3.4-2).
+fn answer_key_exchange(
+    cx: &mut Context,
+    group: KeyExchangeGroup,
+    body: &Body,
+) -> Result<(KeyExchangePayload, espdp_api::Secret<Vec<u8>>), Trouble> {
+    let wanted = group as u16;
+    let theirs = body.key_exchange().ok().filter(|theirs| theirs.group == wanted);
+    let theirs = theirs.ok_or(Trouble::WrongGroup { group: wanted })?;
+    let ours = KeyExchange::generate(group, &mut *cx.random);
+    let secret = ours.agree(&theirs.data).map_err(|error| Trouble::NotOffered(error.to_string()))?;
+    Ok((KeyExchangePayload { group: wanted, data: ours.public().to_vec() }, secret))
+}
+
+/// What the configuration allows of the selectors that the peer wants (RFC 7296 §2.9): ours and theirs, as seen from
+/// here.
+fn answered_selectors(
+    session: &Session,
+    child: &Child,
+    mode: Mode,
+    body: &Body,
+) -> Result<(Vec<TrafficSelector>, Vec<TrafficSelector>), Trouble> {
+    let (mut for_us, mut for_them) = (body.selectors_responder()?.to_vec(), body.selectors_initiator()?.to_vec());
+    if mode == Mode::Transport && session.nat.encapsulates() {
+        // R7296-2.23-1: behind NATs the peers know other addresses than those that we see.
+        substitute(&mut for_us, session.path.local.ip());
+        substitute(&mut for_them, session.path.remote.ip());
+    }
+    let (our_local, our_remote) = configured_selectors(session, child);
+    let (local, remote) = (narrow(&our_local, &for_us), narrow(&our_remote, &for_them));
+    if !local.is_empty() && !remote.is_empty() {
+        return Ok((local, remote));
+    }
+    let lines = |side: &str, selectors: &[TrafficSelector]| format!("{side} {}", listed(selectors));
+    Err(Trouble::Incompatible(Box::new(Incompatible {
+        code: FailureCode::TsUnacceptable,
+        notify: NotifyType::TsUnacceptable,
+        what: format!("no traffic selectors in common with child `{}`", child.name),
+        ours: vec![lines("leftsubnet", &our_local), lines("rightsubnet", &our_remote)],
+        theirs: vec![lines("for our side", &for_us), lines("for the peer's side", &for_them)],
+        hint: Some(if local.is_empty() {
+            format!("`leftsubnet` would have to include some of {}", listed(&for_us))
+        } else {
+            format!("`rightsubnet` would have to include some of {}", listed(&for_them))
+        }),
+    })))
+}
+
+fn listed(selectors: &[TrafficSelector]) -> String {
+    selectors.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// What we want: the packet that waits first, so that it is not narrowed away (RFC 7296 §2.9), then all that is configured.
+fn wanted_selectors(session: &Session, wish: &ChildWish) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
+    let (mut local, mut remote) = configured_selectors(session, &wish.child);
+    if let Some(packet) = &wish.packet {
+        let (ours, theirs) = selectors_of_packet(packet);
+        if local.iter().any(|ts| ts.covers(&ours)) && remote.iter().any(|ts| ts.covers(&theirs)) {
+            local.insert(0, ours);
+            remote.insert(0, theirs);
+        }
+    }
+    (local, remote)
+}
+
+fn selectors_of_packet(packet: &PacketSummary) -> (TrafficSelector, TrafficSelector) {
+    let side = |address, port: Option<u16>| TrafficSelector {
+        addresses: AddressRange::single(address),
+        protocol: packet.protocol,
+        ports: port.map_or(PortRange::ANY, |port| PortRange { start: port, end: port }),
+    };
+    (side(packet.source, packet.source_port), side(packet.destination, packet.destination_port))
+}
+
+/// The selectors of the configuration; where it has none, the addresses of the IKE SA.
+fn configured_selectors(session: &Session, child: &Child) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
+    let or_host = |selectors: &[TrafficSelector], address| match selectors {
+        [] => vec![TrafficSelector::any_protocol(AddressRange::single(address))],
+        given => given.to_vec(),
+    };
+    (
+        or_host(&child.local_selectors, session.path.local.ip()),
+        or_host(&child.remote_selectors, session.path.remote.ip()),
+    )
+}
+
+/// RFC 7296 §2.23.1: puts the address that the NAT shows into selectors of single hosts.
+fn substitute(selectors: &mut [TrafficSelector], address: IpAddr) {
+    for selector in selectors {
+        if selector.addresses.start() == selector.addresses.end() {
+            selector.addresses = AddressRange::single(address);
+        }
+    }
+}
+
+fn mode_refused(child: &Child) -> Trouble {
+    Trouble::Incompatible(Box::new(Incompatible {
+        code: FailureCode::PeerRefused,
+        notify: NotifyType::NoProposalChosen,
+        what: format!("child `{}` is for transport mode, the peer wants a tunnel", child.name),
+        ours: vec!["transport mode".to_owned()],
+        theirs: vec!["tunnel mode".to_owned()],
+        hint: Some("set `type` to the same value on both sides".to_owned()),
+    }))
+}

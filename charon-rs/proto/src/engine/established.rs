@@ -1,0 +1,398 @@
+//! An established IKE SA: two message windows, a queue of tasks, and the Child SAs.
+//!
+//! Whether one of our requests is outstanding is a matter of the window, never of the SA: the peer's requests are served
+//! meanwhile (R7296-2.3-2).
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use espdp_api::IkePath;
+
+use super::auth::PeerAuthenticated;
+use super::child::{ChildSa, Phase, deadlines};
+use super::collision::IkeActivity;
+use super::context::Context;
+use super::failure::{About, Reaction, Trouble, Trust};
+use super::ike_sa::{FollowUp, Received};
+use super::rekey_ike::Rival;
+use super::serve::Serving;
+use super::session::Session;
+use super::task::{Progress, Queued, Running, Task, TaskQueue};
+use super::window::{Arrival, OurWindow, TheirWindow};
+use crate::identity::Identity;
+use crate::io::{ChildSaId, DownReason, IkeSpi, Notice, RemarkLevel};
+use crate::rules::notifies;
+use crate::wire::{ExchangeType, MessageKind, Notify, NotifyType, Payload, UnprotectError};
+
+/// Both identities, and the proof that the peer's is true.
+#[derive(Clone)]
+pub(super) struct Authenticated {
+    pub(super) local_id: Identity,
+    pub(super) remote_id: Identity,
+    /// Never read: that it is here means that nobody forgot to check.
+    pub(super) _peer: PeerAuthenticated,
+}
+
+/// An IKE SA whose peer is known.
+pub(super) struct Established {
+    pub(super) session: Session,
+    pub(super) who: Authenticated,
+    pub(super) ours: OurWindow,
+    pub(super) theirs: TheirWindow,
+    pub(super) children: BTreeMap<ChildSaId, ChildSa>,
+    pub(super) tasks: TaskQueue,
+    pub(super) running: Option<Running>,
+    /// The peer's request that is being worked on.
+    pub(super) serving: Option<Serving>,
+    pub(super) life: Life,
+    pub(super) since: Instant,
+    pub(super) rekey_at: Option<Instant>,
+    pub(super) expires_at: Option<Instant>,
+    /// When the peer was heard last: an authentic new message, or a packet on an SA that was silent.
+    pub(super) last_heard: Instant,
+    /// The SA that the peer made to replace this one while our own request to do so was on its way.
+    pub(super) rival: Option<Rival>,
+    /// One of two SAs that were made in the place of a third one, and has nothing until it is known which of them stays.
+    pub(super) is_spare: bool,
+    /// When an unprotected message made us probe the peer last.
+    last_hint: Option<Instant>,
+}
+
+/// Where an SA is in its life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Life {
+    /// In use.
+    Up,
+    /// Replaced by the SA with this SPI of ours; it is only there to be deleted.
+    Replaced(IkeSpi),
+    /// Our request to delete it is queued or on its way.
+    Deleting,
+    /// Over: the engine drops it.
+    Over,
+}
+
+impl Established {
+    pub(super) fn new(
+        cx: &mut Context,
+        now: Instant,
+        session: Session,
+        who: Authenticated,
+        (ours, theirs): (OurWindow, TheirWindow),
+    ) -> Self {
+        let (rekey_at, expires_at) = deadlines(cx, now, &session.connection.ike_lifetime);
+        Self {
+            session,
+            who,
+            ours,
+            theirs,
+            children: BTreeMap::new(),
+            tasks: TaskQueue::default(),
+            running: None,
+            serving: None,
+            life: Life::Up,
+            since: now,
+            rekey_at,
+            expires_at,
+            last_heard: now,
+            rival: None,
+            is_spare: false,
+            last_hint: None,
+        }
+    }
+
+    /// Tells everybody that the SA is there.
+    pub(super) fn come_up(&self, cx: &mut Context) {
+        cx.note_established(&self.session.connection.name, self.local_spi());
+        cx.notice(Notice::IkeUp(Box::new(self.report())));
+    }
+
+    pub(super) fn local_spi(&self) -> IkeSpi {
+        self.session.names.local_spi()
+    }
+
+    pub(super) fn connection_name(&self) -> &str {
+        &self.session.connection.name
+    }
+
+    // Messages.
+
+    pub(super) fn on_message(&mut self, cx: &mut Context, now: Instant, received: &Received<'_>) {
+        let Some(encrypted) = received.message.encrypted else {
+            let is_hint = notifies(&received.message.payloads).any(|notify| notify.kind.is_error());
+            return if is_hint {
+                self.on_hint(cx, now)
+            };
+        };
+        // R7383-2.4-1: fragments were not agreed on.
+        if encrypted.fragment.is_some() {
+            return;
+        }
+        let opened = match self.session.open(received.datagram, &encrypted) {
+            Ok(payloads) => Ok(payloads),
+            Err(UnprotectError::Inauthentic(_)) => return,
+            Err(UnprotectError::Malformed(error)) => Err(error),
+        };
+        self.last_heard = now;
+        let header = received.message.header;
+        match header.kind {
+            MessageKind::Request => {
+                match self.theirs.arrival(header.message_id) {
+                    Arrival::New => {}
+                    Arrival::Repeated(response) => return self.session.send(cx, now, received.path, response),
+                    Arrival::Ignored => return,
+                }
+                self.follow_path(cx, received.path);
+                self.trace(cx, received, opened.as_deref().unwrap_or_default());
+                self.theirs.accept();
+                let request = Request { exchange: header.exchange, message_id: header.message_id, path: received.path };
+                let handled = match opened {
+                    Ok(payloads) => self.on_request(cx, now, request, payloads),
+                    Err(error) => Err(error.into()),
+                };
+                if let Err(trouble) = handled {
+                    self.react(cx, now, request, trouble);
+                }
+            }
+            MessageKind::Response => {
+                if !self.ours.expects(header.message_id, header.exchange) {
+                    return;
+                }
+                self.follow_path(cx, received.path);
+                self.trace(cx, received, opened.as_deref().unwrap_or_default());
+                self.ours.close();
+                match opened {
+                    Ok(payloads) => self.on_response(cx, now, payloads),
+                    Err(error) => self.on_bad_response(cx, now, error.into()),
+                }
+            }
+        }
+    }
+
+    fn trace(&self, cx: &mut Context, received: &Received<'_>, payloads: &[Payload]) {
+        received.trace(cx, Some((self.connection_name(), self.session.names.id)), payloads);
+    }
+
+    fn on_request(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        request: Request,
+        payloads: Vec<Payload>,
+    ) -> Result<(), Trouble> {
+        match request.exchange {
+            ExchangeType::CreateChildSa => self.on_create_child_request(cx, now, request, payloads),
+            ExchangeType::Informational => self.on_informational_request(cx, now, request, payloads),
+            misplaced @ (ExchangeType::IkeSaInit | ExchangeType::IkeAuth | ExchangeType::Other(_)) => {
+                Err(Trouble::Misplaced(misplaced))
+            }
+        }
+    }
+
+    /// Answers a request that failed (RFC 7296 §2.21.3).
+    pub(super) fn react(&mut self, cx: &mut Context, now: Instant, request: Request, trouble: Trouble) {
+        let reaction = trouble.reaction(Trust::Authenticated);
+        self.report_trouble(cx, trouble, None);
+        match reaction {
+            Reaction::Silence => {}
+            Reaction::Answer(notify) => self.answer(cx, now, request, vec![Payload::Notify(notify)]),
+            Reaction::AnswerAndClose(notify) => {
+                self.answer(cx, now, request, vec![Payload::Notify(notify)]);
+                self.end(cx, now, DownReason::Failed);
+            }
+        }
+    }
+
+    /// Sends the response to a request to where the request came from (R7296-2.11-1), and keeps it.
+    pub(super) fn answer(&mut self, cx: &mut Context, now: Instant, request: Request, payloads: Vec<Payload>) {
+        let what = (request.exchange, MessageKind::Response, request.message_id);
+        let sealed = self.session.seal(cx, what, request.path, &payloads).or_else(|error| {
+            let text = format!("a response cannot be sent: {error}");
+            cx.remark(Some(&self.session.connection.name), RemarkLevel::Warn, text);
+            let notify = Payload::Notify(Notify::new(NotifyType::TemporaryFailure));
+            self.session.seal(cx, what, request.path, &[notify])
+        });
+        if let Ok(message) = sealed {
+            self.theirs.answered(message.clone());
+            self.session.send(cx, now, request.path, message);
+        }
+    }
+
+    /// Sends a request. Only one task runs at a time, so the window is free unless its numbers are used up; then the SA
+    /// ends, for they must not wrap (R7296-2.2-1).
+    pub(super) fn request(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        exchange: ExchangeType,
+        payloads: &[Payload],
+    ) -> Result<(), Trouble> {
+        let used_up = || Trouble::Local("the message numbers of the IKE SA are used up".to_owned());
+        let message_id = self.ours.free_id().ok_or_else(used_up)?;
+        let path = self.session.path;
+        let message = self.session.seal(cx, (exchange, MessageKind::Request, message_id), path, payloads)?;
+        self.ours.sent(now, exchange, message.clone(), &self.session.connection.retransmission);
+        self.session.send(cx, now, path, message);
+        Ok(())
+    }
+
+    /// An unprotected message for this SA says nothing for sure; now and then it is worth a probe (R7296-2.4-1,
+    /// R7296-2.4-2).
+    fn on_hint(&mut self, cx: &mut Context, now: Instant) {
+        let recently = self.last_hint.is_some_and(|last| now.saturating_duration_since(last) < HINT_INTERVAL);
+        if !recently && self.life == Life::Up && self.ours.outstanding_id().is_none() {
+            self.last_hint = Some(now);
+            self.queue(cx, now, Queued::new(Task::Liveness));
+        }
+    }
+
+    /// RFC 7296 §2.23: a peer behind a NAT is followed to where its latest authentic message came from.
+    fn follow_path(&mut self, cx: &mut Context, path: IkePath) {
+        if path != self.session.path && self.session.nat.follows_peer() {
+            self.move_to(cx, path);
+        }
+    }
+
+    pub(super) fn move_to(&mut self, cx: &mut Context, path: IkePath) {
+        let text = format!("the peer moved from {} to {}", self.session.path.remote, path.remote);
+        cx.remark(Some(self.connection_name()), RemarkLevel::Debug, text);
+        self.session.path = path;
+        let outer = self.session.nat.outer_path(path);
+        for child in self.children.values_mut() {
+            child.move_to(cx, outer);
+        }
+    }
+
+    /// ESP of the peer comes from elsewhere.
+    pub(super) fn on_peer_moved(&mut self, cx: &mut Context, path: IkePath) {
+        self.follow_path(cx, path);
+    }
+
+    /// A new SA of the same peer claims to be the only one (R7296-2.4-4). If the peer forgot this one, nothing is lost;
+    /// if two SAs only met, deleting this one brings both ends in step.
+    pub(super) fn on_initial_contact(&mut self, cx: &mut Context, now: Instant, remote_id: &Identity) {
+        if !self.who.remote_id.same_as(remote_id) || self.life != Life::Up {
+            return;
+        }
+        let children: Vec<ChildSaId> = self.children.keys().copied().collect();
+        for child in children {
+            self.drop_child(cx, now, child, &DownReason::Replaced);
+        }
+        self.queue_delete(cx, now, Queued::new(Task::DeleteIke { reason: DownReason::Replaced }));
+    }
+
+    // State.
+
+    /// What the SA is busy with, for decisions about the peer's requests.
+    pub(super) fn activity(&self) -> IkeActivity {
+        if self.life != Life::Up {
+            return IkeActivity::Closing;
+        }
+        let running = self.running.as_ref().map(|running| (&running.queued.task, &running.progress));
+        match running {
+            Some((Task::RekeyIke { .. }, Progress::IkeOffered(_))) => IkeActivity::Rekeying,
+            Some((Task::CreateChild(_) | Task::RekeyChild { .. }, progress))
+                if !matches!(progress, Progress::AwaitingSpi) =>
+            {
+                IkeActivity::ChangingChildren
+            }
+            Some((Task::DeleteChild { .. } | Task::Discard(_), _)) => IkeActivity::ChangingChildren,
+            _ if self.serving.is_some() => IkeActivity::ChangingChildren,
+            _ => IkeActivity::Idle,
+        }
+    }
+
+    /// Whether a child of this name is up or coming up.
+    pub(super) fn has_child(&self, name: &str) -> bool {
+        self.children.values().any(|child| child.child.name == name && child.is_useful())
+    }
+
+    /// Whether somebody works on bringing a child of this name up.
+    pub(super) fn is_creating(&self, name: &str) -> bool {
+        let creates = |queued: &Queued| matches!(&queued.task, Task::CreateChild(wish) if wish.child.name == name);
+        self.tasks.iter().any(creates) || self.running.as_ref().is_some_and(|running| creates(&running.queued))
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.life == Life::Over
+    }
+
+    /// Says what went wrong, unless it will sort itself out.
+    pub(super) fn report_trouble(&self, cx: &mut Context, trouble: Trouble, child: Option<&str>) {
+        if trouble.is_passing() {
+            return cx.remark(Some(self.connection_name()), RemarkLevel::Debug, trouble.to_string());
+        }
+        let peer = Some(self.session.path.remote);
+        let about = About { connection: Some(&self.session.connection), child, peer };
+        cx.fail(trouble.into_failure(about));
+    }
+
+    /// Ends the SA here and now: children go, tasks are settled, everybody is told.
+    pub(super) fn end(&mut self, cx: &mut Context, now: Instant, reason: DownReason) {
+        if self.is_over() {
+            return;
+        }
+        let mut report = self.report();
+        self.drop_serving();
+        self.drop_running(cx, &reason);
+        let children: Vec<ChildSaId> = self.children.keys().copied().collect();
+        for child in children {
+            self.drop_child(cx, now, child, &reason);
+        }
+        for mut queued in self.tasks.drain() {
+            let result = outcome_of_end(&queued.task, &reason);
+            cx.settle(queued.take_tickets(), &result);
+        }
+        let is_silent = matches!(self.life, Life::Replaced(_)) || self.is_spare;
+        if let Some(rival) = self.rival.take() {
+            // The peer did not notice that two rekeyings met; what it made stays (RFC 7296 §2.8.2).
+            cx.follow_up(FollowUp::Close { spi: rival.spi, reason: reason.clone() });
+        }
+        self.life = Life::Over;
+        cx.note_gone(self.connection_name(), self.local_spi());
+        if !is_silent {
+            report.tasks.clear();
+            cx.notice(Notice::IkeDown { sa: Box::new(report), reason });
+        }
+    }
+
+    /// Whether this child's policy is used by another one, too.
+    pub(super) fn shares_policy(&self, id: ChildSaId) -> bool {
+        let policy = self.children.get(&id).map(|child| child.policy);
+        self.children
+            .values()
+            .any(|other| other.id != id && Some(other.policy) == policy && !matches!(other.phase, Phase::Draining(_)))
+    }
+}
+
+/// A request of the peer, for the response.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request {
+    pub(super) exchange: ExchangeType,
+    pub(super) message_id: u32,
+    /// Where it came from.
+    pub(super) path: IkePath,
+}
+
+/// What a task's tickets learn when the SA ends before it was done. What was to be deleted is gone.
+pub(super) fn outcome_of_end(task: &Task, reason: &DownReason) -> Result<(), String> {
+    match task {
+        Task::DeleteIke { .. } | Task::DeleteChild { .. } => Ok(()),
+        Task::CreateChild(_) | Task::RekeyChild { .. } | Task::RekeyIke { .. } | Task::Liveness | Task::Discard(_) => {
+            Err(format!("the IKE SA ended: {}", describe(reason)))
+        }
+    }
+}
+
+pub(super) fn describe(reason: &DownReason) -> &'static str {
+    match reason {
+        DownReason::Command => "somebody here wanted it",
+        DownReason::PeerDeleted => "the peer deleted it",
+        DownReason::PeerDead => "the peer does not answer",
+        DownReason::Expired => "its lifetime is over",
+        DownReason::Replaced => "another one took its place",
+        DownReason::Failed => "it failed",
+    }
+}
+
+/// Unprotected messages can be forged at any rate; a probe every ten seconds is enough for the true ones.
+const HINT_INTERVAL: Duration = Duration::from_secs(10);

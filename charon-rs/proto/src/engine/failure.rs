@@ -1,0 +1,267 @@
+//! What can go wrong with a message, and the one place that decides what the peer learns of it (RFC 7296 §2.21).
+
+use std::net::SocketAddr;
+
+use espdp_api::EspSpi;
+
+use crate::config::Connection;
+use crate::io::{Failure, FailureCode};
+use crate::rules::Violation;
+use crate::wire::{ExchangeType, Notify, NotifyType, WireError};
+
+/// Why a request of the peer, or a response to one of ours, led to nothing.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Trouble {
+    /// The peer's octets are no message.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// The peer's message lacks something or has too much of it.
+    #[error(transparent)]
+    Form(#[from] Violation),
+    /// The peer began an exchange that has no place here.
+    #[error("{0} has no place here")]
+    Misplaced(ExchangeType),
+    /// The peer answered with something that we had not offered.
+    #[error("{0}")]
+    NotOffered(String),
+    /// The peer and we have nothing in common, or the peer is not who it should be.
+    #[error("{}", .0.what)]
+    Incompatible(Box<Incompatible>),
+    /// The peer wants another key exchange group, or we do.
+    #[error("key exchange group {group} is wanted")]
+    WrongGroup {
+        /// The number of the group.
+        group: u16,
+    },
+    /// It will do later (RFC 7296 §2.25).
+    #[error("the SAs are being changed just now")]
+    NotNow,
+    /// The Child SA to be rekeyed is not there.
+    #[error("there is no Child SA with the peer's SPI {0}")]
+    NoSuchChild(EspSpi),
+    /// The peer refused.
+    #[error("the peer refused: {0}")]
+    Refused(NotifyType),
+    /// Something here failed.
+    #[error("{0}")]
+    Local(String),
+}
+
+/// What two sides disagree about, for people, and what the peer is told of it.
+#[derive(Clone, Debug)]
+pub(super) struct Incompatible {
+    pub(super) code: FailureCode,
+    pub(super) notify: NotifyType,
+    pub(super) what: String,
+    pub(super) ours: Vec<String>,
+    pub(super) theirs: Vec<String>,
+    pub(super) hint: Option<String>,
+}
+
+/// How far the sender of a message is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// Not at all: IKE_SA_INIT.
+    None,
+    /// It is the one that exchanged keys with us, whoever that is: IKE_AUTH.
+    Keyed,
+    /// It proved its identity.
+    Authenticated,
+}
+
+/// What is done about a request that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Reaction {
+    /// Nothing is sent.
+    Silence,
+    /// The notification is the answer.
+    Answer(Notify),
+    /// The notification is the answer, and the SA ends with it.
+    AnswerAndClose(Notify),
+}
+
+impl Trouble {
+    /// What the sender of a request learns, and whether the SA outlives it.
+    pub(super) fn reaction(&self, trust: Trust) -> Reaction {
+        let answer = |kind| Reaction::Answer(Notify::new(kind));
+        match (self, trust) {
+            // R7296-2.5-4. Only here and below the peer is told the truth before it is authenticated.
+            (Self::Wire(WireError::UnsupportedCritical { payload, .. }), _) => {
+                let notify = Notify::with_data(NotifyType::UnsupportedCriticalPayload, vec![*payload]);
+                // R7296-2.21.2-1: in IKE_AUTH this ends the SA as well.
+                if trust == Trust::Keyed { Reaction::AnswerAndClose(notify) } else { Reaction::Answer(notify) }
+            }
+            (Self::Wire(_) | Self::Form(_) | Self::NotOffered(_) | Self::Misplaced(_), Trust::None) => {
+                Reaction::Silence
+            }
+            // RFC 7296 §2.21.3: INVALID_SYNTAX is fatal in both peers.
+            (Self::Wire(_) | Self::Form(_) | Self::NotOffered(_) | Self::Misplaced(_), _) => {
+                Reaction::AnswerAndClose(Notify::new(NotifyType::InvalidSyntax))
+            }
+            (Self::WrongGroup { group }, _) => Reaction::Answer(Notify::invalid_ke(*group)),
+            (Self::Incompatible(reason), Trust::Keyed) if reason.notify == NotifyType::AuthenticationFailed => {
+                Reaction::AnswerAndClose(Notify::new(NotifyType::AuthenticationFailed))
+            }
+            (Self::Incompatible(reason), _) => answer(reason.notify),
+            (Self::NotNow, Trust::Authenticated) => answer(NotifyType::TemporaryFailure),
+            (Self::NoSuchChild(spi), _) => Reaction::Answer(Notify::about(NotifyType::ChildSaNotFound, *spi)),
+            (Self::Local(_) | Self::Refused(_), Trust::Authenticated) => answer(NotifyType::TemporaryFailure),
+            (Self::Local(_) | Self::Refused(_), Trust::Keyed) => {
+                Reaction::AnswerAndClose(Notify::new(NotifyType::AuthenticationFailed))
+            }
+            (Self::NotNow | Self::Local(_) | Self::Refused(_), _) => Reaction::Silence,
+        }
+    }
+
+    /// Whether this is worth telling somebody: what will sort itself out is not.
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(self, Self::NotNow | Self::NoSuchChild(_) | Self::WrongGroup { .. })
+    }
+
+    /// Whether the two sides differ only in what traffic they want to protect.
+    pub(super) fn is_about_selectors(&self) -> bool {
+        matches!(self, Self::Incompatible(reason) if reason.code == FailureCode::TsUnacceptable)
+    }
+
+    /// The peer does not answer at all.
+    pub(super) fn silent_peer(connection: &Connection, peer: SocketAddr) -> Self {
+        let tries = connection.retransmission.tries;
+        Self::Incompatible(Box::new(Incompatible {
+            code: FailureCode::PeerSilent,
+            notify: NotifyType::TemporaryFailure,
+            what: format!("{peer} does not answer, not even after {tries} repetitions"),
+            ours: Vec::new(),
+            theirs: Vec::new(),
+            hint: Some(format!("is UDP {} to the peer open, and does an IKE daemon listen there?", peer.port())),
+        }))
+    }
+
+    /// The peer, or somebody in its name, refused IKE_SA_INIT.
+    pub(super) fn refused_in_init(kind: NotifyType, connection: &Connection) -> Self {
+        Self::Incompatible(Box::new(Incompatible {
+            code: match kind {
+                NotifyType::NoProposalChosen => FailureCode::IkeNoProposal,
+                NotifyType::InvalidKePayload => FailureCode::KeGroupRefused,
+                other => code_of_refusal(other),
+            },
+            notify: kind,
+            what: format!("the peer refused IKE_SA_INIT: {kind}"),
+            ours: connection.ike_proposals.iter().map(ToString::to_string).collect(),
+            theirs: vec![kind.to_string()],
+            hint: hint_for_refusal(kind).map(str::to_owned),
+        }))
+    }
+
+    /// The failure for people.
+    pub(super) fn into_failure(self, about: About<'_>) -> Failure {
+        let what = self.to_string();
+        let (code, ours, theirs, hint) = match self {
+            Self::Wire(_) | Self::Form(_) | Self::Misplaced(_) | Self::NotOffered(_) => {
+                (FailureCode::PeerMisbehaved, Vec::new(), Vec::new(), None)
+            }
+            Self::Incompatible(reason) => (reason.code, reason.ours, reason.theirs, reason.hint),
+            Self::WrongGroup { .. } => (FailureCode::KeGroupRefused, Vec::new(), Vec::new(), None),
+            Self::NotNow | Self::NoSuchChild(_) | Self::Local(_) => (FailureCode::Local, Vec::new(), Vec::new(), None),
+            Self::Refused(kind) => {
+                let theirs = vec![kind.to_string()];
+                (code_of_refusal(kind), Vec::new(), theirs, hint_for_refusal(kind).map(str::to_owned))
+            }
+        };
+        Failure {
+            code,
+            connection: about.connection.map(|connection| connection.name.clone()),
+            child: about.child.map(str::to_owned),
+            peer: about.peer,
+            what,
+            ours,
+            theirs,
+            hint,
+        }
+    }
+}
+
+/// What a failure is about.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct About<'a> {
+    pub(super) connection: Option<&'a Connection>,
+    pub(super) child: Option<&'a str>,
+    pub(super) peer: Option<SocketAddr>,
+}
+
+/// The code for a refusal by the peer.
+fn code_of_refusal(kind: NotifyType) -> FailureCode {
+    match kind {
+        NotifyType::AuthenticationFailed => FailureCode::AuthRefusedByPeer,
+        _ => FailureCode::PeerRefused,
+    }
+}
+
+/// The usual causes of a refusal that comes without a reason.
+fn hint_for_refusal(kind: NotifyType) -> Option<&'static str> {
+    match kind {
+        NotifyType::NoProposalChosen => Some(
+            "compare `ike` and `esp` with the peer's proposals: key lengths, a PFS group in `esp` on one side only, \
+             integrity beside an AEAD, extended sequence numbers; or the peer has no connection for our address",
+        ),
+        NotifyType::TsUnacceptable => {
+            Some("compare `leftsubnet` and `rightsubnet` with the peer's, in opposite order, and `type`")
+        }
+        NotifyType::AuthenticationFailed => {
+            Some("the peer's log knows the reason: usually another pre-shared key, or `leftid` is not what it expects")
+        }
+        NotifyType::InvalidKePayload => Some("name a group in `ike` or `esp` that the peer accepts"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::PayloadType;
+
+    fn incompatible(notify: NotifyType) -> Trouble {
+        Trouble::Incompatible(Box::new(Incompatible {
+            code: FailureCode::AuthNoPsk,
+            notify,
+            what: "test".into(),
+            ours: Vec::new(),
+            theirs: Vec::new(),
+            hint: None,
+        }))
+    }
+
+    #[test]
+    fn strangers_learn_next_to_nothing() {
+        let missing = Trouble::Form(Violation::Missing { form: "test", payload: PayloadType::Nonce });
+        assert_eq!(missing.reaction(Trust::None), Reaction::Silence);
+        assert_eq!(Trouble::Local("full".into()).reaction(Trust::None), Reaction::Silence);
+        assert_eq!(
+            incompatible(NotifyType::NoProposalChosen).reaction(Trust::None),
+            Reaction::Answer(Notify::new(NotifyType::NoProposalChosen))
+        );
+    }
+
+    #[test]
+    fn malformed_requests_end_the_sa_and_unknown_critical_payloads_only_the_request() {
+        let missing = Trouble::Form(Violation::Missing { form: "test", payload: PayloadType::Nonce });
+        let syntax = Reaction::AnswerAndClose(Notify::new(NotifyType::InvalidSyntax));
+        assert_eq!(missing.reaction(Trust::Authenticated), syntax);
+        assert_eq!(missing.reaction(Trust::Keyed), syntax);
+        let critical = Trouble::Wire(WireError::UnsupportedCritical { payload: 200, offset: 0 });
+        let notify = Notify::with_data(NotifyType::UnsupportedCriticalPayload, vec![200]);
+        assert_eq!(critical.reaction(Trust::Authenticated), Reaction::Answer(notify.clone()));
+        assert_eq!(critical.reaction(Trust::Keyed), Reaction::AnswerAndClose(notify));
+    }
+
+    #[test]
+    fn a_failed_authentication_ends_the_sa_and_a_failed_child_does_not() {
+        assert_eq!(
+            incompatible(NotifyType::AuthenticationFailed).reaction(Trust::Keyed),
+            Reaction::AnswerAndClose(Notify::new(NotifyType::AuthenticationFailed))
+        );
+        assert_eq!(
+            incompatible(NotifyType::TsUnacceptable).reaction(Trust::Keyed),
+            Reaction::Answer(Notify::new(NotifyType::TsUnacceptable))
+        );
+    }
+}

@@ -1,0 +1,224 @@
+//! An IKE SA in whatever stage it is, and what stages have in common.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use espdp_api::{EspSpi, IkePath};
+
+use super::context::{Context, Sent};
+use super::established::Established;
+use super::failure::Trouble;
+use super::initiator::{Attempt, Initiating, Locating};
+use super::initiator_auth::{AuthSent, Keyed, Refusing};
+use super::rekey_ike::Estate;
+use super::responder::{HalfOpen, Refused};
+use super::task::ChildWish;
+use crate::identity::Identity;
+use crate::io::{DownReason, IkeSaId, IkeSpi, TimerKind};
+use crate::wire::{Message, Payload, Role};
+
+/// An IKE SA. A handler consumes the stage and returns the next one, or `None` when the SA is gone.
+pub(super) enum IkeSa {
+    Locating(Box<Locating>),
+    Initiating(Box<Initiating>),
+    Keyed(Box<Keyed>),
+    AuthSent(Box<AuthSent>),
+    Refusing(Box<Refusing>),
+    HalfOpen(Box<HalfOpen>),
+    Refused(Box<Refused>),
+    Established(Box<Established>),
+}
+
+/// A datagram that was routed to an SA.
+pub(super) struct Received<'a> {
+    pub(super) path: IkePath,
+    /// As it was received, for checksums and signatures.
+    pub(super) datagram: &'a [u8],
+    pub(super) message: Message,
+}
+
+impl Received<'_> {
+    /// Writes the message into the journal, with the payloads that it turned out to have.
+    pub(super) fn trace(&self, cx: &mut Context, owner: Option<(&str, IkeSaId)>, payloads: &[Payload]) {
+        let sent = Sent { path: self.path, by_us: false, octets: self.datagram.len() };
+        cx.trace(owner, sent, &self.message.header, payloads);
+    }
+}
+
+/// What the doings of one SA mean for another.
+pub(super) enum FollowUp {
+    /// A new SA that replaces another.
+    Insert(Box<Established>),
+    /// The SA with this SPI of ours gets what a replaced one leaves behind.
+    Inherit { heir: IkeSpi, estate: Box<Estate> },
+    /// The SA is not needed.
+    Close { spi: IkeSpi, reason: DownReason },
+    /// A child of the SA was deleted over the SA from which it was inherited.
+    ChildDeleted { heir: IkeSpi, spi_out: EspSpi },
+    /// The peer says that it has no SA with us but this one.
+    InitialContact { spi: IkeSpi, connection: String, remote_id: Identity },
+}
+
+impl IkeSa {
+    /// Whether a message from the peer in this role and with this SPI is for this SA.
+    pub(super) fn expects_from(&self, sender: Role, peer_spi: IkeSpi) -> bool {
+        let names = match self {
+            Self::Locating(_) => return false,
+            // The responder's SPI comes with its answer.
+            Self::Initiating(_) => return sender == Role::OriginalResponder,
+            Self::Keyed(keyed) => &keyed.session.names,
+            Self::AuthSent(sent) => &sent.session.names,
+            Self::Refusing(refusing) => &refusing.session.names,
+            Self::HalfOpen(half_open) => &half_open.session.names,
+            Self::Refused(refused) => &refused.session.names,
+            Self::Established(sa) => &sa.session.names,
+        };
+        let expected = match names.role {
+            Role::OriginalInitiator => names.responder_spi,
+            Role::OriginalResponder => names.initiator_spi,
+        };
+        sender == names.role.peer() && peer_spi == expected
+    }
+
+    pub(super) fn on_message(self, cx: &mut Context, now: Instant, received: &Received<'_>) -> Option<Self> {
+        match self {
+            Self::Locating(_) | Self::Keyed(_) => Some(self),
+            Self::Initiating(initiating) => initiating.on_message(cx, now, received),
+            Self::AuthSent(sent) => sent.on_message(cx, now, received),
+            Self::Refusing(refusing) => refusing.on_message(cx, received),
+            Self::HalfOpen(half_open) => half_open.on_message(cx, now, received),
+            Self::Refused(refused) => Some(refused.on_message(cx, now, received)),
+            Self::Established(mut sa) => {
+                sa.on_message(cx, now, received);
+                (!sa.is_over()).then_some(Self::Established(sa))
+            }
+        }
+    }
+
+    pub(super) fn on_timeout(self, cx: &mut Context, now: Instant) -> Option<Self> {
+        match self {
+            Self::Locating(_) | Self::Keyed(_) => Some(self),
+            Self::Initiating(initiating) => initiating.on_timeout(cx, now),
+            Self::AuthSent(sent) => sent.on_timeout(cx, now),
+            Self::Refusing(refusing) => refusing.on_timeout(cx, now),
+            Self::HalfOpen(half_open) => half_open.on_timeout(cx, now),
+            Self::Refused(refused) => refused.on_timeout(now),
+            Self::Established(mut sa) => {
+                sa.on_timeout(cx, now);
+                (!sa.is_over()).then_some(Self::Established(sa))
+            }
+        }
+    }
+
+    /// What is due first.
+    pub(super) fn deadline(&self, cx: &Context) -> Option<(Instant, TimerKind)> {
+        match self {
+            Self::Locating(_) | Self::Keyed(_) => None,
+            Self::Initiating(initiating) => initiating.deadline(),
+            Self::AuthSent(sent) => sent.deadline(),
+            Self::Refusing(refusing) => refusing.deadline(),
+            Self::HalfOpen(half_open) => Some(half_open.deadline()),
+            Self::Refused(refused) => Some(refused.deadline()),
+            Self::Established(sa) => sa.deadline(cx),
+        }
+    }
+
+    // Answers from outside. Those that a stage does not wait for any more are given back or dropped.
+
+    pub(super) fn on_addresses(self, cx: &mut Context, now: Instant, found: Vec<IpAddr>) -> Option<Self> {
+        match self {
+            Self::Locating(locating) => locating.on_addresses(cx, now, found),
+            other => Some(other),
+        }
+    }
+
+    pub(super) fn on_local_address(
+        self,
+        cx: &mut Context,
+        now: Instant,
+        local: Result<IpAddr, String>,
+    ) -> Option<Self> {
+        match self {
+            Self::Locating(locating) => locating.on_local_address(cx, now, local),
+            other => Some(other),
+        }
+    }
+
+    pub(super) fn on_spi_to_offer(self, cx: &mut Context, now: Instant, spi: Result<EspSpi, String>) -> Option<Self> {
+        match self {
+            Self::Keyed(keyed) => keyed.on_spi(cx, now, spi),
+            Self::Established(mut sa) => {
+                sa.on_spi_to_offer(cx, now, spi);
+                (!sa.is_over()).then_some(Self::Established(sa))
+            }
+            other => {
+                spi.into_iter().for_each(|spi| cx.release_spi(spi));
+                Some(other)
+            }
+        }
+    }
+
+    pub(super) fn on_spi_to_answer(self, cx: &mut Context, now: Instant, spi: Result<EspSpi, String>) -> Option<Self> {
+        match self {
+            Self::Established(mut sa) => {
+                sa.on_spi_to_answer(cx, now, spi);
+                (!sa.is_over()).then_some(Self::Established(sa))
+            }
+            other => {
+                spi.into_iter().for_each(|spi| cx.release_spi(spi));
+                Some(other)
+            }
+        }
+    }
+
+    // Attempts.
+
+    /// The attempt to set the SA up as its initiator, as long as it is one.
+    pub(super) fn attempt(&self) -> Option<&Attempt> {
+        match self {
+            Self::Locating(locating) => Some(&locating.attempt),
+            Self::Initiating(initiating) => Some(&initiating.attempt),
+            Self::Keyed(keyed) => Some(&keyed.attempt),
+            Self::AuthSent(sent) => Some(&sent.attempt),
+            Self::Refusing(_) | Self::HalfOpen(_) | Self::Refused(_) | Self::Established(_) => None,
+        }
+    }
+
+    /// Adds a child to the attempt.
+    pub(super) fn wish(&mut self, wish: ChildWish) {
+        match self {
+            Self::Locating(locating) => locating.attempt.wish(wish),
+            Self::Initiating(initiating) => initiating.attempt.wish(wish),
+            Self::Keyed(keyed) => keyed.attempt.wish(wish),
+            Self::AuthSent(sent) => sent.wish(wish),
+            Self::Refusing(_) | Self::HalfOpen(_) | Self::Refused(_) | Self::Established(_) => {}
+        }
+    }
+
+    /// Stops an attempt, or forgets a stranger. Established SAs are deleted otherwise.
+    pub(super) fn stop(self, cx: &mut Context, now: Instant) -> Option<Self> {
+        let trouble = Trouble::Local("the attempt was stopped by a command".to_owned());
+        match self {
+            Self::Locating(locating) => locating.attempt.fail(cx, now, trouble, None),
+            Self::Initiating(initiating) => initiating.attempt.fail(cx, now, trouble, None),
+            Self::Keyed(keyed) => keyed.attempt.fail(cx, now, trouble, None),
+            Self::AuthSent(sent) => sent.abandon(cx, now, trouble),
+            Self::Refusing(_) | Self::HalfOpen(_) | Self::Refused(_) => {}
+            Self::Established(_) => return Some(self),
+        }
+        None
+    }
+
+    pub(super) fn connection_name(&self) -> &str {
+        match self {
+            Self::Locating(locating) => &locating.attempt.connection.name,
+            Self::Initiating(initiating) => &initiating.attempt.connection.name,
+            Self::Keyed(keyed) => &keyed.attempt.connection.name,
+            Self::AuthSent(sent) => &sent.attempt.connection.name,
+            Self::Refusing(refusing) => &refusing.session.connection.name,
+            Self::HalfOpen(half_open) => &half_open.session.connection.name,
+            Self::Refused(refused) => &refused.session.connection.name,
+            Self::Established(sa) => &sa.session.connection.name,
+        }
+    }
+}

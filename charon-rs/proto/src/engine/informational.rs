@@ -1,0 +1,134 @@
+//! INFORMATIONAL exchanges: deleting, being deleted, being asked whether we live (RFC 7296 §1.4).
+
+use std::time::Instant;
+
+use espdp_api::EspSpi;
+
+use super::child::Phase;
+use super::collision::{DeleteVerdict, judge_delete};
+use super::context::Context;
+use super::established::{Established, Life, Request};
+use super::failure::Trouble;
+use super::ike_sa::FollowUp;
+use super::task::{Queued, Task};
+use crate::io::{DownReason, RemarkLevel};
+use crate::rules::INFORMATIONAL;
+use crate::wire::{Delete, NotifyType, Payload};
+
+impl Established {
+    /// Every request gets an answer, even an empty one (R7296-1.4-2).
+    pub(super) fn on_informational_request(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        request: Request,
+        payloads: Vec<Payload>,
+    ) -> Result<(), Trouble> {
+        let body = INFORMATIONAL.check(payloads)?;
+        for notify in body.notifies() {
+            match notify.kind {
+                // RFC 7296 §2.21.2: these end the SA without a Delete payload.
+                kind @ (NotifyType::AuthenticationFailed
+                | NotifyType::InvalidSyntax
+                | NotifyType::UnsupportedCriticalPayload) => {
+                    self.answer(cx, now, request, Vec::new());
+                    self.report_trouble(cx, Trouble::Refused(kind), None);
+                    self.end(cx, now, DownReason::PeerDeleted);
+                    return Ok(());
+                }
+                kind => cx.remark(Some(self.connection_name()), RemarkLevel::Debug, format!("the peer notes: {kind}")),
+            }
+        }
+        if body.deletes().any(|delete| *delete == Delete::IkeSa) {
+            self.answer(cx, now, request, Vec::new());
+            self.on_ike_deleted(cx, now);
+            return Ok(());
+        }
+        let spis: Vec<EspSpi> = body
+            .deletes()
+            .flat_map(|delete| match delete {
+                Delete::Esp(spis) => spis.as_slice(),
+                Delete::IkeSa | Delete::Ah => &[],
+            })
+            .copied()
+            .collect();
+        let ours = self.on_children_deleted(cx, now, &spis);
+        let answer = if ours.is_empty() { Vec::new() } else { vec![Payload::Delete(Delete::Esp(ours))] };
+        self.answer(cx, now, request, answer);
+        Ok(())
+    }
+
+    /// The peer deleted the SA. If it has replaced it while our own request to do so was on its way, it did not notice
+    /// that, and what it made stays (RFC 7296 §2.8.2).
+    fn on_ike_deleted(&mut self, cx: &mut Context, now: Instant) {
+        if let Some(rival) = self.rival.take() {
+            self.bequeath(cx, now, rival.spi);
+        }
+        let reason = match &self.running {
+            Some(running) => match &running.queued.task {
+                // Both ends want it: ours is done as well (RFC 7296 §2.25.2).
+                Task::DeleteIke { reason } => reason.clone(),
+                _ => DownReason::PeerDeleted,
+            },
+            None => DownReason::PeerDeleted,
+        };
+        self.end(cx, now, reason);
+    }
+
+    /// The peer deleted these children: the SPIs of our halves that the response has to name.
+    fn on_children_deleted(&mut self, cx: &mut Context, now: Instant, spis: &[EspSpi]) -> Vec<EspSpi> {
+        let mut ours = Vec::new();
+        for &spi in spis {
+            let found = self.child_by_spi_out(spi).map(|child| (child.id, child.spi_in, child.phase));
+            let delete_sent = matches!(found, Some((_, _, Phase::Deleting)));
+            match (judge_delete(found.is_some(), delete_sent), found) {
+                (DeleteVerdict::DeleteBoth, Some((id, spi_in, _))) => {
+                    ours.push(spi_in);
+                    self.note_lost_collision(id);
+                    self.retire_child(cx, now, id, &DownReason::PeerDeleted);
+                }
+                (DeleteVerdict::DeleteSilently, Some((id, _, _))) => {
+                    // R7296-1.4.1-2: the half that sends goes now, the other one with the response to our request.
+                    if let Some(child) = self.children.get_mut(&id) {
+                        child.remove_outbound(cx);
+                    }
+                }
+                _ => {
+                    if let Life::Replaced(heir) = self.life {
+                        // The child has moved on before the peer knew.
+                        cx.follow_up(FollowUp::ChildDeleted { heir, spi_out: spi });
+                    }
+                }
+            }
+        }
+        ours
+    }
+
+    /// The peer deleted a child over the SA from which this one inherited it.
+    pub(super) fn on_inherited_child_deleted(&mut self, cx: &mut Context, now: Instant, spi_out: EspSpi) {
+        if let Some(id) = self.child_by_spi_out(spi_out).map(|child| child.id) {
+            self.retire_child(cx, now, id, &DownReason::PeerDeleted);
+        }
+    }
+
+    /// The peer has answered one of our requests, and with that the task is done; errors change nothing about it.
+    pub(super) fn on_informational_response(&mut self, cx: &mut Context, now: Instant, queued: Queued) {
+        match &queued.task {
+            Task::DeleteChild { child, reason } => {
+                let (child, reason) = (*child, reason.clone());
+                self.retire_child(cx, now, child, &reason);
+            }
+            Task::DeleteIke { reason } => {
+                let reason = reason.clone();
+                self.finish(cx, queued, &Ok(()));
+                return self.end(cx, now, reason);
+            }
+            Task::CreateChild(_)
+            | Task::RekeyChild { .. }
+            | Task::RekeyIke { .. }
+            | Task::Discard(_)
+            | Task::Liveness => {}
+        }
+        self.finish(cx, queued, &Ok(()));
+    }
+}

@@ -1,0 +1,439 @@
+//! Setting an IKE SA up as its initiator: from a connection's name to the IKE_AUTH request (RFC 7296 §1.2).
+//!
+//! Each stage holds what exists then, and its transition consumes it:
+//! [`Locating`] → [`Initiating`] → [`Keyed`] and what follows in [`super::initiator_auth`].
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use espdp_api::{Command as DataplaneCommand, IkePath};
+
+use super::auth::InitMessages;
+use super::context::{Asker, Context, Sent};
+use super::failure::{About, Incompatible, Trouble};
+use super::ike_sa::{IkeSa, Received};
+use super::initiator_auth::Keyed;
+use super::nat::{Nat, floated, nat_detection_payloads};
+use super::session::{Names, Session, SessionParts};
+use super::task::ChildWish;
+use super::window::{OurWindow, Retransmit};
+use crate::config::{Connection, RemoteAddress};
+use crate::crypto::key_exchange::KeyExchange;
+use crate::crypto::schedule::{IkeExchange, IkeKeys};
+use crate::io::{Ask, FailureCode, IkeSaId, IkeSpi, RemarkLevel, TimerKind};
+use crate::proposal::{IkeProposal, KeyExchangeGroup, check_ike_answer, ike_offer};
+use crate::rules::{Body, INIT_RESPONSE, notifies};
+use crate::wire::{
+    ExchangeType, KeyExchange as KeyExchangePayload, MessageKind, Notify, NotifyType, Payload, Role, encode_message,
+};
+
+/// What an attempt to set an IKE SA up is for.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) connection: Arc<Connection>,
+    pub(super) id: IkeSaId,
+    /// The SPI that we chose.
+    pub(super) spi: IkeSpi,
+    /// The children that are to come up, the first with IKE_AUTH; never empty.
+    pub(super) wishes: VecDeque<ChildWish>,
+    /// The peer's addresses that are left to try.
+    addresses: VecDeque<IpAddr>,
+}
+
+impl Attempt {
+    /// Adds a child, or the tickets of the wish to the same child.
+    pub(super) fn wish(&mut self, wish: ChildWish) {
+        match self.wishes.iter_mut().find(|known| known.child.name == wish.child.name) {
+            Some(known) => {
+                known.tickets.extend(wish.tickets);
+                known.packet = known.packet.or(wish.packet);
+            }
+            None => self.wishes.push_back(wish),
+        }
+    }
+
+    /// Gives the attempt up: says why, settles its tickets, and leaves the rest to the reconciler.
+    pub(super) fn fail(mut self, cx: &mut Context, now: Instant, trouble: Trouble, peer: Option<SocketAddr>) {
+        let failure = trouble.into_failure(About { connection: Some(&self.connection), child: None, peer });
+        let text = failure.what.clone();
+        cx.fail(failure);
+        let tickets = self.wishes.drain(..).flat_map(|wish| wish.tickets);
+        cx.settle(tickets, &Err(text));
+        cx.reconnect_later(now, &self.connection.name);
+    }
+
+    /// The same with a cause that concerns neither messages nor proposals.
+    fn fail_for(self, cx: &mut Context, now: Instant, code: FailureCode, what: String, hint: Option<&str>) {
+        let trouble = Trouble::Incompatible(Box::new(Incompatible {
+            code,
+            notify: NotifyType::NoProposalChosen,
+            what,
+            ours: Vec::new(),
+            theirs: Vec::new(),
+            hint: hint.map(str::to_owned),
+        }));
+        self.fail(cx, now, trouble, None);
+    }
+}
+
+/// Looking for the peer's addresses and for ours.
+#[derive(Debug)]
+pub(super) struct Locating {
+    pub(super) attempt: Attempt,
+    /// Names whose addresses are still to come.
+    unresolved: usize,
+}
+
+impl Locating {
+    /// Begins an attempt. Names are resolved anew each time.
+    pub(super) fn begin(
+        cx: &mut Context,
+        now: Instant,
+        connection: Arc<Connection>,
+        spi: IkeSpi,
+        wishes: VecDeque<ChildWish>,
+    ) -> Option<IkeSa> {
+        let id = cx.new_ike_sa_id();
+        let attempt = Attempt { connection, id, spi, wishes, addresses: VecDeque::new() };
+        let mut locating = Self { attempt, unresolved: 0 };
+        for remote in locating.attempt.connection.clone().remote_addresses.iter() {
+            match remote {
+                RemoteAddress::Address(address) => locating.attempt.addresses.push_back(*address),
+                RemoteAddress::Name(name) => {
+                    locating.unresolved += 1;
+                    cx.ask(Asker::PeerAddresses(spi), Ask::Resolve(name.clone()));
+                }
+                RemoteAddress::Range(_) | RemoteAddress::Any => {}
+            }
+        }
+        locating.proceed(cx, now)
+    }
+
+    /// Takes the addresses of one name.
+    pub(super) fn on_addresses(mut self, cx: &mut Context, now: Instant, found: Vec<IpAddr>) -> Option<IkeSa> {
+        self.unresolved = self.unresolved.saturating_sub(1);
+        let room = MAX_ADDRESSES.saturating_sub(self.attempt.addresses.len());
+        self.attempt.addresses.extend(found.into_iter().take(room));
+        self.proceed(cx, now)
+    }
+
+    /// Takes our address towards the first of the peer's.
+    pub(super) fn on_local_address(
+        mut self,
+        cx: &mut Context,
+        now: Instant,
+        local: Result<IpAddr, String>,
+    ) -> Option<IkeSa> {
+        let Some(remote) = self.attempt.addresses.pop_front() else {
+            return self.proceed(cx, now);
+        };
+        match local {
+            Ok(local) => Initiating::begin(cx, now, self.attempt, local, remote),
+            Err(why) => {
+                let text = format!("there is no way to {remote}: {why}");
+                cx.remark(Some(&self.attempt.connection.name), RemarkLevel::Info, text);
+                self.proceed(cx, now)
+            }
+        }
+    }
+
+    /// Goes on with the first address once all names are resolved.
+    fn proceed(mut self, cx: &mut Context, now: Instant) -> Option<IkeSa> {
+        if self.unresolved > 0 {
+            return Some(IkeSa::Locating(Box::new(self)));
+        }
+        let connection = self.attempt.connection.clone();
+        let Some(&remote) = self.attempt.addresses.front() else {
+            let what = format!("no address of the peer of `{}` is known or reachable", connection.name);
+            let hint = "`right` must be an address or a name that resolves for us to initiate";
+            self.attempt.fail_for(cx, now, FailureCode::NoAddress, what, Some(hint));
+            return None;
+        };
+        let same_family = |local: &&IpAddr| local.is_ipv4() == remote.is_ipv4();
+        match connection.local_addresses.iter().find(same_family) {
+            Some(&local) => {
+                self.attempt.addresses.pop_front();
+                Initiating::begin(cx, now, self.attempt, local, remote)
+            }
+            None => {
+                let command = DataplaneCommand::LocalAddress { remote };
+                cx.ask(Asker::LocalAddress(self.attempt.spi), Ask::Dataplane(command));
+                Some(IkeSa::Locating(Box::new(self)))
+            }
+        }
+    }
+}
+
+/// The IKE_SA_INIT request is on its way.
+#[derive(Debug)]
+pub(super) struct Initiating {
+    pub(super) attempt: Attempt,
+    pub(super) path: IkePath,
+    window: OurWindow,
+    nonce: Vec<u8>,
+    key_exchange: KeyExchange,
+    /// NAT detection hashes, which stay over retries so that all but cookie and key exchange is unchanged
+    /// (R7296-2.6-4).
+    nat_detection: [Payload; 2],
+    cookie: Option<Vec<u8>>,
+    /// The message as it was sent last.
+    message: Vec<u8>,
+    /// How often the peer asked for a cookie or another group.
+    retries: u8,
+    /// An error notification that came: nobody vouches for it, so a better answer is waited for (RFC 7296 §2.21.1).
+    refusal: Option<NotifyType>,
+}
+
+impl Initiating {
+    fn begin(cx: &mut Context, now: Instant, attempt: Attempt, local: IpAddr, remote: IpAddr) -> Option<IkeSa> {
+        let connection = attempt.connection.clone();
+        let path = IkePath {
+            local: SocketAddr::new(local, connection.local_port),
+            remote: SocketAddr::new(remote, connection.remote_port),
+        };
+        let Some(group) = first_group(&connection.ike_proposals) else {
+            let what = format!("connection `{}` has no IKE proposal with a group", connection.name);
+            attempt.fail_for(cx, now, FailureCode::Local, what, None);
+            return None;
+        };
+        let nonce = cx.new_nonce();
+        let key_exchange = KeyExchange::generate(group, &mut *cx.random);
+        let spis = (attempt.spi, IkeSpi::default());
+        let nat_detection = nat_detection_payloads(cx, spis, path, connection.force_encapsulation);
+        let mut initiating = Self {
+            attempt,
+            path,
+            window: OurWindow::starting_at(0),
+            nonce,
+            key_exchange,
+            nat_detection,
+            cookie: None,
+            message: Vec::new(),
+            retries: 0,
+            refusal: None,
+        };
+        match initiating.build(cx) {
+            Ok(()) => {
+                let message = initiating.message.clone();
+                initiating.window.sent(now, ExchangeType::IkeSaInit, message.clone(), &connection.retransmission);
+                cx.transmit(path, message);
+                Some(IkeSa::Initiating(Box::new(initiating)))
+            }
+            Err(trouble) => {
+                initiating.attempt.fail(cx, now, trouble, Some(path.remote));
+                None
+            }
+        }
+    }
+
+    fn names(&self) -> Names {
+        Names {
+            id: self.attempt.id,
+            role: Role::OriginalInitiator,
+            initiator_spi: self.attempt.spi,
+            responder_spi: IkeSpi::default(),
+        }
+    }
+
+    /// Builds the request as it is to be now and writes it into the journal.
+    fn build(&mut self, cx: &mut Context) -> Result<(), Trouble> {
+        let header = self.names().header(ExchangeType::IkeSaInit, MessageKind::Request, 0);
+        let cookie = self.cookie.iter().map(|cookie| Notify::with_data(NotifyType::Cookie, cookie.clone()));
+        let mut payloads: Vec<Payload> = cookie.map(Payload::Notify).collect();
+        payloads.push(Payload::SecurityAssociation(ike_offer(&self.attempt.connection.ike_proposals, None)));
+        payloads.push(Payload::KeyExchange(KeyExchangePayload {
+            group: self.key_exchange.group() as u16,
+            data: self.key_exchange.public().to_vec(),
+        }));
+        payloads.push(Payload::Nonce(self.nonce.clone()));
+        payloads.extend(self.nat_detection.iter().cloned());
+        self.message = encode_message(&header, &payloads)?;
+        let sent = Sent { path: self.path, by_us: true, octets: self.message.len() };
+        cx.trace(Some((&self.attempt.connection.name, self.attempt.id)), sent, &header, &payloads);
+        Ok(())
+    }
+
+    /// Sends the request again with what the peer asked for, as far as its patience goes.
+    fn retry(mut self, cx: &mut Context, now: Instant) -> Option<IkeSa> {
+        self.retries += 1;
+        match self.build(cx) {
+            Ok(()) => {
+                self.window.replace(now, self.message.clone(), &self.attempt.connection.retransmission);
+                cx.transmit(self.path, self.message.clone());
+                Some(IkeSa::Initiating(Box::new(self)))
+            }
+            Err(trouble) => {
+                self.attempt.fail(cx, now, trouble, Some(self.path.remote));
+                None
+            }
+        }
+    }
+
+    /// Takes a response. What is wrong or makes no sense is ignored: it may be forged, and the right one may still come
+    /// (R6989-2.5-1).
+    pub(super) fn on_message(mut self, cx: &mut Context, now: Instant, received: &Received<'_>) -> Option<IkeSa> {
+        let header = &received.message.header;
+        let is_answer = header.kind == MessageKind::Response
+            && header.sender == Role::OriginalResponder
+            && received.message.encrypted.is_none()
+            && self.window.expects(header.message_id, header.exchange);
+        if !is_answer {
+            return Some(IkeSa::Initiating(Box::new(self)));
+        }
+        received.trace(cx, Some((&self.attempt.connection.name, self.attempt.id)), &received.message.payloads);
+        let payloads = received.message.payloads.clone();
+        if let Some(notify) = notifies(&payloads).find(|notify| notify.kind == NotifyType::Cookie) {
+            return self.on_cookie(cx, now, notify.data.clone());
+        }
+        if let Some(group) = notifies(&payloads).find_map(Notify::wanted_group) {
+            return self.on_wanted_group(cx, now, group);
+        }
+        if let Some(error) = notifies(&payloads).find(|notify| notify.kind.is_error()) {
+            self.refusal = Some(error.kind);
+            return Some(IkeSa::Initiating(Box::new(self)));
+        }
+        let agreed = INIT_RESPONSE
+            .check(payloads)
+            .map_err(Trouble::from)
+            .and_then(|body| self.agree(now, cx.settings.nat_port, received, &body));
+        match agreed {
+            Ok(session) => Keyed::begin(cx, self.into_keyed(session, received)),
+            Err(trouble) => {
+                let text = format!("an answer to IKE_SA_INIT from {} is ignored: {trouble}", received.path.remote);
+                cx.remark(Some(&self.attempt.connection.name), RemarkLevel::Debug, text);
+                Some(IkeSa::Initiating(Box::new(self)))
+            }
+        }
+    }
+
+    /// RFC 7296 §2.6: the same again with the cookie in front. It stays over a change of the group (R7296-2.6.1-1).
+    fn on_cookie(mut self, cx: &mut Context, now: Instant, cookie: Vec<u8>) -> Option<IkeSa> {
+        if self.retries >= MAX_RETRIES || self.cookie.as_ref() == Some(&cookie) {
+            return Some(IkeSa::Initiating(Box::new(self)));
+        }
+        self.cookie = Some(cookie);
+        self.retry(cx, now)
+    }
+
+    /// RFC 7296 §1.2: the same again with the group that the peer wants, if we offered it (R7296-1.2-1).
+    fn on_wanted_group(mut self, cx: &mut Context, now: Instant, wanted: u16) -> Option<IkeSa> {
+        let group = offered_group(&self.attempt.connection.ike_proposals, wanted);
+        match group {
+            Some(group) if group != self.key_exchange.group() && self.retries < MAX_RETRIES => {
+                self.key_exchange = KeyExchange::generate(group, &mut *cx.random);
+                self.retry(cx, now)
+            }
+            _ => {
+                self.refusal = Some(NotifyType::InvalidKePayload);
+                Some(IkeSa::Initiating(Box::new(self)))
+            }
+        }
+    }
+
+    /// Makes the keys from an answer that agrees with our offer.
+    fn agree(&self, now: Instant, nat_port: u16, received: &Received<'_>, body: &Body) -> Result<Session, Trouble> {
+        let connection = &self.attempt.connection;
+        let responder_spi = received.message.header.responder_spi;
+        if responder_spi == IkeSpi::default() {
+            return Err(Trouble::NotOffered("the responder's SPI is zero".to_owned()));
+        }
+        let agreement = check_ike_answer(&connection.ike_proposals, body.proposals()?)
+            .map_err(|error| Trouble::NotOffered(error.to_string()))?;
+        let suite = agreement.suite;
+        let theirs = body.key_exchange()?;
+        if theirs.group != suite.group as u16 || suite.group != self.key_exchange.group() {
+            return Err(Trouble::NotOffered(format!("the answer is for group {}", theirs.group)));
+        }
+        let shared_secret =
+            self.key_exchange.agree(&theirs.data).map_err(|error| Trouble::NotOffered(error.to_string()))?;
+        let nonce_r = body.nonce()?.to_vec();
+        let names = Names { responder_spi, ..self.names() };
+        let keys = IkeKeys::first(
+            suite,
+            &IkeExchange {
+                shared_secret: &shared_secret,
+                initiator_nonce: &self.nonce,
+                responder_nonce: &nonce_r,
+                initiator_spi: names.initiator_spi,
+                responder_spi,
+            },
+        );
+        let detected = Nat::detect(notifies(&received.message.payloads), names.spis(), received.path);
+        let nat = Nat { fake: connection.force_encapsulation, ..detected };
+        // R7296-2.23-2: with a NAT under way everything from IKE_AUTH on goes to the NAT-T ports.
+        let floats = nat.encapsulates() && self.path.local.port() != nat_port;
+        let path = if floats { floated(self.path, nat_port) } else { self.path };
+        let parts = SessionParts {
+            names,
+            connection: connection.clone(),
+            path,
+            nat,
+            suite,
+            keys,
+            nonce_i: self.nonce.clone(),
+            nonce_r,
+        };
+        Session::new(now, parts).map_err(|error| Trouble::Local(error.to_string()))
+    }
+
+    fn into_keyed(self, session: Session, received: &Received<'_>) -> Keyed {
+        let messages = InitMessages { ours: self.message, theirs: received.datagram.to_vec() };
+        Keyed { attempt: self.attempt, session, messages }
+    }
+
+    pub(super) fn on_timeout(mut self, cx: &mut Context, now: Instant) -> Option<IkeSa> {
+        let connection = self.attempt.connection.clone();
+        let is_due = self.window.due().is_some_and(|due| due <= now);
+        // Peers that refuse us for good say so each time; one that was tricked would have answered by now.
+        if is_due && self.refusal == Some(NotifyType::NoProposalChosen) {
+            return self.give_up(cx, now);
+        }
+        match self.window.retransmit(now, &connection.retransmission) {
+            Retransmit::NotDue => Some(IkeSa::Initiating(Box::new(self))),
+            Retransmit::Again(message) => {
+                cx.transmit(self.path, message);
+                Some(IkeSa::Initiating(Box::new(self)))
+            }
+            Retransmit::Exhausted => self.give_up(cx, now),
+        }
+    }
+
+    /// Tries the next address, or reports what the peer said, if anything.
+    fn give_up(self, cx: &mut Context, now: Instant) -> Option<IkeSa> {
+        let remote = self.path.remote;
+        if self.refusal.is_none() && !self.attempt.addresses.is_empty() {
+            let text = format!("{remote} does not answer, the next address is tried");
+            cx.remark(Some(&self.attempt.connection.name), RemarkLevel::Info, text);
+            return Locating { attempt: self.attempt, unresolved: 0 }.proceed(cx, now);
+        }
+        let trouble = match self.refusal {
+            Some(kind) => Trouble::refused_in_init(kind, &self.attempt.connection),
+            None => Trouble::silent_peer(&self.attempt.connection, remote),
+        };
+        self.attempt.fail(cx, now, trouble, Some(remote));
+        None
+    }
+
+    pub(super) fn deadline(&self) -> Option<(Instant, TimerKind)> {
+        self.window.due().map(|due| (due, TimerKind::Retransmit))
+    }
+}
+
+/// The first group of the first proposal: the one that is tried first.
+fn first_group(proposals: &[IkeProposal]) -> Option<KeyExchangeGroup> {
+    proposals.iter().find_map(|proposal| proposal.groups.first().copied())
+}
+
+/// The group with this number, if one of the proposals has it.
+pub(super) fn offered_group(proposals: &[IkeProposal], number: u16) -> Option<KeyExchangeGroup> {
+    proposals.iter().flat_map(|proposal| &proposal.groups).copied().find(|&group| group as u16 == number)
+}
+
+/// Cookies and groups that a peer may ask for in one attempt (RFC 7296 §2.6 wants a limit). An honest one asks for two
+/// cookies and one group at most, see §2.6.1.
+const MAX_RETRIES: u8 = 5;
+
+/// Addresses of one peer that are tried: what names resolve to comes from outside.
+const MAX_ADDRESSES: usize = 16;

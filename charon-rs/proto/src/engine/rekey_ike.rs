@@ -1,0 +1,320 @@
+//! Replacing an IKE SA (RFC 7296 §1.3.2, §2.8, §2.8.2, §2.18).
+//!
+//! The new SA inherits the Child SAs and the tasks; the Delete is the last request on the old one (R7296-2.8-3).
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::child::ChildSa;
+use super::collision::{ChildActivity, IkeActivity, PeerWish, Survivor, Verdict, judge_request, survivor};
+use super::context::Context;
+use super::established::{Established, Life, Request};
+use super::failure::Trouble;
+use super::ike_sa::FollowUp;
+use super::initiator::offered_group;
+use super::negotiate::choose_ike;
+use super::session::{Names, Session, SessionParts};
+use super::task::{Progress, Queued, Running, Task, TaskQueue};
+use super::window::{OurWindow, TheirWindow};
+use crate::crypto::key_exchange::KeyExchange;
+use crate::crypto::schedule::{IkeExchange, IkeKeys};
+use crate::io::{ChildSaId, DownReason, IkeSpi, Notice};
+use crate::proposal::{IkeSuite, check_ike_answer, ike_offer};
+use crate::rules::Body;
+use crate::wire::{ExchangeType, KeyExchange as KeyExchangePayload, NotifyType, Payload, Role};
+
+/// A new IKE SA that was offered to the peer.
+#[derive(Debug)]
+pub(super) struct IkeOffer {
+    pub(super) spi: IkeSpi,
+    nonce: Vec<u8>,
+    key_exchange: KeyExchange,
+}
+
+/// What the peer made to replace an SA that we are replacing as well: it has no children until it is decided which of
+/// the two stays.
+#[derive(Debug)]
+pub(super) struct Rival {
+    pub(super) spi: IkeSpi,
+    nonces: [Vec<u8>; 2],
+}
+
+/// What a replaced SA leaves behind.
+pub(super) struct Estate {
+    pub(super) children: BTreeMap<ChildSaId, ChildSa>,
+    pub(super) tasks: TaskQueue,
+    old: (IkeSpi, IkeSpi),
+}
+
+impl Estate {
+    /// There is nobody to take it: the dataplane is cleaned up.
+    pub(super) fn abandon(self, cx: &mut Context) {
+        for mut child in self.children.into_values() {
+            child.remove_outbound(cx);
+            child.remove_inbound(cx);
+            cx.release_policy(child.policy);
+        }
+        let mut tasks = self.tasks;
+        for mut queued in tasks.drain() {
+            cx.settle(queued.take_tickets(), &Err("the IKE SA is gone".to_owned()));
+        }
+    }
+}
+
+/// What an exchange brought for a new IKE SA.
+struct Ingredients<'a> {
+    suite: IkeSuite,
+    names: Names,
+    shared_secret: &'a espdp_api::Secret<Vec<u8>>,
+    nonces: &'a [Vec<u8>; 2],
+}
+
+impl Established {
+    // As the one who asks.
+
+    pub(super) fn start_rekey_ike(&mut self, cx: &mut Context, now: Instant, queued: Queued, group: Option<u16>) {
+        let proposals = &self.session.connection.ike_proposals;
+        let wanted = group.unwrap_or(self.session.suite.group as u16);
+        let group = offered_group(proposals, wanted).unwrap_or(self.session.suite.group);
+        let key_exchange = KeyExchange::generate(group, &mut *cx.random);
+        let offer = IkeOffer { spi: cx.new_ike_spi(), nonce: cx.new_nonce(), key_exchange };
+        let payloads = [
+            Payload::SecurityAssociation(ike_offer(proposals, Some(offer.spi))),
+            Payload::Nonce(offer.nonce.clone()),
+            Payload::KeyExchange(KeyExchangePayload {
+                group: group as u16,
+                data: offer.key_exchange.public().to_vec(),
+            }),
+        ];
+        match self.request(cx, now, ExchangeType::CreateChildSa, &payloads) {
+            Ok(()) => self.running = Some(Running { queued, progress: Progress::IkeOffered(Box::new(offer)) }),
+            Err(trouble) => {
+                cx.release_ike_spi(offer.spi);
+                self.fail_task(cx, now, queued, trouble);
+            }
+        }
+    }
+
+    pub(super) fn on_rekey_ike_response(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        mut queued: Queued,
+        offer: IkeOffer,
+        body: Result<Body, Trouble>,
+    ) {
+        let replaced = body.and_then(|body| self.accept_ike(now, &offer, &body));
+        let trouble = match replaced {
+            Ok((session, nonces)) => {
+                self.on_replaced(cx, now, session, nonces);
+                return self.finish(cx, queued, &Ok(()));
+            }
+            Err(trouble) => trouble,
+        };
+        cx.release_ike_spi(offer.spi);
+        if let Some(rival) = self.rival.take() {
+            // The peer has made another one, and ours will not be: no need to try again.
+            self.bequeath(cx, now, rival.spi);
+            return self.finish(cx, queued, &Ok(()));
+        }
+        match (&trouble, &mut queued.task) {
+            (Trouble::NotNow, _) => self.put_off(cx, now, queued),
+            (Trouble::WrongGroup { group: wanted }, Task::RekeyIke { group })
+                if group.is_none() && offered_group(&self.session.connection.ike_proposals, *wanted).is_some() =>
+            {
+                *group = Some(*wanted);
+                self.queue_first(queued);
+            }
+            _ => self.fail_task(cx, now, queued, trouble),
+        }
+    }
+
+    /// The new SA that the peer's answer makes of our offer.
+    fn accept_ike(&self, now: Instant, offer: &IkeOffer, body: &Body) -> Result<(Session, [Vec<u8>; 2]), Trouble> {
+        if let Some(error) = body.error() {
+            return Err(match (error.kind, error.wanted_group()) {
+                (_, Some(group)) => Trouble::WrongGroup { group },
+                (NotifyType::TemporaryFailure, _) => Trouble::NotNow,
+                (kind, _) => Trouble::Refused(kind),
+            });
+        }
+        let not_offered = |what: String| Trouble::NotOffered(what);
+        let agreement = check_ike_answer(&self.session.connection.ike_proposals, body.proposals()?)
+            .map_err(|error| not_offered(error.to_string()))?;
+        let peer_spi = agreement.peer_spi.filter(|spi| *spi != IkeSpi::default());
+        let responder_spi = peer_spi.ok_or_else(|| not_offered("the new IKE SA has no SPI".to_owned()))?;
+        let theirs = body.key_exchange()?;
+        let group = offer.key_exchange.group();
+        if theirs.group != agreement.suite.group as u16 || agreement.suite.group != group {
+            return Err(not_offered(format!("the answer is for group {}", theirs.group)));
+        }
+        let shared_secret = offer.key_exchange.agree(&theirs.data).map_err(|error| not_offered(error.to_string()))?;
+        let nonces = [offer.nonce.clone(), body.nonce()?.to_vec()];
+        let (id, role) = (self.session.names.id, Role::OriginalInitiator);
+        let names = Names { id, role, initiator_spi: offer.spi, responder_spi };
+        let ingredients = Ingredients { suite: agreement.suite, names, shared_secret: &shared_secret, nonces: &nonces };
+        Ok((self.successor_session(now, &ingredients)?, nonces))
+    }
+
+    /// Both ends have the new SA; if the peer has made another one at the same time, one of them is too much.
+    fn on_replaced(&mut self, cx: &mut Context, now: Instant, session: Session, nonces: [Vec<u8>; 2]) {
+        let mut new = self.successor(cx, now, session);
+        let heir = new.local_spi();
+        let rival = self.rival.take();
+        let theirs_stays = rival.filter(|rival| {
+            let [ours_i, ours_r] = &nonces;
+            let [theirs_i, theirs_r] = &rival.nonces;
+            survivor([ours_i, ours_r], [theirs_i, theirs_r]) == Survivor::Theirs
+        });
+        match theirs_stays {
+            // The peer deletes the old SA, and we what we made.
+            Some(rival) => {
+                new.is_spare = true;
+                new.queue_delete(cx, now, Queued::new(Task::DeleteIke { reason: DownReason::Replaced }));
+                cx.follow_up(FollowUp::Insert(Box::new(new)));
+                self.bequeath(cx, now, rival.spi);
+            }
+            // The other way round.
+            None => {
+                cx.follow_up(FollowUp::Insert(Box::new(new)));
+                self.bequeath(cx, now, heir);
+                self.queue_first(Queued::new(Task::DeleteIke { reason: DownReason::Replaced }));
+            }
+        }
+    }
+
+    // As the one who is asked.
+
+    pub(super) fn on_rekey_ike_request(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        request: Request,
+        body: &Body,
+    ) -> Result<(), Trouble> {
+        let verdict = judge_request(PeerWish::RekeyIke, self.activity_for_peer(), ChildActivity::Unknown);
+        if !matches!(verdict, Verdict::GoAhead | Verdict::GoAheadContested) {
+            return Err(Trouble::NotNow);
+        }
+        let connection = self.session.connection.clone();
+        let theirs = body.key_exchange()?;
+        let mut agreement = choose_ike(&connection, body.proposals()?, theirs.group)?;
+        let peer_spi = agreement.peer_spi.filter(|spi| *spi != IkeSpi::default());
+        let initiator_spi = peer_spi.ok_or_else(|| Trouble::NotOffered("the new IKE SA has no SPI".to_owned()))?;
+        let ours = KeyExchange::generate(agreement.suite.group, &mut *cx.random);
+        let shared_secret = ours.agree(&theirs.data).map_err(|error| Trouble::NotOffered(error.to_string()))?;
+        let nonces = [body.nonce()?.to_vec(), cx.new_nonce()];
+        let (id, role) = (self.session.names.id, Role::OriginalResponder);
+        let responder_spi = cx.new_ike_spi();
+        let names = Names { id, role, initiator_spi, responder_spi };
+        let ingredients = Ingredients { suite: agreement.suite, names, shared_secret: &shared_secret, nonces: &nonces };
+        let session = match self.successor_session(now, &ingredients) {
+            Ok(session) => session,
+            Err(trouble) => {
+                cx.release_ike_spi(responder_spi);
+                return Err(trouble);
+            }
+        };
+        agreement.answer.spi = responder_spi.0.to_vec();
+        let answer = vec![
+            Payload::SecurityAssociation(vec![agreement.answer]),
+            Payload::Nonce(nonces[1].clone()),
+            Payload::KeyExchange(KeyExchangePayload {
+                group: agreement.suite.group as u16,
+                data: ours.public().to_vec(),
+            }),
+        ];
+        let mut new = self.successor(cx, now, session);
+        self.answer(cx, now, request, answer);
+        if verdict == Verdict::GoAheadContested {
+            new.is_spare = true;
+            self.rival = Some(Rival { spi: responder_spi, nonces });
+            cx.follow_up(FollowUp::Insert(Box::new(new)));
+        } else {
+            cx.follow_up(FollowUp::Insert(Box::new(new)));
+            self.bequeath(cx, now, responder_spi);
+        }
+        Ok(())
+    }
+
+    // Both.
+
+    /// What the SA is busy with, as far as the peer's wishes are concerned: a spare SA takes none.
+    pub(super) fn activity_for_peer(&self) -> IkeActivity {
+        if self.is_spare { IkeActivity::Closing } else { self.activity() }
+    }
+
+    fn successor_session(&self, now: Instant, made: &Ingredients<'_>) -> Result<Session, Trouble> {
+        let [nonce_i, nonce_r] = made.nonces;
+        let exchange = IkeExchange {
+            shared_secret: made.shared_secret,
+            initiator_nonce: nonce_i,
+            responder_nonce: nonce_r,
+            initiator_spi: made.names.initiator_spi,
+            responder_spi: made.names.responder_spi,
+        };
+        let old = &self.session;
+        let parts = SessionParts {
+            names: made.names,
+            connection: old.connection.clone(),
+            path: old.path,
+            nat: old.nat,
+            suite: made.suite,
+            keys: IkeKeys::rekeyed(made.suite, old.suite.prf, &old.keys.sk_d, &exchange),
+            nonce_i: nonce_i.clone(),
+            nonce_r: nonce_r.clone(),
+        };
+        Session::new(now, parts).map_err(|error| Trouble::Local(error.to_string()))
+    }
+
+    /// The new SA, still without children. Its peer is the one that was authenticated in this one, and its messages are
+    /// numbered from 0.
+    fn successor(&self, cx: &mut Context, now: Instant, session: Session) -> Self {
+        session.export_keys(cx);
+        let windows = (OurWindow::starting_at(0), TheirWindow::starting_at(0));
+        Self::new(cx, now, session, self.who.clone(), windows)
+    }
+
+    /// Leaves children and tasks to another SA. This one is only there to be deleted from now on.
+    pub(super) fn bequeath(&mut self, cx: &mut Context, now: Instant, heir: IkeSpi) {
+        if let Some(rival) = self.rival.take().filter(|rival| rival.spi != heir) {
+            cx.follow_up(FollowUp::Close { spi: rival.spi, reason: DownReason::Replaced });
+        }
+        let old = self.session.names.spis();
+        let mut tasks = TaskQueue::default();
+        for queued in self.tasks.drain() {
+            if matches!(queued.task, Task::RekeyIke { .. }) {
+                self.finish(cx, queued, &Ok(()));
+            } else {
+                tasks.push_last(queued);
+            }
+        }
+        let children = std::mem::take(&mut self.children);
+        for child in children.values() {
+            cx.policies.hand_over(child.policy, heir);
+        }
+        self.life = Life::Replaced(heir);
+        self.rekey_at = None;
+        self.expires_at = Some(now + REPLACED_LINGER);
+        cx.follow_up(FollowUp::Inherit { heir, estate: Box::new(Estate { children, tasks, old }) });
+    }
+
+    /// Takes over what a replaced SA left.
+    pub(super) fn inherit(&mut self, cx: &mut Context, now: Instant, estate: Estate) {
+        self.is_spare = false;
+        let Estate { mut children, mut tasks, old } = estate;
+        self.children.append(&mut children);
+        let outer = self.session.nat.outer_path(self.session.path);
+        for child in self.children.values_mut() {
+            child.move_to(cx, outer);
+        }
+        cx.note_established(&self.session.connection.name, self.local_spi());
+        cx.notice(Notice::IkeRekeyed { old, sa: Box::new(self.report()) });
+        for queued in tasks.drain() {
+            self.queue(cx, now, queued);
+        }
+    }
+}
+
+/// A peer that has replaced an SA deletes the old one at once; when nothing comes for so long, it is forgotten.
+const REPLACED_LINGER: Duration = Duration::from_secs(60);

@@ -1,0 +1,216 @@
+//! Serving the peer's CREATE_CHILD_SA requests, and the Child SA that comes with IKE_AUTH (RFC 7296 §1.2, §1.3).
+//!
+//! The response leaves when the dataplane has confirmed that it receives on the new SA (R7296-2.8-1).
+
+use std::time::Instant;
+
+use espdp_api::{EspSpi, Refusal};
+
+use super::child::{ChildSa, Phase};
+use super::collision::{ChildActivity, PeerWish, Verdict, judge_request};
+use super::context::{Asker, Context};
+use super::create_child::{ChildAnswer, Occasion, Replaced};
+use super::established::{Established, Request};
+use super::failure::{Reaction, Trouble, Trust};
+use super::task::{Progress, Task};
+use crate::io::{Ask, ChildSaId, DownReason};
+use crate::rules::{Body, CHILD_REQUEST, REKEY_IKE_REQUEST};
+use crate::wire::{ExchangeType, Notify, NotifyType, Payload, PayloadType, Protocol};
+
+/// A request of the peer that waits for the dataplane.
+#[derive(Debug)]
+pub(super) struct Serving {
+    request: Request,
+    /// What stands in front of the child's payloads in the response: our proof of identity in IKE_AUTH.
+    front: Vec<Payload>,
+    work: Work,
+}
+
+#[derive(Debug)]
+enum Work {
+    /// The dataplane was asked for an SPI.
+    AwaitingSpi(Box<ChildAnswer>),
+    /// The dataplane installs the child; then these payloads go out.
+    Installing { child: ChildSaId, payloads: Vec<Payload> },
+}
+
+impl Established {
+    pub(super) fn on_create_child_request(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        request: Request,
+        payloads: Vec<Payload>,
+    ) -> Result<(), Trouble> {
+        if wants_ike_sa(&payloads) {
+            let body = REKEY_IKE_REQUEST.check(payloads)?;
+            return self.on_rekey_ike_request(cx, now, request, &body);
+        }
+        let body = CHILD_REQUEST.check(payloads)?;
+        let replaces = match body.notify(NotifyType::RekeySa).and_then(|notify| notify.spi) {
+            Some(spi) => Some(self.judge_child_rekey(spi)?),
+            None => match judge_request(PeerWish::CreateChild, self.activity_for_peer(), ChildActivity::Unknown) {
+                Verdict::GoAhead | Verdict::GoAheadContested => None,
+                Verdict::NotNow | Verdict::NoSuchChild => return Err(Trouble::NotNow),
+            },
+        };
+        let replaces =
+            replaces.and_then(|id| self.children.get(&id)).map(|old| (Replaced::new(old), old.child.clone()));
+        if replaces.is_none() && self.children.len() >= MAX_CHILDREN {
+            cx.remark(Some(self.connection_name()), crate::io::RemarkLevel::Warn, "the peer wants too many Child SAs");
+            self.answer(cx, now, request, vec![Payload::Notify(Notify::new(NotifyType::NoAdditionalSas))]);
+            return Ok(());
+        }
+        let answer = ChildAnswer::negotiate(cx, &self.session, &body, Occasion::CreateChildSa, replaces)?;
+        self.serve(cx, request, Vec::new(), answer);
+        Ok(())
+    }
+
+    /// Answers an IKE_AUTH request whose sender is authenticated. A child that fails does not take the IKE SA with it
+    /// (R7296-2.21.2-3).
+    pub(super) fn serve_ike_auth(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        request: Request,
+        proof: Vec<Payload>,
+        body: &Body,
+    ) {
+        match ChildAnswer::negotiate(cx, &self.session, body, Occasion::IkeAuth, None) {
+            Ok(answer) => self.serve(cx, request, proof, answer),
+            Err(trouble) => self.refuse_child(cx, now, request, proof, trouble),
+        }
+    }
+
+    /// The Child SA that the peer wants to replace: the one on which it receives with this SPI.
+    fn judge_child_rekey(&self, peer_spi: EspSpi) -> Result<ChildSaId, Trouble> {
+        let old = self.child_by_spi_out(peer_spi);
+        let activity = match old {
+            None => ChildActivity::Unknown,
+            Some(old) if self.is_rekeying(old.id) => ChildActivity::Rekeying,
+            Some(old) if old.phase == Phase::Up && !self.is_replaced(old.id) => ChildActivity::Idle,
+            Some(_) => ChildActivity::Closing,
+        };
+        let verdict = judge_request(PeerWish::RekeyChild, self.activity_for_peer(), activity);
+        match (verdict, old) {
+            (Verdict::GoAhead | Verdict::GoAheadContested, Some(old)) => Ok(old.id),
+            (Verdict::NotNow, _) => Err(Trouble::NotNow),
+            _ => Err(Trouble::NoSuchChild(peer_spi)),
+        }
+    }
+
+    /// Whether our request to replace this child is on its way or being carried out.
+    pub(super) fn is_rekeying(&self, id: ChildSaId) -> bool {
+        self.running.as_ref().is_some_and(|running| {
+            matches!(running.queued.task, Task::RekeyChild { child, .. } if child == id)
+                && !matches!(running.progress, Progress::AwaitingSpi)
+        })
+    }
+
+    fn serve(&mut self, cx: &mut Context, request: Request, front: Vec<Payload>, answer: ChildAnswer) {
+        self.serving = Some(Serving { request, front, work: Work::AwaitingSpi(Box::new(answer)) });
+        let asker = Asker::SpiToAnswer(self.local_spi());
+        cx.ask(asker, Ask::Dataplane(espdp_api::Command::ReserveSpi));
+    }
+
+    /// Takes the SPI for a child that the peer wants.
+    pub(super) fn on_spi_to_answer(&mut self, cx: &mut Context, now: Instant, spi: Result<EspSpi, String>) {
+        let Some(serving) = self.serving.take() else {
+            spi.into_iter().for_each(|spi| cx.release_spi(spi));
+            return;
+        };
+        let Serving { request, front, work } = serving;
+        match (work, spi) {
+            (Work::AwaitingSpi(answer), Ok(spi)) => {
+                let (agreed, payloads) = answer.complete(&self.session, spi);
+                let sa = ChildSa::install(cx, now, &self.session, agreed);
+                let child = sa.id;
+                self.children.insert(child, sa);
+                self.serving = Some(Serving { request, front, work: Work::Installing { child, payloads } });
+            }
+            (Work::AwaitingSpi(_), Err(why)) => self.refuse_child(cx, now, request, front, Trouble::Local(why)),
+            (work @ Work::Installing { .. }, spi) => {
+                spi.into_iter().for_each(|spi| cx.release_spi(spi));
+                self.serving = Some(Serving { request, front, work });
+            }
+        }
+    }
+
+    /// Whether IKE_AUTH is not answered yet.
+    pub(super) fn is_in_ike_auth(&self) -> bool {
+        self.serving.as_ref().is_some_and(|serving| serving.request.exchange == ExchangeType::IkeAuth)
+    }
+
+    /// Whether the peer waits for this child.
+    pub(super) fn is_serving(&self, id: ChildSaId) -> bool {
+        self.serving
+            .as_ref()
+            .is_some_and(|serving| matches!(serving.work, Work::Installing { child, .. } if child == id))
+    }
+
+    /// The dataplane has installed the child that the peer waits for, or could not.
+    pub(super) fn on_served(&mut self, cx: &mut Context, now: Instant, id: ChildSaId, result: Result<(), Refusal>) {
+        let Some(Serving { request, mut front, work: Work::Installing { payloads, .. } }) = self.serving.take() else {
+            return;
+        };
+        if let Err(refusal) = result {
+            self.drop_child(cx, now, id, &DownReason::Failed);
+            return self.refuse_child(cx, now, request, front, Trouble::Local(refusal.to_string()));
+        }
+        front.extend(payloads);
+        self.answer(cx, now, request, front);
+        // RFC 7296 §2.8: what replaces an SA waits until the peer is known to be ready; a new one has nothing to lose.
+        // When two rekeyings meet it is not known yet which of the new ones stays, and so nobody is told yet.
+        let replaces = self.children.get(&id).and_then(|child| child.replaces);
+        match replaces.filter(|old| self.children.contains_key(old)) {
+            Some(old) if self.is_rekeying(old) => {}
+            Some(old) => self.announce(cx, id, Some(old)),
+            None => self.switch_to(cx, id),
+        }
+    }
+
+    /// Tells the peer that there will be no child.
+    fn refuse_child(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        request: Request,
+        mut front: Vec<Payload>,
+        trouble: Trouble,
+    ) {
+        let reaction = trouble.reaction(Trust::Authenticated);
+        self.report_trouble(cx, trouble, None);
+        match reaction {
+            Reaction::Silence => self.answer(cx, now, request, front),
+            Reaction::Answer(notify) => {
+                front.push(Payload::Notify(notify));
+                self.answer(cx, now, request, front);
+            }
+            Reaction::AnswerAndClose(notify) => {
+                self.answer(cx, now, request, vec![Payload::Notify(notify)]);
+                self.end(cx, now, DownReason::Failed);
+            }
+        }
+    }
+
+    /// The SA ends: nobody waits for an answer any more. The child, if there is one, goes with the others; an SPI that is
+    /// still to come is released by the engine.
+    pub(super) fn drop_serving(&mut self) {
+        self.serving = None;
+    }
+}
+
+/// Whether a CREATE_CHILD_SA request is about the IKE SA: it has no traffic selectors and offers protocol IKE.
+fn wants_ike_sa(payloads: &[Payload]) -> bool {
+    let has_selectors = payloads
+        .iter()
+        .any(|payload| matches!(payload.kind(), PayloadType::SelectorsInitiator | PayloadType::SelectorsResponder));
+    let offers_ike = payloads.iter().any(|payload| {
+        matches!(payload, Payload::SecurityAssociation(proposals)
+            if proposals.iter().any(|proposal| proposal.protocol == Protocol::Ike))
+    });
+    offers_ike && !has_selectors
+}
+
+/// Child SAs of one IKE SA: far more than a configuration has children, far fewer than would hurt.
+const MAX_CHILDREN: usize = 1024;

@@ -1,0 +1,255 @@
+//! Tasks: what we want to do over an established IKE SA, one after the other.
+//!
+//! A task is a value that waits in a queue until it is its turn, then turns into a request, and sees the response. The
+//! peer's requests are served meanwhile (R7296-2.3-2).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use espdp_api::{EspSpi, PacketSummary};
+
+use super::create_child::ChildOffer;
+use super::rekey_ike::IkeOffer;
+use crate::config::Child;
+use crate::io::{ChildSaId, DownReason, Ticket};
+
+/// A child that somebody wants up.
+#[derive(Clone, Debug)]
+pub(super) struct ChildWish {
+    pub(super) child: Arc<Child>,
+    /// The packet that wants to travel, if one does.
+    pub(super) packet: Option<PacketSummary>,
+    /// Whose commands end with it.
+    pub(super) tickets: Vec<Ticket>,
+    /// The group of the key exchange, once the peer has asked for one (RFC 7296 §1.3).
+    pub(super) group: Option<u16>,
+}
+
+impl ChildWish {
+    pub(super) fn new(child: Arc<Child>) -> Self {
+        Self { child, packet: None, tickets: Vec::new(), group: None }
+    }
+}
+
+/// Something to do.
+#[derive(Clone, Debug)]
+pub(super) enum Task {
+    /// Make a Child SA.
+    CreateChild(ChildWish),
+    /// Replace a Child SA; with the group that the peer asked for, if it did.
+    RekeyChild { child: ChildSaId, group: Option<u16> },
+    /// Replace the IKE SA; with the group that the peer asked for, if it did.
+    RekeyIke { group: Option<u16> },
+    /// Delete a Child SA.
+    DeleteChild { child: ChildSaId, reason: DownReason },
+    /// Tell the peer that there is no Child SA with this SPI of ours, although it was agreed on.
+    Discard(EspSpi),
+    /// Delete the IKE SA.
+    DeleteIke { reason: DownReason },
+    /// See whether the peer is there.
+    Liveness,
+}
+
+impl Task {
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::CreateChild(_) => "CHILD_CREATE",
+            Self::RekeyChild { .. } => "CHILD_REKEY",
+            Self::RekeyIke { .. } => "IKE_REKEY",
+            Self::DeleteChild { .. } | Self::Discard(_) => "CHILD_DELETE",
+            Self::DeleteIke { .. } => "IKE_DELETE",
+            Self::Liveness => "IKE_DPD",
+        }
+    }
+
+    /// Whether both do the same, so that one of them is enough.
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::CreateChild(a), Self::CreateChild(b)) => a.child.name == b.child.name,
+            (Self::RekeyChild { child: a, .. }, Self::RekeyChild { child: b, .. })
+            | (Self::DeleteChild { child: a, .. }, Self::DeleteChild { child: b, .. }) => a == b,
+            (Self::Discard(a), Self::Discard(b)) => a == b,
+            (Self::RekeyIke { .. }, Self::RekeyIke { .. })
+            | (Self::DeleteIke { .. }, Self::DeleteIke { .. })
+            | (Self::Liveness, Self::Liveness) => true,
+            _ => false,
+        }
+    }
+}
+
+/// A task with its history.
+#[derive(Clone, Debug)]
+pub(super) struct Queued {
+    pub(super) task: Task,
+    /// Whose commands end with it, beside those of a [`ChildWish`].
+    pub(super) tickets: Vec<Ticket>,
+    /// Not before then.
+    pub(super) not_before: Option<Instant>,
+    /// How often the peer put it off, and since when.
+    put_off: u32,
+    put_off_since: Option<Instant>,
+}
+
+impl Queued {
+    pub(super) fn new(task: Task) -> Self {
+        Self { task, tickets: Vec::new(), not_before: None, put_off: 0, put_off_since: None }
+    }
+
+    pub(super) fn with_ticket(mut self, ticket: Ticket) -> Self {
+        self.tickets.push(ticket);
+        self
+    }
+
+    /// All tickets that end with the task.
+    pub(super) fn take_tickets(&mut self) -> Vec<Ticket> {
+        let mut tickets = std::mem::take(&mut self.tickets);
+        if let Task::CreateChild(wish) = &mut self.task {
+            tickets.append(&mut wish.tickets);
+        }
+        tickets
+    }
+
+    /// Puts the task off because the peer cannot do it now: each time for longer (R7296-2.25-1). `None` when that has
+    /// gone on for so long that the two ends must have different ideas of what exists (RFC 7296 §2.25).
+    pub(super) fn put_off(mut self, now: Instant) -> Option<Self> {
+        let since = *self.put_off_since.get_or_insert(now);
+        if now.saturating_duration_since(since) > PUT_OFF_LIMIT {
+            return None;
+        }
+        let wait = PUT_OFF_FIRST.saturating_mul(1 << self.put_off.min(16)).min(PUT_OFF_LONGEST);
+        self.put_off += 1;
+        self.not_before = Some(now + wait);
+        Some(self)
+    }
+}
+
+/// The tasks of an SA that wait.
+#[derive(Debug, Default)]
+pub(super) struct TaskQueue {
+    queue: VecDeque<Queued>,
+}
+
+impl TaskQueue {
+    /// Appends a task; if the same is queued already, that one takes over the tickets. What is more than the limit is
+    /// given back.
+    pub(super) fn push(&mut self, mut queued: Queued) -> Result<(), Queued> {
+        if let Some(same) = self.queue.iter_mut().find(|waiting| waiting.task.is_same(&queued.task)) {
+            let tickets = queued.take_tickets();
+            same.tickets.extend(tickets);
+            return Ok(());
+        }
+        if self.queue.len() >= MAX_TASKS {
+            return Err(queued);
+        }
+        self.queue.push_back(queued);
+        Ok(())
+    }
+
+    /// Puts a task in front of all others.
+    pub(super) fn push_first(&mut self, queued: Queued) {
+        self.queue.push_front(queued);
+    }
+
+    /// Appends a task that was queued before.
+    pub(super) fn push_last(&mut self, queued: Queued) {
+        self.queue.push_back(queued);
+    }
+
+    /// Takes the first task that is due.
+    pub(super) fn pop_due(&mut self, now: Instant) -> Option<Queued> {
+        let position = self.queue.iter().position(|queued| queued.not_before.is_none_or(|due| due <= now))?;
+        self.queue.remove(position)
+    }
+
+    /// When the first task that was put off is due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.queue.iter().filter_map(|queued| queued.not_before).min()
+    }
+
+    /// Takes all tasks out.
+    pub(super) fn drain(&mut self) -> VecDeque<Queued> {
+        std::mem::take(&mut self.queue)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Queued> {
+        self.queue.iter()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Queued> {
+        self.queue.iter_mut()
+    }
+}
+
+/// The task whose turn it is.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) queued: Queued,
+    pub(super) progress: Progress,
+}
+
+/// How far it is.
+#[derive(Debug)]
+pub(super) enum Progress {
+    /// The dataplane was asked for an SPI.
+    AwaitingSpi,
+    /// A child was offered to the peer.
+    ChildOffered(Box<ChildOffer>),
+    /// The peer agreed, the dataplane installs the child.
+    Installing(ChildSaId),
+    /// A new IKE SA was offered to the peer.
+    IkeOffered(Box<IkeOffer>),
+    /// The request says it all.
+    Requested,
+}
+
+/// Tasks of one SA: more than its children's tasks and a few commands cannot be of use.
+const MAX_TASKS: usize = 1024;
+
+/// RFC 7296 §2.25 wants a wait so that the peer may complete what it is doing: a few round trips.
+const PUT_OFF_FIRST: Duration = Duration::from_secs(2);
+
+const PUT_OFF_LONGEST: Duration = Duration::from_secs(60);
+
+/// "Several minutes" of RFC 7296 §2.25, after which the SA is closed.
+const PUT_OFF_LIMIT: Duration = Duration::from_secs(240);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_that_is_put_off_waits_longer_each_time_and_not_for_ever() {
+        let start = Instant::now();
+        let (mut now, mut waits) = (start, Vec::new());
+        let mut queued = Queued::new(Task::RekeyIke { group: None });
+        while let Some(again) = queued.put_off(now) {
+            let due = again.not_before.unwrap();
+            waits.push((due - now).as_secs());
+            (queued, now) = (again, due);
+        }
+        assert_eq!(waits, [2, 4, 8, 16, 32, 60, 60, 60]);
+    }
+
+    #[test]
+    fn the_same_task_is_queued_once_and_keeps_all_tickets() {
+        let mut queue = TaskQueue::default();
+        queue.push(Queued::new(Task::Liveness).with_ticket(Ticket(1))).unwrap();
+        queue.push(Queued::new(Task::Liveness).with_ticket(Ticket(2))).unwrap();
+        let mut queued = queue.pop_due(Instant::now()).unwrap();
+        assert_eq!(queued.take_tickets(), [Ticket(1), Ticket(2)]);
+        assert!(queue.pop_due(Instant::now()).is_none());
+    }
+
+    #[test]
+    fn tasks_that_wait_let_others_pass() {
+        let now = Instant::now();
+        let mut queue = TaskQueue::default();
+        queue.push_first(Queued::new(Task::RekeyIke { group: None }).put_off(now).unwrap());
+        queue.push(Queued::new(Task::Liveness)).unwrap();
+        assert_eq!(queue.pop_due(now).unwrap().task.name(), "IKE_DPD");
+        assert!(queue.pop_due(now).is_none());
+        assert_eq!(queue.next_due(), Some(now + PUT_OFF_FIRST));
+        assert!(queue.pop_due(now + PUT_OFF_FIRST).is_some());
+    }
+}

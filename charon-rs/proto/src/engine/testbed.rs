@@ -1,0 +1,534 @@
+//! Two engines with a dataplane each, a network between them and a clock that only moves when it is told.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use espdp_api::{
+    AddressRange, Command as DataplaneCommand, DfPolicy, Direction, Done, DscpPolicy, EspSpi, Event, IkePath,
+    InterfaceName, Mode, Outcome, PolicyId, Refusal, Routes, SaStatistics, Secret, TrafficLimit, TrafficSelector,
+};
+
+use super::Engine;
+use crate::Settings;
+use crate::config::{
+    AuthMethod, Child, Connection, Dpd, Lifetime, LocalAuth, RemoteAddress, RemoteAuth, Retransmission, SharedSecret,
+    StartAction,
+};
+use crate::identity::{Identity, IdentityPattern};
+use crate::io::{Answer, Ask, Command, FailureCode, IkeSaReport, Notice, Output, SettledCount, Target, Ticket};
+use crate::testing::SeededRandom;
+use crate::wire::{ExchangeType, Header, MessageKind, peek_header};
+
+/// Which of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Who {
+    Moon,
+    Sun,
+}
+
+impl Who {
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::Moon => Self::Sun,
+            Self::Sun => Self::Moon,
+        }
+    }
+
+    pub(super) fn address(self) -> IpAddr {
+        match self {
+            Self::Moon => [192, 0, 2, 1].into(),
+            Self::Sun => [192, 0, 2, 2].into(),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Moon => "moon",
+            Self::Sun => "sun",
+        }
+    }
+
+    fn net(self) -> TrafficSelector {
+        match self {
+            Self::Moon => net("10.1.0.0", "10.1.255.255"),
+            Self::Sun => net("10.2.0.0", "10.2.255.255"),
+        }
+    }
+}
+
+pub(super) fn net(start: &str, end: &str) -> TrafficSelector {
+    let range = AddressRange::new(start.parse().unwrap(), end.parse().unwrap()).unwrap();
+    TrafficSelector::any_protocol(range)
+}
+
+/// One gateway.
+pub(super) struct Side {
+    pub(super) engine: Engine,
+    pub(super) dataplane: Dataplane,
+    pub(super) notices: Vec<Notice>,
+}
+
+/// A datagram on its way.
+#[derive(Clone, Debug)]
+pub(super) struct Datagram {
+    pub(super) from: Who,
+    pub(super) path: IkePath,
+    pub(super) message: Vec<u8>,
+}
+
+impl Datagram {
+    pub(super) fn header(&self) -> Header {
+        peek_header(&self.message).unwrap()
+    }
+
+    pub(super) fn is(&self, exchange: ExchangeType, kind: MessageKind) -> bool {
+        let header = self.header();
+        (header.exchange, header.kind) == (exchange, kind)
+    }
+}
+
+/// What becomes of a datagram.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Deliver,
+    Lose,
+    /// Kept back until [`World::release`].
+    Hold,
+}
+
+/// Two gateways and what is between them.
+pub(super) struct World {
+    pub(super) now: Instant,
+    pub(super) moon: Side,
+    pub(super) sun: Side,
+    wire: VecDeque<Datagram>,
+    held: Vec<Datagram>,
+    pub(super) seen: Vec<Datagram>,
+    network: Box<dyn FnMut(&Datagram) -> Fate>,
+    next_ticket: u64,
+}
+
+impl World {
+    /// Two engines with these settings, without connections.
+    pub(super) fn bare(settings: &Settings) -> Self {
+        let side = |seed| Side {
+            engine: Engine::new(settings.clone(), Box::new(SeededRandom::new(seed))),
+            dataplane: Dataplane::new(seed),
+            notices: Vec::new(),
+        };
+        Self {
+            now: Instant::now(),
+            moon: side(1),
+            sun: side(2),
+            wire: VecDeque::new(),
+            held: Vec::new(),
+            seen: Vec::new(),
+            network: Box::new(|_| Fate::Deliver),
+            next_ticket: 1,
+        }
+    }
+
+    /// The same with the connection `net-net` on both sides, changed by `adapt`, and the same key.
+    pub(super) fn with(adapt: impl Fn(Who, &mut Connection)) -> Self {
+        let mut world = Self::bare(&Settings::default());
+        world.configure(adapt);
+        world
+    }
+
+    pub(super) fn new() -> Self {
+        Self::with(|_, _| {})
+    }
+
+    pub(super) fn configure(&mut self, adapt: impl Fn(Who, &mut Connection)) {
+        for who in [Who::Moon, Who::Sun] {
+            let mut connection = connection(who);
+            adapt(who, &mut connection);
+            self.command(who, Command::SetSecret(secret("psk", &[], b"Vpp123")));
+            self.command(who, Command::SetConnection(Box::new(connection)));
+        }
+        self.run();
+    }
+
+    pub(super) fn side(&mut self, who: Who) -> &mut Side {
+        match who {
+            Who::Moon => &mut self.moon,
+            Who::Sun => &mut self.sun,
+        }
+    }
+
+    pub(super) fn command(&mut self, who: Who, command: Command) {
+        let now = self.now;
+        self.side(who).engine.handle_command(now, command);
+    }
+
+    pub(super) fn event(&mut self, who: Who, event: Event) {
+        let now = self.now;
+        self.side(who).engine.handle_dataplane(now, event);
+        self.run();
+    }
+
+    /// From now on the network does what `network` says.
+    pub(super) fn network(&mut self, network: impl FnMut(&Datagram) -> Fate + 'static) {
+        self.network = Box::new(network);
+    }
+
+    pub(super) fn repair_network(&mut self) {
+        self.network(|_| Fate::Deliver);
+    }
+
+    /// Lets the datagrams go that were held, in the order in which they were sent.
+    pub(super) fn release(&mut self) {
+        self.repair_network();
+        self.wire.extend(std::mem::take(&mut self.held));
+        self.run();
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.next_ticket += 1;
+        Ticket(self.next_ticket)
+    }
+
+    pub(super) fn initiate(&mut self, who: Who) -> Ticket {
+        self.initiate_child(who, None)
+    }
+
+    pub(super) fn initiate_child(&mut self, who: Who, child: Option<&str>) -> Ticket {
+        let ticket = self.ticket();
+        let (connection, child) = (Some("net-net".to_owned()), child.map(str::to_owned));
+        self.command(who, Command::Initiate { ticket, connection, child });
+        self.run();
+        ticket
+    }
+
+    pub(super) fn terminate(&mut self, who: Who, target: Target) -> Ticket {
+        let ticket = self.ticket();
+        self.command(who, Command::Terminate { ticket, target });
+        self.run();
+        ticket
+    }
+
+    /// Queues a rekeying without letting anything travel yet.
+    pub(super) fn begin_rekey(&mut self, who: Who, target: Target) -> Ticket {
+        let ticket = self.ticket();
+        self.command(who, Command::Rekey { ticket, target });
+        ticket
+    }
+
+    pub(super) fn rekey(&mut self, who: Who, target: Target) -> Ticket {
+        let ticket = self.begin_rekey(who, target);
+        self.run();
+        ticket
+    }
+
+    /// Carries out all outputs and delivers all datagrams until nothing happens any more; time stands still.
+    pub(super) fn run(&mut self) {
+        for _ in 0..100_000 {
+            let busy = [Who::Moon, Who::Sun].into_iter().any(|who| self.carry_out_one(who));
+            if busy {
+                continue;
+            }
+            let Some(datagram) = self.wire.pop_front() else {
+                return;
+            };
+            let IkePath { local, remote } = datagram.path;
+            let path = IkePath { local: remote, remote: local };
+            let (now, to) = (self.now, datagram.from.other());
+            self.side(to).engine.handle_datagram(now, path, &datagram.message);
+        }
+        panic!("the engines never come to rest");
+    }
+
+    fn carry_out_one(&mut self, who: Who) -> bool {
+        let now = self.now;
+        let side = self.side(who);
+        let Some(output) = side.engine.poll_output() else {
+            return false;
+        };
+        match output {
+            Output::Transmit { path, message } => {
+                let datagram = Datagram { from: who, path, message };
+                self.seen.push(datagram.clone());
+                match (self.network)(&datagram) {
+                    Fate::Deliver => self.wire.push_back(datagram),
+                    Fate::Lose => {}
+                    Fate::Hold => self.held.push(datagram),
+                }
+            }
+            Output::Keepalive(_) => {}
+            Output::Ask(id, Ask::Dataplane(command)) => {
+                let outcome = side.dataplane.carry_out(who, command);
+                side.engine.handle_answer(now, id, Answer::Dataplane(outcome));
+            }
+            Output::Ask(id, Ask::Resolve(_)) => {
+                side.engine.handle_answer(now, id, Answer::Addresses(vec![who.other().address()]));
+            }
+            Output::Notice(notice) => side.notices.push(notice),
+        }
+        true
+    }
+
+    /// Lets time pass.
+    pub(super) fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        self.run();
+        for _ in 0..1_000_000 {
+            let next = [&self.moon, &self.sun].into_iter().filter_map(|side| side.engine.poll_timeout()).min();
+            let Some((at, kind)) = next.filter(|(at, _)| *at <= end) else {
+                self.now = end;
+                return;
+            };
+            assert!(at >= self.now || kind != crate::io::TimerKind::ShutDown, "time goes forward");
+            self.now = self.now.max(at);
+            let now = self.now;
+            for who in [Who::Moon, Who::Sun] {
+                if self.side(who).engine.poll_timeout().is_some_and(|(at, _)| at <= now) {
+                    self.side(who).engine.handle_timeout(now);
+                }
+            }
+            self.run();
+        }
+        panic!("timers never come to rest");
+    }
+
+    // What there is.
+
+    pub(super) fn ike_sas(&mut self, who: Who) -> Vec<IkeSaReport> {
+        self.side(who).engine.ike_sas()
+    }
+
+    pub(super) fn only_ike_sa(&mut self, who: Who) -> IkeSaReport {
+        let mut sas = self.ike_sas(who);
+        assert_eq!(sas.len(), 1, "{who:?} has {sas:#?}");
+        sas.pop().unwrap()
+    }
+
+    pub(super) fn settled(&mut self, who: Who, ticket: Ticket) -> Result<SettledCount, String> {
+        let mut results = self.side(who).notices.iter().filter_map(|notice| match notice {
+            Notice::Settled { ticket: settled, result } if *settled == ticket => Some(result.clone()),
+            _ => None,
+        });
+        let result = results.next().unwrap_or_else(|| panic!("{ticket:?} is not settled"));
+        assert!(results.next().is_none(), "{ticket:?} is settled twice");
+        result
+    }
+
+    pub(super) fn is_settled(&mut self, who: Who, ticket: Ticket) -> bool {
+        let settles = |notice: &Notice| matches!(notice, Notice::Settled { ticket: settled, .. } if *settled == ticket);
+        self.side(who).notices.iter().any(settles)
+    }
+
+    pub(super) fn failures(&mut self, who: Who) -> Vec<FailureCode> {
+        let failures = self.side(who).notices.iter().filter_map(|notice| match notice {
+            Notice::Failure(failure) => Some(failure.code),
+            _ => None,
+        });
+        failures.collect()
+    }
+
+    /// Messages that were sent, by exchange and kind.
+    pub(super) fn count(&self, exchange: ExchangeType, kind: MessageKind) -> usize {
+        self.seen.iter().filter(|datagram| datagram.is(exchange, kind)).count()
+    }
+
+    /// Both ends agree on one IKE SA with `children` Child SAs, and the dataplanes send where the other end receives.
+    pub(super) fn assert_agreement(&mut self, children: usize) {
+        let (moon, sun) = (self.only_ike_sa(Who::Moon), self.only_ike_sa(Who::Sun));
+        assert_eq!((moon.initiator_spi, moon.responder_spi), (sun.initiator_spi, sun.responder_spi));
+        assert_ne!(moon.initiator, sun.initiator);
+        let pairs = |report: &IkeSaReport, swapped: bool| -> BTreeSet<(u32, u32)> {
+            let pair = report.children.iter().map(|child| (child.spi_in.value(), child.spi_out.unwrap().value()));
+            pair.map(|(inbound, outbound)| if swapped { (outbound, inbound) } else { (inbound, outbound) }).collect()
+        };
+        assert_eq!(pairs(&moon, false), pairs(&sun, true));
+        assert_eq!(moon.children.len(), children, "{moon:#?}");
+        self.assert_traffic_flows(children);
+    }
+
+    /// Each end sends where the other receives, on as many policies.
+    pub(super) fn assert_traffic_flows(&self, policies: usize) {
+        for (from, to) in [(&self.moon, &self.sun), (&self.sun, &self.moon)] {
+            assert_eq!(from.dataplane.policies.len(), policies);
+            for policy in &from.dataplane.policies {
+                let spi = from.dataplane.active.get(policy).unwrap_or_else(|| panic!("{policy:?} does not send"));
+                assert!(to.dataplane.inbound.contains_key(spi), "nobody receives on {spi}");
+            }
+        }
+    }
+
+    /// Nothing is left of anything.
+    pub(super) fn assert_nothing_left(&mut self) {
+        for who in [Who::Moon, Who::Sun] {
+            assert!(self.ike_sas(who).is_empty(), "{who:?} still has {:#?}", self.ike_sas(who));
+            self.side(who).dataplane.assert_empty();
+        }
+    }
+}
+
+/// What a dataplane would do, without packets. It refuses what a real one refuses.
+#[derive(Debug)]
+pub(super) struct Dataplane {
+    next_spi: u32,
+    pub(super) reserved: BTreeSet<EspSpi>,
+    pub(super) inbound: BTreeMap<EspSpi, PolicyId>,
+    pub(super) outbound: BTreeMap<(PolicyId, EspSpi), espdp_api::OuterPath>,
+    pub(super) policies: BTreeSet<PolicyId>,
+    pub(super) trapped: BTreeSet<PolicyId>,
+    pub(super) active: BTreeMap<PolicyId, EspSpi>,
+    /// The keys of all SAs that ever were, by direction and SPI.
+    pub(super) keys: BTreeMap<(Direction, EspSpi), Vec<u8>>,
+    /// Refuses the next command of this kind.
+    pub(super) refuse_install: Option<Direction>,
+}
+
+impl Dataplane {
+    fn new(seed: u64) -> Self {
+        Self {
+            next_spi: 0x1000_0000 * u32::try_from(seed).unwrap(),
+            reserved: BTreeSet::new(),
+            inbound: BTreeMap::new(),
+            outbound: BTreeMap::new(),
+            policies: BTreeSet::new(),
+            trapped: BTreeSet::new(),
+            active: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            refuse_install: None,
+        }
+    }
+
+    fn assert_empty(&self) {
+        assert!(self.reserved.is_empty(), "SPIs are leaked: {:?}", self.reserved);
+        assert!(self.inbound.is_empty(), "inbound SAs are leaked: {:?}", self.inbound);
+        assert!(self.outbound.is_empty(), "outbound SAs are leaked: {:?}", self.outbound);
+        assert!(self.policies.is_empty(), "policies are leaked: {:?}", self.policies);
+    }
+
+    fn refuses(&mut self, direction: Direction) -> bool {
+        self.refuse_install.take_if(|refused| *refused == direction).is_some()
+    }
+
+    fn carry_out(&mut self, who: Who, command: DataplaneCommand) -> Outcome {
+        match command {
+            DataplaneCommand::ReserveSpi => {
+                self.next_spi += 1;
+                let spi = EspSpi::try_from(self.next_spi).unwrap();
+                self.reserved.insert(spi);
+                return Ok(Done::Spi(spi));
+            }
+            DataplaneCommand::ReleaseSpi(spi) => {
+                assert!(self.reserved.remove(&spi), "{who:?} releases {spi}, which is not reserved");
+            }
+            DataplaneCommand::InstallInbound(spec) => {
+                if self.refuses(Direction::Inbound) {
+                    return Err(Refusal::Full("test".to_owned()));
+                }
+                assert!(self.policies.contains(&spec.sa.policy), "{who:?} installs without policy");
+                assert!(self.reserved.remove(&spec.sa.spi), "{who:?} installs {}, which is not reserved", spec.sa.spi);
+                self.keys.insert((Direction::Inbound, spec.sa.spi), spec.sa.encryption_key.expose().clone());
+                self.inbound.insert(spec.sa.spi, spec.sa.policy);
+            }
+            DataplaneCommand::InstallOutbound(spec) => {
+                if self.refuses(Direction::Outbound) {
+                    return Err(Refusal::Full("test".to_owned()));
+                }
+                self.keys.insert((Direction::Outbound, spec.sa.spi), spec.sa.encryption_key.expose().clone());
+                let before = self.outbound.insert((spec.sa.policy, spec.sa.spi), spec.sa.path);
+                assert!(before.is_none(), "{who:?} installs {} twice", spec.sa.spi);
+            }
+            DataplaneCommand::Activate { policy, spi } => {
+                assert!(self.outbound.contains_key(&(policy, spi)), "{who:?} activates {spi}, which is not there");
+                self.active.insert(policy, spi);
+            }
+            DataplaneCommand::RemoveSa { direction, spi, policy } => {
+                let known = match direction {
+                    Direction::Inbound => self.inbound.remove(&spi).is_some(),
+                    Direction::Outbound => self.outbound.remove(&(policy, spi)).is_some(),
+                };
+                assert!(known, "{who:?} removes {direction:?} {spi}, which is not there");
+                if direction == Direction::Outbound && self.active.get(&policy) == Some(&spi) {
+                    self.active.remove(&policy);
+                }
+                let drops = Vec::new();
+                let statistics =
+                    SaStatistics { spi, direction, bytes: 0, packets: 0, idle_seconds: None, sequence: 0, drops };
+                return Ok(Done::Removed(Box::new(statistics)));
+            }
+            DataplaneCommand::MoveSa { direction, spi, policy, path } => {
+                if direction == Direction::Outbound {
+                    *self.outbound.get_mut(&(policy, spi)).unwrap() = path;
+                }
+            }
+            DataplaneCommand::SetPolicy(spec) => {
+                self.policies.insert(spec.id);
+                if spec.acquire {
+                    self.trapped.insert(spec.id)
+                } else {
+                    self.trapped.remove(&spec.id)
+                };
+            }
+            DataplaneCommand::RemovePolicy(policy) => {
+                assert!(self.policies.remove(&policy), "{who:?} removes {policy:?}, which is not set");
+                self.trapped.remove(&policy);
+                let left = self.inbound.values().any(|other| *other == policy)
+                    || self.outbound.keys().any(|(other, _)| *other == policy);
+                assert!(!left, "{who:?} removes {policy:?} with SAs in it");
+            }
+            DataplaneCommand::LocalAddress { .. } => return Ok(Done::LocalAddress(who.address())),
+            other => panic!("{other:?} is not for the engine"),
+        }
+        Ok(Done::Ok)
+    }
+}
+
+pub(super) fn secret(name: &str, owners: &[&str], key: &[u8]) -> SharedSecret {
+    let owners = owners.iter().map(|owner| Identity::Fqdn((*owner).to_owned())).collect();
+    SharedSecret { name: name.to_owned(), owners, secret: Secret::new(key.to_vec()) }
+}
+
+pub(super) const NEVER: Lifetime = Lifetime { rekey_after: None, jitter: Duration::ZERO, expire_after: None };
+
+/// The connection `net-net` as `who` has it.
+pub(super) fn connection(who: Who) -> Connection {
+    Connection {
+        name: "net-net".to_owned(),
+        local_addresses: vec![who.address()],
+        remote_addresses: vec![RemoteAddress::Address(who.other().address())],
+        local_port: 500,
+        remote_port: 500,
+        local: LocalAuth { identity: Some(Identity::Fqdn(who.name().to_owned())), method: AuthMethod::PreSharedKey },
+        remote: RemoteAuth {
+            identity: IdentityPattern::Exactly(Identity::Fqdn(who.other().name().to_owned())),
+            method: AuthMethod::PreSharedKey,
+        },
+        ike_proposals: vec!["aes256gcm16-prfsha256-x25519".parse().unwrap()],
+        ike_lifetime: NEVER,
+        dpd: None::<Dpd>,
+        retransmission: Retransmission {
+            first: Duration::from_secs(2),
+            factor: 2.0,
+            tries: 4,
+            longest: Duration::from_secs(30),
+        },
+        force_encapsulation: false,
+        children: vec![child(who, "net")],
+    }
+}
+
+pub(super) fn child(who: Who, name: &str) -> Child {
+    Child {
+        name: name.to_owned(),
+        mode: Mode::Tunnel,
+        local_selectors: vec![who.net()],
+        remote_selectors: vec![who.other().net()],
+        esp_proposals: vec!["aes256gcm16".parse().unwrap()],
+        lifetime: NEVER,
+        rekey_after_traffic: TrafficLimit::default(),
+        expire_after_traffic: TrafficLimit::default(),
+        replay_window: 1024,
+        interface: InterfaceName::new("ipsec0").unwrap(),
+        routes: Routes::FromSelectors,
+        df: DfPolicy::default(),
+        dscp: DscpPolicy::default(),
+        start: StartAction::None,
+    }
+}

@@ -1,0 +1,3 @@
+//! Two engines against each other.
+
+mod handshake;

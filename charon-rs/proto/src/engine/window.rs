@@ -1,0 +1,219 @@
+//! Message windows: which requests are ours and outstanding, which of the peer's were answered (RFC 7296 §2.1 to §2.3).
+//!
+//! Both windows have the size 1, so that each side has at most one request outstanding (R7296-2.3-1).
+
+use std::time::{Duration, Instant};
+
+use crate::config::Retransmission;
+use crate::wire::ExchangeType;
+
+/// Our requests: the number of the next one, and the one that waits for its response.
+#[derive(Debug, Default)]
+pub(super) struct OurWindow {
+    next: u32,
+    outstanding: Option<Outstanding>,
+}
+
+/// A request that was sent and not answered yet.
+#[derive(Debug)]
+struct Outstanding {
+    message_id: u32,
+    exchange: ExchangeType,
+    packet: Vec<u8>,
+    repetitions: u32,
+    wait: Duration,
+    due: Instant,
+}
+
+/// What is to be done about the outstanding request.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Retransmit {
+    /// Nothing yet.
+    NotDue,
+    /// Send these octets again, the same as before (R7296-2.1-2).
+    Again(Vec<u8>),
+    /// All tries were in vain.
+    Exhausted,
+}
+
+impl OurWindow {
+    /// The window of an SA whose next request has the number `next`.
+    pub(super) fn starting_at(next: u32) -> Self {
+        Self { next, outstanding: None }
+    }
+
+    /// The number of the next request, if there may be one: none is outstanding and the numbers are not used up. They
+    /// never wrap (R7296-2.2-1).
+    pub(super) fn free_id(&self) -> Option<u32> {
+        (self.outstanding.is_none() && self.next < u32::MAX).then_some(self.next)
+    }
+
+    /// Whether so many numbers are used that the SA should be replaced.
+    pub(super) fn is_running_out(&self) -> bool {
+        self.next >= MESSAGE_IDS_BEFORE_REKEY
+    }
+
+    /// The number of the request that waits for its response.
+    pub(super) fn outstanding_id(&self) -> Option<u32> {
+        self.outstanding.as_ref().map(|outstanding| outstanding.message_id)
+    }
+
+    /// Notes that `packet` was sent as request number [`Self::free_id`].
+    pub(super) fn sent(&mut self, now: Instant, exchange: ExchangeType, packet: Vec<u8>, policy: &Retransmission) {
+        let message_id = self.next;
+        self.next = self.next.saturating_add(1);
+        let due = now + policy.first;
+        self.outstanding = Some(Outstanding { message_id, exchange, packet, repetitions: 0, wait: policy.first, due });
+    }
+
+    /// Puts another packet in the place of the outstanding one, with the same number: for the second IKE_SA_INIT, with a
+    /// cookie or another group.
+    pub(super) fn replace(&mut self, now: Instant, packet: Vec<u8>, policy: &Retransmission) {
+        if let Some(outstanding) = &mut self.outstanding {
+            outstanding.packet = packet;
+            outstanding.repetitions = 0;
+            outstanding.wait = policy.first;
+            outstanding.due = now + policy.first;
+        }
+    }
+
+    /// Whether a response with this number and exchange is for the outstanding request.
+    pub(super) fn expects(&self, message_id: u32, exchange: ExchangeType) -> bool {
+        self.outstanding
+            .as_ref()
+            .is_some_and(|outstanding| outstanding.message_id == message_id && outstanding.exchange == exchange)
+    }
+
+    /// Notes that the outstanding request is answered, or that nobody waits for its answer any more.
+    pub(super) fn close(&mut self) {
+        self.outstanding = None;
+    }
+
+    /// When the outstanding request is due again.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.outstanding.as_ref().map(|outstanding| outstanding.due)
+    }
+
+    /// What is due now. Each wait is longer than the one before (R7296-2.4-3).
+    pub(super) fn retransmit(&mut self, now: Instant, policy: &Retransmission) -> Retransmit {
+        let Some(outstanding) = self.outstanding.as_mut().filter(|outstanding| outstanding.due <= now) else {
+            return Retransmit::NotDue;
+        };
+        if outstanding.repetitions >= policy.tries {
+            return Retransmit::Exhausted;
+        }
+        outstanding.repetitions += 1;
+        let longer = outstanding.wait.as_secs_f64() * policy.factor.max(1.0);
+        outstanding.wait = Duration::try_from_secs_f64(longer).map_or(policy.longest, |wait| wait.min(policy.longest));
+        outstanding.due = now + outstanding.wait;
+        Retransmit::Again(outstanding.packet.clone())
+    }
+}
+
+/// The peer's requests: the number of the next one, and the response to the last one.
+#[derive(Debug, Default)]
+pub(super) struct TheirWindow {
+    expected: u32,
+    response: Option<Vec<u8>>,
+}
+
+/// What a request is by its number.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// The next one: to be carried out.
+    New,
+    /// The last one again: here is its response (R7296-2.1-1).
+    Repeated(Vec<u8>),
+    /// Being worked on, long answered, or not due yet: to be ignored (R7296-2.1-3, R7296-2.3-3).
+    Ignored,
+}
+
+impl TheirWindow {
+    /// The window of an SA whose peer's next request has the number `expected`.
+    pub(super) fn starting_at(expected: u32) -> Self {
+        Self { expected, response: None }
+    }
+
+    /// What the request with this number is.
+    pub(super) fn arrival(&self, message_id: u32) -> Arrival {
+        if message_id == self.expected {
+            return Arrival::New;
+        }
+        match &self.response {
+            Some(response) if message_id.checked_add(1) == Some(self.expected) => Arrival::Repeated(response.clone()),
+            _ => Arrival::Ignored,
+        }
+    }
+
+    /// Notes that the next request is being worked on; its repetitions are ignored until [`Self::answered`]. Numbers do
+    /// not wrap: after the last one nothing is new any more.
+    pub(super) fn accept(&mut self) -> u32 {
+        let message_id = self.expected;
+        self.expected = self.expected.saturating_add(1);
+        self.response = None;
+        message_id
+    }
+
+    /// Keeps the response to the request that was accepted last.
+    pub(super) fn answered(&mut self, response: Vec<u8>) {
+        self.response = Some(response);
+    }
+}
+
+/// With a quarter of the numbers left there is ample time to replace the SA.
+const MESSAGE_IDS_BEFORE_REKEY: u32 = u32::MAX / 4 * 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: Retransmission =
+        Retransmission { first: Duration::from_secs(2), factor: 2.0, tries: 3, longest: Duration::from_secs(7) };
+
+    #[test]
+    fn waits_grow_up_to_the_longest_and_the_octets_stay_the_same() {
+        let start = Instant::now();
+        let mut window = OurWindow::default();
+        window.sent(start, ExchangeType::Informational, vec![7; 3], &POLICY);
+        let mut waits = Vec::new();
+        let mut now = start;
+        while let Some(due) = window.due() {
+            waits.push((due - now).as_secs());
+            now = due;
+            match window.retransmit(now, &POLICY) {
+                Retransmit::Again(packet) => assert_eq!(packet, vec![7; 3]),
+                Retransmit::Exhausted => break,
+                Retransmit::NotDue => panic!("the deadline was announced for now"),
+            }
+        }
+        assert_eq!(waits, [2, 4, 7, 7]);
+    }
+
+    #[test]
+    fn only_one_request_is_outstanding_and_numbers_never_wrap() {
+        let now = Instant::now();
+        let mut window = OurWindow::starting_at(u32::MAX - 1);
+        assert_eq!(window.free_id(), Some(u32::MAX - 1));
+        window.sent(now, ExchangeType::Informational, Vec::new(), &POLICY);
+        assert_eq!(window.free_id(), None);
+        assert!(window.expects(u32::MAX - 1, ExchangeType::Informational));
+        assert!(!window.expects(u32::MAX - 1, ExchangeType::CreateChildSa));
+        window.close();
+        assert_eq!(window.free_id(), None);
+        assert!(window.is_running_out());
+    }
+
+    #[test]
+    fn a_repeated_request_gets_the_cached_response_and_older_ones_nothing() {
+        let mut window = TheirWindow::starting_at(1);
+        assert_eq!(window.arrival(0), Arrival::Ignored);
+        assert_eq!(window.arrival(1), Arrival::New);
+        assert_eq!(window.accept(), 1);
+        assert_eq!(window.arrival(1), Arrival::Ignored, "no response exists yet");
+        window.answered(vec![9]);
+        assert_eq!(window.arrival(1), Arrival::Repeated(vec![9]));
+        assert_eq!(window.accept(), 2);
+        assert_eq!(window.arrival(1), Arrival::Ignored);
+        assert_eq!(window.arrival(4), Arrival::Ignored);
+    }
+}

@@ -1,0 +1,285 @@
+//! Which payloads a message must and may carry, as a table; checked before any handler sees the message.
+
+use espdp_api::TrafficSelector;
+
+use crate::wire::{
+    Authentication, Delete, Identification, KeyExchange, Notify, NotifyType, Payload, PayloadType, WireProposal,
+};
+
+/// The shape of a message. Notify, Vendor ID and payloads that are of no use here may stand anywhere, in any number and
+/// order (R7296-2.5-6); payloads that are neither required nor optional are left aside.
+#[derive(Debug)]
+pub(crate) struct Form {
+    /// What the message is, for people.
+    pub(crate) name: &'static str,
+    /// Payloads that must be there, just once each.
+    pub(crate) required: &'static [PayloadType],
+    /// Payloads that may be there once.
+    pub(crate) optional: &'static [PayloadType],
+}
+
+use PayloadType as P;
+
+/// RFC 7296 §1.2: `SAi1, KEi, Ni`.
+pub(crate) const INIT_REQUEST: Form =
+    Form { name: "IKE_SA_INIT request", required: &[P::SecurityAssociation, P::KeyExchange, P::Nonce], optional: &[] };
+
+/// RFC 7296 §1.2: `SAr1, KEr, Nr`. Refusals are told apart before.
+pub(crate) const INIT_RESPONSE: Form =
+    Form { name: "IKE_SA_INIT response", required: &[P::SecurityAssociation, P::KeyExchange, P::Nonce], optional: &[] };
+
+/// RFC 7296 §1.2: `IDi, [IDr,] AUTH, SAi2, TSi, TSr`.
+pub(crate) const AUTH_REQUEST: Form = Form {
+    name: "IKE_AUTH request",
+    required: &[
+        P::IdInitiator,
+        P::Authentication,
+        P::SecurityAssociation,
+        P::SelectorsInitiator,
+        P::SelectorsResponder,
+    ],
+    optional: &[P::IdResponder],
+};
+
+/// RFC 7296 §1.2: `IDr, AUTH, SAr2, TSi, TSr`, the last three absent when the Child SA failed (§2.21.2).
+pub(crate) const AUTH_RESPONSE: Form = Form {
+    name: "IKE_AUTH response",
+    required: &[P::IdResponder, P::Authentication],
+    optional: &[P::SecurityAssociation, P::SelectorsInitiator, P::SelectorsResponder],
+};
+
+/// RFC 7296 §1.3.1, §1.3.3: `SA, Ni, [KEi,] TSi, TSr`.
+pub(crate) const CHILD_REQUEST: Form = Form {
+    name: "CREATE_CHILD_SA request for a Child SA",
+    required: &[P::SecurityAssociation, P::Nonce, P::SelectorsInitiator, P::SelectorsResponder],
+    optional: &[P::KeyExchange],
+};
+
+/// RFC 7296 §1.3.1, §1.3.3: `SA, Nr, [KEr,] TSi, TSr`.
+pub(crate) const CHILD_RESPONSE: Form = Form {
+    name: "CREATE_CHILD_SA response for a Child SA",
+    required: &[P::SecurityAssociation, P::Nonce, P::SelectorsInitiator, P::SelectorsResponder],
+    optional: &[P::KeyExchange],
+};
+
+/// RFC 7296 §1.3.2: `SA, Ni, KEi`.
+pub(crate) const REKEY_IKE_REQUEST: Form = Form {
+    name: "CREATE_CHILD_SA request for an IKE SA",
+    required: &[P::SecurityAssociation, P::Nonce, P::KeyExchange],
+    optional: &[],
+};
+
+/// RFC 7296 §1.3.2: `SA, Nr, KEr`.
+pub(crate) const REKEY_IKE_RESPONSE: Form = Form {
+    name: "CREATE_CHILD_SA response for an IKE SA",
+    required: &[P::SecurityAssociation, P::Nonce, P::KeyExchange],
+    optional: &[],
+};
+
+/// RFC 7296 §1.4: any number of notifications and Delete payloads, in both directions; also an error instead of what was
+/// asked for.
+pub(crate) const INFORMATIONAL: Form = Form { name: "INFORMATIONAL message", required: &[], optional: &[] };
+
+/// How a message breaks its form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Violation {
+    /// A payload is missing.
+    #[error("{form} without {payload}")]
+    Missing {
+        /// The form's name.
+        form: &'static str,
+        /// The payload.
+        payload: PayloadType,
+    },
+    /// A payload is there more than once.
+    #[error("{form} with more than one {payload}")]
+    Repeated {
+        /// The form's name.
+        form: &'static str,
+        /// The payload.
+        payload: PayloadType,
+    },
+}
+
+impl Form {
+    /// Checks `payloads` against the form.
+    ///
+    /// # Errors
+    /// The first [`Violation`].
+    pub(crate) fn check(&'static self, payloads: Vec<Payload>) -> Result<Body, Violation> {
+        let count = |kind| payloads.iter().filter(|payload| payload.kind() == kind).count();
+        for &payload in self.required {
+            if count(payload) == 0 {
+                return Err(Violation::Missing { form: self.name, payload });
+            }
+        }
+        for &payload in self.required.iter().chain(self.optional) {
+            if count(payload) > 1 {
+                return Err(Violation::Repeated { form: self.name, payload });
+            }
+        }
+        Ok(Body { form: self.name, payloads })
+    }
+}
+
+/// The payloads of a message that has the right form. What the form requires is there, but the compiler does not know,
+/// so the getters of payloads that somebody needs say so if not.
+#[derive(Debug)]
+pub(crate) struct Body {
+    form: &'static str,
+    payloads: Vec<Payload>,
+}
+
+impl Body {
+    /// The proposals.
+    pub(crate) fn proposals(&self) -> Result<&[WireProposal], Violation> {
+        self.find(P::SecurityAssociation, |payload| match payload {
+            Payload::SecurityAssociation(proposals) => Some(proposals.as_slice()),
+            _ => None,
+        })
+    }
+
+    /// The nonce.
+    pub(crate) fn nonce(&self) -> Result<&[u8], Violation> {
+        self.find(P::Nonce, |payload| match payload {
+            Payload::Nonce(nonce) => Some(nonce.as_slice()),
+            _ => None,
+        })
+    }
+
+    /// The public value.
+    pub(crate) fn key_exchange(&self) -> Result<&KeyExchange, Violation> {
+        self.find(P::KeyExchange, |payload| match payload {
+            Payload::KeyExchange(key_exchange) => Some(key_exchange),
+            _ => None,
+        })
+    }
+
+    /// The initiator's identity.
+    pub(crate) fn id_initiator(&self) -> Result<&Identification, Violation> {
+        self.find(P::IdInitiator, |payload| match payload {
+            Payload::IdInitiator(identification) => Some(identification),
+            _ => None,
+        })
+    }
+
+    /// The responder's identity.
+    pub(crate) fn id_responder(&self) -> Result<&Identification, Violation> {
+        self.find(P::IdResponder, |payload| match payload {
+            Payload::IdResponder(identification) => Some(identification),
+            _ => None,
+        })
+    }
+
+    /// The proof of identity.
+    pub(crate) fn authentication(&self) -> Result<&Authentication, Violation> {
+        self.find(P::Authentication, |payload| match payload {
+            Payload::Authentication(authentication) => Some(authentication),
+            _ => None,
+        })
+    }
+
+    /// The selectors of the exchange's initiator.
+    pub(crate) fn selectors_initiator(&self) -> Result<&[TrafficSelector], Violation> {
+        self.find(P::SelectorsInitiator, |payload| match payload {
+            Payload::SelectorsInitiator(selectors) => Some(selectors.as_slice()),
+            _ => None,
+        })
+    }
+
+    /// The selectors of the exchange's responder.
+    pub(crate) fn selectors_responder(&self) -> Result<&[TrafficSelector], Violation> {
+        self.find(P::SelectorsResponder, |payload| match payload {
+            Payload::SelectorsResponder(selectors) => Some(selectors.as_slice()),
+            _ => None,
+        })
+    }
+
+    /// What was deleted, in the order of the payloads.
+    pub(crate) fn deletes(&self) -> impl Iterator<Item = &Delete> {
+        self.payloads.iter().filter_map(|payload| match payload {
+            Payload::Delete(delete) => Some(delete),
+            _ => None,
+        })
+    }
+
+    /// The notifications.
+    pub(crate) fn notifies(&self) -> impl Iterator<Item = &Notify> + Clone {
+        notifies(&self.payloads)
+    }
+
+    /// The first notification of this type.
+    pub(crate) fn notify(&self, kind: NotifyType) -> Option<&Notify> {
+        self.notifies().find(|notify| notify.kind == kind)
+    }
+
+    /// Whether there is a notification of this type.
+    pub(crate) fn has_notify(&self, kind: NotifyType) -> bool {
+        self.notify(kind).is_some()
+    }
+
+    /// The first error notification.
+    pub(crate) fn error(&self) -> Option<&Notify> {
+        self.notifies().find(|notify| notify.kind.is_error())
+    }
+
+    fn find<'a, T: ?Sized>(
+        &'a self,
+        payload: PayloadType,
+        get: impl Fn(&'a Payload) -> Option<&'a T>,
+    ) -> Result<&'a T, Violation> {
+        self.payloads.iter().find_map(get).ok_or(Violation::Missing { form: self.form, payload })
+    }
+}
+
+/// The notifications among `payloads`.
+pub(crate) fn notifies(payloads: &[Payload]) -> impl Iterator<Item = &Notify> + Clone {
+    payloads.iter().filter_map(|payload| match payload {
+        Payload::Notify(notify) => Some(notify),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nonce() -> Payload {
+        Payload::Nonce(vec![1; 32])
+    }
+
+    fn key_exchange() -> Payload {
+        Payload::KeyExchange(KeyExchange { group: 31, data: vec![2; 32] })
+    }
+
+    fn sa() -> Payload {
+        Payload::SecurityAssociation(Vec::new())
+    }
+
+    #[test]
+    fn every_required_payload_is_missed_when_it_is_left_out() {
+        let whole = [sa(), key_exchange(), nonce()];
+        assert!(INIT_REQUEST.check(whole.to_vec()).is_ok());
+        for left_out in 0..whole.len() {
+            let mut payloads = whole.to_vec();
+            let payload = payloads.remove(left_out).kind();
+            let violation = Violation::Missing { form: INIT_REQUEST.name, payload };
+            assert_eq!(INIT_REQUEST.check(payloads).unwrap_err(), violation);
+        }
+    }
+
+    #[test]
+    fn a_second_payload_of_a_kind_is_refused_and_the_order_does_not_matter() {
+        assert!(INIT_REQUEST.check(vec![nonce(), Payload::VendorId(vec![1]), key_exchange(), sa()]).is_ok());
+        let violation = INIT_REQUEST.check(vec![nonce(), nonce(), key_exchange(), sa()]).unwrap_err();
+        assert_eq!(violation, Violation::Repeated { form: INIT_REQUEST.name, payload: PayloadType::Nonce });
+    }
+
+    #[test]
+    fn optional_payloads_may_be_absent_but_getting_them_says_so() {
+        let body = INFORMATIONAL.check(vec![Payload::Delete(Delete::IkeSa)]).unwrap();
+        assert_eq!(body.deletes().count(), 1);
+        assert!(body.nonce().is_err());
+        assert!(body.error().is_none());
+    }
+}
