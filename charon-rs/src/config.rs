@@ -206,7 +206,7 @@ fn read_connection(
         return;
     }
     let span = conn.span.clone();
-    let Some(connection) = (Builder { source, interfaces, report }).connection(conn) else { return };
+    let Some(connection) = (Builder { source, interfaces, settings: &loaded.daemon.settings, report }).connection(conn) else { return };
     if let Some(file) = secrets
         && !secrets::is_there_one(&connection, &loaded.secrets)
     {
@@ -231,3 +231,6 @@ fn place_of(name: &str) -> Option<&'static str> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use espdp_api::{InterfaceName, Mode, PortRange, Routes, TrafficLimit, TrafficSelector};
+use ike_proto::Settings;
 use ike_proto::config::{
     AuthMethod, Child, Connection, Dpd, Lifetime, LocalAuth, RemoteAddress, RemoteAuth, Retransmission, StartAction,
 };
@@ -27,6 +28,8 @@ pub(super) struct Builder<'a> {
     pub(super) source: &'a Source,
     /// The interfaces of the file.
     pub(super) interfaces: &'a BTreeMap<InterfaceName, Range<usize>>,
+    /// The settings of the file.
+    pub(super) settings: &'a Settings,
     pub(super) report: &'a mut Report,
 }
 
@@ -48,6 +51,9 @@ impl Builder<'_> {
             );
             return None;
         };
+        if right.value.is_empty() {
+            return None;
+        }
         let left = draft.left.as_ref().map(|left| left.value.clone()).unwrap_or_default();
         self.check_families(&draft, &left, &right.value);
         if let Some(ike) = &draft.ike {
@@ -55,13 +61,13 @@ impl Builder<'_> {
         }
         let children = if children.is_empty() { vec![(name, span, draft.child.clone())] } else { children };
         let children: Vec<Child> =
-            children.into_iter().filter_map(|(name, span, child)| self.child(name, span, &child, &draft)).collect();
+            children.iter().filter_map(|(name, _, child)| self.child(name, child, &draft)).collect();
         let ike = Span { lifetime: draft.ike_lifetime.as_ref(), default: defaults::IKE_LIFETIME, key: "ikelifetime" };
         Some(Connection {
             name: name.to_owned(),
             local_addresses: left,
             remote_addresses: right.value.clone(),
-            local_port: draft.left_port.unwrap_or(defaults::IKE_PORT),
+            local_port: self.local_port(draft.left_port.as_ref()),
             remote_port: draft.right_port.unwrap_or(defaults::IKE_PORT),
             local: LocalAuth {
                 identity: draft.left_identity.as_ref().map(|id| id.value.clone()),
@@ -83,7 +89,7 @@ impl Builder<'_> {
         })
     }
 
-    fn child(&mut self, name: &str, span: Range<usize>, draft: &ChildDraft, conn: &ConnDraft) -> Option<Child> {
+    fn child(&mut self, name: &str, draft: &ChildDraft, conn: &ConnDraft) -> Option<Child> {
         let start = match draft.auto.as_ref().map(|auto| auto.value)? {
             Auto::Ignore => return None,
             Auto::Load(start) => start,
@@ -122,7 +128,7 @@ impl Builder<'_> {
             lifetime,
             rekey_after_traffic: TrafficLimit { bytes: soft_bytes, packets: soft_packets },
             expire_after_traffic: TrafficLimit { bytes: hard_bytes, packets: hard_packets },
-            replay_window: self.replay_window(draft, &span),
+            replay_window: self.replay_window(draft.replay_window.as_ref()),
             interface: self.interface(draft.interface.as_ref()),
             routes: draft.routes.clone().unwrap_or(Routes::FromSelectors),
             df: draft.df.unwrap_or_default(),
@@ -257,12 +263,25 @@ impl Builder<'_> {
         }
     }
 
-    fn replay_window(&mut self, draft: &ChildDraft, span: &Range<usize>) -> u32 {
-        let window = draft.replay_window.unwrap_or(defaults::REPLAY_WINDOW);
-        if window == 0 {
-            self.warning(span, "replay_window = 0: recorded packets will be accepted again");
+    fn replay_window(&mut self, window: Option<&At<u32>>) -> u32 {
+        let Some(At { value, span }) = window else { return defaults::REPLAY_WINDOW };
+        if *value == 0 {
+            self.warning(span, "recorded packets will be accepted again");
         }
-        window
+        *value
+    }
+
+    /// Our port of a connection must be one that the daemon has opened.
+    fn local_port(&mut self, port: Option<&At<u16>>) -> u16 {
+        let Some(At { value, span }) = port else { return self.settings.ike_port };
+        let (ike_port, nat_port) = (self.settings.ike_port, self.settings.nat_port);
+        if ![ike_port, nat_port].contains(value) {
+            self.error(
+                Complaint::new(span.clone(), format!("the daemon does not listen on port {value}"))
+                    .expected(format!("expected {ike_port} or {nat_port}, or another `ike_port` in [daemon]")),
+            );
+        }
+        *value
     }
 
     fn interface(&mut self, interface: Option<&At<InterfaceName>>) -> InterfaceName {

@@ -33,7 +33,7 @@ pub(super) struct ChildDraft {
     pub(super) margin_packets: Option<At<u64>>,
     pub(super) interface: Option<At<InterfaceName>>,
     pub(super) routes: Option<Routes>,
-    pub(super) replay_window: Option<u32>,
+    pub(super) replay_window: Option<At<u32>>,
     pub(super) df: Option<DfPolicy>,
     pub(super) dscp: Option<DscpPolicy>,
 }
@@ -126,6 +126,7 @@ pub(super) const CHILD_KEYS: &[Key<ChildDraft>] = &[
         doc: "`ignore`: not loaded, for others to build on with `also`. `add`: waits for the peer or for `charonctl up`. \
               `route`: the first packet brings it up. `start`: brought up at once, and again whenever it falls.",
         set: |draft, item| {
+            draft.auto = Some(item.at(Auto::Ignore));
             draft.auto = Some(item.at(item.choice(&[
                 ("ignore", Auto::Ignore),
                 ("add", Auto::Load(StartAction::None)),
@@ -256,7 +257,7 @@ pub(super) const CHILD_KEYS: &[Key<ChildDraft>] = &[
         default: "1024",
         doc: "How late a packet may come. 0 turns the protection against replay off.",
         set: |draft, item| {
-            draft.replay_window = Some(replay_window(item)?);
+            draft.replay_window = Some(item.at(replay_window(item)?));
             Ok(())
         },
     },
@@ -296,9 +297,7 @@ pub(super) fn proposals<T>(
             let place = text.part(span).span();
             match problem {
                 ProposalProblem::Unknown { keyword, nearest } => {
-                    let mut complaint = Complaint::new(place, format!("`{keyword}` is no algorithm"));
-                    complaint.nearest = Some(nearest.to_owned());
-                    complaint
+                    Complaint::new(place, format!("`{keyword}` is no algorithm")).nearest(&keyword, [nearest])
                 }
                 other => Complaint::new(place, other.to_string()),
             }

@@ -20,7 +20,7 @@ pub(super) struct ConnDraft {
     pub(super) left: Option<At<Vec<IpAddr>>>,
     pub(super) left_identity: Option<At<Identity>>,
     pub(super) left_auth: Option<AuthMethod>,
-    pub(super) left_port: Option<u16>,
+    pub(super) left_port: Option<At<u16>>,
     pub(super) right: Option<At<Vec<RemoteAddress>>>,
     pub(super) right_identity: Option<At<IdentityPattern>>,
     pub(super) right_auth: Option<AuthMethod>,
@@ -77,10 +77,10 @@ pub(super) const CONN_KEYS: &[Key<ConnDraft>] = &[
         name: "leftikeport",
         also_called: &[],
         takes: "port",
-        default: "500",
-        doc: "Our UDP port for the first exchange. Give it if `ike_port` of `[daemon]` is not 500.",
+        default: "`ike_port` of `[daemon]`",
+        doc: "Our UDP port for the first exchange: `ike_port` or `nat_port`.",
         set: |draft, item| {
-            draft.left_port = Some(port(item)?);
+            draft.left_port = Some(item.at(port(item)?));
             Ok(())
         },
     },
@@ -92,6 +92,8 @@ pub(super) const CONN_KEYS: &[Key<ConnDraft>] = &[
         doc: "Where the peer is. Prefixes, ranges, `%any`, `%any4` and `%any6` are for peers that call us. Host names are \
               resolved anew for each attempt.",
         set: |draft, item| {
+            // Empty until it is known to be right, so that a mistake is not taken for its absence.
+            draft.right = Some(item.at(Vec::new()));
             draft.right = Some(item.at(right(item)?));
             Ok(())
         },

@@ -97,6 +97,12 @@ impl<'a> Resolver<'a> {
         path: &[&'a str],
         report: &mut Report,
     ) -> Option<&'a str> {
+        if base.as_str() == DEFAULT {
+            let complaint =
+                base.complain("`%default` is inherited anyway").expected("expected the name of another conn");
+            report.add(section.source.error(complaint));
+            return None;
+        }
         let Some((&known, _)) = self.by_name.get_key_value(base.as_str()) else {
             let names = self.by_name.keys().copied().filter(|name| *name != DEFAULT && *name != section.name);
             let complaint =
@@ -104,12 +110,6 @@ impl<'a> Resolver<'a> {
             report.add(section.source.error(complaint));
             return None;
         };
-        if known == DEFAULT {
-            let complaint =
-                base.complain("`%default` is inherited anyway").expected("expected the name of another conn");
-            report.add(section.source.error(complaint));
-            return None;
-        }
         if let Some(start) = path.iter().position(|name| *name == known) {
             let circle = path.get(start..).unwrap_or_default().join(" -> ");
             let complaint = base.complain(format!("`also` goes in a circle: {circle} -> {known}"));

@@ -77,7 +77,13 @@ impl<'a> Item<'a> {
         let DeValue::String(text) = self.value.get_ref() else { return Err(self.wrong_type(wanted)) };
         let written = self.source.slice(self.span());
         let quote = [r#"""""#, "'''", "\"", "'"].into_iter().find(|quote| written.starts_with(quote)).unwrap_or("");
-        let inner = self.span().start + quote.len()..self.span().end.saturating_sub(quote.len());
+        // TOML: a newline right after three quotation marks is not part of the string.
+        let newline = match written.get(quote.len()..) {
+            Some(inner) if quote.len() == 3 && inner.starts_with('\n') => 1,
+            Some(inner) if quote.len() == 3 && inner.starts_with("\r\n") => 2,
+            _ => 0,
+        };
+        let inner = self.span().start + quote.len() + newline..self.span().end.saturating_sub(quote.len());
         let exact = self.source.slice(inner.clone()) == text.as_ref();
         Ok(Text { text, span: if exact { inner } else { self.span() }, exact })
     }

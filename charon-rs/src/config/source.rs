@@ -47,15 +47,18 @@ impl Source {
         self.text.get(span).unwrap_or_default()
     }
 
-    /// The tables of the file; syntax errors go to `report`, and what could be read besides them is returned.
+    /// The tables of the file, or none when it is not TOML: what could be read besides would only bring follow-up errors.
     pub(super) fn parse(&self, report: &mut Report) -> DeTable<'_> {
         let (table, errors) = DeTable::parse_recoverable(&self.text);
+        if errors.is_empty() {
+            return table.into_inner();
+        }
         for error in errors {
             // The parser's words can hold a piece of the file.
             let message = if self.confidential { "this is not TOML" } else { error.message() };
             report.add(self.error(Complaint::new(error.span().unwrap_or(0..0), message.replace('\n', ", "))));
         }
-        table.into_inner()
+        DeTable::new()
     }
 
     /// `complaint` as an error of this file.
@@ -114,7 +117,10 @@ pub(super) fn nearest<'n>(written: &str, names: impl IntoIterator<Item = &'n str
     let written = written.to_ascii_lowercase();
     let mut best = None;
     for name in names {
-        let likeness = strsim::jaro_winkler(&written, &name.to_ascii_lowercase());
+        let name_lowercase = name.to_ascii_lowercase();
+        // In short names one slip makes a great difference.
+        let is_slip = strsim::damerau_levenshtein(&written, &name_lowercase) <= 1;
+        let likeness = strsim::jaro_winkler(&written, &name_lowercase).max(if is_slip { ALIKE } else { 0.0 });
         if likeness >= ALIKE && best.is_none_or(|(most, _)| likeness > most) {
             best = Some((likeness, name));
         }
