@@ -53,7 +53,7 @@ pub use problem::{Place, Problem, Problems, Severity};
 pub use reference::reference;
 
 /// A configuration that was read and found good.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Loaded {
     /// The daemon as a whole.
     pub daemon: DaemonConfig,
@@ -68,7 +68,7 @@ pub struct Loaded {
 }
 
 /// What holds for the daemon as a whole.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct DaemonConfig {
     /// Where the control socket is; `None` leaves it to the command line and the default.
     pub socket: Option<PathBuf>,
@@ -87,13 +87,7 @@ pub struct DaemonConfig {
 /// [`Problems`] with everything that is wrong in both files, warnings included.
 pub fn load(config: &Path, secrets: Option<&Path>) -> Result<Loaded, Problems> {
     let mut report = Report::default();
-    let mut loaded = Loaded {
-        daemon: DaemonDraft::new().config,
-        connections: Vec::new(),
-        secrets: Vec::new(),
-        interfaces: Vec::new(),
-        warnings: Vec::new(),
-    };
+    let mut loaded = Loaded::default();
     if let Some(secrets) = secrets {
         loaded.secrets = secrets::load(secrets, &mut report);
     }
@@ -157,14 +151,15 @@ fn read(source: &Source, root: &DeTable<'_>, secrets: Option<&Path>, loaded: &mu
     for conn in connections::resolve(&sections, report) {
         read_connection(source, conn, secrets, &places, loaded, report);
     }
-    let wants_default = loaded.connections.iter().flat_map(|conn| &conn.children).any(|child| child.interface == defaults::interface());
+    let wants_default =
+        loaded.connections.iter().flat_map(|conn| &conn.children).any(|child| child.interface == defaults::interface());
     if wants_default && !places.contains_key(&defaults::interface()) {
         loaded.interfaces.push(defaults::interface_spec());
     }
 }
 
 fn read_daemon(section: &Section<'_>, report: &mut Report) -> DaemonConfig {
-    let mut draft = DaemonDraft::new();
+    let mut draft = DaemonDraft::default();
     for entry in section.apply(DAEMON_KEYS, &mut draft, report) {
         let complaint = unknown_key(entry, "[daemon]", &[], names(DAEMON_KEYS), place_of(entry.name));
         report.add(section.source.error(complaint));
@@ -206,7 +201,10 @@ fn read_connection(
         return;
     }
     let span = conn.span.clone();
-    let Some(connection) = (Builder { source, interfaces, settings: &loaded.daemon.settings, report }).connection(conn) else { return };
+    let Some(connection) = (Builder { source, interfaces, settings: &loaded.daemon.settings, report }).connection(conn)
+    else {
+        return;
+    };
     if let Some(file) = secrets
         && !secrets::is_there_one(&connection, &loaded.secrets)
     {

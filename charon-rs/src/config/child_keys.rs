@@ -295,12 +295,10 @@ pub(super) fn proposals<T>(
     let lists = collect(item.strings(wanted)?.iter().map(|text| {
         parse(text.as_str()).map_err(|ProposalError { span, problem }| {
             let place = text.part(span).span();
-            match problem {
-                ProposalProblem::Unknown { keyword, nearest } => {
-                    Complaint::new(place, format!("`{keyword}` is no algorithm")).nearest(&keyword, [nearest])
-                }
-                other => Complaint::new(place, other.to_string()),
+            if let ProposalProblem::Unknown { keyword, nearest } = problem {
+                return Complaint::new(place, format!("`{keyword}` is no algorithm")).nearest(&keyword, [nearest]);
             }
+            Complaint::new(place, problem.to_string())
         })
     }))?;
     let proposals: Vec<T> = lists.into_iter().flatten().collect();

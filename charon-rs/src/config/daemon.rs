@@ -4,7 +4,6 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use espdp_api::{InterfaceKind, InterfaceName, InterfaceSpec, IpPrefix, Mtu};
-use ike_proto::Settings;
 
 use super::DaemonConfig;
 use super::item::{Complaints, Item, collect};
@@ -12,6 +11,7 @@ use super::keys::Key;
 use super::source::Complaint;
 
 /// `[daemon]` while it is read.
+#[derive(Default)]
 pub(super) struct DaemonDraft {
     pub(super) config: DaemonConfig,
     /// Where `keylog` stands, to warn about it.
@@ -216,13 +216,6 @@ pub(super) const INTERFACE_KEYS: &[Key<InterfaceDraft>] = &[
         },
     },
 ];
-
-impl DaemonDraft {
-    pub(super) fn new() -> Self {
-        let config = DaemonConfig { socket: None, log: None, keylog: None, settings: Settings::default() };
-        Self { config, keylog: None }
-    }
-}
 
 impl InterfaceDraft {
     /// The interface `name`, whose name stands at `span`.

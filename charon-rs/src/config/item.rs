@@ -104,14 +104,15 @@ impl<'a> Item<'a> {
 
     /// `true` or `false`.
     pub(super) fn boolean(&self) -> Result<bool, Complaint> {
-        match self.value.get_ref() {
-            DeValue::Boolean(value) => Ok(*value),
-            DeValue::String(text) => {
-                let meant = matches!(text.to_ascii_lowercase().as_str(), "yes" | "true" | "on" | "1");
-                Err(self.wrong_type(format!("`true` or `false` without quotes, here `{meant}`")))
-            }
-            _ => Err(self.wrong_type("`true` or `false`")),
+        if let DeValue::Boolean(value) = self.value.get_ref() {
+            return Ok(*value);
         }
+        let meant = self.value.get_ref().as_str().and_then(|text| match text {
+            "yes" | "true" => Some(", here `true`"),
+            "no" | "false" => Some(", here `false`"),
+            _ => None,
+        });
+        Err(self.wrong_type(format!("`true` or `false` without quotes{}", meant.unwrap_or_default())))
     }
 
     /// A whole number in `range`.
@@ -129,10 +130,10 @@ impl<'a> Item<'a> {
     /// A number, with a fraction or without.
     pub(super) fn float(&self, range: std::ops::RangeInclusive<f64>) -> Result<f64, Complaint> {
         let wanted = format!("a number from {} to {}", range.start(), range.end());
-        let written = match self.value.get_ref() {
-            DeValue::Integer(number) if number.radix() == 10 => number.as_str(),
-            DeValue::Float(number) => number.as_str(),
-            _ => return Err(self.wrong_type(wanted)),
+        let value = self.value.get_ref();
+        let decimal = value.as_integer().filter(|number| number.radix() == 10).map(|number| number.as_str());
+        let Some(written) = decimal.or_else(|| value.as_float().map(|number| number.as_str())) else {
+            return Err(self.wrong_type(wanted));
         };
         written.parse().ok().filter(|number| range.contains(number)).ok_or_else(|| {
             Complaint::new(self.span(), format!("{written} is out of range")).expected(format!("expected {wanted}"))

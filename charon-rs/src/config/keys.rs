@@ -73,13 +73,11 @@ impl<'a> Section<'a> {
     pub(super) fn tables(&self, form: &str, report: &mut Report) -> Vec<Section<'a>> {
         let mut tables = Vec::new();
         for entry in &self.entries {
-            match entry.value.get_ref() {
-                DeValue::Table(table) => {
-                    tables.push(Section::new(self.source, entry.name, entry.span.clone(), table));
-                }
-                _ => report.add(self.source.error(
-                    Complaint::new(entry.span.clone(), "this is not a table").expected(format!("expected {form}")),
-                )),
+            if let DeValue::Table(table) = entry.value.get_ref() {
+                tables.push(Section::new(self.source, entry.name, entry.span.clone(), table));
+            } else {
+                let complaint = Complaint::new(entry.span.clone(), "this is not a table");
+                report.add(self.source.error(complaint.expected(format!("expected {form}"))));
             }
         }
         tables

@@ -85,7 +85,7 @@ impl fmt::Display for Problem {
         write!(f, " {}", self.message)?;
         let excerpt = self.place.as_ref().and_then(|place| Some((place, place.text.as_ref()?)));
         if let Some((place, text)) = excerpt {
-            let indent: String = text.chars().take(place.column - 1).map(blank).collect();
+            let indent: String = text.chars().take(place.column.saturating_sub(1)).map(blank).collect();
             let text: String = text.chars().map(visible).collect();
             write!(f, "\n{:>5} | {text}\n      | {indent}{}", place.line, "^".repeat(place.width))?;
         }

@@ -262,7 +262,11 @@ fn problem(path: &Path, error: &SecretFileError) -> Problem {
             Some("expected the file of the pre-shared keys here".to_owned())
         }
         SecretFileError::Exposed { .. } => Some(format!("expected mode 0600: chmod 600 {}", path.display())),
-        _ => None,
+        SecretFileError::Io(_)
+        | SecretFileError::NotAFile
+        | SecretFileError::NotUtf8
+        | SecretFileError::Empty
+        | SecretFileError::Newline => None,
     };
     Problem {
         file: path.to_owned(),

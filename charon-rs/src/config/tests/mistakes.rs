@@ -81,3 +81,30 @@ fn columns_count_characters() {
     assert_eq!(places.first(), Some(&17), "{problems}");
     assert!(!problems.to_string().contains('\u{1b}'));
 }
+
+/// However a good file is cut or one of its characters changed, reading ends with an answer whose places exist.
+#[test]
+fn no_damage_to_a_file_stops_its_reader() {
+    let text = include_str!("../../../../etc/lab/initiator.toml").split_once("[daemon]").unwrap().1;
+    let text = format!(
+        "[daemon]{text}\n[conn.\"%default\"]\nalso = \"lab\"\nlifetime = \"1h\"\n[conn.lab.child.x]\ndscp = 1\n"
+    );
+    let damaged = (0..text.len()).flat_map(|at| {
+        let with = |c: &str| format!("{}{c}{}", &text[..at], &text[at + 1..]);
+        [text[..at].to_owned(), with(""), with("\""), with("="), with("\n"), with("[")]
+    });
+    for config in damaged {
+        let mut report = Report::default();
+        let mut loaded = Loaded::default();
+        let source = Source::open(Path::new("ipsec.toml"), config.clone());
+        let root = source.parse(&mut report);
+        read(&source, &root, None, &mut loaded, &mut report);
+        let problems = report.into_warnings().unwrap_or_else(|problems| problems.iter().cloned().collect());
+        for problem in problems {
+            let place = problem.place.as_ref().unwrap();
+            let line = config.split('\n').nth(place.line - 1).unwrap();
+            assert!(place.column <= line.chars().count() + 1, "{problem}");
+            assert!(!problem.to_string().is_empty());
+        }
+    }
+}
