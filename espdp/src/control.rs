@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use espdp_api::{Command, Direction, Done, EspSpi, InterfaceName, InterfaceReport, InterfaceSpec, IpPrefix};
 use espdp_api::{OutboundSaSpec, Outcome, OuterPath, PolicyId, PolicySpec, Refusal, RequestId};
-use espdp_core::Dataplane;
+use espdp_core::{Dataplane, InterfaceId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time;
 use tunnels::{Family, Netlink, NetlinkError, NetworkState, Rule, preferred_source};
@@ -211,10 +211,12 @@ impl Control {
 
     /// The policy goes first: what its routes lead into the interface is then protected from the first packet on.
     async fn set_policy(&mut self, spec: PolicySpec) -> Outcome {
-        let for_core = spec.clone();
-        self.in_core(move |core| core.set_policy(&for_core)).await?;
-        let id = spec.id;
+        if !self.book.interfaces.contains_key(&spec.interface) {
+            return Err(Refusal::UnknownInterface(spec.interface));
+        }
         let sources = self.sources(&spec).await.map_err(refusal)?;
+        let (id, for_core) = (spec.id, spec.clone());
+        self.in_core(move |core| core.set_policy(&for_core)).await?;
         let old = self.book.policies.insert(id, book::Policy { spec, sources });
         let Err(error) = self.apply().await else { return Ok(Done::Ok) };
         let undone = match old {
@@ -265,23 +267,29 @@ impl Control {
     }
 
     async fn change_interface(&mut self, spec: InterfaceSpec) -> Outcome {
-        let (name, kind) = (spec.name.clone(), spec.kind);
-        self.ask(move |worker| worker.core.set_interface(&name, kind)).await??;
-        let mut old = None;
-        if let Some(interface) = self.book.interfaces.get_mut(&spec.name) {
-            old = Some(interface.clone());
-            interface.change(spec);
-        }
+        let Some(old) = self.book.interfaces.get(&spec.name).cloned() else {
+            return Err(Refusal::UnknownInterface(spec.name));
+        };
+        let mut new = old.clone();
+        new.change(spec);
+        self.set_kind(&new).await?;
+        self.book.interfaces.insert(new.spec.name.clone(), new);
         if let Err(error) = self.apply().await {
-            if let Some(old) = old {
-                self.book.interfaces.insert(old.spec.name.clone(), old);
-            }
+            let undone = self.set_kind(&old).await;
+            self.note_failure("undo a change of an interface", undone.err().map(|refusal| refusal.to_string()));
+            self.book.interfaces.insert(old.spec.name.clone(), old);
             let restored = self.apply().await;
             self.note_failure("undo a change of an interface", restored.err().map(|error| error.to_string()));
             return Err(refusal(error));
         }
         self.refresh_mtus().await;
         Ok(Done::Ok)
+    }
+
+    /// Tells the core the kind of an interface.
+    async fn set_kind(&self, interface: &Interface) -> Result<InterfaceId, Refusal> {
+        let (name, kind) = (interface.spec.name.clone(), interface.spec.kind);
+        self.ask(move |worker| worker.core.set_interface(&name, kind)).await?
     }
 
     async fn remove_interface(&mut self, name: &InterfaceName) -> Outcome {

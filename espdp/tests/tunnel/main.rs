@@ -402,6 +402,16 @@ fn commands_that_make_no_sense_are_refused_and_change_nothing() {
     assert_eq!(left.outcome(Command::RemovePolicy(PolicyId(9))), Err(Refusal::UnknownPolicy(PolicyId(9))));
     left.policy(&LEFT, &RIGHT, &RIGHT);
     assert_eq!(left.outcome(Command::RemoveInterface(name.clone())), Err(Refusal::InterfaceInUse(name.clone())));
+    let stray = PolicySpec {
+        id: PolicyId(2),
+        interface: InterfaceName::new("ipsec9").unwrap(),
+        local: vec![],
+        remote: vec![],
+        routes: vec!["10.3.0.0/16".parse().unwrap()],
+        acquire: false,
+    };
+    let unknown = Refusal::UnknownInterface(stray.interface.clone());
+    assert_eq!(left.outcome(Command::SetPolicy(Box::new(stray))), Err(unknown));
     let spi = left.reserve();
     assert_eq!(left.command(Command::ReleaseSpi(spi)), Done::Ok);
     assert_eq!(left.outcome(Command::ReleaseSpi(spi)), Err(Refusal::SpiNotReserved(spi)));
