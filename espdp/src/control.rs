@@ -14,7 +14,7 @@ use espdp_api::{OutboundSaSpec, Outcome, OuterPath, PolicyId, PolicySpec, Refusa
 use espdp_core::{Dataplane, InterfaceId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time;
-use tunnels::{Family, Netlink, NetlinkError, NetworkState, Rule, preferred_source};
+use tunnels::{Family, Netlink, NetlinkError, NetworkState, preferred_source};
 
 use crate::events::Events;
 use crate::io::tun::Tun;
@@ -89,10 +89,8 @@ impl Control {
         mailbox: Mailbox,
         events: Events,
     ) -> Result<Self, StartError> {
-        let DataplaneSettings { mark, table, rule_priority: priority, .. } = settings;
-        let rules = families.into_iter().map(|family| Rule { family, mark, table, priority }).collect();
         let mut actual = NetworkState::default();
-        let book = Book::new(table, rules);
+        let book = Book::new(&settings, families);
         let netlink = Netlink::open()?;
         if let Err(error) = netlink.apply(&mut actual, &book.desired()).await {
             netlink.clear(&mut actual).await;

@@ -10,9 +10,9 @@ pub struct DataplaneSettings {
     /// The mark (`SO_MARK`) of everything the dataplane sends itself. The routing rule leaves packets with this mark out, so a
     /// policy that covers the peer's address does not swallow the packets that carry it.
     pub mark: u32,
-    /// The routing table for the routes of policies.
+    /// The routing table for the routes of policies. The next one is for their default routes.
     pub table: u32,
-    /// The priority of the rule that leads to [`Self::table`]: before the main table's 32766.
+    /// The priority of the first of up to three rules that lead to these tables: before the main table's 32766.
     pub rule_priority: u32,
     /// How many messages to the daemon may wait. When the daemon is too slow, IKE datagrams are dropped and counted
     /// first, then other events; outcomes wait for room.

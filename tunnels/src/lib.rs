@@ -11,4 +11,4 @@ mod state;
 pub use netlink::{LocalAddress, Netlink, NetlinkError, PathToPeer};
 pub use plan::{Step, plan};
 pub use source::preferred_source;
-pub use state::{Family, Link, NetworkState, RouteKey, RouteTarget, Rule, network};
+pub use state::{Family, Link, NetworkState, RouteKey, RouteTarget, Rule, RuleKind, network};

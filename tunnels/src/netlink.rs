@@ -16,7 +16,7 @@ use rtnetlink::packet_route::route::{
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 
-use crate::{Family, NetworkState, RouteKey, RouteTarget, Rule, Step, plan};
+use crate::{Family, NetworkState, RouteKey, RouteTarget, Rule, RuleKind, Step, plan};
 
 /// A connection to the kernel's rtnetlink in the network namespace of the thread that opened it.
 #[derive(Clone, Debug)]
@@ -242,13 +242,14 @@ fn rule_message(rule: &Rule) -> RuleMessage {
         Family::V6 => AddressFamily::Inet6,
     };
     message.header.action = RuleAction::ToTable;
-    message.header.flags = RuleFlags::Invert;
-    message.attributes = vec![
-        RuleAttribute::FwMark(rule.mark),
-        RuleAttribute::FwMask(u32::MAX),
-        RuleAttribute::Table(rule.table),
-        RuleAttribute::Priority(rule.priority),
-    ];
+    message.attributes = vec![RuleAttribute::Table(rule.table), RuleAttribute::Priority(rule.priority)];
+    match rule.kind {
+        RuleKind::Unmarked(mark) => {
+            message.header.flags = RuleFlags::Invert;
+            message.attributes.extend([RuleAttribute::FwMark(mark), RuleAttribute::FwMask(u32::MAX)]);
+        }
+        RuleKind::WithoutDefaultRoutes => message.attributes.push(RuleAttribute::SuppressPrefixLen(0)),
+    }
     message
 }
 

@@ -78,8 +78,10 @@ impl fmt::Display for Step {
             Self::RemoveRoute(RouteKey { table, destination }) => {
                 write!(f, "remove route {destination} table {table}")
             }
-            Self::AddRule(rule) => write!(f, "add {} rule to table {}", rule.family, rule.table),
-            Self::RemoveRule(rule) => write!(f, "remove {} rule to table {}", rule.family, rule.table),
+            Self::AddRule(rule) => write!(f, "add {} rule {} to table {}", rule.family, rule.priority, rule.table),
+            Self::RemoveRule(rule) => {
+                write!(f, "remove {} rule {} to table {}", rule.family, rule.priority, rule.table)
+            }
         }
     }
 }
@@ -115,7 +117,7 @@ pub fn plan(actual: &NetworkState, desired: &NetworkState) -> Vec<Step> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Family, Link};
+    use crate::{Family, Link, RuleKind};
 
     const TABLE: u32 = 4301;
 
@@ -136,7 +138,7 @@ mod tests {
     }
 
     fn gateway() -> NetworkState {
-        let rule = |family| Rule { family, mark: 50, table: TABLE, priority: TABLE };
+        let rule = |family| Rule { family, priority: TABLE, table: TABLE, kind: RuleKind::Unmarked(50) };
         NetworkState {
             links: [(name("ipsec0"), link(1400, &["10.9.0.1/30", "fe80::1/64"]))].into(),
             routes: [(RouteKey::new(TABLE, prefix("10.2.0.0/16")), target("ipsec0"))].into(),
@@ -160,8 +162,8 @@ mod tests {
                 "add address fe80::1/64 to ipsec0",
                 "set ipsec0 up",
                 "add route 10.2.0.0/16 dev ipsec0 table 4301",
-                "add IPv4 rule to table 4301",
-                "add IPv6 rule to table 4301",
+                "add IPv4 rule 4301 to table 4301",
+                "add IPv6 rule 4301 to table 4301",
             ]
         );
     }

@@ -76,17 +76,26 @@ impl fmt::Display for Family {
     }
 }
 
-/// Packets without `mark` look into `table` (`ip rule add not fwmark MARK lookup TABLE priority PRIORITY`).
+/// Which packets look into which table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rule {
     /// The family whose packets it is for.
     pub family: Family,
-    /// The mark of the packets that pass by.
-    pub mark: u32,
-    /// The table.
-    pub table: u32,
     /// Its place among the rules; the lowest is asked first.
     pub priority: u32,
+    /// The table.
+    pub table: u32,
+    /// Which packets, or which routes.
+    pub kind: RuleKind,
+}
+
+/// What a [`Rule`] leaves out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RuleKind {
+    /// Packets with this mark (`ip rule add not fwmark MARK lookup TABLE`).
+    Unmarked(u32),
+    /// The table's default routes (`ip rule add lookup TABLE suppress_prefixlength 0`).
+    WithoutDefaultRoutes,
 }
 
 /// `prefix` without its host bits.

@@ -8,13 +8,17 @@ use espdp_api::{
     PolicySpec,
 };
 use espdp_core::{InterfaceId, Overhead};
-use tunnels::{Link, NetworkState, RouteKey, RouteTarget, Rule};
+use tunnels::{Family, Link, NetworkState, RouteKey, RouteTarget, Rule, RuleKind};
+
+use crate::DataplaneSettings;
 
 /// All that the daemon set and that shows in the kernel.
 #[derive(Debug)]
 pub(crate) struct Book {
+    mark: u32,
     table: u32,
-    rules: BTreeSet<Rule>,
+    rule_priority: u32,
+    families: Vec<Family>,
     pub(crate) interfaces: BTreeMap<InterfaceName, Interface>,
     pub(crate) policies: BTreeMap<PolicyId, Policy>,
     pub(crate) outbound: BTreeMap<(PolicyId, EspSpi), Outbound>,
@@ -75,11 +79,13 @@ impl Outbound {
 }
 
 impl Book {
-    /// An empty book, whose routes go into `table`.
-    pub(crate) fn new(table: u32, rules: BTreeSet<Rule>) -> Self {
+    /// An empty book for these families.
+    pub(crate) fn new(settings: &DataplaneSettings, families: Vec<Family>) -> Self {
         Self {
-            table,
-            rules,
+            mark: settings.mark,
+            table: settings.table,
+            rule_priority: settings.rule_priority,
+            families,
             interfaces: BTreeMap::new(),
             policies: BTreeMap::new(),
             outbound: BTreeMap::new(),
@@ -92,13 +98,39 @@ impl Book {
         let link = |own: &Interface| Link { mtu: own.mtu, addresses: own.spec.addresses.iter().copied().collect() };
         let links = self.interfaces.iter().map(|(name, own)| (name.clone(), link(own))).collect();
         let mut routes = BTreeMap::new();
+        let mut with_default_route = BTreeSet::new();
         for Policy { spec, sources } in self.policies.values() {
             for route in &spec.routes {
                 let target = || RouteTarget { interface: spec.interface.clone(), source: sources.get(route).copied() };
-                routes.entry(RouteKey::new(self.table, *route)).or_insert_with(target);
+                let table = if route.is_default() { self.default_table() } else { self.table };
+                routes.entry(RouteKey::new(table, *route)).or_insert_with(target);
+                if route.is_default() {
+                    with_default_route.insert(Family::from(route.address()));
+                }
             }
         }
-        NetworkState { links, routes, rules: self.rules.clone() }
+        let rules = self.families.iter().flat_map(|family| {
+            let [specific, main, default] = self.rules(*family);
+            let defaults = with_default_route.contains(family).then_some([main, default]);
+            [specific].into_iter().chain(defaults.into_iter().flatten())
+        });
+        NetworkState { links, routes, rules: rules.collect() }
+    }
+
+    /// The table of default routes.
+    fn default_table(&self) -> u32 {
+        self.table.saturating_add(1)
+    }
+
+    /// The rules for specific routes, for the main table's specific routes, and for default routes.
+    fn rules(&self, family: Family) -> [Rule; 3] {
+        let unmarked = RuleKind::Unmarked(self.mark);
+        let rule = |at: u32, table, kind| Rule { family, priority: self.rule_priority.saturating_add(at), table, kind };
+        [
+            rule(0, self.table, unmarked),
+            rule(1, MAIN_TABLE, RuleKind::WithoutDefaultRoutes),
+            rule(2, self.default_table(), unmarked),
+        ]
     }
 
     /// The peers that we send to.
@@ -144,6 +176,8 @@ impl Book {
     }
 }
 
+/// `RT_TABLE_MAIN` (linux/rtnetlink.h).
+const MAIN_TABLE: u32 = 254;
 /// The MTU of an automatic interface before its first SA: what any cipher leaves of 1500 octets.
 const MTU_WITHOUT_SA: u32 = 1400;
 /// RFC 8200 §5.
@@ -166,7 +200,6 @@ mod tests {
 
     use super::*;
 
-    const TABLE: u32 = 4301;
     const PEER: &str = "192.0.2.2";
 
     fn name(text: &str) -> InterfaceName {
@@ -210,7 +243,7 @@ mod tests {
     }
 
     fn book() -> Book {
-        let mut book = Book::new(TABLE, BTreeSet::new());
+        let mut book = Book::new(&DataplaneSettings::default(), vec![Family::V4, Family::V6]);
         book.interfaces.insert(name("ipsec0"), interface("ipsec0", Mtu::Automatic));
         book.policies.insert(PolicyId(1), policy(1, "ipsec0", &["10.2.0.0/16"]));
         book
@@ -284,11 +317,35 @@ mod tests {
     fn a_route_of_two_policies_stays_until_both_are_gone() {
         let mut book = book();
         book.policies.insert(PolicyId(2), policy(2, "ipsec1", &["10.2.0.0/16"]));
-        let key = RouteKey::new(TABLE, "10.2.0.0/16".parse().unwrap());
+        let key = RouteKey::new(4301, "10.2.0.0/16".parse().unwrap());
         assert_eq!(book.desired().routes[&key].interface, name("ipsec0"));
         book.policies.remove(&PolicyId(1));
         assert_eq!(book.desired().routes[&key].interface, name("ipsec1"));
         book.policies.remove(&PolicyId(2));
         assert!(book.desired().routes.is_empty());
+    }
+
+    #[test]
+    fn a_default_route_comes_after_what_the_main_table_knows_better() {
+        let mut book = book();
+        let rules = |book: &Book| {
+            let desired = book.desired();
+            desired.rules.iter().map(|rule| (rule.family, rule.priority, rule.table)).collect::<Vec<_>>()
+        };
+        assert_eq!(rules(&book), [(Family::V4, 4301, 4301), (Family::V6, 4301, 4301)]);
+        book.policies.insert(PolicyId(2), policy(2, "ipsec0", &["0.0.0.0/0"]));
+        let default_route = RouteKey::new(4302, "0.0.0.0/0".parse().unwrap());
+        assert!(book.desired().routes.contains_key(&default_route));
+        assert_eq!(
+            rules(&book),
+            [
+                (Family::V4, 4301, 4301),
+                (Family::V4, 4302, MAIN_TABLE),
+                (Family::V4, 4303, 4302),
+                (Family::V6, 4301, 4301)
+            ]
+        );
+        book.policies.remove(&PolicyId(2));
+        assert_eq!(rules(&book).len(), 2);
     }
 }

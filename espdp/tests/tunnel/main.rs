@@ -12,7 +12,7 @@ use espdp::{Dataplane, DataplaneSettings};
 use espdp_api::*;
 use gateway::{Gateway, POLICY, Suite, connect};
 use traffic::{Capture, ping, tcp_transfer, throw_garbage};
-use tunnels::{Family, Netlink, NetworkState, Rule};
+use tunnels::{Family, Netlink, NetworkState, Rule, RuleKind};
 use world::{World, delete_link, may_run, set_wire_mtu};
 
 const LEFT: [&str; 2] = ["10.1.0.0/16", "fd01::/64"];
@@ -295,7 +295,7 @@ fn throughput_of_one_tcp_stream() {
 /// What is left in the kernel of a dataplane that could not clean up: interfaces and their routes go by themselves.
 fn leave_rules_behind() {
     let DataplaneSettings { mark, table, rule_priority: priority, .. } = DataplaneSettings::default();
-    let rule = |family| Rule { family, mark, table, priority };
+    let rule = |family| Rule { family, priority, table, kind: RuleKind::Unmarked(mark) };
     let rules = [rule(Family::V4), rule(Family::V6)].into();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
     runtime.block_on(async {
@@ -318,23 +318,36 @@ fn worker_seconds() -> f64 {
 }
 
 #[test]
-fn a_policy_for_everything_does_not_swallow_the_packets_that_carry_it() {
+fn a_policy_for_everything_swallows_neither_its_own_packets_nor_the_local_network() {
     if !may_run() {
         return;
     }
     let everything = ["0.0.0.0/0", "::/0"];
     let world = World::new();
     let (mut left, mut right) = gateways(&world);
-    left.policy(&LEFT, &everything, &everything);
-    right.policy(&everything, &LEFT, &LEFT);
-    connect(&mut left, &mut right, gcm(NAT_T, "192.0.2.1", "192.0.2.2"), &LEFT, &everything);
+    left.policy(&everything, &everything, &everything);
+    right.policy(&everything, &everything, &LEFT);
+    connect(&mut left, &mut right, gcm(NAT_T, "192.0.2.1", "192.0.2.2"), &everything, &everything);
     let capture = Capture::start(&world.left);
     ping(&world.left, "10.2.0.1", 64);
-    // The peer's own outer address, inside the tunnel.
+    let source_towards = |destination: &'static str| {
+        world.left.run(move || {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.connect((destination, 9)).unwrap();
+            socket.local_addr().unwrap().ip().to_string()
+        })
+    };
+    assert_eq!(source_towards("198.51.100.1"), "10.1.0.1");
+    assert_eq!(source_towards("192.0.2.77"), "192.0.2.1");
+    // The peer's own outer address goes inside the tunnel when the policy has a route for it.
+    left.policy(&everything, &everything, &["0.0.0.0/0", "192.0.2.2/32"]);
+    right.policy(&everything, &everything, &["0.0.0.0/0", "192.0.2.1/32"]);
     ping(&world.left, "192.0.2.2", 64);
     let seen = capture.finish();
     assert_eq!(seen.other, 0, "{seen:?}");
     assert!(left.sa(Direction::Outbound).packets >= 2);
+    left.stop();
+    right.stop();
 }
 
 #[test]
