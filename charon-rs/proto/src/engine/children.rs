@@ -8,6 +8,7 @@ use super::child::{ChildSa, Half, InstallStep, Phase};
 use super::collision::{Survivor, survivor};
 use super::context::Context;
 use super::established::Established;
+use super::ike_sa::FollowUp;
 use super::task::{Queued, Task};
 use crate::config::DpdAction;
 use crate::io::{ChildSaId, DownReason, Notice, RemarkLevel};
@@ -58,13 +59,14 @@ impl Established {
             old.rekey_at = None;
             Box::new(old.report(false))
         });
-        let connection = self.session.connection.name.clone();
+        let (connection, local_spi) = (self.session.connection.name.clone(), self.local_spi());
         let Some(child) = self.children.get_mut(&id) else {
             return;
         };
         child.announced = true;
         let report = Box::new(child.report(false));
         cx.reconciler.came_up(&connection, &child.child.name);
+        cx.follow_up(FollowUp::Unique { spi: local_spi });
         cx.notice(match old {
             Some(old) => Notice::ChildRekeyed { sa, old, new: report },
             None => Notice::ChildUp { sa, child: report },

@@ -10,6 +10,7 @@ use super::task::{ChildWish, Queued, Task};
 use super::{Engine, ShuttingDown};
 use crate::config::{Child, Connection, StartAction};
 use crate::io::{ChildSaId, Command, DownReason, IkeSpi, Notice, RemarkLevel, Target, Ticket};
+use crate::wire::Role;
 
 /// What a command is for, once it is found.
 enum Object {
@@ -172,6 +173,33 @@ impl Engine {
         match self.sas.get(&spi) {
             Some(IkeSa::Established(sa)) => Some(sa),
             _ => None,
+        }
+    }
+
+    /// Two ends that begin at the same time make two IKE SAs where one will do. Both know both: the one with the higher
+    /// initiator's SPI is one too many, and its initiator deletes it.
+    pub(super) fn end_duplicates(&mut self, now: Instant, spi: IkeSpi) {
+        let Some(sa) = self.established_sa(spi).filter(|sa| sa.life == Life::Up && !sa.is_spare) else {
+            return;
+        };
+        let is_twin = |other: &Established| {
+            other.life == Life::Up
+                && !other.is_spare
+                && other.session.names.role != sa.session.names.role
+                && other.who.remote_id.same_as(&sa.who.remote_id)
+                && other.children.values().any(|child| child.is_useful())
+        };
+        let all = self.cx.established(sa.connection_name()).into_iter().filter(|other| *other != spi);
+        let twins = all.filter_map(|other| self.established_sa(other)).filter(|other| is_twin(other));
+        let pairs =
+            twins.map(|twin| if twin.session.names.initiator_spi > sa.session.names.initiator_spi { twin } else { sa });
+        let ours: Vec<IkeSpi> = pairs
+            .filter(|redundant| redundant.session.names.role == Role::OriginalInitiator)
+            .map(Established::local_spi)
+            .collect();
+        for redundant in ours {
+            let delete = Queued::new(Task::DeleteIke { reason: DownReason::Replaced });
+            self.with_established(redundant, |sa, cx| sa.queue_delete(cx, now, delete));
         }
     }
 

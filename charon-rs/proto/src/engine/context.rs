@@ -124,7 +124,7 @@ impl Context {
     }
 
     /// A random number between 0 and 1.
-    fn random_fraction(&mut self) -> f64 {
+    pub(super) fn random_fraction(&mut self) -> f64 {
         let mut octets = [0; 4];
         self.random.fill_public(&mut octets);
         f64::from(u32::from_be_bytes(octets)) / f64::from(u32::MAX)

@@ -55,6 +55,8 @@ pub(super) enum FollowUp {
     Close { spi: IkeSpi, reason: DownReason },
     /// A child of the SA was deleted over the SA from which it was inherited.
     ChildDeleted { heir: IkeSpi, spi_out: EspSpi },
+    /// The SA is in full use: another one that the peer set up at the same time may be one too many.
+    Unique { spi: IkeSpi },
     /// The peer says that it has no SA with us but this one.
     InitialContact { spi: IkeSpi, connection: String, remote_id: Identity },
 }

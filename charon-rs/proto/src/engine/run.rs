@@ -83,7 +83,7 @@ impl Established {
             }
             Task::RekeyIke { .. } if self.serving.is_some() => {
                 // The peer's child must be whole before it can move to another IKE SA.
-                if let Some(queued) = queued.put_off(now) {
+                if let Some(queued) = queued.put_off(now, cx.random_fraction()) {
                     self.tasks.push_first(queued);
                 }
             }
@@ -165,7 +165,7 @@ impl Established {
             return self.finish(cx, queued, &Err("the IKE SA is going away".to_owned()));
         }
         let mut history = queued.clone();
-        match queued.put_off(now) {
+        match queued.put_off(now, cx.random_fraction()) {
             Some(queued) => self.tasks.push_first(queued),
             None => {
                 let tickets = history.take_tickets();

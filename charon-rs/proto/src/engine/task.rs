@@ -110,16 +110,17 @@ impl Queued {
         tickets
     }
 
-    /// Puts the task off because the peer cannot do it now: each time for longer (R7296-2.25-1). `None` when that has
-    /// gone on for so long that the two ends must have different ideas of what exists (RFC 7296 §2.25).
-    pub(super) fn put_off(mut self, now: Instant) -> Option<Self> {
+    /// Puts the task off because the peer cannot do it now: each time for longer (R7296-2.25-1), and by a random part more
+    /// so that two tasks that met do not meet again; `random` is between 0 and 1. `None` when that has gone on for so long
+    /// that the two ends must have different ideas of what exists (RFC 7296 §2.25).
+    pub(super) fn put_off(mut self, now: Instant, random: f64) -> Option<Self> {
         let since = *self.put_off_since.get_or_insert(now);
         if now.saturating_duration_since(since) > PUT_OFF_LIMIT {
             return None;
         }
         let wait = PUT_OFF_FIRST.saturating_mul(1 << self.put_off.min(16)).min(PUT_OFF_LONGEST);
         self.put_off += 1;
-        self.not_before = Some(now + wait);
+        self.not_before = Some(now + wait.mul_f64(1.0 + random / 2.0));
         Some(self)
     }
 }
@@ -223,7 +224,7 @@ mod tests {
         let start = Instant::now();
         let (mut now, mut waits) = (start, Vec::new());
         let mut queued = Queued::new(Task::RekeyIke { group: None });
-        while let Some(again) = queued.put_off(now) {
+        while let Some(again) = queued.put_off(now, 0.0) {
             let due = again.not_before.unwrap();
             waits.push((due - now).as_secs());
             (queued, now) = (again, due);
@@ -245,7 +246,7 @@ mod tests {
     fn tasks_that_wait_let_others_pass() {
         let now = Instant::now();
         let mut queue = TaskQueue::default();
-        queue.push_first(Queued::new(Task::RekeyIke { group: None }).put_off(now).unwrap());
+        queue.push_first(Queued::new(Task::RekeyIke { group: None }).put_off(now, 0.0).unwrap());
         queue.push(Queued::new(Task::Liveness)).unwrap();
         assert_eq!(queue.pop_due(now).unwrap().task.name(), "IKE_DPD");
         assert!(queue.pop_due(now).is_none());

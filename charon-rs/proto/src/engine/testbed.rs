@@ -69,6 +69,16 @@ pub(super) struct Side {
     pub(super) notices: Vec<Notice>,
 }
 
+impl Side {
+    fn new(settings: &Settings, seed: u64) -> Self {
+        Self {
+            engine: Engine::new(settings.clone(), Box::new(SeededRandom::new(seed))),
+            dataplane: Dataplane::new(seed),
+            notices: Vec::new(),
+        }
+    }
+}
+
 /// A datagram on its way.
 #[derive(Clone, Debug)]
 pub(super) struct Datagram {
@@ -112,15 +122,10 @@ pub(super) struct World {
 impl World {
     /// Two engines with these settings, without connections.
     pub(super) fn bare(settings: &Settings) -> Self {
-        let side = |seed| Side {
-            engine: Engine::new(settings.clone(), Box::new(SeededRandom::new(seed))),
-            dataplane: Dataplane::new(seed),
-            notices: Vec::new(),
-        };
         Self {
             now: Instant::now(),
-            moon: side(1),
-            sun: side(2),
+            moon: Side::new(settings, 1),
+            sun: Side::new(settings, 2),
             wire: VecDeque::new(),
             held: Vec::new(),
             seen: Vec::new(),
@@ -148,6 +153,13 @@ impl World {
             self.command(who, Command::SetConnection(Box::new(connection)));
         }
         self.run();
+    }
+
+    /// Moon loses all that it knows, and starts anew with the same configuration.
+    pub(super) fn crash_moon(&mut self) {
+        self.moon = Side::new(&Settings::default(), 3);
+        self.command(Who::Moon, Command::SetSecret(secret("psk", &[], b"Vpp123")));
+        self.command(Who::Moon, Command::SetConnection(Box::new(connection(Who::Moon))));
     }
 
     pub(super) fn side(&mut self, who: Who) -> &mut Side {

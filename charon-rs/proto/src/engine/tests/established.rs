@@ -1,0 +1,270 @@
+//! Established SAs: deleting, more children, dead peers, commands.
+
+use std::time::Duration;
+
+use espdp_api::{Encapsulation, Event, OuterPath, PacketSummary};
+
+use super::super::testbed::{self, Fate, Who, World, net};
+use crate::config::{Dpd, DpdAction, StartAction};
+use crate::io::{Command, DownReason, Notice, Target, Ticket};
+use crate::wire::{ExchangeType, MessageKind};
+
+fn ike() -> Target {
+    Target::Connection("net-net".into())
+}
+
+fn two_children(who: Who, connection: &mut crate::config::Connection) {
+    let mut second = testbed::child(who, "second");
+    let (moon, sun) = (net("10.3.0.0", "10.3.0.255"), net("10.4.0.0", "10.4.0.255"));
+    let (local, remote) = if who == Who::Moon { (moon, sun) } else { (sun, moon) };
+    (second.local_selectors, second.remote_selectors) = (vec![local], vec![remote]);
+    connection.children.push(second);
+}
+
+#[test]
+fn either_end_deletes_the_ike_sa_and_all_is_gone() {
+    for who in [Who::Moon, Who::Sun] {
+        let mut world = World::with(two_children);
+        world.initiate(Who::Moon);
+        world.assert_agreement(2);
+        let ticket = world.terminate(who, ike());
+        assert_eq!(world.settled(who, ticket).unwrap().done, 1);
+        world.assert_nothing_left();
+        let reasons = |world: &mut World, who: Who| -> Vec<DownReason> {
+            let reason = |notice: &Notice| match notice {
+                Notice::IkeDown { reason, .. } => Some(reason.clone()),
+                _ => None,
+            };
+            world.side(who).notices.iter().filter_map(reason).collect()
+        };
+        assert_eq!(reasons(&mut world, who), [DownReason::Command]);
+        assert_eq!(reasons(&mut world, who.other()), [DownReason::PeerDeleted]);
+    }
+}
+
+#[test]
+fn one_child_goes_and_the_other_stays() {
+    let mut world = World::with(two_children);
+    world.initiate(Who::Moon);
+    world.terminate(Who::Sun, Target::Child { connection: None, child: "net".into() });
+    world.assert_agreement(1);
+    let ticket = world.initiate_child(Who::Sun, Some("net"));
+    assert_eq!(world.settled(Who::Sun, ticket).unwrap().done, 1);
+    world.assert_agreement(2);
+    let again = world.initiate(Who::Moon);
+    assert_eq!(world.settled(Who::Moon, again).unwrap().done, 2, "both are up already");
+    world.assert_agreement(2);
+}
+
+#[test]
+fn deletions_that_cross_leave_nothing() {
+    for target in [ike(), Target::Child { connection: None, child: "net".into() }] {
+        let mut world = World::new();
+        world.initiate(Who::Moon);
+        world.network(
+            |datagram| {
+                if datagram.header().kind == MessageKind::Request { Fate::Hold } else { Fate::Deliver }
+            },
+        );
+        let ours = world.terminate(Who::Moon, target.clone());
+        let theirs = world.terminate(Who::Sun, target.clone());
+        world.release();
+        world.pass(Duration::from_secs(120));
+        assert_eq!(world.settled(Who::Moon, ours).unwrap().done, 1);
+        assert_eq!(world.settled(Who::Sun, theirs).unwrap().done, 1);
+        world.terminate(Who::Moon, ike());
+        world.assert_nothing_left();
+    }
+}
+
+#[test]
+fn requests_of_both_ends_pass_each_other() {
+    let mut world = World::with(two_children);
+    world.initiate_child(Who::Moon, Some("net"));
+    // Both begin at once, and each serves the other's request while its own is outstanding.
+    world.network(|datagram| if datagram.header().kind == MessageKind::Response { Fate::Hold } else { Fate::Deliver });
+    let ticket = world.initiate_child(Who::Moon, Some("second"));
+    world.terminate(Who::Sun, Target::Child { connection: None, child: "net".into() });
+    world.release();
+    assert!(world.settled(Who::Moon, ticket).is_ok());
+    world.assert_agreement(1);
+}
+
+fn with_dpd(action: DpdAction) -> World {
+    World::with(move |who, connection| {
+        if who == Who::Moon {
+            connection.dpd = Some(Dpd { delay: Duration::from_secs(30), action });
+        }
+    })
+}
+
+#[test]
+fn a_peer_that_answers_probes_lives() {
+    let mut world = with_dpd(DpdAction::Clear);
+    world.initiate(Who::Moon);
+    world.pass(Duration::from_secs(100));
+    assert_eq!(world.count(ExchangeType::Informational, MessageKind::Request), 3);
+    world.assert_agreement(1);
+}
+
+#[test]
+fn a_dead_peer_is_cleared_away() {
+    let mut world = with_dpd(DpdAction::Clear);
+    world.initiate(Who::Moon);
+    world.network(|_| Fate::Lose);
+    world.pass(Duration::from_secs(120));
+    assert!(world.ike_sas(Who::Moon).is_empty());
+    assert!(world.moon.dataplane.policies.is_empty());
+    let dead = |notice: &Notice| matches!(notice, Notice::IkeDown { reason: DownReason::PeerDead, .. });
+    assert!(world.moon.notices.iter().any(dead));
+}
+
+#[test]
+fn a_dead_peer_is_tried_again_until_it_lives() {
+    let mut world = with_dpd(DpdAction::Restart);
+    world.initiate(Who::Moon);
+    world.network(|_| Fate::Lose);
+    world.pass(Duration::from_secs(1000));
+    assert!(world.ike_sas(Who::Moon).iter().all(|sa| sa.established.is_none()));
+    world.repair_network();
+    world.pass(Duration::from_secs(300));
+    // The peer learned by INITIAL_CONTACT that its old SA is of no use.
+    world.assert_agreement(1);
+}
+
+#[test]
+fn a_dead_peer_on_hold_comes_back_with_the_next_packet() {
+    let mut world = with_dpd(DpdAction::Hold);
+    world.initiate(Who::Moon);
+    world.network(|_| Fate::Lose);
+    world.pass(Duration::from_secs(120));
+    assert!(world.ike_sas(Who::Moon).is_empty());
+    let trap = *world.moon.dataplane.trapped.first().expect("the policy waits");
+    world.repair_network();
+    let packet = PacketSummary {
+        source: "10.1.0.7".parse().unwrap(),
+        destination: "10.2.0.9".parse().unwrap(),
+        protocol: 6,
+        source_port: Some(1234),
+        destination_port: Some(80),
+    };
+    world.event(Who::Moon, Event::Acquire { policy: trap, packet });
+    // Sun's old SA needs a while to see that nobody wants to hear of its end.
+    world.pass(Duration::from_secs(61));
+    world.assert_agreement(1);
+    assert_eq!(world.only_ike_sa(Who::Moon).children[0].policy, trap);
+}
+
+#[test]
+fn a_trap_waits_for_a_packet_and_waits_again() {
+    let mut world = World::with(|who, connection| {
+        if who == Who::Moon {
+            connection.children[0].start = StartAction::Trap;
+        }
+    });
+    assert!(world.ike_sas(Who::Moon).is_empty());
+    let trap = *world.moon.dataplane.trapped.first().expect("the policy waits");
+    let packet = PacketSummary {
+        source: "10.1.0.7".parse().unwrap(),
+        destination: "10.2.0.9".parse().unwrap(),
+        protocol: 1,
+        source_port: Some(0x0800),
+        destination_port: None,
+    };
+    world.event(Who::Moon, Event::Acquire { policy: trap, packet });
+    world.assert_agreement(1);
+    let child = world.only_ike_sa(Who::Moon).children[0].clone();
+    assert_eq!(child.local, [net("10.1.0.0", "10.1.255.255")], "the packet's selector is part of the whole");
+    world.terminate(Who::Sun, ike());
+    assert_eq!(world.moon.dataplane.trapped.first(), Some(&trap));
+    world.command(Who::Moon, Command::RemoveConnection("net-net".into()));
+    world.run();
+    world.assert_nothing_left();
+}
+
+#[test]
+fn what_should_be_up_comes_up_and_comes_back() {
+    let mut world = World::with(|who, connection| {
+        if who == Who::Moon {
+            connection.children[0].start = StartAction::Start;
+        }
+    });
+    world.pass(Duration::from_secs(1));
+    world.assert_agreement(1);
+    world.terminate(Who::Sun, ike());
+    assert!(world.ike_sas(Who::Moon).is_empty());
+    world.pass(Duration::from_secs(5));
+    world.assert_agreement(1);
+    // What is taken down here stays down until somebody wants it again.
+    world.terminate(Who::Moon, ike());
+    world.pass(Duration::from_secs(600));
+    world.assert_nothing_left();
+    world.initiate(Who::Moon);
+    world.terminate(Who::Sun, ike());
+    world.pass(Duration::from_secs(5));
+    world.assert_agreement(1);
+}
+
+#[test]
+fn two_ends_that_start_at_once_agree_in_the_end() {
+    let mut world = World::with(|_, connection| connection.children[0].start = StartAction::Start);
+    world.pass(Duration::from_secs(600));
+    world.assert_agreement(1);
+}
+
+#[test]
+fn shutting_down_deletes_everything_and_says_when() {
+    let mut world = World::with(two_children);
+    world.initiate(Who::Moon);
+    world.command(Who::Moon, Command::ShutDown { grace: Duration::from_secs(2) });
+    world.run();
+    assert!(matches!(world.moon.notices.last(), Some(Notice::ShutDown)));
+    world.assert_nothing_left();
+    let ticket = world.initiate(Who::Moon);
+    assert!(world.settled(Who::Moon, ticket).is_err());
+}
+
+#[test]
+fn shutting_down_does_not_wait_for_dead_peers() {
+    let mut world = World::new();
+    let ticket = Ticket(99);
+    world.network(|_| Fate::Lose);
+    world.command(Who::Moon, Command::Initiate { ticket, connection: None, child: Some("net".into()) });
+    world.run();
+    world.repair_network();
+    world.initiate(Who::Sun);
+    world.network(|_| Fate::Lose);
+    world.command(Who::Sun, Command::ShutDown { grace: Duration::from_secs(2) });
+    world.command(Who::Moon, Command::ShutDown { grace: Duration::from_secs(2) });
+    world.pass(Duration::from_secs(3));
+    for who in [Who::Moon, Who::Sun] {
+        assert!(matches!(world.side(who).notices.last(), Some(Notice::ShutDown)));
+    }
+    assert!(world.is_settled(Who::Moon, ticket));
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_peer_behind_a_nat_is_followed_by_authentic_messages_only() {
+    let mut world = World::with(|who, connection| connection.force_encapsulation = who == Who::Moon);
+    world.initiate(Who::Moon);
+    let child = world.only_ike_sa(Who::Sun).children[0].clone();
+    let path = OuterPath { encapsulation: Encapsulation::Udp { local_port: 4500, remote_port: 1024 }, ..child.path };
+    world.event(Who::Sun, Event::PeerMoved { spi: child.spi_in, policy: child.policy, path });
+    assert_eq!(world.only_ike_sa(Who::Sun).path.remote.port(), 1024);
+    assert_eq!(world.only_ike_sa(Who::Sun).children[0].path, path);
+    // Moon, which is behind the (pretended) NAT, does not follow.
+    let child = world.only_ike_sa(Who::Moon).children[0].clone();
+    world.event(Who::Moon, Event::PeerMoved { spi: child.spi_in, policy: child.policy, path });
+    assert_eq!(world.only_ike_sa(Who::Moon).path.remote.port(), 4500);
+}
+
+#[test]
+fn a_crashed_peer_that_comes_back_replaces_its_old_sa() {
+    let mut world = World::new();
+    world.initiate(Who::Moon);
+    world.crash_moon();
+    world.initiate(Who::Moon);
+    world.pass(Duration::from_secs(120));
+    world.assert_agreement(1);
+}

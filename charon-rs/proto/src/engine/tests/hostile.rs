@@ -1,0 +1,182 @@
+//! Messages that nobody should send.
+
+use std::time::Duration;
+
+use espdp_api::IkePath;
+
+use super::super::testbed::{Fate, Who, World};
+use crate::Settings;
+use crate::io::IkeSpi;
+use crate::wire::{ExchangeType, Header, Message, MessageKind, Notify, NotifyType, Payload, Role, encode_message};
+
+fn path_to(who: Who) -> IkePath {
+    IkePath { local: (who.address(), 500).into(), remote: (who.other().address(), 500).into() }
+}
+
+fn inject(world: &mut World, to: Who, message: &[u8]) -> Vec<Message> {
+    let (now, before) = (world.now, world.seen.len());
+    world.side(to).engine.handle_datagram(now, path_to(to), message);
+    world.network(|_| Fate::Lose);
+    world.run();
+    world.repair_network();
+    world.seen.drain(before..).map(|datagram| Message::parse(&datagram.message).unwrap()).collect()
+}
+
+fn header(exchange: ExchangeType, kind: MessageKind) -> Header {
+    Header {
+        initiator_spi: IkeSpi([1; 8]),
+        responder_spi: IkeSpi([2; 8]),
+        exchange,
+        sender: Role::OriginalInitiator,
+        kind,
+        message_id: 7,
+    }
+}
+
+#[test]
+fn a_request_for_an_unknown_sa_is_told_so_and_a_response_nothing() {
+    let mut world = World::new();
+    let request = header(ExchangeType::Informational, MessageKind::Request);
+    let answers = inject(&mut world, Who::Sun, &encode_message(&request, &[]).unwrap());
+    assert_eq!(answers.len(), 1);
+    assert_eq!(answers[0].payloads, [Payload::Notify(Notify::new(NotifyType::InvalidIkeSpi))]);
+    assert_eq!(answers[0].header.message_id, 7);
+    assert_eq!(answers[0].header.kind, MessageKind::Response);
+    let response = header(ExchangeType::Informational, MessageKind::Response);
+    assert!(inject(&mut world, Who::Sun, &encode_message(&response, &[]).unwrap()).is_empty());
+}
+
+#[test]
+fn strangers_do_not_make_us_send_without_limit() {
+    let mut world = World::new();
+    let request = encode_message(&header(ExchangeType::Informational, MessageKind::Request), &[]).unwrap();
+    let answers: usize = (0..1000).map(|_| inject(&mut world, Who::Sun, &request).len()).sum();
+    assert_eq!(answers, 50);
+}
+
+#[test]
+fn another_major_version_is_told_ours() {
+    let mut world = World::new();
+    let mut request = encode_message(&header(ExchangeType::IkeSaInit, MessageKind::Request), &[]).unwrap();
+    request[17] = 0x30;
+    let answers = inject(&mut world, Who::Sun, &request);
+    assert!(matches!(&answers[0].payloads[..],
+        [Payload::Notify(notify)] if notify.kind == NotifyType::InvalidMajorVersion));
+    request[17] = 0x10;
+    assert!(inject(&mut world, Who::Sun, &request).is_empty(), "older versions get nothing");
+}
+
+#[test]
+fn forged_answers_to_ike_sa_init_do_not_stop_the_true_one() {
+    let mut world = World::new();
+    world.network(|datagram| if datagram.from == Who::Sun { Fate::Hold } else { Fate::Deliver });
+    let ticket = world.initiate(Who::Moon);
+    let spi = world.only_ike_sa(Who::Moon).initiator_spi;
+    let forged = Header {
+        initiator_spi: spi,
+        sender: Role::OriginalResponder,
+        message_id: 0,
+        ..header(ExchangeType::IkeSaInit, MessageKind::Response)
+    };
+    for kind in [NotifyType::NoProposalChosen, NotifyType::InvalidSyntax, NotifyType::AuthenticationFailed] {
+        let message = encode_message(&forged, &[Payload::Notify(Notify::new(kind))]).unwrap();
+        let (now, path) = (world.now, path_to(Who::Moon));
+        world.moon.engine.handle_datagram(now, path, &message);
+    }
+    // A public value of zeros (R6989-2.5-1), and a group that was not offered.
+    for group in [31, 14] {
+        let message = encode_message(&forged, &[Payload::Notify(Notify::invalid_ke(group))]).unwrap();
+        let (now, path) = (world.now, path_to(Who::Moon));
+        world.moon.engine.handle_datagram(now, path, &message);
+    }
+    world.release();
+    assert_eq!(world.settled(Who::Moon, ticket).unwrap().done, 1);
+    world.assert_agreement(1);
+}
+
+#[test]
+fn unprotected_notifications_do_not_end_an_sa_but_make_it_look() {
+    let mut world = World::new();
+    world.initiate(Who::Moon);
+    let report = world.only_ike_sa(Who::Moon);
+    let forged = Header {
+        initiator_spi: report.initiator_spi,
+        responder_spi: report.responder_spi,
+        sender: Role::OriginalResponder,
+        ..header(ExchangeType::Informational, MessageKind::Response)
+    };
+    let message = encode_message(&forged, &[Payload::Notify(Notify::new(NotifyType::InvalidIkeSpi))]).unwrap();
+    let (now, path) = (world.now, path_to(Who::Moon));
+    for _ in 0..10_000 {
+        world.moon.engine.handle_datagram(now, path, &message);
+    }
+    world.run();
+    assert_eq!(world.count(ExchangeType::Informational, MessageKind::Request), 1, "one probe is enough");
+    world.assert_agreement(1);
+}
+
+#[test]
+fn damaged_messages_change_nothing() {
+    let mut world = World::new();
+    world.initiate(Who::Moon);
+    world.network(|_| Fate::Hold);
+    world.terminate(Who::Moon, crate::io::Target::Connection("net-net".into()));
+    let delete = world.seen.last().unwrap().message.clone();
+    for position in 0..delete.len() {
+        let mut damaged = delete.clone();
+        damaged[position] ^= 0x40;
+        let (now, path) = (world.now, path_to(Who::Sun));
+        world.sun.engine.handle_datagram(now, path, &damaged);
+    }
+    assert_eq!(world.ike_sas(Who::Sun).len(), 1);
+    for length in 0..delete.len() {
+        let (now, path) = (world.now, path_to(Who::Sun));
+        world.sun.engine.handle_datagram(now, path, &delete[..length]);
+    }
+    assert_eq!(world.ike_sas(Who::Sun).len(), 1);
+    world.release();
+    world.assert_nothing_left();
+}
+
+#[test]
+fn half_open_sas_of_one_source_are_limited_and_forgotten() {
+    let settings = Settings { half_open_per_address: 5, cookie_threshold: 100, ..Settings::default() };
+    let mut world = World::bare(&settings);
+    world.configure(|_, _| {});
+    world.network(|_| Fate::Hold);
+    world.initiate(Who::Moon);
+    let request = world.seen[0].message.clone();
+    for number in 1..=20u8 {
+        let mut copy = request.clone();
+        copy[..8].copy_from_slice(&[number; 8]);
+        let (now, path) = (world.now, path_to(Who::Sun));
+        world.sun.engine.handle_datagram(now, path, &copy);
+    }
+    world.network(|_| Fate::Lose);
+    world.run();
+    assert_eq!(world.ike_sas(Who::Sun).len(), 5);
+    world.pass(Duration::from_secs(31));
+    assert!(world.ike_sas(Who::Sun).is_empty());
+}
+
+#[test]
+fn nothing_but_ike_auth_is_heard_before_authentication() {
+    let mut world = World::new();
+    world.network(
+        |datagram| {
+            if datagram.is(ExchangeType::IkeAuth, MessageKind::Request) { Fate::Hold } else { Fate::Deliver }
+        },
+    );
+    world.initiate(Who::Moon);
+    let auth = world.seen.last().unwrap().message.clone();
+    // The exchange type is covered by the checksum, so what is tried here is that the type alone decides.
+    for exchange in [36u8, 37, 43] {
+        let mut other = auth.clone();
+        other[18] = exchange;
+        let (now, path) = (world.now, path_to(Who::Sun));
+        world.sun.engine.handle_datagram(now, path, &other);
+    }
+    assert!(world.only_ike_sa(Who::Sun).established.is_none());
+    world.release();
+    world.assert_agreement(1);
+}
