@@ -74,6 +74,9 @@ pub struct Args {
     /// Set by the lab when it starts itself again as root of a user namespace: where labs have their places.
     #[arg(long, hide = true, value_name = "DIR")]
     inside: Option<PathBuf>,
+    /// Set by the lab when it starts itself again as the daemon of a gateway: its files.
+    #[arg(long, hide = true, num_args = 3, value_names = ["CONFIG", "SECRETS", "SOCKET"])]
+    gateway: Vec<PathBuf>,
     /// Set by the lab when it starts itself again to keep a namespace alive.
     #[arg(long, hide = true)]
     hold: bool,
@@ -89,13 +92,24 @@ pub fn run(args: &Args, json: bool) -> ExitCode {
             std::thread::park();
         }
     }
-    match try_run(args, json) {
+    let result = match args.gateway.as_slice() {
+        [config, secrets, socket] => run_daemon(config, secrets, socket),
+        _ => try_run(args, json),
+    };
+    match result {
         Ok(code) => code,
         Err(error) => {
             complain(&error, json);
             ExitCode::FAILURE
         }
     }
+}
+
+/// Is `charon-rs`: the same code from here on, without a second program that might be missing or of another version.
+fn run_daemon(config: &Path, secrets: &Path, socket: &Path) -> Result<ExitCode> {
+    let [config, secrets, socket] = [config, secrets, socket].map(|path| Some(path.to_owned()));
+    crate::daemon::run(crate::daemon::Options { config, secrets, socket, socket_group: None, log: None })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn try_run(args: &Args, json: bool) -> Result<ExitCode> {

@@ -44,10 +44,8 @@ impl Gateway {
         let failed = |source| GatewayError::Start { name: name.clone(), source };
         let log = File::create(&files.log).map_err(failed)?;
         let mut command = Command::new(std::env::current_exe().map_err(failed)?);
-        command.arg("daemon");
-        command.arg("--config").arg(&files.config).arg("--secrets").arg(&files.secrets);
-        command.arg("--socket").arg(&files.socket);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command.args(["lab", "--gateway"]).args([&files.config, &files.secrets, &files.socket]);
+        command.env("NO_COLOR", "1").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         namespace.host(&mut command);
         netns::in_own_session(&mut command);
         if !stays {

@@ -10,7 +10,7 @@ use std::os::fd::AsRawFd;
 use espdp_api::IpPrefix;
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
-use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use serde::Serialize;
 
@@ -48,20 +48,31 @@ pub fn prepare(forwards: bool) -> Result<(), RtnlError> {
     })
 }
 
-/// Makes a pair of virtual Ethernet interfaces, one here and one in `there`, both down.
+/// Makes a pair of virtual Ethernet interfaces, `here` in this namespace and `there` in the other, both down.
 ///
 /// # Errors
-/// [`RtnlError`] when a name is taken or the kernel refuses.
-pub fn add_veth(here: &str, peer: &str, there: &Namespace, mtu: u32) -> Result<(), RtnlError> {
-    let peer = LinkUnspec::new_with_name(peer).mtu(mtu).setns_by_fd(there.as_raw_fd()).build();
-    let pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(rtnetlink::packet_route::link::InfoKind::Veth)
-        .name(here)
+/// [`RtnlError`] when a name or number is taken or the kernel refuses.
+pub fn add_veth(here: VethEnd<'_>, there: VethEnd<'_>, other: &Namespace, mtu: u32) -> Result<(), RtnlError> {
+    let peer = LinkUnspec::new_with_name(there.name).index(there.index).mtu(mtu).setns_by_fd(other.as_raw_fd()).build();
+    let pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+        .name(here.name)
+        .index(here.index)
         .mtu(mtu)
         .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
         .build();
     with_handle(async |handle| {
-        handle.link().add(pair).execute().await.map_err(|source| refused(format!("make veth `{here}`"), source))
+        handle.link().add(pair).execute().await.map_err(|source| refused(format!("make veth `{}`", here.name), source))
     })
+}
+
+/// One end of a pair.
+#[derive(Clone, Copy, Debug)]
+pub struct VethEnd<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its number. The numbers of the ends must differ: a link to its own number in another namespace looks to Linux like
+    /// none at all, and then takes up to a second to come up (`linkwatch_urgent_event`).
+    pub index: u32,
 }
 
 /// Gives an interface its addresses, usable at once, and brings it up.
@@ -187,7 +198,7 @@ fn interface_state(link: &LinkMessage) -> InterfaceState {
     let mut state = InterfaceState {
         name: String::new(),
         mtu: 0,
-        up: link.header.flags.contains(rtnetlink::packet_route::link::LinkFlags::Up),
+        up: link.header.flags.contains(LinkFlags::Up),
         rx_packets: 0,
         rx_bytes: 0,
         tx_packets: 0,

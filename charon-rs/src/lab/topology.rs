@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use espdp_api::{IpPrefix, PrefixError};
 
 use super::netns::{Namespace, NetnsError};
-use super::rtnl::{self, RtnlError};
+use super::rtnl::{self, RtnlError, VethEnd};
 
 /// A network to build: every node becomes a network namespace, every link a pair of virtual Ethernet interfaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -182,8 +182,8 @@ impl Network {
             let namespace = network.namespace(&node.name)?;
             namespace.run(|| rtnl::prepare(node.forwards))?.map_err(|source| at(&node.name, source))?;
         }
-        for link in &topology.links {
-            network.connect(link)?;
+        for (link, index) in topology.links.iter().zip((FIRST_INDEX..).step_by(2)) {
+            network.connect(link, index)?;
         }
         for route in &topology.routes {
             let namespace = network.namespace(&route.node)?;
@@ -211,11 +211,13 @@ impl Network {
         &self.namespaces
     }
 
-    fn connect(&self, link: &Link) -> Result<(), TopologyError> {
+    /// Plugs a cable in, whose ends get the interface numbers `index` and the one after.
+    fn connect(&self, link: &Link, index: u32) -> Result<(), TopologyError> {
         let [one, other] = &link.ends;
         let (here, there) = (self.namespace(&one.node)?, self.namespace(&other.node)?);
-        here.run(|| rtnl::add_veth(&one.interface, &other.interface, there, link.mtu))?
-            .map_err(|source| at(&one.node, source))?;
+        let this_end = VethEnd { name: &one.interface, index };
+        let that_end = VethEnd { name: &other.interface, index: index.saturating_add(1) };
+        here.run(|| rtnl::add_veth(this_end, that_end, there, link.mtu))?.map_err(|source| at(&one.node, source))?;
         for (end, namespace) in [(one, here), (other, there)] {
             namespace
                 .run(|| rtnl::configure(&end.interface, &end.addresses, link.mtu))?
@@ -264,6 +266,9 @@ pub const LAN_INTERFACE: &str = "lan0";
 pub const WAN_INTERFACE: &str = "wan0";
 
 const OUTER_MTU: u32 = 1500;
+
+/// Above the numbers that the kernel gives to the interfaces which every namespace has.
+const FIRST_INDEX: u32 = 100;
 
 #[cfg(test)]
 mod tests {
