@@ -264,6 +264,3 @@ impl Current {
         })
     }
 }
-
-#[cfg(test)]
-mod tests {}

@@ -32,7 +32,8 @@ enum Cipher {
     /// Encryption and integrity in one.
     Aead(Aead),
     /// Encryption, then integrity over the result (RFC 4303 §3.3.2).
-    Cbc(Cbc, Mac),
+    /// Boxed: its key schedules are several times as long as an AEAD's.
+    Cbc(Box<Cbc>, Mac),
     /// Integrity alone (RFC 2410).
     Null(Mac),
 }
@@ -98,7 +99,7 @@ impl Transform {
                 Cipher::Aead(Aead::new(algorithms.cipher, encryption_key).ok_or_else(wrong_encryption_key)?)
             }
             EspCipher::AesCbc { .. } => {
-                Cipher::Cbc(Cbc::new(encryption_key, iv_key).ok_or_else(wrong_encryption_key)?, mac()?)
+                Cipher::Cbc(Box::new(Cbc::new(encryption_key, iv_key).ok_or_else(wrong_encryption_key)?), mac()?)
             }
             EspCipher::Null => Cipher::Null(mac()?),
         };
@@ -131,7 +132,9 @@ impl Transform {
     /// of such a packet may be sent.
     pub fn seal(&self, packet: &mut [u8], sequence: u64) -> Result<(), DropReason> {
         let sealed = match &self.cipher {
-            Cipher::Aead(aead) => aead.seal(packet, &self.associated_data(packet, sequence)?, sequence),
+            Cipher::Aead(aead) => {
+                self.associated_data(packet, sequence).and_then(|covered| aead.seal(packet, &covered, sequence))
+            }
             Cipher::Cbc(cbc, mac) => cbc
                 .encrypt(packet, mac.len(), sequence)
                 .and_then(|()| mac.append(packet, self.implicit_high(sequence).as_slice().as_flattened())),
@@ -147,7 +150,10 @@ impl Transform {
     /// ICV or is no multiple of the cipher's block.
     pub fn open(&self, packet: &mut [u8], sequence: u64) -> Result<Authentic, DropReason> {
         match &self.cipher {
-            Cipher::Aead(aead) => aead.open(packet, &self.associated_data(packet, sequence)?)?,
+            Cipher::Aead(aead) => {
+                let covered = self.associated_data(packet, sequence).ok_or(DropReason::Short)?;
+                aead.open(packet, &covered)?;
+            }
             Cipher::Cbc(cbc, mac) => {
                 mac.verify(packet, self.implicit_high(sequence).as_slice().as_flattened())?;
                 cbc.decrypt(packet, mac.len()).ok_or(DropReason::Short)?;
@@ -158,11 +164,11 @@ impl Transform {
     }
 
     /// SPI and sequence number, with the high half between them when numbers are extended (RFC 4106 §5).
-    fn associated_data(&self, packet: &[u8], sequence: u64) -> Result<AssociatedData, DropReason> {
-        let header: &[u8; 8] = packet.first_chunk().ok_or(DropReason::Short)?;
+    fn associated_data(&self, packet: &[u8], sequence: u64) -> Option<AssociatedData> {
+        let header: &[u8; 8] = packet.first_chunk()?;
         let [s0, s1, s2, s3, l0, l1, l2, l3] = *header;
         let [h0, h1, h2, h3, ..] = sequence.to_be_bytes();
-        Ok(if self.extended {
+        Some(if self.extended {
             AssociatedData { octets: [s0, s1, s2, s3, h0, h1, h2, h3, l0, l1, l2, l3], len: 12 }
         } else {
             AssociatedData { octets: [s0, s1, s2, s3, l0, l1, l2, l3, 0, 0, 0, 0], len: 8 }
@@ -239,4 +245,4 @@ impl AsRef<[u8]> for AssociatedData {
 pub(crate) const ESP_HEADER_LEN: usize = 8;
 
 #[cfg(test)]
-mod tests {}
+mod tests;

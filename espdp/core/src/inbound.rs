@@ -252,3 +252,6 @@ fn has_moved(known: &OuterPath, seen: &OuterPath) -> bool {
             (Encapsulation::Esp, Encapsulation::Udp { .. }) | (Encapsulation::Udp { .. }, Encapsulation::Esp) => true,
         }
 }
+
+#[cfg(test)]
+mod tests;

@@ -252,3 +252,6 @@ fn raise_limit_event(charge: Charge, sa: &OutboundSa, events: &mut EventQueue) {
         Charge::Pass | Charge::Stop => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -116,9 +116,9 @@ pub(crate) struct Policy {
 /// All policies, each interface's in the order in which they were set (R4301-4.4.1-1).
 #[derive(Debug)]
 pub(crate) struct PolicyTable {
-    by_id: BTreeMap<PolicyId, Policy>,
     /// Indexed by [`InterfaceId`].
-    order: Vec<Vec<PolicyId>>,
+    by_interface: Vec<Vec<Policy>>,
+    interface_of: BTreeMap<PolicyId, InterfaceId>,
     cache: FlowCache,
 }
 
@@ -138,17 +138,18 @@ impl PolicyTable {
     pub(crate) const MOST: usize = 65536;
 
     pub(crate) fn new() -> Self {
-        Self { by_id: BTreeMap::new(), order: Vec::new(), cache: FlowCache::new() }
+        Self { by_interface: Vec::new(), interface_of: BTreeMap::new(), cache: FlowCache::new() }
     }
 
     pub(crate) fn get(&self, id: PolicyId) -> Option<&Policy> {
-        self.by_id.get(&id)
+        let policies = self.by_interface.get(usize::from(self.interface_of.get(&id)?.0))?;
+        policies.iter().find(|policy| policy.id == id)
     }
 
     /// Access that may change what packets find; forgets what was found before.
     pub(crate) fn get_mut(&mut self, id: PolicyId) -> Option<&mut Policy> {
         self.cache.forget();
-        self.by_id.get_mut(&id)
+        self.find_mut(id)
     }
 
     /// Forgets what packets found before.
@@ -158,17 +159,17 @@ impl PolicyTable {
 
     /// Whether a packet that found no SA may raise an event now.
     pub(crate) fn may_acquire(&mut self, id: PolicyId, now: Instant) -> bool {
-        let acquire = self.by_id.get_mut(&id).and_then(|policy| policy.acquire.as_mut());
+        let acquire = self.find_mut(id).and_then(|policy| policy.acquire.as_mut());
         acquire.is_some_and(|once| once.allows(now))
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.by_id.len()
+        self.interface_of.len()
     }
 
     /// Whether an interface has policies.
     pub(crate) fn uses(&self, interface: InterfaceId) -> bool {
-        self.order.get(usize::from(interface.0)).is_some_and(|order| !order.is_empty())
+        self.by_interface.get(usize::from(interface.0)).is_some_and(|policies| !policies.is_empty())
     }
 
     /// Sets a policy; one that stays on its interface keeps its place in the order.
@@ -176,33 +177,36 @@ impl PolicyTable {
         self.cache.forget();
         let selectors = Selectors::new(&spec.local, &spec.remote);
         let acquire = spec.acquire.then(OncePerSecond::default);
-        let moved = match self.by_id.get_mut(&spec.id) {
-            Some(policy) => {
-                let before = std::mem::replace(&mut policy.interface, interface);
+        let (outbound, inbound, active) = match self.find_mut(spec.id) {
+            Some(policy) if policy.interface == interface => {
                 (policy.selectors, policy.acquire) = (selectors, acquire);
-                if before == interface {
-                    return;
-                }
-                Some(before)
+                return;
             }
-            None => {
-                let (id, active) = (spec.id, None);
-                let (outbound, inbound) = (Vec::new(), Vec::new());
-                self.by_id.insert(id, Policy { id, interface, selectors, acquire, active, outbound, inbound });
-                None
-            }
-        };
-        if let Some(before) = moved {
-            self.order_of(before).retain(|id| *id != spec.id);
+            Some(_) => self.remove(spec.id).map(|policy| (policy.outbound, policy.inbound, policy.active)),
+            None => None,
         }
-        self.order_of(interface).push(spec.id);
+        .unwrap_or_default();
+        self.interface_of.insert(spec.id, interface);
+        let index = usize::from(interface.0);
+        if self.by_interface.len() <= index {
+            self.by_interface.resize_with(index + 1, Vec::new);
+        }
+        if let Some(policies) = self.by_interface.get_mut(index) {
+            policies.push(Policy { id: spec.id, interface, selectors, acquire, active, outbound, inbound });
+        }
     }
 
     pub(crate) fn remove(&mut self, id: PolicyId) -> Option<Policy> {
         self.cache.forget();
-        let policy = self.by_id.remove(&id)?;
-        self.order_of(policy.interface).retain(|other| *other != id);
-        Some(policy)
+        let interface = self.interface_of.remove(&id)?;
+        let policies = self.by_interface.get_mut(usize::from(interface.0))?;
+        let at = policies.iter().position(|policy| policy.id == id)?;
+        Some(policies.remove(at))
+    }
+
+    fn find_mut(&mut self, id: PolicyId) -> Option<&mut Policy> {
+        let policies = self.by_interface.get_mut(usize::from(self.interface_of.get(&id)?.0))?;
+        policies.iter_mut().find(|policy| policy.id == id)
     }
 
     /// The place of the SA that an outbound packet goes to (R4301-5-1: whatever is not selected is dropped).
@@ -230,9 +234,8 @@ impl PolicyTable {
         header: &Header,
         sas: &OutboundTable,
     ) -> Result<u32, Miss> {
-        let order = self.order.get(usize::from(interface.0)).ok_or(Miss::NoPolicy)?;
         let packet = Selected::outbound(header);
-        for policy in order.iter().filter_map(|id| self.by_id.get(id)) {
+        for policy in self.by_interface.get(usize::from(interface.0)).into_iter().flatten() {
             let active = policy.active.and_then(|place| Some((place, sas.get(place)?)));
             let packet = match active {
                 Some((_, sa)) if sa.is_ip_in_ip(kind) => sa.ip_in_ip(header),
@@ -244,15 +247,6 @@ impl PolicyTable {
             }
         }
         Err(Miss::NoPolicy)
-    }
-
-    fn order_of(&mut self, interface: InterfaceId) -> &mut Vec<PolicyId> {
-        let index = usize::from(interface.0);
-        if self.order.len() <= index {
-            self.order.resize_with(index + 1, Vec::new);
-        }
-        #[expect(clippy::indexing_slicing, reason = "made long enough just before")]
-        &mut self.order[index]
     }
 }
 
@@ -272,8 +266,8 @@ impl OutboundSa {
 /// Remembers the SAs of recent flows, so that policies are searched once for each flow and not for each packet.
 #[derive(Debug)]
 struct FlowCache {
-    /// A power of two. A flow has one place; two flows that share it push each other out.
-    places: Box<[Flow]>,
+    /// A flow may stand anywhere in its set; where a set is full, its oldest flow makes way.
+    sets: Box<[[Flow; Self::WAYS]]>,
     /// Flows of older generations are forgotten.
     generation: u32,
 }
@@ -328,20 +322,26 @@ impl FlowKey {
 }
 
 impl FlowCache {
-    const PLACES: usize = 4096;
+    /// Flows in a set: enough that sets are seldom full while the cache is not.
+    const WAYS: usize = 4;
+    const SETS: usize = 4096;
 
     fn new() -> Self {
-        Self { places: vec![Flow::default(); Self::PLACES].into_boxed_slice(), generation: 1 }
+        Self { sets: vec![[Flow::default(); Self::WAYS]; Self::SETS].into_boxed_slice(), generation: 1 }
     }
 
+    #[inline]
     fn find(&self, key: &FlowKey) -> Option<u32> {
-        let flow = self.places.get(Self::place(key))?;
-        (flow.generation == self.generation && flow.key == *key).then_some(flow.sa)
+        let set = self.sets.get(Self::set(key))?;
+        set.iter().find(|flow| flow.generation == self.generation && flow.key == *key).map(|flow| flow.sa)
     }
 
     fn remember(&mut self, key: FlowKey, sa: u32) {
-        if let Some(place) = self.places.get_mut(Self::place(&key)) {
-            *place = Flow { key, generation: self.generation, sa };
+        let generation = self.generation;
+        if let Some(set) = self.sets.get_mut(Self::set(&key)) {
+            set.rotate_right(1);
+            let [newest, ..] = set;
+            *newest = Flow { key, generation, sa };
         }
     }
 
@@ -349,12 +349,12 @@ impl FlowCache {
         self.generation = self.generation.wrapping_add(1);
         if self.generation == 0 {
             // The counter went round: a flow of long ago must not come back to life.
-            self.places.fill(Flow::default());
+            self.sets.fill([Flow::default(); Self::WAYS]);
             self.generation = 1;
         }
     }
 
-    fn place(key: &FlowKey) -> usize {
-        (key.hash() as usize) % Self::PLACES
+    fn set(key: &FlowKey) -> usize {
+        (key.hash() as usize) % Self::SETS
     }
 }

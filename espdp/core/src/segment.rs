@@ -241,6 +241,3 @@ fn copy(from: &[u8], to: &mut [u8]) -> Option<()> {
     to.copy_from_slice(from);
     Some(())
 }
-
-#[cfg(test)]
-mod tests {}

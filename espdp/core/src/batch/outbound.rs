@@ -42,6 +42,8 @@ pub(crate) struct OutboundFrame {
 
 #[derive(Clone, Copy, Debug)]
 struct RunSpan {
+    /// The SA of the last packet.
+    sa: u32,
     path: OuterPath,
     traffic_class: u8,
     dont_fragment: bool,
@@ -99,8 +101,15 @@ impl OutboundBatch {
     /// Gathers the sealed frames in runs; `path_of` knows where an SA's packets go.
     pub(crate) fn gather(&mut self, path_of: impl Fn(u32) -> Option<OuterPath>) {
         for frame in self.frames.iter().filter(|frame| frame.is_sealed) {
-            let Some(path) = path_of(frame.sa) else { continue };
-            match self.runs.last_mut() {
+            let last = self.runs.last_mut();
+            let path = match &last {
+                Some(run) if run.sa == frame.sa => run.path,
+                _ => match path_of(frame.sa) {
+                    Some(path) => path,
+                    None => continue,
+                },
+            };
+            match last {
                 Some(run) if run.takes(frame, path) => run.extend(frame),
                 _ => self.runs.push(RunSpan::new(frame, path)),
             }
@@ -121,11 +130,12 @@ impl Default for OutboundBatch {
 
 impl RunSpan {
     fn new(frame: &OutboundFrame, path: OuterPath) -> Self {
-        let OutboundFrame { span, traffic_class, dont_fragment, .. } = *frame;
-        Self { path, traffic_class, dont_fragment, segment_len: span.len, packets: 1, span }
+        let OutboundFrame { span, sa, traffic_class, dont_fragment, .. } = *frame;
+        Self { sa, path, traffic_class, dont_fragment, segment_len: span.len, packets: 1, span }
     }
 
     fn extend(&mut self, frame: &OutboundFrame) {
+        self.sa = frame.sa;
         self.span.len += frame.span.len;
         self.packets += 1;
     }
@@ -141,7 +151,7 @@ impl RunSpan {
             && self.span.len + frame.span.len <= Run::OCTETS
             && frame.traffic_class == self.traffic_class
             && frame.dont_fragment == self.dont_fragment
-            && path == self.path
+            && (frame.sa == self.sa || path == self.path)
     }
 }
 

@@ -40,9 +40,7 @@ impl Aead {
         let (iv, payload, icv) = split(packet)?;
         *iv = sequence.to_be_bytes();
         let nonce = self.nonce(*iv);
-        let tag = self.key.seal_in_place_separate_tag(nonce, Aad::from(associated_data), payload).ok()?;
-        icv.copy_from_slice(tag.as_ref());
-        Some(())
+        self.key.seal_in_place_scatter(nonce, Aad::from(associated_data), payload, &[], icv).ok()
     }
 
     #[inline]

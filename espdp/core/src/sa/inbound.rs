@@ -158,8 +158,8 @@ impl InboundTable {
                 self.free.push(place);
                 Some(sa)
             }
-            other => {
-                *slot = other;
+            reserved_or_free @ (Place::Reserved(_) | Place::Free) => {
+                *slot = reserved_or_free;
                 None
             }
         }

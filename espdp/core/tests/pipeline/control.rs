@@ -98,7 +98,7 @@ fn policies_are_tried_in_order_and_keep_their_place_when_changed() {
         left.dataplane.install_outbound(&spec).unwrap();
         left.dataplane.activate(PolicyId(id), spi).unwrap();
     }
-    let mut spi_for = |destination: &str, left: &mut crate::support::Gateway| {
+    let spi_for = |destination: &str, left: &mut crate::support::Gateway| {
         let wire = left.send(&udp_between("10.1.0.1", destination, 0, 10));
         wire.first().map(|packet| u32::from_be_bytes(packet.octets[..4].try_into().unwrap()))
     };
