@@ -1,6 +1,6 @@
 //! How many clocks a packet takes through ESP in memory, for one core.
 //!
-//! `cargo bench -p espdp-core --bench pipeline -- [--quick] [--json]`
+//! `cargo bench -p espdp-core --bench pipeline -- [--quick] [--json] [CIPHER ..]`
 //!
 //! Paths: `outbound` is everything from an inner packet to a sealed ESP packet, `inbound` everything from a received ESP
 //! packet to the inner packet to be written, without coalescing; `crypto-seal` and `crypto-open` are the ciphers alone,
@@ -33,7 +33,8 @@ fn main() {
     let rounds = if has("--quick") { 60 } else { 600 };
     let report = Report { json: has("--json"), clocks_per_second: clocks_per_second() };
     report.head();
-    for (cipher, algorithms) in ciphers() {
+    let all = !ciphers().iter().any(|(cipher, _)| has(cipher));
+    for (cipher, algorithms) in ciphers().into_iter().filter(|(cipher, _)| all || has(cipher)) {
         for octets in OCTETS {
             let (seal, open) = crypto(algorithms, octets, rounds);
             report.line("crypto-seal", cipher, octets, 1, seal);

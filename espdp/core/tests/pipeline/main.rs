@@ -1,5 +1,7 @@
 //! The whole pipeline through its public interface: two gateways in memory.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
 #[expect(unreachable_pub, reason = "shared by the modules of this test")]
 mod support;
 
