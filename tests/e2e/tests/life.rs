@@ -1,0 +1,117 @@
+//! Starting, rekeying, failing, ending. Needs root.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use e2e::{Case, LIMIT, SECRETS, Twins};
+use harness::{Gateway, PingStream, Site, World, wait_until};
+
+#[test]
+fn lifetimes_of_seconds_lose_no_packet() -> Result<()> {
+    let lines = "ikelifetime = \"7s\"\nlifetime = \"5s\"\nmargintime = \"2s\"\nrekeyfuzz = \"50%\"";
+    let twins = Twins::start(Case { lines, ..Case::default() })?;
+    twins.up()?;
+    twins.expect_pings()?;
+    let streams = [
+        PingStream::start(&twins.world, "alice", Site::SUN.host4)?,
+        PingStream::start(&twins.world, "bob", Site::MOON.host4)?,
+    ];
+    let rekeyed = |gateway: &Gateway, what: &str| gateway.log().matches(what).count();
+    wait_until(Duration::from_secs(60), "several rekeyings", || {
+        Ok(rekeyed(&twins.moon, "} rekeyed as") >= 4 && rekeyed(&twins.moon, "] rekeyed between") >= 2)
+    })?;
+    for stream in streams {
+        let result = stream.stop()?;
+        ensure!(result.lossless(), "{result:?}\n--- moon\n{}\n--- sun\n{}", twins.moon.log(), twins.sun.log());
+    }
+    Ok(())
+}
+
+#[test]
+fn the_end_of_a_daemon_leaves_nothing_behind_and_tells_the_peer() -> Result<()> {
+    let mut twins = Twins::start(Case::default())?;
+    twins.up()?;
+    twins.expect_pings()?;
+    let status = twins.moon.stop()?;
+    ensure!(status.success(), "{status}: {}", twins.moon.log());
+    let left = twins
+        .world
+        .sh("moon", "ip -o link; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all")?;
+    ensure!(
+        !left.contains("ipsec0") && !left.contains("10.2.0.0/16") && !left.contains("fwmark"),
+        "left behind: {left}"
+    );
+    twins.sun.wait_status(LIMIT, "the deletion by the peer", |status| !status.to_string().contains("INSTALLED"))
+}
+
+#[test]
+fn a_peer_that_died_is_noticed_and_brought_back() -> Result<()> {
+    let moon_lines = "dpddelay = \"1s\"\ndpdaction = \"restart\"\nretransmit_tries = 2\n";
+    let case = Case { moon_lines, ..Case::default() };
+    let mut twins = Twins::start(case)?;
+    twins.up()?;
+    twins.expect_pings()?;
+    twins.sun.kill()?;
+    twins.moon.wait_status(LIMIT, "the peer's death", |status| !status.to_string().contains("INSTALLED"))?;
+    twins.expect_silence()?;
+    twins.sun = Gateway::start(&twins.world, "sun", twins.folder.path(), &case.toml(Site::SUN, Site::MOON), SECRETS)?;
+    twins.moon.wait_status(LIMIT, "the tunnel's return", |status| status.to_string().contains("INSTALLED"))?;
+    twins.expect_pings()
+}
+
+#[test]
+fn a_tunnel_that_should_be_up_waits_for_its_peer() -> Result<()> {
+    let world = World::two_sites()?;
+    let folder = tempfile::tempdir()?;
+    let case = Case::default();
+    let toml = case.toml(Site::MOON, Site::SUN).replace("auto = \"add\"", "auto = \"start\"\nretransmit_tries = 1");
+    let moon = Gateway::start(&world, "moon", folder.path(), &toml, SECRETS)?;
+    wait_until(LIMIT, "a first attempt that fails", || Ok(moon.log().contains("PEER_SILENT")))?;
+    let sun = Gateway::start(&world, "sun", folder.path(), &case.toml(Site::SUN, Site::MOON), SECRETS)?;
+    let twins = Twins { moon, sun, world, folder };
+    twins.moon.wait_status(LIMIT, "the tunnel", |status| status.to_string().contains("INSTALLED"))?;
+    twins.expect_pings()
+}
+
+#[test]
+fn the_first_packet_brings_a_routed_tunnel_up() -> Result<()> {
+    let world = World::two_sites()?;
+    let folder = tempfile::tempdir()?;
+    let case = Case::default();
+    let toml = case.toml(Site::MOON, Site::SUN).replace("auto = \"add\"", "auto = \"route\"");
+    let sun = Gateway::start(&world, "sun", folder.path(), &case.toml(Site::SUN, Site::MOON), SECRETS)?;
+    let moon = Gateway::start(&world, "moon", folder.path(), &toml, SECRETS)?;
+    let twins = Twins { moon, sun, world, folder };
+    // The packet that starts it may be lost; what matters is that no command was needed.
+    harness::ping(&twins.world, "alice", Site::SUN.host4, 1)?;
+    twins.moon.wait_status(LIMIT, "the tunnel", |status| status.to_string().contains("INSTALLED"))?;
+    twins.expect_pings()
+}
+
+#[test]
+fn a_bad_file_does_not_touch_what_runs() -> Result<()> {
+    let twins = Twins::start(Case::default())?;
+    twins.up()?;
+    let file = twins.moon.folder().join("ipsec.toml");
+    let good = std::fs::read_to_string(&file)?;
+    std::fs::write(&file, good.replace("rightsubnet", "rightsubnets"))?;
+    let said = twins.moon.ctl(&["reload"])?;
+    let text = said.stdout.clone() + &said.stderr;
+    ensure!(!said.success && text.contains("rightsubnets") && text.contains("rightsubnet`"), "{text}");
+    twins.expect_pings()?;
+    std::fs::write(&file, good)?;
+    twins.moon.expect_ctl(&["reload"])?;
+    twins.expect_pings()
+}
+
+#[test]
+fn a_daemon_without_a_configuration_starts_empty() -> Result<()> {
+    let world = World::two_sites()?;
+    let folder = tempfile::tempdir()?;
+    let gateway = Gateway::start(&world, "moon", folder.path(), "", "")?;
+    let status = gateway.expect_ctl(&["list"])?;
+    ensure!(!status.contains("net"), "{status}");
+    let said = gateway.ctl(&["up", "nothing"])?;
+    ensure!(!said.success && (said.stdout + &said.stderr).contains("nothing"));
+    Ok(())
+}
