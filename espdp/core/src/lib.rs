@@ -18,7 +18,9 @@
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
 mod batch;
+#[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 mod checksum;
+#[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 mod coalesce;
 mod crypto;
 mod dataplane;
@@ -30,11 +32,14 @@ mod interfaces;
 mod limits;
 mod mtu;
 mod outbound;
+#[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 mod packet;
 mod policy;
 mod replay;
 mod sa;
+#[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 mod segment;
+#[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 mod vnet;
 
 pub use batch::{Delivery, InboundBatch, Opened, Origin, OutboundBatch, Run, Sealed};

@@ -121,7 +121,7 @@ impl Header {
         let (start, addresses) = fixed.split_first_chunk::<8>()?;
         let (source, destination) = addresses.split_first_chunk::<16>()?;
         let &[class0, class1, _, _, len0, len1, next_header, _] = start;
-        let total_len = usize::from(u16::from_be_bytes([len0, len1])) + IPV6_HEADER_LEN;
+        let total_len = usize::from(u16::from_be_bytes([len0, len1])).checked_add(IPV6_HEADER_LEN)?;
         let chain = ExtensionHeaders::walk(packet.get(..total_len)?, next_header)?;
         let transport = packet.get(chain.transport_at..total_len)?;
         let (source_port, destination_port) =
@@ -204,7 +204,7 @@ impl ExtensionHeaders {
 
 /// Octets of an options or routing header.
 fn options_len(header: &[u8]) -> Option<usize> {
-    Some((usize::from(*header.get(1)?) + 1) * 8)
+    Some(usize::from(*header.get(1)?).saturating_add(1).saturating_mul(8))
 }
 
 /// The port selectors of a transport header (RFC 4301 §4.4.1.1).

@@ -25,6 +25,8 @@ pub struct Origin {
 pub struct InboundBatch {
     memory: Box<[u8]>,
     used: usize,
+    /// Receives so far, also those that left nothing to open.
+    receives: usize,
     frames: Vec<InboundFrame>,
     origins: Vec<Origin>,
     /// Drops before an SA was known.
@@ -109,6 +111,7 @@ impl InboundBatch {
         Self {
             memory: vec![0; Self::OCTETS].into_boxed_slice(),
             used: 0,
+            receives: 0,
             frames: Vec::with_capacity(Self::FRAMES),
             origins: Vec::with_capacity(Self::FRAMES),
             drops: DropCounters::default(),
@@ -120,42 +123,44 @@ impl InboundBatch {
     /// Forgets all packets.
     pub fn clear(&mut self) {
         self.used = 0;
+        self.receives = 0;
         self.frames.clear();
         self.origins.clear();
         self.writes.clear();
         self.pieces.clear();
     }
 
-    /// Whether nothing was added that has to be opened.
+    /// Whether nothing was received since the last [`Self::clear`], not even what was no ESP.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.frames.is_empty()
+        self.receives == 0
     }
 
-    /// Where the next receive goes: [`Self::SPACE`] octets, or `None` when the batch is full and must be opened first.
+    /// Where the next receive goes: [`Self::SPACE`] octets, or `None` when the batch is full and must be opened and cleared
+    /// first. Receives are limited too, so that a flood of empty datagrams cannot keep the shell here.
     pub fn space(&mut self) -> Option<&mut [u8]> {
         let end = self.used.checked_add(Self::SPACE).filter(|end| *end <= Self::RECEIVE_END)?;
-        if self.frames.len() + Self::GRO_PACKETS > Self::FRAMES {
+        if self.frames.len() + Self::GRO_PACKETS > Self::FRAMES || self.receives >= Self::FRAMES {
             return None;
         }
         self.memory.get_mut(self.used..end)
     }
 
     /// Adds `len` octets that a UDP socket with `UDP_GRO` put in [`Self::space`]: datagrams of `stride` octets each, the
-    /// last one perhaps shorter. IKE messages (behind four zero octets, RFC 3948 §2.2) are handed to `on_ike` without
+    /// last one perhaps shorter (0: just one). IKE messages (behind four zero octets, RFC 3948 §2.2) are handed to `on_ike` without
     /// the marker, keepalives (RFC 3948 §2.3) are ignored, the rest is taken as ESP.
     pub fn add_udp(&mut self, len: usize, stride: usize, origin: Origin, mut on_ike: impl FnMut(&[u8])) {
         let received = self.take(len);
-        let index = self.add_origin(origin);
+        let stride = if stride == 0 { len } else { stride };
         let mut offset = received.offset;
         let end = received.offset + received.len;
         while offset < end {
-            let datagram = Span { offset, len: stride.clamp(1, end - offset) };
+            let datagram = Span { offset, len: stride.min(end - offset) };
             offset += datagram.len;
             match datagram.of(&self.memory) {
                 [0, 0, 0, 0, message @ ..] => on_ike(message),
                 [KEEPALIVE] => {}
-                _ => self.add_frame(datagram, index),
+                _ => self.add_frame(datagram, origin),
             }
         }
     }
@@ -169,9 +174,9 @@ impl InboundBatch {
             Some(header) if header.is_ipv4() && header.protocol == protocol::ESP => {
                 let path =
                     OuterPath { local: header.destination, remote: header.source, encapsulation: Encapsulation::Esp };
-                let index = self.add_origin(Origin { path, traffic_class: header.traffic_class });
+                let origin = Origin { path, traffic_class: header.traffic_class };
                 let offset = received.offset + header.transport_at;
-                self.add_frame(Span { offset, len: header.total_len - header.transport_at }, index);
+                self.add_frame(Span { offset, len: header.total_len - header.transport_at }, origin);
             }
             _ => self.drops.count(DropReason::Short),
         }
@@ -180,8 +185,7 @@ impl InboundBatch {
     /// Adds `len` octets that a raw IPv6 socket put in [`Self::space`]: one packet from the SPI on.
     pub fn add_esp(&mut self, len: usize, origin: Origin) {
         let received = self.take(len);
-        let index = self.add_origin(origin);
-        self.add_frame(received, index);
+        self.add_frame(received, origin);
     }
 
     /// What opening works on.
@@ -205,21 +209,20 @@ impl InboundBatch {
     fn take(&mut self, len: usize) -> Span {
         let span = Span { offset: self.used, len: len.min(Self::SPACE).min(Self::RECEIVE_END - self.used) };
         self.used += span.len;
+        self.receives += 1;
         span
     }
 
-    fn add_origin(&mut self, origin: Origin) -> u16 {
-        if self.origins.last() != Some(&origin) {
-            self.origins.push(origin);
-        }
-        u16::try_from(self.origins.len() - 1).unwrap_or(u16::MAX)
-    }
-
-    fn add_frame(&mut self, span: Span, origin: u16) {
+    fn add_frame(&mut self, span: Span, origin: Origin) {
         if self.frames.len() >= Self::FRAMES {
             self.drops.count(DropReason::Overflow);
             return;
         }
+        if self.origins.last() != Some(&origin) {
+            self.origins.push(origin);
+        }
+        // There are never more origins than frames.
+        let origin = u16::try_from(self.origins.len() - 1).unwrap_or(u16::MAX);
         self.frames.push(InboundFrame { span, origin, sa: 0, stage: Stage::Received });
     }
 }
@@ -309,9 +312,10 @@ mod tests {
         batch.add_udp(10, 4, origin(), |_| {});
         batch.add_udp(10, usize::MAX, origin(), |_| {});
         batch.add_udp(3, 0, origin(), |_| {});
+        batch.add_udp(0, 0, origin(), |_| {});
         let lens: Vec<_> = batch.frames.iter().map(|frame| frame.span.len).collect();
         // All of it is zeros: what is long enough for a marker was taken as IKE.
-        assert_eq!(lens, [2, 1, 1, 1]);
+        assert_eq!(lens, [2, 3]);
         assert_eq!(batch.used, 23);
     }
 
@@ -331,6 +335,26 @@ mod tests {
         assert!(batch.space().is_none());
         batch.add_esp(1, origin());
         assert_eq!(batch.drops.report()[0].reason, "overflow");
+    }
+
+    #[test]
+    fn a_flood_of_what_is_no_esp_ends_a_batch_too() {
+        for len in [0, 4] {
+            let mut batch = InboundBatch::new();
+            assert!(batch.is_empty());
+            let mut port = 0;
+            while batch.space().is_some() {
+                port += 1;
+                let encapsulation = Encapsulation::Udp { local_port: 4500, remote_port: port };
+                let path = OuterPath { encapsulation, ..origin().path };
+                batch.add_udp(len, 0, Origin { path, traffic_class: 0 }, |_| {});
+                assert!(!batch.is_empty(), "whoever clears only what is not empty must get here");
+            }
+            assert_eq!(usize::from(port), InboundBatch::FRAMES);
+            assert!(batch.frames.is_empty() && batch.origins.is_empty());
+            batch.clear();
+            assert!(batch.space().is_some());
+        }
     }
 
     #[test]
