@@ -23,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::daemon::DEFAULT_SOCKET;
+use crate::daemon::{DEFAULT_SOCKET, SERVICE_SOCKET};
 use crate::lab;
 use crate::vici::{Client, ClientError, Message};
 
@@ -38,9 +38,9 @@ const EXIT_CODES: &str = "Exit status:
 #[derive(Debug, Parser)]
 #[command(name = "charonctl", version, about = "Controls charon-rs, the IKEv2 daemon", after_help = EXIT_CODES)]
 pub struct Cli {
-    /// The daemon's control socket
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET, global = true)]
-    socket: PathBuf,
+    /// The daemon's control socket [default: /run/charon-rs.vici, else /run/charon-rs/vici]
+    #[arg(long, value_name = "PATH", global = true)]
+    socket: Option<PathBuf>,
     /// Print JSON for programs
     #[arg(long, global = true)]
     json: bool,
@@ -140,7 +140,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Other(command) => command,
     };
     let mut out = io::stdout().lock();
-    match carry_out(&socket, json, command, &mut out) {
+    match carry_out(socket.as_deref(), json, command, &mut out) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::from(1),
         Ok(Outcome::NotUp) => ExitCode::from(4),
@@ -153,8 +153,8 @@ pub fn run(cli: Cli) -> ExitCode {
     }
 }
 
-fn carry_out(socket: &Path, json: bool, command: Simple, out: &mut dyn Write) -> Result<Outcome, Error> {
-    let connect = || Client::connect(socket).map_err(|source| Error::NotThere { socket: socket.to_owned(), source });
+fn carry_out(socket: Option<&Path>, json: bool, command: Simple, out: &mut dyn Write) -> Result<Outcome, Error> {
+    let connect = || connect(socket);
     match command {
         Simple::Up { name, timeout } => act::up(&mut connect()?, &name, timeout, json, out),
         Simple::Down { name } => act::down(&mut connect()?, &name, json, out),
@@ -167,6 +167,18 @@ fn carry_out(socket: &Path, json: bool, command: Simple, out: &mut dyn Write) ->
         Simple::Keys { folder } => keys::keys(&mut connect()?, &folder, json, out),
         Simple::Check { file, secrets } => check::check(&file, secrets.as_deref(), json, out),
     }
+}
+
+/// Connects to the named socket, or to the first of the usual ones where a daemon answers.
+fn connect(socket: Option<&Path>) -> Result<Client, Error> {
+    let usual = Path::new(DEFAULT_SOCKET);
+    let service = Path::new(SERVICE_SOCKET);
+    let socket = match socket {
+        Some(socket) => socket,
+        None if service.exists() && !usual.exists() => service,
+        None => usual,
+    };
+    Client::connect(socket).map_err(|source| Error::NotThere { socket: socket.to_owned(), source })
 }
 
 fn not_there(socket: &Path, source: &io::Error) -> String {

@@ -53,6 +53,9 @@ pub const DEFAULT_CONFIG: &str = "/etc/charon-rs/ipsec.toml";
 /// The control socket when none is named.
 pub const DEFAULT_SOCKET: &str = "/run/charon-rs.vici";
 
+/// The control socket when the service manager starts the daemon, whose user cannot write to `/run` itself.
+pub const SERVICE_SOCKET: &str = "/run/charon-rs/vici";
+
 /// Peers that do not answer our deletes are not waited for longer than this.
 const GRACE: Duration = Duration::from_secs(3);
 

@@ -384,10 +384,12 @@ mod tests {
         let mut confirmation = [0; 5];
         lazy.read_exact(&mut confirmation).await.unwrap();
         let news = Arc::new(Message::new().with("filler", "x".repeat(60_000)));
+        tokio::time::pause();
         // The receiver's end of the channel goes with the client's task.
         while bench.events.send(Broadcast { name: "news", message: Arc::clone(&news) }).is_ok() {
-            tokio::task::yield_now().await;
+            tokio::time::advance(Duration::from_secs(1)).await;
         }
+        tokio::time::resume();
         bench.with_client(|mut client| assert!(client.request("echo", Message::new()).is_ok())).await;
     }
 

@@ -24,7 +24,7 @@ pub(super) async fn initiate(daemon: &Daemon, arguments: &Message, streamer: &St
         Ok(Err(refusal)) => return refusal,
         Err(gone) => return failed(gone),
     };
-    let following = Following::new(arguments, events, streamer, Some(begun.connection.clone()));
+    let following = Following::new(arguments, events, streamer, begun.connection.clone());
     let what = begun.what;
     match following.until_settled(begun.settled).await {
         End::Detached => super::success(),
@@ -49,21 +49,19 @@ pub(super) async fn initiate(daemon: &Daemon, arguments: &Message, streamer: &St
 pub(super) async fn terminate(daemon: &Daemon, arguments: &Message, streamer: &Streamer) -> Message {
     let events = daemon.handle.subscribe();
     let (settled, connection) = match undertake(daemon, arguments, Shell::terminate).await {
-        Ok(begun) => begun,
+        Ok(Some(begun)) => begun,
+        Ok(None) => return none_found("terminate"),
         Err(refusal) => return refusal,
     };
     let following = Following::new(arguments, events, streamer, connection);
     match following.until_settled(settled).await {
         End::Detached => super::success(),
         End::Settled(Ok(SettledCount { matches, done })) => {
-            let found = matches > 0;
             let mut answer = Message::new()
-                .with("success", if found && done == matches { "yes" } else { "no" })
+                .with("success", if done == matches { "yes" } else { "no" })
                 .with("matches", matches)
                 .with("terminated", done);
-            if !found {
-                answer.put("errmsg", "no matching SAs to terminate found");
-            } else if done < matches {
+            if done < matches {
                 answer.put("errmsg", "not all matching SAs could be terminated");
             }
             answer
@@ -78,14 +76,12 @@ pub(super) async fn rekey(daemon: &Daemon, arguments: &Message) -> Message {
     if arguments.is_yes("reauth") {
         return failed("reauthentication is not supported: rekey instead, or take the connection down and up");
     }
-    let (settled, _) = match undertake(daemon, arguments, Shell::rekey).await {
-        Ok(begun) => begun,
+    let settled = match undertake(daemon, arguments, Shell::rekey).await {
+        Ok(Some((settled, _))) => settled,
+        Ok(None) => return none_found("rekey"),
         Err(refusal) => return refusal,
     };
     match settled.await {
-        Ok(Ok(SettledCount { matches: 0, .. })) => {
-            Message::new().with("success", "no").with("matches", 0).with("errmsg", "no matching SAs to rekey found")
-        }
         Ok(Ok(SettledCount { matches, done })) if done == matches => super::success().with("matches", matches),
         Ok(Ok(SettledCount { matches, done })) => Message::new()
             .with("success", "no")
@@ -94,6 +90,15 @@ pub(super) async fn rekey(daemon: &Daemon, arguments: &Message) -> Message {
         Ok(Err(why)) => failed(why),
         Err(_) => failed("the daemon is shutting down"),
     }
+}
+
+/// The answer when no SA is meant.
+fn none_found(verb: &str) -> Message {
+    let mut answer = Message::new().with("success", "no").with("matches", 0);
+    if verb == "terminate" {
+        answer.put("terminated", 0);
+    }
+    answer.with("errmsg", format!("no matching SAs to {verb} found"))
 }
 
 /// What the arguments name.
@@ -166,12 +171,13 @@ fn is_connecting(sa: &IkeSaReport, connection: &str) -> bool {
     sa.connection == connection && matches!(sa.state, IkeState::Created | IkeState::Connecting)
 }
 
-/// Starts what `act` does to the SAs that the arguments name. Gives their connection, if it is one.
+/// Starts what `act` does to the SAs that the arguments name, and gives the connection of the first; `None` when there
+/// are no such SAs.
 async fn undertake(
     daemon: &Daemon,
     arguments: &Message,
     act: fn(&mut Shell, Target) -> oneshot::Receiver<Settled>,
-) -> Result<(oneshot::Receiver<Settled>, Option<String>), Message> {
+) -> Result<Option<(oneshot::Receiver<Settled>, String)>, Message> {
     let wanted = Wanted::from(arguments);
     let number = |name| {
         arguments.text(name).map(|text| text.parse::<u32>().map_err(|_| failed(format!("`{text}` is no {name}"))))
@@ -186,7 +192,7 @@ async fn undertake(
             (None, None) => target_by_name(&wanted, &sas)?,
         };
         let connection = connection_of(&target, &sas);
-        Ok((act(shell, target), connection))
+        Ok(connection.map(|connection| (act(shell, target), connection)))
     };
     match daemon.handle.ask(begin).await {
         Ok(begun) => begun,
@@ -230,7 +236,7 @@ enum End {
 struct Following<'a> {
     events: broadcast::Receiver<Broadcast>,
     streamer: &'a Streamer,
-    connection: Option<String>,
+    connection: String,
     level: u8,
     timeout: Option<Duration>,
     detached: bool,
@@ -242,7 +248,7 @@ impl<'a> Following<'a> {
         arguments: &Message,
         events: broadcast::Receiver<Broadcast>,
         streamer: &'a Streamer,
-        connection: Option<String>,
+        connection: String,
     ) -> Self {
         let number = |name| arguments.text(name).and_then(|text| text.parse::<i64>().ok());
         let timeout = number("timeout").unwrap_or(0);
@@ -285,7 +291,7 @@ impl<'a> Following<'a> {
     }
 
     async fn hand_on(&self, event: &Broadcast) {
-        let of_us = self.connection.is_some() && event.message.text("ikesa-name") == self.connection.as_deref();
+        let of_us = event.message.text("ikesa-name") == Some(self.connection.as_str());
         let level = event.message.text("level").and_then(|level| level.parse::<u8>().ok()).unwrap_or(u8::MAX);
         if event.name != "log" || !of_us || level > self.level {
             return;
