@@ -147,8 +147,12 @@ impl Report {
                 milliseconds(*mean_us)
             )?;
         }
-        let TransferReport { octets: arrived, seconds, mbit_per_second } = self.transfer;
-        writeln!(f, "  TCP   {} in {seconds:.1} s: {mbit_per_second:.0} Mbit/s", octets(arrived))?;
+        match &self.transfer {
+            TransferReport { failure: Some(why), .. } => writeln!(f, "  TCP   {why}")?,
+            TransferReport { octets: arrived, seconds, mbit_per_second, .. } => {
+                writeln!(f, "  TCP   {} in {seconds:.1} s: {mbit_per_second:.0} Mbit/s", octets(*arrived))?;
+            }
+        }
         let Tally { frames, ike, keepalives, other, leaks, .. } = &self.wire;
         writeln!(
             f,

@@ -166,7 +166,12 @@ impl Lab {
             let step = steps.begin(format!("Pinging {destination} from the client"));
             let client = self.network.namespace(CLIENT)?.clone();
             let report = off_thread(move || client.run(|| ping(destination, PINGS, PING_PATIENCE))).await???;
-            step.done(&format!("{} of {} answered", report.received, report.sent));
+            let detail = format!("{} of {} answered", report.received, report.sent);
+            if report.received == report.sent {
+                step.done(&detail)
+            } else {
+                step.failed(&detail)
+            }
             reports.push(report);
         }
         Ok(reports)
@@ -183,9 +188,16 @@ impl Lab {
             tokio::time::sleep(SHORT).await;
             note_rate(&step, transfer.octets(), started.elapsed());
         }
-        let report = transfer.finish()?;
-        step.done(&format!("{:.0} Mbit/s", report.mbit_per_second));
-        Ok(report)
+        Ok(match transfer.finish() {
+            Ok(report) => {
+                step.done(&format!("{:.0} Mbit/s", report.mbit_per_second));
+                report
+            }
+            Err(why) => {
+                step.failed(&why.to_string());
+                TransferReport::failed(&why)
+            }
+        })
     }
 
     /// The SAs of both daemons at a moment when nothing is under way, so that their counters can be compared.
@@ -348,7 +360,7 @@ const SERVER_ADDRESSES: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(192, 168, 3, 2)), IpAddr::V6(Ipv6Addr::new(0xfec3, 0, 0, 0, 0, 0, 0, 2))];
 
 const PINGS: u32 = 5;
-const PING_PATIENCE: Duration = Duration::from_secs(2);
+const PING_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Nothing is lost here, so an exchange that takes longer than this will not succeed.
 const INITIATE_PATIENCE: Duration = Duration::from_secs(15);

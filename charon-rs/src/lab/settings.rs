@@ -62,14 +62,13 @@ impl Template {
             table(document.as_table_mut(), "daemon")["keylog"] = value(keylog.display().to_string());
         }
         for (_, connection) in connections(&mut document) {
-            for (key, text) in [
-                ("ike", changes.ike.clone()),
-                ("esp", changes.esp.clone()),
-                ("type", changes.mode.map(|mode| mode.keyword().to_owned())),
-            ] {
+            for (key, text) in [("ike", &changes.ike), ("esp", &changes.esp)] {
                 if let Some(text) = text {
                     connection[key] = value(text);
                 }
+            }
+            if changes.mode == Some(Mode::Transport) {
+                into_transport_mode(connection);
             }
             if changes.encap {
                 connection["forceencaps"] = value(true);
@@ -100,12 +99,14 @@ impl Template {
     }
 }
 
-impl Mode {
-    /// The word of `type` in the configuration.
-    fn keyword(self) -> &'static str {
-        match self {
-            Self::Tunnel => "tunnel",
-            Self::Transport => "transport",
+/// Transport mode protects packets between the gateways, here those of IP in IP. So the networks behind them are no
+/// selectors any more, but still lie behind the interface.
+fn into_transport_mode(connection: &mut Item) {
+    connection["type"] = value("transport");
+    if let Some(connection) = connection.as_table_like_mut() {
+        connection.remove("leftsubnet");
+        if let Some(networks) = connection.remove("rightsubnet") {
+            connection.insert("routes", networks);
         }
     }
 }
@@ -143,23 +144,28 @@ mod tests {
 
     #[test]
     fn changes_go_to_the_connection_and_spare_the_rest() {
-        let changes = Changes {
-            ike: Some("i".into()),
-            esp: Some("e".into()),
-            psk: None,
-            mode: Some(Mode::Transport),
-            encap: true,
-        };
+        let changes =
+            Changes { ike: Some("i".into()), esp: Some("e".into()), psk: None, mode: Some(Mode::Tunnel), encap: true };
         let changed = TEMPLATE.config(&changes, Some(Path::new("/keys"))).unwrap();
         let document: DocumentMut = changed.parse().unwrap();
         let connection = &document["conn"]["lab"];
         assert_eq!(connection["ike"].as_str(), Some("i"));
         assert_eq!(connection["esp"].as_str(), Some("e"));
-        assert_eq!(connection["type"].as_str(), Some("transport"));
+        assert!(connection.get("type").is_none(), "tunnel mode is what the template says");
         assert_eq!(connection["forceencaps"].as_bool(), Some(true));
         assert_eq!(document["conn"]["%default"]["ike"].as_str(), Some("a"));
         assert_eq!(document["daemon"]["keylog"].as_str(), Some("/keys"));
         assert!(changed.starts_with("# Why"));
+    }
+
+    #[test]
+    fn in_transport_mode_networks_are_routes_and_no_selectors() {
+        let changes = Changes { mode: Some(Mode::Transport), ..Changes::default() };
+        let document: DocumentMut = INITIATOR.config(&changes, None).unwrap().parse().unwrap();
+        let connection = &document["conn"]["lab"];
+        assert_eq!(connection["type"].as_str(), Some("transport"));
+        assert!(connection.get("leftsubnet").is_none() && connection.get("rightsubnet").is_none());
+        assert!(connection["routes"].as_array().is_some_and(|routes| routes.len() == 2));
     }
 
     #[test]

@@ -55,6 +55,12 @@ impl Step {
         self.print('✔', detail);
     }
 
+    /// Ends it badly; `detail` says why.
+    pub(super) fn failed(mut self, detail: &str) {
+        self.done = true;
+        self.print('✘', detail);
+    }
+
     fn print(&self, mark: char, detail: &str) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

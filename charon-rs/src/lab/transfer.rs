@@ -29,6 +29,16 @@ pub struct TransferReport {
     pub seconds: f64,
     /// Megabits each second.
     pub mbit_per_second: f64,
+    /// Why it failed, if it did; then the rest is zero.
+    pub failure: Option<String>,
+}
+
+impl TransferReport {
+    /// The report of a transfer that failed.
+    #[must_use]
+    pub fn failed(why: &TransferError) -> Self {
+        Self { octets: 0, seconds: 0.0, mbit_per_second: 0.0, failure: Some(why.to_string()) }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -91,7 +101,7 @@ impl Transfer {
         // Exact up to 2^53 octets.
         #[expect(clippy::cast_precision_loss, reason = "a few digits are enough for people")]
         let mbit_per_second = if seconds > 0.0 { octets as f64 * 8.0 / seconds / 1e6 } else { 0.0 };
-        Ok(TransferReport { octets, seconds, mbit_per_second })
+        Ok(TransferReport { octets, seconds, mbit_per_second, failure: None })
     }
 
     /// A handle that stops the transfer when it is dropped, so that a caller that gives up leaves nothing behind.

@@ -70,8 +70,9 @@ fn pings(pings: &[PingReport]) -> Check {
 }
 
 fn transfer(transfer: &TransferReport) -> Check {
-    let found = format!("{} octets", transfer.octets);
-    Check { name: "a TCP transfer arrives unchanged", passed: transfer.octets > 0, found }
+    let passed = transfer.failure.is_none() && transfer.octets > 0;
+    let found = transfer.failure.clone().unwrap_or_else(|| format!("{} octets", transfer.octets));
+    Check { name: "a TCP transfer arrives unchanged", passed, found }
 }
 
 fn nothing_in_clear(wire: &Tally) -> Check {
@@ -150,7 +151,7 @@ mod tests {
                 initiator: vec![sa("192.168.10.1", SPI_I, SPI_R, counters(1, 52), counters(2, 1052))],
                 responder: vec![sa("192.168.10.2", SPI_R, SPI_I, counters(2, 1052), counters(1, 52))],
                 pings: vec![PingReport { destination: [192, 168, 3, 2].into(), sent: 3, received: 3, mean_us: 1 }],
-                transfer: TransferReport { octets: 1000, seconds: 1.0, mbit_per_second: 0.008 },
+                transfer: TransferReport { octets: 1000, seconds: 1.0, mbit_per_second: 0.008, failure: None },
                 wire: Tally::default(),
             };
             run.see(&ip(OUT, 50, &esp(SPI_R, 1)));
