@@ -3,7 +3,8 @@
 //! `cargo bench -p espdp-core --bench pipeline -- [--quick] [--json] [CIPHER ..]`
 //!
 //! Paths: `outbound` is everything from an inner packet to a sealed ESP packet, `inbound` everything from a received ESP
-//! packet to the inner packet to be written, without coalescing; `crypto-seal` and `crypto-open` are the ciphers alone,
+//! packet to the inner packet to be written, without coalescing; `outbound-tso` and `inbound-gro` are the same for a TCP
+//! stream that comes from the kernel and goes to it in super-packets, per segment; `crypto-seal` and `crypto-open` are the ciphers alone,
 //! packet by packet, in place. Clocks are those of the time stamp counter. Of many rounds the lower quartile counts,
 //! because what else the machine does only ever adds to them.
 
@@ -44,6 +45,9 @@ fn main() {
                 report.line("outbound", cipher, octets, sas, outbound);
                 report.line("inbound", cipher, octets, sas, inbound);
             }
+            let (outbound, inbound) = Gateways::new(algorithms, octets, 1).run_super(rounds);
+            report.line("outbound-tso", cipher, octets, 1, outbound);
+            report.line("inbound-gro", cipher, octets, 1, inbound);
         }
     }
 }
@@ -164,6 +168,48 @@ impl Gateways {
         }
         (lower_quartile(outbound), lower_quartile(inbound))
     }
+
+    /// Clocks per segment of super-packets outbound and inbound, checksums and coalescing included.
+    fn run_super(&mut self, rounds: usize) -> (f64, f64) {
+        const SEGMENTS: usize = BATCH / 3;
+        let octets = self.packet.len();
+        let super_packet = tcp_super_packet(octets - TCP_HEADERS, SEGMENTS);
+        let vnet = VnetHeader {
+            flags: VnetHeader::NEEDS_CSUM,
+            gso_type: VnetHeader::GSO_TCPV4,
+            hdr_len: TCP_HEADERS as u16,
+            gso_size: (octets - TCP_HEADERS) as u16,
+            csum_start: 20,
+            csum_offset: 16,
+        };
+        let (mut outbound_batch, mut inbound_batch) = (OutboundBatch::new(), InboundBatch::new());
+        let (mut outbound, mut inbound) = (Vec::new(), Vec::new());
+        let now = now();
+        let origin = Origin { path: path(), traffic_class: 0 };
+        for _ in 0..rounds {
+            let mut sealed = None;
+            outbound.push(measure(|| {
+                let mut filling = self.sender.fill(now, &mut outbound_batch);
+                for _ in 0..BATCH / SEGMENTS {
+                    let mut packet = SuperPacket::new(self.interface, vnet, &super_packet);
+                    assert_eq!(filling.push(&mut packet), Progress::Done);
+                }
+                sealed = Some(filling.seal());
+            }));
+            inbound_batch.clear();
+            for run in sealed.iter().flat_map(|sealed| sealed.runs()) {
+                inbound_batch.space().unwrap()[..run.octets.len()].copy_from_slice(run.octets);
+                inbound_batch.add_udp(run.octets.len(), run.segment_len, origin, |_| unreachable!());
+            }
+            let mut pieces = 0;
+            inbound.push(measure(|| {
+                let opened = self.receiver.open(now, Offloads { tcp: true, udp: true }, &mut inbound_batch);
+                pieces = opened.deliveries().map(|delivery| delivery.pieces().len()).sum();
+            }));
+            assert_eq!(pieces, BATCH);
+        }
+        (lower_quartile(outbound), lower_quartile(inbound))
+    }
 }
 
 fn sa(
@@ -217,6 +263,20 @@ fn packet(octets: usize) -> Vec<u8> {
     packet.extend([0x10, 0x01, 0, 53]);
     packet.extend((octets as u16 - 20).to_be_bytes());
     packet.resize(octets, 0);
+    packet
+}
+
+/// Octets of IPv4 and TCP headers.
+const TCP_HEADERS: usize = 40;
+
+/// A TCP packet that stands for `segments` segments with `payload` octets each.
+fn tcp_super_packet(payload: usize, segments: usize) -> Vec<u8> {
+    let len = TCP_HEADERS + payload * segments;
+    let mut packet = vec![0x45, 0, 0, 0, 0, 1, 0x40, 0, 64, 6, 0, 0, 10, 1, 0, 1];
+    packet[2..4].copy_from_slice(&(len as u16).to_be_bytes());
+    packet.extend(destination(0));
+    packet.extend([0x10, 0x01, 0, 53, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 0xff, 0xff, 0, 0, 0, 0]);
+    packet.extend((TCP_HEADERS..len).map(|at| at as u8));
     packet
 }
 
