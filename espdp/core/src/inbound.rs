@@ -21,6 +21,8 @@ impl Dataplane {
     pub fn open<'a>(&mut self, now: Instant, offloads: Offloads, batch: &'a mut InboundBatch) -> Opened<'a> {
         let mut chunk = batch.chunk();
         self.drops.absorb(chunk.drops);
+        chunk.writes.clear();
+        chunk.pieces.clear();
         for frame in chunk.frames.iter_mut() {
             self.admit(now, chunk.memory, chunk.origins, frame);
         }
@@ -33,7 +35,9 @@ impl Dataplane {
 
     /// Finds the SA, and the sequence number that the packet claims.
     fn admit(&mut self, now: Instant, memory: &[u8], origins: &[Origin], frame: &mut InboundFrame) {
-        frame.stage = Stage::Dropped;
+        if !matches!(std::mem::replace(&mut frame.stage, Stage::Dropped), Stage::Received) {
+            return; // It was opened before, and the batch not cleared since.
+        }
         let Some(&[s0, s1, s2, s3, n0, n1, n2, n3]) = frame.span.of(memory).first_chunk() else {
             self.drops.count(DropReason::Short);
             return;

@@ -77,3 +77,30 @@ impl Overhead {
         self.outer_header + self.udp + self.esp + self.iv + self.icv
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use espdp_api::{EspCipher, EspIntegrity};
+
+    use super::*;
+
+    const UDP: Encapsulation = Encapsulation::Udp { local_port: 4500, remote_port: 4500 };
+
+    #[test]
+    fn well_known_mtus_come_out() {
+        let algorithms = |cipher, integrity| EspAlgorithms { cipher, integrity, extended_sequence_numbers: true };
+        let gcm = algorithms(EspCipher::AesGcm16 { key_bits: 256 }, EspIntegrity::None);
+        let cbc = algorithms(EspCipher::AesCbc { key_bits: 128 }, EspIntegrity::HmacSha2_256_128);
+        for (algorithms, mode, encapsulation, outer_is_ipv6, expected) in [
+            (gcm, Mode::Tunnel, Encapsulation::Esp, false, 1446),
+            (gcm, Mode::Tunnel, UDP, false, 1438),
+            (gcm, Mode::Tunnel, Encapsulation::Esp, true, 1426),
+            (gcm, Mode::Transport, Encapsulation::Esp, false, 1466),
+            (cbc, Mode::Tunnel, Encapsulation::Esp, false, 1438),
+            (cbc, Mode::Tunnel, UDP, false, 1422),
+        ] {
+            let overhead = Overhead::new(algorithms, mode, encapsulation, outer_is_ipv6);
+            assert_eq!(overhead.inner_mtu(1500), expected, "{overhead:?}");
+        }
+    }
+}

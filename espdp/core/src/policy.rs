@@ -358,3 +358,54 @@ impl FlowCache {
         (key.hash() as usize) % Self::SETS
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use espdp_api::AddressRange;
+
+    use super::*;
+
+    fn flow(number: u32) -> FlowKey {
+        FlowKey { source: 1, destination: u128::from(number), others: 17 << 32 }
+    }
+
+    #[test]
+    fn a_cache_that_is_a_quarter_full_forgets_hardly_anything() {
+        let mut cache = FlowCache::new();
+        let flows = (FlowCache::SETS * FlowCache::WAYS / 4) as u32;
+        for number in 0..flows {
+            cache.remember(flow(number), number);
+        }
+        let found = (0..flows).filter(|number| cache.find(&flow(*number)) == Some(*number)).count();
+        assert!(found as u32 > flows / 100 * 99, "{found} of {flows}");
+        assert_eq!(cache.find(&flow(flows)), None);
+    }
+
+    #[test]
+    fn what_is_forgotten_stays_forgotten_when_the_generations_start_again() {
+        let mut cache = FlowCache::new();
+        cache.remember(flow(1), 1);
+        cache.forget();
+        assert_eq!(cache.find(&flow(1)), None);
+        cache.generation = u32::MAX;
+        cache.forget();
+        assert_eq!(cache.generation, 1, "the generation in which the flow was remembered");
+        assert_eq!(cache.find(&flow(1)), None);
+        assert_eq!(cache.find(&FlowKey::default()), None, "an empty place is no flow");
+    }
+
+    #[test]
+    fn only_whole_families_without_protocol_and_ports_are_everything() {
+        let range = |first: &str, last: &str| {
+            TrafficSelector::any_protocol(AddressRange::new(first.parse().unwrap(), last.parse().unwrap()).unwrap())
+        };
+        let all = range("0.0.0.0", "255.255.255.255");
+        assert!(covers_family(&all, true) && !covers_family(&all, false));
+        assert!(covers_family(&range("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), false));
+        assert!(!covers_family(&range("0.0.0.1", "255.255.255.255"), true));
+        assert!(!covers_family(&TrafficSelector { protocol: 6, ..all }, true));
+        assert!(!covers_family(&TrafficSelector { ports: PortRange::OPAQUE, ..all }, true));
+        let one_sided = Selectors::new(&[all], &[range("10.0.0.0", "10.0.0.255")]);
+        assert!(!one_sided.matches_all(true));
+    }
+}

@@ -116,6 +116,15 @@ fn a_dummy_packet_is_dropped_without_error_and_counts_as_life() {
 }
 
 #[test]
+fn a_batch_that_is_opened_twice_delivers_once() {
+    let mut peer = Peer::new(Mode::Tunnel);
+    assert_eq!(peer.receive(&[&inner(18)[..], &[0, protocol::IPV4]].concat()).len(), 1);
+    let again = peer.dataplane.open(now(), Offloads::default(), &mut peer.batch);
+    assert_eq!(again.deliveries().len(), 0);
+    assert_eq!(peer.drops(), [""; 0]);
+}
+
+#[test]
 fn octets_behind_the_inner_packet_are_cut_off() {
     // R4303-2.7-1: traffic flow confidentiality.
     let mut peer = Peer::new(Mode::Tunnel);
