@@ -294,10 +294,10 @@ impl IvKeys {
     fn next(&mut self) -> Secret<[u8; 16]> {
         self.made = self.made.wrapping_add(1);
         let tag = hmac::sign(&self.seed, &self.made.to_be_bytes());
-        let mut key = [0; 16];
-        for (octet, derived) in key.iter_mut().zip(tag.as_ref()) {
+        let mut key = Secret::new([0; 16]);
+        for (octet, derived) in key.expose_mut().iter_mut().zip(tag.as_ref()) {
             *octet = *derived;
         }
-        Secret::new(key)
+        key
     }
 }
