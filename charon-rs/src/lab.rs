@@ -6,6 +6,7 @@
 //!
 //! [`netns`] and [`topology`] serve tests as well.
 
+mod bpf;
 pub mod capture;
 pub mod frame;
 mod gateway;

@@ -12,8 +12,9 @@ use ipnet::IpNet;
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapWriter};
 use pcap_file::{DataLink, PcapError, TsResolution};
 use rustix::net::RecvFlags;
-use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
+use super::bpf;
 use super::netns::{Namespace, NetnsError};
 use super::tally::Tally;
 
@@ -21,6 +22,7 @@ use super::tally::Tally;
 #[derive(Debug)]
 pub struct Capture {
     shared: Arc<Shared>,
+    socket: Arc<Capturing>,
     thread: Option<JoinHandle<Result<Result<Captured, CaptureError>, NetnsError>>>,
 }
 
@@ -40,8 +42,9 @@ struct Shared {
 }
 
 impl Capture {
-    /// Records all frames that pass `interface` of `namespace` in either direction. The file gets the first [`STORED`]
-    /// octets; after that only headers are looked at, so that a fast transfer neither fills the disk nor is held up.
+    /// Records all frames that pass `interface` of `namespace` in either direction. When the file holds [`STORED`] octets,
+    /// the kernel passes on only what is not ESP, so that a fast transfer neither fills the disk nor is held up, nor hides a
+    /// clear packet by filling the socket's buffer; [`Capture::look_at_everything`] ends that.
     ///
     /// # Errors
     /// [`CaptureError`] when the file or the socket is not to be had.
@@ -51,7 +54,7 @@ impl Capture {
         file: &Path,
         protected: Vec<IpNet>,
     ) -> Result<Self, CaptureError> {
-        let socket = namespace.run(|| open(interface))?.map_err(CaptureError::Socket)?;
+        let socket = Arc::new(namespace.run(|| open(interface))?.map_err(CaptureError::Socket)?);
         let create = |source| CaptureError::File { path: file.display().to_string(), source };
         let header = PcapHeader {
             datalink: DataLink::ETHERNET,
@@ -62,15 +65,31 @@ impl Capture {
         let file = BufWriter::new(File::create(file).map_err(create)?);
         let writer = PcapWriter::with_header(file, header)?;
         let shared = Arc::new(Shared::default());
-        let recorder = Recorder { socket, writer, protected, stored_octets: 0, stored: 0, tally: Tally::default() };
+        let recorder = Recorder {
+            socket: Arc::clone(&socket),
+            writer,
+            protected,
+            stored_octets: 0,
+            stored: 0,
+            tally: Tally::default(),
+        };
         let thread = namespace.start({
             let shared = Arc::clone(&shared);
             move || recorder.record(&shared)
         })?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { shared, socket, thread: Some(thread) })
     }
 
-    /// ESP packets so far.
+    /// Counts ESP again, although no more of it goes to the file.
+    ///
+    /// # Errors
+    /// [`CaptureError`] when the socket refuses.
+    pub fn look_at_everything(&self) -> Result<(), CaptureError> {
+        let filter = bpf::everything(self.socket.interface);
+        self.socket.socket.attach_filter(&filter).map_err(CaptureError::Socket)
+    }
+
+    /// ESP packets so far, as far as they were looked at.
     #[must_use]
     pub fn esp_packets(&self) -> u64 {
         self.shared.esp_packets.load(Ordering::Relaxed)
@@ -97,7 +116,7 @@ impl Drop for Capture {
 }
 
 struct Recorder {
-    socket: Capturing,
+    socket: Arc<Capturing>,
     writer: PcapWriter<BufWriter<File>>,
     protected: Vec<IpNet>,
     stored_octets: usize,
@@ -134,47 +153,30 @@ impl Recorder {
         self.stored = self.stored.saturating_add(1);
         self.stored_octets = self.stored_octets.saturating_add(frame.len());
         if self.stored_octets >= STORED {
-            self.socket.look_at(HEADERS).map_err(CaptureError::Socket)?;
+            let filter = bpf::all_but_esp(self.socket.interface);
+            self.socket.socket.attach_filter(&filter).map_err(CaptureError::Socket)?;
         }
         Ok(())
     }
 }
 
 /// A packet socket for one interface.
+#[derive(Debug)]
 struct Capturing {
     socket: Socket,
     interface: u32,
-}
-
-impl Capturing {
-    /// Passes the first `octets` of each frame of the interface, and nothing of other interfaces.
-    ///
-    /// ```text
-    ///   ld  interface of the frame
-    ///   jeq ours, pass, drop
-    ///   pass: ret octets
-    ///   drop: ret 0
-    /// ```
-    fn look_at(&self, octets: u32) -> io::Result<()> {
-        self.socket.attach_filter(&[
-            SockFilter::new(BPF_LD_W_ABS, 0, 0, SKF_AD_IFINDEX),
-            SockFilter::new(BPF_JEQ_K, 0, 1, self.interface),
-            SockFilter::new(BPF_RET_K, 0, 0, octets),
-            SockFilter::new(BPF_RET_K, 0, 0, 0),
-        ])
-    }
 }
 
 fn open(interface: &str) -> io::Result<Capturing> {
     let protocol = Protocol::from(i32::from(ETH_P_ALL.to_be()));
     let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol))?;
     let interface = rustix::net::netdevice::name_to_index(&socket, interface)?;
-    let socket = Capturing { socket, interface };
-    socket.look_at(u32::try_from(BUFFER).unwrap_or(u32::MAX))?;
-    socket.socket.set_read_timeout(Some(WAIT))?;
-    let forced = rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket.socket, RECEIVE_BUFFER);
-    forced.or_else(|_| rustix::net::sockopt::set_socket_recv_buffer_size(&socket.socket, RECEIVE_BUFFER))?;
-    Ok(socket)
+    socket.attach_filter(&bpf::everything(interface))?;
+    socket.set_read_timeout(Some(WAIT))?;
+    // Who is root of a user namespace only gets what the system allows everybody.
+    let forced = rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER);
+    forced.or_else(|_| rustix::net::sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER))?;
+    Ok(Capturing { socket, interface })
 }
 
 /// Why a capture failed.
@@ -202,9 +204,6 @@ pub enum CaptureError {
 /// Octets of frames that go to the file: enough for the handshake, the pings and the start of a transfer.
 pub const STORED: usize = 16 << 20;
 
-/// Octets of a frame that are looked at once nothing is stored any more: all headers, and the start of a payload.
-const HEADERS: u32 = 192;
-
 /// Larger than any frame, super-packets of segmentation offload included.
 const BUFFER: usize = 1 << 17;
 
@@ -216,21 +215,60 @@ const WAIT: Duration = Duration::from_millis(50);
 
 /// All protocols (Linux `if_ether.h`).
 const ETH_P_ALL: u16 = 0x0003;
-/// Classic BPF: load a word from a fixed place (Linux `filter.h`).
-const BPF_LD_W_ABS: u16 = 0x20;
-/// Classic BPF: jump when equal to a constant.
-const BPF_JEQ_K: u16 = 0x15;
-/// Classic BPF: return a constant.
-const BPF_RET_K: u16 = 0x06;
-/// The place of the interface index: ancillary data at -0x1000, field 8.
-const SKF_AD_IFINDEX: u32 = 0xffff_f008;
-
 #[cfg(test)]
 mod tests {
     use std::net::UdpSocket;
 
     use super::super::topology::{Network, Topology, TopologyError};
     use super::*;
+
+    #[test]
+    fn the_kernel_holds_esp_back_and_nothing_else() {
+        let topology = Topology::new()
+            .host("a")
+            .host("b")
+            .link(1500, ("a", "x", &["10.9.1.1/24", "fd09::1/64"]), ("b", "x", &["10.9.1.2/24", "fd09::2/64"]))
+            .unwrap();
+        let network = match Network::build(&topology) {
+            Ok(network) => network,
+            Err(TopologyError::Namespace(error)) if error.is_permission() => return eprintln!("skipped: {error}"),
+            Err(error) => panic!("{error}"),
+        };
+        let a = network.namespace("a").unwrap();
+        let capturing = a.run(|| open("x")).unwrap().unwrap();
+        capturing.socket.attach_filter(&bpf::all_but_esp(capturing.interface)).unwrap();
+        let esp_packet = [&[0xc0; 8][..], &[7; 24]].concat();
+        let ike_message = [&[0; 4][..], &[7; 28]].concat();
+        a.run(|| {
+            for (local, peer) in [("10.9.1.1", "10.9.1.2"), ("fd09::1", "fd09::2")] {
+                let peer: std::net::IpAddr = peer.parse().unwrap();
+                let domain = if peer.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+                let raw = Socket::new(domain, Type::RAW, Some(Protocol::from(50))).unwrap();
+                raw.send_to(&esp_packet, &std::net::SocketAddr::new(peer, 0).into()).unwrap();
+                let udp = UdpSocket::bind((local, 0)).unwrap();
+                for (port, payload) in [
+                    (4500, &esp_packet[..]),
+                    (4500, &ike_message),
+                    (4500, &[0xff]),
+                    (500, &esp_packet),
+                    (9, &esp_packet),
+                ] {
+                    // The peer refuses some of them, which the next one would report.
+                    drop(udp.send_to(payload, (peer, port)));
+                    drop(udp.send_to(payload, (peer, port)));
+                }
+            }
+        })
+        .unwrap();
+        let mut seen = Tally::default();
+        let mut buffer = vec![0; BUFFER];
+        while let Ok((length, _)) = rustix::net::recv(&capturing.socket, &mut buffer[..], RecvFlags::empty()) {
+            seen.add(&buffer[..length], &[]);
+        }
+        assert_eq!(seen.esp_packets(), 0, "{seen:?}");
+        assert!((4..=8).contains(&seen.ike) && (2..=4).contains(&seen.keepalives), "{seen:?}");
+        assert!(seen.other >= 4, "other ports, neighbour discovery and errors: {seen:?}");
+    }
 
     #[test]
     fn both_directions_of_one_interface_are_recorded_and_nothing_else() {

@@ -9,6 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::netns::{self, Namespace};
 use crate::vici::{Client, ClientError, Message};
@@ -56,27 +57,14 @@ impl Gateway {
         Ok(Self { name, socket, process: Some(process) })
     }
 
-    /// Waits until the control socket accepts.
-    ///
-    /// # Errors
-    /// [`GatewayError`] when the daemon ends instead, or takes too long.
-    pub(super) async fn ready(&mut self) -> Result<(), GatewayError> {
-        let started = Instant::now();
-        while UnixStream::connect(&self.socket).is_err() {
-            if let Some(status) = self.ended() {
-                return Err(GatewayError::Ended { name: self.name.clone(), status });
-            }
-            if started.elapsed() > PATIENCE {
-                return Err(GatewayError::NotReady { name: self.name.clone() });
-            }
-            tokio::time::sleep(POLL).await;
+    /// Waits until the daemon ends; gives how as an error, because nobody asked it to.
+    pub(super) async fn death(&mut self) -> GatewayError {
+        let name = self.name.clone();
+        let Some(process) = &mut self.process else { return std::future::pending().await };
+        match status_of(process).await {
+            Ok(status) => GatewayError::Ended { name, status },
+            Err(source) => GatewayError::Watch { name, source },
         }
-        Ok(())
-    }
-
-    /// How the daemon ended, if it did.
-    pub(super) fn ended(&mut self) -> Option<ExitStatus> {
-        self.process.as_mut().and_then(|process| process.try_wait().ok().flatten())
     }
 
     /// Its process id.
@@ -111,6 +99,21 @@ impl Drop for Gateway {
             tracing::warn!(gateway = self.name, %error, "cannot end the daemon");
         }
     }
+}
+
+/// Waits until the control socket at `socket` accepts.
+///
+/// # Errors
+/// [`GatewayError::NotReady`] when that takes too long.
+pub(super) async fn ready(socket: &Path) -> Result<(), GatewayError> {
+    let started = Instant::now();
+    while UnixStream::connect(socket).is_err() {
+        if started.elapsed() > PATIENCE {
+            return Err(GatewayError::NotReady { socket: socket.to_owned() });
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(())
 }
 
 /// Runs a command of the control socket at `socket`. Blocks until the daemon answers.
@@ -150,7 +153,7 @@ pub(super) enum GatewayError {
         /// Why.
         source: io::Error,
     },
-    /// It ended before it was ready.
+    /// It ended although nobody asked it to.
     #[error("the daemon of `{name}` ended: {}", describe(*status))]
     Ended {
         /// Which one.
@@ -158,11 +161,19 @@ pub(super) enum GatewayError {
         /// How.
         status: ExitStatus,
     },
-    /// It runs, and its socket does not accept.
-    #[error("the daemon of `{name}` is not ready after {} s", PATIENCE.as_secs())]
-    NotReady {
+    /// It cannot be watched.
+    #[error("cannot watch the daemon of `{name}`: {source}")]
+    Watch {
         /// Which one.
         name: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// It runs, and its socket does not accept.
+    #[error("no daemon answers at `{}` after {} s", socket.display(), PATIENCE.as_secs())]
+    NotReady {
+        /// Its socket.
+        socket: PathBuf,
     },
     /// Its control socket failed.
     #[error("`{command}` at the control socket: {source}")]
@@ -172,6 +183,17 @@ pub(super) enum GatewayError {
         /// What went wrong.
         source: ClientError,
     },
+}
+
+async fn status_of(process: &mut Child) -> io::Result<ExitStatus> {
+    // Caught before the first look, so that no end is missed.
+    let mut children = signal(SignalKind::child())?;
+    loop {
+        if let Some(status) = process.try_wait()? {
+            return Ok(status);
+        }
+        children.recv().await;
+    }
 }
 
 fn describe(status: ExitStatus) -> String {

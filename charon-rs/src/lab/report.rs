@@ -156,7 +156,7 @@ impl Report {
         let Tally { frames, ike, keepalives, other, leaks, .. } = &self.wire;
         writeln!(
             f,
-            "  wire  {frames} frames between the gateways: {} ESP, {ike} IKE, {keepalives} keepalives, {other} other, \
+            "  wire  {frames} frames seen between the gateways: {} ESP, {ike} IKE, {keepalives} keepalives, {other} other, \
              {leaks} readable\n",
             self.wire.esp_packets()
         )

@@ -41,15 +41,20 @@ pub(super) struct Plan {
 
 /// Runs the whole of it. When this is dropped in the middle, everything is ended and removed.
 pub(super) async fn run(plan: &Plan, place: Place, steps: Steps) -> Result<Report> {
-    let mut lab = Lab::build(plan, place, steps).await?;
-    lab.initiate(steps).await?;
-    let pings = lab.ping(steps).await?;
-    let transfer = lab.transfer(plan.duration, steps).await?;
-    let step = steps.begin("Reading counters and the wire");
-    let sas = lab.settled_sas().await?;
-    let interfaces = lab.interfaces()?;
-    let Captured { tally: wire, stored } = lab.capture.take().context("the capture runs")?.finish()?;
-    step.done(&format!("{} ESP packets between the gateways", wire.esp_packets()));
+    let (mut lab, capture) = Lab::build(plan, place, steps)?;
+    let Gateways { initiator, responder } = &mut lab.gateways;
+    let sockets = [initiator.socket().to_owned(), responder.socket().to_owned()];
+    let experiment =
+        Experiment { network: &lab.network, sockets, connection: &lab.connection, capture: &capture, steps };
+    let observed = tokio::select! {
+        // A daemon that died explains whatever else went wrong.
+        biased;
+        why = initiator.death() => return Err(why.into()),
+        why = responder.death() => return Err(why.into()),
+        observed = experiment.run(plan.duration) => observed?,
+    };
+    let Captured { tally: wire, stored } = capture.finish()?;
+    let Observed { sas, interfaces, pings, transfer } = observed;
     let [initiator, responder] = &sas;
     let mut checks = judge(&Evidence { initiator, responder, pings: &pings, transfer: &transfer, wire: &wire });
     let files = Files { captured_frames: stored, ..lab.files.clone() };
@@ -76,9 +81,7 @@ pub(super) async fn run(plan: &Plan, place: Place, steps: Steps) -> Result<Repor
 
 /// The lab while it stands. The order of the fields is the order in which things go: daemons before what they stand on.
 struct Lab {
-    capture: Option<Capture>,
-    initiator: Gateway,
-    responder: Gateway,
+    gateways: Gateways,
     holders: Vec<Holder>,
     network: Network,
     files: Files,
@@ -86,8 +89,20 @@ struct Lab {
     connection: String,
 }
 
+struct Gateways {
+    initiator: Gateway,
+    responder: Gateway,
+}
+
+impl Gateways {
+    fn all(&self) -> [&Gateway; 2] {
+        [&self.initiator, &self.responder]
+    }
+}
+
 impl Lab {
-    async fn build(plan: &Plan, mut place: Place, steps: Steps) -> Result<Self> {
+    /// Builds the network, and starts the capture and then the daemons in it.
+    fn build(plan: &Plan, mut place: Place, steps: Steps) -> Result<(Self, Capture)> {
         let step = steps.begin("Building four namespaces");
         let network = Network::build(&Topology::two_gateways()?)?;
         for node in [INITIATOR, RESPONDER] {
@@ -100,51 +115,123 @@ impl Lab {
         let logs = [INITIATOR, RESPONDER].map(|node| plan.directory.join(format!("{node}.log")));
         let files = Files::in_directory(&plan.directory, logs.into());
         prepare_wireshark(&files.wireshark)?;
-        let capture = {
-            let protected = PROTECTED.iter().map(|net| net.parse()).collect::<Result<Vec<IpNet>, _>>()?;
-            Capture::start(network.namespace(INITIATOR)?, WAN_INTERFACE, &files.capture, protected)?
-        };
-        let start = |node: &str, template: Template, keylog: Option<&Path>, place: &mut Place| -> Result<Gateway> {
-            let files = GatewayFiles {
-                config: write_private(
-                    place.directory(),
-                    &format!("{node}.toml"),
-                    &template.config(&plan.changes, keylog)?,
-                )?,
-                secrets: write_private(
-                    place.directory(),
-                    &format!("{node}.secrets.toml"),
-                    &template.secrets(&plan.changes)?,
-                )?,
-                socket: place.directory().join(format!("{node}.sock")),
-                log: plan.directory.join(format!("{node}.log")),
-            };
-            let gateway = Gateway::start(network.namespace(node)?, files, plan.keep)?;
-            place.remember_process(gateway.pid())?;
-            Ok(gateway)
-        };
-        let mut initiator = start(INITIATOR, settings::INITIATOR, Some(&files.wireshark), &mut place)?;
-        let mut responder = start(RESPONDER, settings::RESPONDER, None, &mut place)?;
-        responder.ready().await?;
-        initiator.ready().await?;
+        let protected = PROTECTED.iter().map(|net| net.parse()).collect::<Result<Vec<IpNet>, _>>()?;
+        let capture = Capture::start(network.namespace(INITIATOR)?, WAN_INTERFACE, &files.capture, protected)?;
+        let keylog = Some(files.wireshark.as_path());
+        let initiator = start(network.namespace(INITIATOR)?, settings::INITIATOR, keylog, plan, &mut place)?;
+        let responder = start(network.namespace(RESPONDER)?, settings::RESPONDER, None, plan, &mut place)?;
         step.done(&format!("pids {} and {}", initiator.pid(), responder.pid()));
         let connection = settings::INITIATOR.connection()?.context("the initiator's configuration has a connection")?;
-        Ok(Self {
-            capture: Some(capture),
-            initiator,
-            responder,
-            holders: Vec::new(),
-            network,
-            files,
-            place,
-            connection,
-        })
+        let gateways = Gateways { initiator, responder };
+        Ok((Self { gateways, holders: Vec::new(), network, files, place, connection }, capture))
     }
 
-    async fn initiate(&mut self, steps: Steps) -> Result<()> {
-        let step = steps.begin("Negotiating IKEv2");
-        let arguments = Message::new().with("child", &self.connection).with("timeout", INITIATE_PATIENCE.as_millis());
-        let socket = self.initiator.socket().to_owned();
+    /// Leaves it all running, with names or processes to enter it by.
+    fn keep(mut self) -> Result<Kept> {
+        let mut enter = Vec::new();
+        let outside = rustix::process::geteuid().is_root() && !is_user_namespace();
+        for namespace in self.network.namespaces() {
+            let node = namespace.name();
+            let pid = match self.gateways.all().into_iter().find(|gateway| gateway.name() == node) {
+                Some(gateway) => gateway.pid(),
+                None => {
+                    let holder = Holder::start(namespace)?;
+                    let pid = holder.0.as_ref().map_or(0, Child::id);
+                    self.place.remember_process(pid)?;
+                    self.holders.push(holder);
+                    pid
+                }
+            };
+            let command = if outside {
+                let name = self.place.name_of(node);
+                namespace.publish(&name)?;
+                self.place.remember_name(name.clone())?;
+                format!("ip netns exec {name} bash   # or: nsenter --target {pid} --net")
+            } else {
+                format!("nsenter --target {pid} --user --net --preserve-credentials")
+            };
+            enter.push((node.to_owned(), command));
+        }
+        let program = quoted(&std::env::current_exe()?);
+        let control = self
+            .gateways
+            .all()
+            .map(|gateway| {
+                let command = format!("{program} --socket {} status", quoted(gateway.socket()));
+                (gateway.name().to_owned(), command)
+            })
+            .into();
+        let Gateways { initiator, responder } = self.gateways;
+        initiator.keep();
+        responder.keep();
+        self.holders.into_iter().for_each(Holder::keep);
+        self.place.keep()?;
+        Ok(Kept { enter, control, remove: format!("{program} lab --clean") })
+    }
+
+    /// Ends the daemons and removes everything; whether they went as they should is a check of its own.
+    fn end(self, steps: Steps) -> Check {
+        let step = steps.begin("Ending the daemons and removing the namespaces");
+        let mut found = Vec::new();
+        let mut passed = true;
+        let Gateways { initiator, responder } = self.gateways;
+        for gateway in [initiator, responder] {
+            let name = gateway.name().to_owned();
+            let status = gateway.end();
+            passed &= matches!(&status, Some(Ok(status)) if status.success());
+            found.push(match status {
+                Some(Ok(status)) => format!("{name}: {status}"),
+                Some(Err(error)) => format!("{name}: {error}"),
+                None => format!("{name}: let go"),
+            });
+        }
+        step.done("");
+        Check { name: "both daemons end when asked to", passed, found: found.join(", ") }
+    }
+}
+
+/// What is done with a lab that stands.
+struct Experiment<'a> {
+    network: &'a Network,
+    /// The control sockets of initiator and responder.
+    sockets: [PathBuf; 2],
+    connection: &'a str,
+    capture: &'a Capture,
+    steps: Steps,
+}
+
+/// What an experiment showed, but for the wire.
+struct Observed {
+    sas: [Vec<IkeSa>; 2],
+    interfaces: Vec<NodeInterfaces>,
+    pings: Vec<PingReport>,
+    transfer: TransferReport,
+}
+
+impl Experiment<'_> {
+    async fn run(&self, duration: Duration) -> Result<Observed> {
+        for socket in &self.sockets {
+            gateway::ready(socket).await?;
+        }
+        self.initiate().await?;
+        let pings = self.ping().await?;
+        let transfer = self.transfer(duration).await?;
+        let step = self.steps.begin("Reading counters and the wire");
+        // The capture may have skipped ESP: a last packet in each direction shows how many there were.
+        self.capture.look_at_everything()?;
+        let client = self.network.namespace(CLIENT)?.clone();
+        let [destination, _] = SERVER_ADDRESSES;
+        off_thread(move || client.run(|| ping(destination, 1, PING_PATIENCE))).await???;
+        let sas = self.settled_sas().await?;
+        let interfaces = self.interfaces()?;
+        step.done("");
+        Ok(Observed { sas, interfaces, pings, transfer })
+    }
+
+    async fn initiate(&self) -> Result<()> {
+        let step = self.steps.begin("Negotiating IKEv2");
+        let arguments = Message::new().with("child", self.connection).with("timeout", INITIATE_PATIENCE.as_millis());
+        let [socket, _] = self.sockets.clone();
         let answer = off_thread(move || gateway::request(&socket, "initiate", arguments));
         let answer = tokio::time::timeout(INITIATE_PATIENCE.saturating_mul(2), answer)
             .await
@@ -160,26 +247,26 @@ impl Lab {
         Ok(())
     }
 
-    async fn ping(&self, steps: Steps) -> Result<Vec<PingReport>> {
+    async fn ping(&self) -> Result<Vec<PingReport>> {
         let mut reports = Vec::new();
         for destination in SERVER_ADDRESSES {
-            let step = steps.begin(format!("Pinging {destination} from the client"));
+            let step = self.steps.begin(format!("Pinging {destination} from the client"));
             let client = self.network.namespace(CLIENT)?.clone();
             let report = off_thread(move || client.run(|| ping(destination, PINGS, PING_PATIENCE))).await???;
             let detail = format!("{} of {} answered", report.received, report.sent);
             if report.received == report.sent {
-                step.done(&detail)
+                step.done(&detail);
             } else {
-                step.failed(&detail)
+                step.failed(&detail);
             }
             reports.push(report);
         }
         Ok(reports)
     }
 
-    async fn transfer(&self, duration: Duration, steps: Steps) -> Result<TransferReport> {
+    async fn transfer(&self, duration: Duration) -> Result<TransferReport> {
         let [server_address, _] = SERVER_ADDRESSES;
-        let step = steps.begin("Sending over TCP from client to server");
+        let step = self.steps.begin("Sending over TCP from client to server");
         let (client, server) = (self.network.namespace(CLIENT)?, self.network.namespace(SERVER)?);
         let transfer = Transfer::start(client, server, server_address, duration)?;
         let _stop = transfer.stop_on_drop();
@@ -202,13 +289,12 @@ impl Lab {
 
     /// The SAs of both daemons at a moment when nothing is under way, so that their counters can be compared.
     async fn settled_sas(&self) -> Result<[Vec<IkeSa>; 2]> {
-        let seen = || self.capture.as_ref().map_or(0, Capture::esp_packets);
         for _ in 0..SETTLE_TRIES {
-            let before = seen();
+            let before = self.capture.esp_packets();
             tokio::time::sleep(QUIET).await;
             let sas = self.sas().await?;
             tokio::time::sleep(SHORT).await;
-            if seen() == before {
+            if self.capture.esp_packets() == before {
                 return Ok(sas);
             }
         }
@@ -216,14 +302,14 @@ impl Lab {
     }
 
     async fn sas(&self) -> Result<[Vec<IkeSa>; 2]> {
-        let list = |gateway: &Gateway| {
-            let socket = gateway.socket().to_owned();
-            off_thread(move || gateway::collect(&socket, "list-tunnel", "list-tunnels", Message::new()))
+        let list = async |socket: &Path| -> Result<Vec<IkeSa>> {
+            let socket = socket.to_owned();
+            let collect = move || gateway::collect(&socket, "list-tunnel", "list-tunnels", Message::new());
+            let (_, events) = off_thread(collect).await??;
+            Ok(events.iter().flat_map(IkeSa::read_all).collect())
         };
-        let read = |events: Vec<Message>| events.iter().flat_map(IkeSa::read_all).collect::<Vec<_>>();
-        let (_, initiator) = list(&self.initiator).await??;
-        let (_, responder) = list(&self.responder).await??;
-        Ok([read(initiator), read(responder)])
+        let [initiator, responder] = &self.sockets;
+        Ok([list(initiator).await?, list(responder).await?])
     }
 
     fn interfaces(&self) -> Result<Vec<NodeInterfaces>> {
@@ -232,65 +318,27 @@ impl Lab {
         };
         self.network.namespaces().iter().map(of).collect()
     }
+}
 
-    /// Leaves it all running, with names or processes to enter it by.
-    fn keep(mut self) -> Result<Kept> {
-        let mut enter = Vec::new();
-        let outside = rustix::process::geteuid().is_root() && !is_user_namespace();
-        for namespace in self.network.namespaces() {
-            let node = namespace.name();
-            let pid = match [&self.initiator, &self.responder].into_iter().find(|gateway| gateway.name() == node) {
-                Some(gateway) => gateway.pid(),
-                None => {
-                    let holder = Holder::start(namespace)?;
-                    let pid = holder.0.as_ref().map_or(0, Child::id);
-                    self.place.remember_process(pid)?;
-                    self.holders.push(holder);
-                    pid
-                }
-            };
-            let command = if outside {
-                let name = self.place.name_of(node);
-                namespace.publish(&name)?;
-                self.place.remember_name(name.clone())?;
-                format!("ip netns exec {name} bash   # or: nsenter --target {pid} --net")
-            } else {
-                format!("nsenter --target {pid} --user --net --preserve-credentials")
-            };
-            enter.push((node.to_owned(), command));
-        }
-        let program = quoted(&std::env::current_exe()?);
-        let control = [&self.initiator, &self.responder]
-            .map(|gateway| {
-                let command = format!("{program} --socket {} status", quoted(gateway.socket()));
-                (gateway.name().to_owned(), command)
-            })
-            .into();
-        self.initiator.keep();
-        self.responder.keep();
-        self.holders.into_iter().for_each(Holder::keep);
-        self.place.keep()?;
-        Ok(Kept { enter, control, remove: format!("{program} lab --clean") })
-    }
-
-    /// Ends the daemons and removes everything; whether they went as they should is a check of its own.
-    fn end(self, steps: Steps) -> Check {
-        let step = steps.begin("Ending the daemons and removing the namespaces");
-        let mut found = Vec::new();
-        let mut passed = true;
-        for gateway in [self.initiator, self.responder] {
-            let name = gateway.name().to_owned();
-            let status = gateway.end();
-            passed &= matches!(&status, Some(Ok(status)) if status.success());
-            found.push(match status {
-                Some(Ok(status)) => format!("{name}: {status}"),
-                Some(Err(error)) => format!("{name}: {error}"),
-                None => format!("{name}: let go"),
-            });
-        }
-        step.done("");
-        Check { name: "both daemons end when asked to", passed, found: found.join(", ") }
-    }
+/// Starts the daemon of a gateway with its files.
+fn start(
+    namespace: &netns::Namespace,
+    template: Template,
+    keylog: Option<&Path>,
+    plan: &Plan,
+    place: &mut Place,
+) -> Result<Gateway> {
+    let node = namespace.name();
+    let (config, secrets) = (template.config(&plan.changes, keylog)?, template.secrets(&plan.changes)?);
+    let files = GatewayFiles {
+        config: write_private(place.directory(), &format!("{node}.toml"), &config)?,
+        secrets: write_private(place.directory(), &format!("{node}.secrets.toml"), &secrets)?,
+        socket: place.directory().join(format!("{node}.sock")),
+        log: plan.directory.join(format!("{node}.log")),
+    };
+    let gateway = Gateway::start(namespace, files, plan.keep)?;
+    place.remember_process(gateway.pid())?;
+    Ok(gateway)
 }
 
 /// A process that does nothing but keep a namespace alive.

@@ -94,9 +94,10 @@ impl Transfer {
     /// [`TransferError`] when an end failed or something else arrived than was sent.
     pub fn finish(self) -> Result<TransferReport, TransferError> {
         let (sender, receiver) = (self.sender.join(), self.receiver.join());
-        sender.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?.map_err(TransferError::Send)?;
+        let sent = sender.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        sent.map_err(|error| TransferError::Send(explained(error)))?;
         let received = receiver.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        let Received { octets, took } = received.map_err(TransferError::Receive)?;
+        let Received { octets, took } = received.map_err(|error| TransferError::Receive(explained(error)))?;
         let seconds = took.as_secs_f64();
         // Exact up to 2^53 octets.
         #[expect(clippy::cast_precision_loss, reason = "a few digits are enough for people")]
@@ -191,6 +192,14 @@ fn accept(listener: &TcpListener, progress: &Progress) -> io::Result<TcpStream> 
     Err(io::ErrorKind::TimedOut.into())
 }
 
+/// A socket that ran out of time says "resource temporarily unavailable".
+fn explained(error: io::Error) -> io::Error {
+    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
+        return io::Error::new(io::ErrorKind::TimedOut, format!("nothing came through for {} s", PATIENCE.as_secs()));
+    }
+    error
+}
+
 /// The [`MARKER`] over and over.
 fn pattern() -> Vec<u8> {
     MARKER.iter().copied().cycle().take(PATTERN).collect()
@@ -202,7 +211,7 @@ const PORT: u16 = 5001;
 const PATTERN: usize = 128 << 10;
 
 /// How long either end waits for the other. Less than a person's patience, more than TCP's first retransmissions.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

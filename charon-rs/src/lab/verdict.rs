@@ -105,7 +105,7 @@ fn on_the_wire(name: &'static str, sender: &ChildSa, flow: Option<&EspFlow>) -> 
     };
     let expected_in_udp = if sender.in_udp { flow.packets } else { 0 };
     let how = if flow.in_udp == 0 { "" } else { " in UDP" };
-    let found = format!("{} packets{how} with SPI {:08x}", flow.packets, flow.spi);
+    let found = format!("{} packets seen{how}, SPI {:08x}", flow.packets, flow.spi);
     Check { name, passed: flow.packets > 0 && flow.in_udp == expected_in_udp, found }
 }
 
