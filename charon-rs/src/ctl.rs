@@ -15,8 +15,11 @@ mod json;
 mod keys;
 mod log;
 mod status;
+#[cfg(test)]
+mod tests;
 mod text;
 
+use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -61,16 +64,16 @@ enum Command {
 enum Simple {
     /// Brings a connection, or one child of it, up and shows how that goes
     Up {
-        /// Connection or child
-        name: String,
+        #[command(flatten)]
+        what: What,
         /// Give up waiting after this many seconds; the daemon goes on trying
         #[arg(long, value_name = "SECONDS", default_value_t = 0)]
         timeout: u32,
     },
     /// Takes a connection, or one child of it, down
     Down {
-        /// Connection or child
-        name: String,
+        #[command(flatten)]
+        what: What,
     },
     /// Shows connections and their SAs in full, and why they are down
     Status {
@@ -79,10 +82,10 @@ enum Simple {
     },
     /// Shows one line for each connection
     List,
-    /// Rekeys a connection's SAs, or those of one child, now
+    /// Rekeys a connection's IKE SA, or the SAs of one child, now
     Rekey {
-        /// Connection or child
-        name: String,
+        #[command(flatten)]
+        what: What,
     },
     /// Shows what happened last
     Log {
@@ -110,6 +113,36 @@ enum Simple {
     Reload,
     /// Shows how the daemon is doing
     Stats,
+}
+
+/// What a command is about.
+#[derive(Debug, clap::Args)]
+struct What {
+    /// Connection, or a child of any connection
+    name: String,
+    /// Only this child of the connection
+    #[arg(long)]
+    child: Option<String>,
+}
+
+impl What {
+    /// The arguments of a command about it.
+    fn arguments(&self) -> Message {
+        match &self.child {
+            Some(child) => Message::new().with("ike", &self.name).with("child", child),
+            None => Message::new().with("name", &self.name),
+        }
+    }
+}
+
+/// For sentences.
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.child {
+            Some(child) => write!(f, "{} of {}", child, self.name),
+            None => f.write_str(&self.name),
+        }
+    }
 }
 
 /// How a command ended that could be carried out.
@@ -156,9 +189,9 @@ pub fn run(cli: Cli) -> ExitCode {
 fn carry_out(socket: Option<&Path>, json: bool, command: Simple, out: &mut dyn Write) -> Result<Outcome, Error> {
     let connect = || connect(socket);
     match command {
-        Simple::Up { name, timeout } => act::up(&mut connect()?, &name, timeout, json, out),
-        Simple::Down { name } => act::down(&mut connect()?, &name, json, out),
-        Simple::Rekey { name } => act::rekey(&mut connect()?, &name, json, out),
+        Simple::Up { what, timeout } => act::up(&mut connect()?, &what, timeout, json, out),
+        Simple::Down { what } => act::down(&mut connect()?, &what, json, out),
+        Simple::Rekey { what } => act::rekey(&mut connect()?, &what, json, out),
         Simple::Reload => act::reload(&mut connect()?, json, out),
         Simple::Status { name } => status::status(&mut connect()?, name.as_deref(), json, out),
         Simple::List => status::list(&mut connect()?, json, out),

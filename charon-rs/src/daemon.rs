@@ -7,6 +7,7 @@
 //! | `service`, `commands` | the control socket's commands |
 //! | `report`, `events`, `phrases` | SAs, events and log lines as people and programs see them |
 //! | `journal`, `counters` | what happened so far |
+//! | `trace` | what happened, in the daemon's own log |
 //! | `keylog` | keys for Wireshark |
 //! | `random`, `notify` | the operating system's randomness, the service manager's socket |
 
@@ -25,9 +26,10 @@ mod shell;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+mod trace;
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -91,7 +93,8 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     // Sockets and key files are for the owner alone from the moment they exist.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let files = files(&options)?;
-    let loaded = files.as_ref().map(|files| config::load(&files.config, files.secrets.as_deref())).transpose()?;
+    let loaded = files.as_ref().map(|files| config::load(&files.config, files.secrets.as_deref())).transpose();
+    let loaded = loaded.map_err(|problems| anyhow!("the configuration cannot be used\n{problems}"))?;
     start_log(&options, loaded.as_ref().map(|loaded| &loaded.daemon))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(serve(options, files, loaded))
@@ -115,7 +118,12 @@ fn start_log(options: &Options, daemon: Option<&DaemonConfig>) -> anyhow::Result
     let configured = daemon.and_then(|daemon| daemon.log.clone());
     let filter = options.log.clone().or(environment).or(configured).unwrap_or_else(|| "info".to_owned());
     let filter = EnvFilter::try_new(&filter).with_context(|| format!("`{filter}` is no log filter"))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .init();
     Ok(())
 }
 
@@ -192,14 +200,13 @@ async fn until_the_end(
     }
 }
 
+/// Opens the files for keys if the configuration asks for them; it warns of them by itself.
 fn open_keylog(daemon: Option<&DaemonConfig>) -> anyhow::Result<Option<KeyLog>> {
-    let Some(folder) = daemon.and_then(|daemon| daemon.keylog.as_deref()) else { return Ok(None) };
-    let keys = KeyLog::open(folder).with_context(|| format!("keylog: {} cannot be written", folder.display()))?;
-    tracing::warn!(
-        folder = %folder.display(),
-        "keylog is on: the keys of every SA are written there; whoever reads them can decrypt captured traffic"
-    );
-    Ok(Some(keys))
+    let folder = daemon.and_then(|daemon| daemon.keylog.as_deref());
+    let open = |folder: &Path| {
+        KeyLog::open(folder).with_context(|| format!("keylog: the files in {} cannot be written", folder.display()))
+    };
+    folder.map(open).transpose()
 }
 
 fn start_dataplane(
@@ -207,11 +214,12 @@ fn start_dataplane(
 ) -> anyhow::Result<(Dataplane, tokio::sync::mpsc::Receiver<espdp_api::FromDataplane>)> {
     let dataplane =
         DataplaneSettings { ike_port: settings.ike_port, nat_port: settings.nat_port, ..DataplaneSettings::default() };
-    Dataplane::start(dataplane).with_context(|| {
-        format!(
-            "the dataplane cannot start (it needs UDP ports {} and {}, /dev/net/tun and the capabilities CAP_NET_ADMIN, \
-             CAP_NET_RAW and CAP_NET_BIND_SERVICE)",
-            settings.ike_port, settings.nat_port
+    Dataplane::start(dataplane).map_err(|error| {
+        anyhow!(
+            "the dataplane cannot start: {error}\n  it needs UDP ports {} and {}, /dev/net/tun, and root or the capabilities \
+             CAP_NET_ADMIN, CAP_NET_RAW and CAP_NET_BIND_SERVICE",
+            settings.ike_port,
+            settings.nat_port
         )
     })
 }

@@ -4,26 +4,25 @@ use std::io::Write;
 
 use serde_json::{Value, json};
 
-use super::{Error, Outcome, json, refused, text};
+use super::{Error, Outcome, What, json, refused, text};
 use crate::vici::{Client, Message};
 
 /// Brings a connection or child up. What the daemon logs about it is shown as it happens.
 pub(super) fn up(
     client: &mut Client,
-    name: &str,
+    what: &What,
     timeout_seconds: u32,
     json: bool,
     out: &mut dyn Write,
 ) -> Result<Outcome, Error> {
-    let arguments =
-        Message::new().with("name", name).with("join", "yes").with("timeout", u64::from(timeout_seconds) * 1000);
+    let arguments = what.arguments().with("join", "yes").with("timeout", u64::from(timeout_seconds) * 1000);
     let (answer, log) = followed(client, "initiate", arguments, json, out)?;
     if json {
         writeln!(out, "{}", with_log(&answer, log))?;
     } else if answer.is_yes("success") {
-        writeln!(out, "{name} is up")?;
+        writeln!(out, "{what} is up")?;
     } else {
-        eprintln!("charonctl: {name} is not up: {}", text::text(&answer, "errmsg"));
+        eprintln!("charonctl: {what} is not up: {}", text::text(&answer, "errmsg"));
         if let Some(failure) = answer.section("failure") {
             text::failure(&mut std::io::stderr(), "  ", failure)?;
         }
@@ -32,30 +31,31 @@ pub(super) fn up(
 }
 
 /// Takes a connection or child down.
-pub(super) fn down(client: &mut Client, name: &str, json: bool, out: &mut dyn Write) -> Result<Outcome, Error> {
-    let (answer, log) = followed(client, "terminate", Message::new().with("name", name), json, out)?;
+pub(super) fn down(client: &mut Client, what: &What, json: bool, out: &mut dyn Write) -> Result<Outcome, Error> {
+    let (answer, log) = followed(client, "terminate", what.arguments(), json, out)?;
     if json {
         writeln!(out, "{}", with_log(&answer, log))?;
     } else if answer.is_yes("success") {
-        writeln!(out, "{name} is down")?;
+        writeln!(out, "{what} is down")?;
     } else if text::number(&answer, "matches") == Some(0) {
-        eprintln!("charonctl: {name} has no SAs: it was down already");
+        writeln!(out, "{what} was down already")?;
     } else {
         return refused(&answer, json, out);
     }
-    Ok(outcome(&answer))
+    let is_down = answer.is_yes("success") || text::number(&answer, "matches") == Some(0);
+    Ok(if is_down { Outcome::Done } else { Outcome::Failed })
 }
 
 /// Rekeys a connection or child.
-pub(super) fn rekey(client: &mut Client, name: &str, json: bool, out: &mut dyn Write) -> Result<Outcome, Error> {
-    let answer = client.request("rekey", Message::new().with("name", name))?;
+pub(super) fn rekey(client: &mut Client, what: &What, json: bool, out: &mut dyn Write) -> Result<Outcome, Error> {
+    let answer = client.request("rekey", what.arguments())?;
     if !answer.is_yes("success") {
         return refused(&answer, json, out);
     }
     if json {
         writeln!(out, "{}", json::of(&answer))?;
     } else {
-        writeln!(out, "{name}: {} SA(s) rekeyed", text::text(&answer, "matches"))?;
+        writeln!(out, "{what}: {} SA(s) rekeyed", text::text(&answer, "matches"))?;
     }
     Ok(Outcome::Done)
 }

@@ -14,6 +14,7 @@ use super::counters::Counters;
 use super::events;
 use super::journal::Journal;
 use super::keylog::KeyLog;
+use super::trace;
 use crate::vici::Broadcast;
 
 /// Things to do for clients that may wait in the queue.
@@ -349,11 +350,13 @@ impl Shell {
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "most notices are of no interest here, and so are future ones")]
     fn on_notice(&mut self, notice: Notice) {
+        trace::trace(&notice);
         self.counters.count(&notice);
         if let Some(keys) = &mut self.keys {
             keys.on_notice(&notice);
         }
         for entry in self.journal.record(&notice) {
+            entry.trace();
             let message = events::log(&entry);
             self.broadcast("log", message);
         }

@@ -1,6 +1,6 @@
 //! Two daemons in one process with their control sockets, joined by channels in place of dataplane and network.
 
-mod pair;
+pub(crate) mod pair;
 mod swanctl;
 
 use std::time::Duration;

@@ -18,7 +18,10 @@ pub struct Client {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// The connection failed or was closed.
+    /// The daemon closed the connection.
+    #[error("it closed the connection")]
+    Closed,
+    /// The connection failed.
     #[error(transparent)]
     Io(#[from] io::Error),
     /// The daemon sent what is no packet, or the request is too long for one.
@@ -139,9 +142,15 @@ impl Client {
 
     fn receive(&mut self) -> Result<Packet, ClientError> {
         let mut prefix = [0; 4];
-        self.stream.read_exact(&mut prefix)?;
+        self.read(&mut prefix)?;
         let mut segment = vec![0; segment_len(prefix)?];
-        self.stream.read_exact(&mut segment)?;
+        self.read(&mut segment)?;
         Ok(Packet::parse(&segment)?)
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> Result<(), ClientError> {
+        self.stream.read_exact(buffer).map_err(|error| {
+            if error.kind() == io::ErrorKind::UnexpectedEof { ClientError::Closed } else { error.into() }
+        })
     }
 }

@@ -192,6 +192,9 @@ async fn undertake(
             (None, None) => target_by_name(&wanted, &sas)?,
         };
         let connection = connection_of(&target, &sas);
+        if connection.is_none() && wanted.either.is_some() {
+            wanted.resolve(shell).map_err(failed)?; // who mistypes a name must not believe that it is down
+        }
         Ok(connection.map(|connection| (act(shell, target), connection)))
     };
     match daemon.handle.ask(begin).await {

@@ -20,15 +20,15 @@ use crate::daemon::shell::{Ending, Handle, Port, Shell};
 use crate::vici::{Access, Client, Message, Server};
 
 /// `moon` (192.0.2.1) and `sun` (192.0.2.2), with the connection `gw` and its child `net` loaded at both.
-pub(super) struct Pair {
-    pub(super) moon: Running,
-    pub(super) sun: Running,
+pub(crate) struct Pair {
+    pub(crate) moon: Running,
+    pub(crate) sun: Running,
     cut: Arc<AtomicBool>,
 }
 
 /// A daemon that runs.
-pub(super) struct Running {
-    pub(super) socket: PathBuf,
+pub(crate) struct Running {
+    pub(crate) socket: PathBuf,
     handle: Handle,
     shell: JoinHandle<(Ending, Box<dyn Port>)>,
     server: JoinHandle<()>,
@@ -46,7 +46,7 @@ struct Wire {
 }
 
 impl Pair {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let cut = Arc::new(AtomicBool::new(false));
         let (moon, from_moon) = mpsc::channel(1024);
         let (sun, from_sun) = mpsc::channel(1024);
@@ -71,7 +71,7 @@ impl Pair {
     }
 
     /// From now on every datagram is lost.
-    pub(super) fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.cut.store(true, Ordering::Relaxed);
     }
 }
@@ -96,12 +96,12 @@ impl Running {
     }
 
     /// A new client. It blocks, so tests that use it need more than one thread.
-    pub(super) fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::connect(&self.socket).unwrap()
     }
 
     /// Ends the daemon as SIGTERM does.
-    pub(super) async fn shut_down(self) {
+    pub(crate) async fn shut_down(self) {
         self.handle.ask(|shell| shell.shut_down(Duration::from_secs(3))).await.unwrap();
         let (ending, _) = self.shell.await.unwrap();
         assert_eq!(ending, Ending::Orderly);
@@ -170,7 +170,7 @@ impl Wire {
 }
 
 /// Loads the connection `gw` with the child `net`, as `swanctl --load-conns` does.
-pub(super) fn load_connection(client: &mut Client, own: &str, peer: &str) {
+pub(crate) fn load_connection(client: &mut Client, own: &str, peer: &str) {
     let number = |name: &str| if name == "moon" { 1 } else { 2 };
     let auth = |name: &str| Message::new().with("auth", "psk").with("id", format!("{name}.strongswan.org"));
     let mut child = Message::new();
@@ -189,14 +189,14 @@ pub(super) fn load_connection(client: &mut Client, own: &str, peer: &str) {
 }
 
 /// Loads the one pre-shared key.
-pub(super) fn load_secret(client: &mut Client, secret: &str) {
+pub(crate) fn load_secret(client: &mut Client, secret: &str) {
     let mut message = Message::new().with("id", "ike-1").with("type", "IKE").with("data", secret);
     message.put_list("owners", ["moon.strongswan.org", "sun.strongswan.org"]);
     assert!(client.request("load-shared", message).unwrap().is_yes("success"));
 }
 
 /// Brings a child up and gives the answer and the lines of the log.
-pub(super) fn initiate(client: &mut Client, child: &str) -> (Message, Vec<String>) {
+pub(crate) fn initiate(client: &mut Client, child: &str) -> (Message, Vec<String>) {
     let mut log = Vec::new();
     let arguments = Message::new().with("child", child).with("timeout", 20_000);
     let answer = client
@@ -206,7 +206,7 @@ pub(super) fn initiate(client: &mut Client, child: &str) -> (Message, Vec<String
 }
 
 /// The sections that a command streams as events.
-pub(super) fn list(client: &mut Client, event: &str, command: &str) -> Vec<(String, Message)> {
+pub(crate) fn list(client: &mut Client, event: &str, command: &str) -> Vec<(String, Message)> {
     let mut sections = Vec::new();
     client
         .stream(event, command, Message::new(), |event| {
@@ -217,7 +217,7 @@ pub(super) fn list(client: &mut Client, event: &str, command: &str) -> Vec<(Stri
 }
 
 /// Asks until the answer is yes; every question is a round trip to a daemon.
-pub(super) fn until(mut done: impl FnMut() -> bool) {
+pub(crate) fn until(mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !done() {
         assert!(Instant::now() < deadline, "it does not happen");

@@ -1,0 +1,72 @@
+//! Notices of the engine in the daemon's own log. Addresses and identities stay at `debug`: at `info`, an SA is told by
+//! the name of its connection.
+
+use ike_proto::io::{Failure, Notice, RemarkLevel};
+
+use super::phrases;
+
+/// Logs what happened, if it is for people.
+#[expect(clippy::wildcard_enum_match_arm, reason = "other notices are for programs, or are in the journal")]
+pub(crate) fn trace(notice: &Notice) {
+    match notice {
+        Notice::IkeUp(sa) => {
+            tracing::info!(connection = sa.connection, ike_sa = sa.id.0, "IKE SA established");
+        }
+        Notice::IkeDown { sa, reason } => {
+            let why = phrases::because(reason);
+            tracing::info!(connection = sa.connection, ike_sa = sa.id.0, "IKE SA deleted: {why}");
+        }
+        Notice::IkeRekeyed { sa, .. } => {
+            tracing::info!(connection = sa.connection, ike_sa = sa.id.0, "IKE SA rekeyed");
+        }
+        Notice::ChildUp { sa, child } => {
+            let (connection, ike_sa) = (&sa.connection, sa.id.0);
+            tracing::info!(connection, ike_sa, child = child.name, child_sa = child.id.0, "Child SA established");
+        }
+        Notice::ChildDown { sa, child, reason } => {
+            let (connection, ike_sa, why) = (&sa.connection, sa.id.0, phrases::because(reason));
+            tracing::info!(connection, ike_sa, child = child.name, child_sa = child.id.0, "Child SA deleted: {why}");
+        }
+        Notice::ChildRekeyed { sa, old, new } => {
+            let (connection, ike_sa) = (&sa.connection, sa.id.0);
+            tracing::info!(
+                connection,
+                ike_sa,
+                child = old.name,
+                child_sa = old.id.0,
+                by = new.id.0,
+                "Child SA rekeyed"
+            );
+        }
+        Notice::Failure(failure) => log_failure(failure),
+        Notice::Message(message) => {
+            let (connection, path, octets) = (&message.connection, message.path, message.octets);
+            let direction = if message.sent { "sent" } else { "received" };
+            tracing::debug!(connection, local = %path.local, remote = %path.remote, octets, "{direction} {}", message.summary);
+        }
+        Notice::Remark { connection, level, text } => match level {
+            RemarkLevel::Debug => tracing::debug!(connection, "{text}"),
+            RemarkLevel::Info => tracing::info!(connection, "{text}"),
+            RemarkLevel::Warn => tracing::warn!(connection, "{text}"),
+        },
+        _ => {}
+    }
+}
+
+/// Both sides' view and the way out belong together, so a failure is one event with everything in it.
+fn log_failure(failure: &Failure) {
+    let mut text = failure.what.clone();
+    for (label, items) in [("ours", &failure.ours), ("theirs", &failure.theirs)] {
+        if !items.is_empty() {
+            text.push_str(&format!("; {label}: {}", items.join(", ")));
+        }
+    }
+    if let Some(hint) = &failure.hint {
+        text.push_str(&format!("; hint: {hint}"));
+    }
+    let code = failure.code.name();
+    tracing::warn!(code, connection = failure.connection, child = failure.child, "{text}");
+    if let Some(peer) = failure.peer {
+        tracing::debug!(code, %peer, "the peer of this failure");
+    }
+}
