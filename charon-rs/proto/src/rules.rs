@@ -133,74 +133,47 @@ pub(crate) struct Body {
 impl Body {
     /// The proposals.
     pub(crate) fn proposals(&self) -> Result<&[WireProposal], Violation> {
-        self.find(P::SecurityAssociation, |payload| match payload {
-            Payload::SecurityAssociation(proposals) => Some(proposals.as_slice()),
-            _ => None,
-        })
+        self.find(P::SecurityAssociation, |payload| if let Payload::SecurityAssociation(proposals) = payload { Some(proposals.as_slice()) } else { None })
     }
 
     /// The nonce.
     pub(crate) fn nonce(&self) -> Result<&[u8], Violation> {
-        self.find(P::Nonce, |payload| match payload {
-            Payload::Nonce(nonce) => Some(nonce.as_slice()),
-            _ => None,
-        })
+        self.find(P::Nonce, |payload| if let Payload::Nonce(nonce) = payload { Some(nonce.as_slice()) } else { None })
     }
 
     /// The public value.
     pub(crate) fn key_exchange(&self) -> Result<&KeyExchange, Violation> {
-        self.find(P::KeyExchange, |payload| match payload {
-            Payload::KeyExchange(key_exchange) => Some(key_exchange),
-            _ => None,
-        })
+        self.find(P::KeyExchange, |payload| if let Payload::KeyExchange(key_exchange) = payload { Some(key_exchange) } else { None })
     }
 
     /// The initiator's identity.
     pub(crate) fn id_initiator(&self) -> Result<&Identification, Violation> {
-        self.find(P::IdInitiator, |payload| match payload {
-            Payload::IdInitiator(identification) => Some(identification),
-            _ => None,
-        })
+        self.find(P::IdInitiator, |payload| if let Payload::IdInitiator(identification) = payload { Some(identification) } else { None })
     }
 
     /// The responder's identity.
     pub(crate) fn id_responder(&self) -> Result<&Identification, Violation> {
-        self.find(P::IdResponder, |payload| match payload {
-            Payload::IdResponder(identification) => Some(identification),
-            _ => None,
-        })
+        self.find(P::IdResponder, |payload| if let Payload::IdResponder(identification) = payload { Some(identification) } else { None })
     }
 
     /// The proof of identity.
     pub(crate) fn authentication(&self) -> Result<&Authentication, Violation> {
-        self.find(P::Authentication, |payload| match payload {
-            Payload::Authentication(authentication) => Some(authentication),
-            _ => None,
-        })
+        self.find(P::Authentication, |payload| if let Payload::Authentication(authentication) = payload { Some(authentication) } else { None })
     }
 
     /// The selectors of the exchange's initiator.
     pub(crate) fn selectors_initiator(&self) -> Result<&[TrafficSelector], Violation> {
-        self.find(P::SelectorsInitiator, |payload| match payload {
-            Payload::SelectorsInitiator(selectors) => Some(selectors.as_slice()),
-            _ => None,
-        })
+        self.find(P::SelectorsInitiator, |payload| if let Payload::SelectorsInitiator(selectors) = payload { Some(selectors.as_slice()) } else { None })
     }
 
     /// The selectors of the exchange's responder.
     pub(crate) fn selectors_responder(&self) -> Result<&[TrafficSelector], Violation> {
-        self.find(P::SelectorsResponder, |payload| match payload {
-            Payload::SelectorsResponder(selectors) => Some(selectors.as_slice()),
-            _ => None,
-        })
+        self.find(P::SelectorsResponder, |payload| if let Payload::SelectorsResponder(selectors) = payload { Some(selectors.as_slice()) } else { None })
     }
 
     /// What was deleted, in the order of the payloads.
     pub(crate) fn deletes(&self) -> impl Iterator<Item = &Delete> {
-        self.payloads.iter().filter_map(|payload| match payload {
-            Payload::Delete(delete) => Some(delete),
-            _ => None,
-        })
+        self.payloads.iter().filter_map(|payload| if let Payload::Delete(delete) = payload { Some(delete) } else { None })
     }
 
     /// The notifications.
@@ -234,10 +207,7 @@ impl Body {
 
 /// The notifications among `payloads`.
 pub(crate) fn notifies(payloads: &[Payload]) -> impl Iterator<Item = &Notify> + Clone {
-    payloads.iter().filter_map(|payload| match payload {
-        Payload::Notify(notify) => Some(notify),
-        _ => None,
-    })
+    payloads.iter().filter_map(|payload| if let Payload::Notify(notify) = payload { Some(notify) } else { None })
 }
 
 #[cfg(test)]

@@ -164,6 +164,7 @@ const SECRET_LIFETIME: Duration = Duration::from_secs(30);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::testbed::start_of_time;
     use crate::testing::SeededRandom;
 
     const SPI: IkeSpi = IkeSpi([1; 8]);
@@ -183,7 +184,7 @@ mod tests {
     #[test]
     fn above_the_threshold_only_a_right_cookie_lets_in() {
         let (mut admission, settings) = crowded();
-        let (mut random, now) = (SeededRandom::new(1), Instant::now());
+        let (mut random, now) = (SeededRandom::new(1), start_of_time());
         assert_eq!(admission.judge(&settings, source(), SPI, &NONCE, None), Admittance::CookieWanted);
         let cookie = admission.cookie(now, &mut random, &NONCE, source(), SPI);
         assert_eq!(admission.judge(&settings, source(), SPI, &NONCE, Some(&cookie)), Admittance::Granted);
@@ -195,7 +196,7 @@ mod tests {
     #[test]
     fn cookies_outlive_one_change_of_the_secret_and_not_two() {
         let (mut admission, settings) = crowded();
-        let (mut random, now) = (SeededRandom::new(1), Instant::now());
+        let (mut random, now) = (SeededRandom::new(1), start_of_time());
         let cookie = admission.cookie(now, &mut random, &NONCE, source(), SPI);
         let change = admission.deadline().unwrap();
         admission.on_timeout(change, &mut random);
@@ -225,7 +226,7 @@ mod tests {
 
     #[test]
     fn strangers_get_a_limited_number_of_answers_in_a_second() {
-        let (mut limit, now) = (RateLimit::default(), Instant::now());
+        let (mut limit, now) = (RateLimit::default(), start_of_time());
         let answers = (0..10_000).filter(|_| limit.allows(now)).count();
         assert_eq!(answers, 50);
         assert!(limit.allows(now + Duration::from_secs(1)));

@@ -110,10 +110,9 @@ impl ChildSa {
     pub(super) fn install(cx: &mut Context, now: Instant, session: &Session, agreed: AgreedChild) -> Self {
         let id = cx.new_child_sa_id();
         let owner = session.names.local_spi();
-        let policy = match agreed.replaces {
-            Some((_, policy)) => policy,
-            None => cx.policies.claim(owner, &session.connection, &agreed.child),
-        };
+        // What is replaced may have been deleted meanwhile, and its policy with it.
+        let inherited = agreed.replaces.map(|(_, policy)| policy).filter(|policy| cx.policies.is_used_by(*policy, owner));
+        let policy = inherited.unwrap_or_else(|| cx.policies.claim(owner, &session.connection, &agreed.child));
         let path = session.nat.outer_path(session.path);
         let (rekey_at, expires_at) = deadlines(cx, now, &agreed.child.lifetime);
         let mut sa = Self {
@@ -141,7 +140,7 @@ impl ChildSa {
             child: agreed.child,
         };
         sa.export_keys(cx, &agreed.keys_in, &agreed.keys_out);
-        let sets_policy = agreed.replaces.is_none() || agreed.changes_policy;
+        let sets_policy = inherited.is_none() || agreed.changes_policy;
         sa.ask_for_halves(cx, owner, sets_policy, (agreed.keys_in, agreed.keys_out));
         sa
     }

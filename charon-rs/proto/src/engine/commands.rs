@@ -68,7 +68,7 @@ impl Engine {
 
     /// Deletes an IKE SA, whatever stage it is in.
     fn take_down(&mut self, now: Instant, spi: IkeSpi, tickets: Vec<Ticket>) {
-        if let Some(IkeSa::Established(_)) = self.sas.get(&spi) {
+        if self.established_sa(spi).is_some() {
             let mut delete = Queued::new(Task::DeleteIke { reason: DownReason::Command });
             delete.tickets = tickets;
             self.with_established(spi, |sa, cx| sa.queue_delete(cx, now, delete));
@@ -170,10 +170,7 @@ impl Engine {
     }
 
     fn established_sa(&self, spi: IkeSpi) -> Option<&Established> {
-        match self.sas.get(&spi) {
-            Some(IkeSa::Established(sa)) => Some(sa),
-            _ => None,
-        }
+        self.sas.get(&spi).and_then(IkeSa::established)
     }
 
     /// Two ends that begin at the same time make two IKE SAs where one will do. Both know both: the one with the higher
@@ -255,9 +252,9 @@ impl Engine {
 
     /// The SAs that are meant; those that are on their way out are not.
     fn find(&self, target: &Target) -> Vec<Object> {
-        let in_use = self.sas.iter().filter(|(_, sa)| match sa {
-            IkeSa::Established(sa) => sa.life == Life::Up && !sa.is_spare,
-            other => other.attempt().is_some(),
+        let in_use = self.sas.iter().filter(|(_, sa)| {
+            let is_up = sa.established().is_some_and(|sa| sa.life == Life::Up && !sa.is_spare);
+            is_up || sa.attempt().is_some()
         });
         let ike_sas = |meant: &dyn Fn(&IkeSa) -> bool| {
             let matching = in_use.clone().filter(|(_, sa)| meant(sa));
@@ -267,10 +264,7 @@ impl Engine {
             Target::Connection(name) => ike_sas(&|sa| sa.connection_name() == name),
             Target::IkeSa(id) => ike_sas(&|sa| sa.report().is_some_and(|report| report.id == *id)),
             Target::Child { .. } | Target::ChildSa(_) => in_use
-                .filter_map(|(spi, sa)| match sa {
-                    IkeSa::Established(sa) => Some((spi, sa)),
-                    _ => None,
-                })
+                .filter_map(|(spi, sa)| Some((spi, sa.established()?)))
                 .flat_map(|(spi, sa)| {
                     let meant = sa.children.values().filter(|child| child.is_useful()).filter(|child| match target {
                         Target::ChildSa(id) => child.id == *id,

@@ -139,10 +139,12 @@ impl Trouble {
     /// The peer, or somebody in its name, refused IKE_SA_INIT.
     pub(super) fn refused_in_init(kind: NotifyType, connection: &Connection) -> Self {
         Self::Incompatible(Box::new(Incompatible {
-            code: match kind {
-                NotifyType::NoProposalChosen => FailureCode::IkeNoProposal,
-                NotifyType::InvalidKePayload => FailureCode::KeGroupRefused,
-                other => code_of_refusal(other),
+            code: if kind == NotifyType::NoProposalChosen {
+                FailureCode::IkeNoProposal
+            } else if kind == NotifyType::InvalidKePayload {
+                FailureCode::KeGroupRefused
+            } else {
+                code_of_refusal(kind)
             },
             notify: kind,
             what: format!("the peer refused IKE_SA_INIT: {kind}"),
@@ -190,29 +192,30 @@ pub(super) struct About<'a> {
 
 /// The code for a refusal by the peer.
 fn code_of_refusal(kind: NotifyType) -> FailureCode {
-    match kind {
-        NotifyType::AuthenticationFailed => FailureCode::AuthRefusedByPeer,
-        _ => FailureCode::PeerRefused,
-    }
+    if kind == NotifyType::AuthenticationFailed { FailureCode::AuthRefusedByPeer } else { FailureCode::PeerRefused }
 }
 
 /// The usual causes of a refusal that comes without a reason.
 fn hint_for_refusal(kind: NotifyType) -> Option<&'static str> {
-    match kind {
-        NotifyType::NoProposalChosen => Some(
-            "compare `ike` and `esp` with the peer's proposals: key lengths, a PFS group in `esp` on one side only, \
-             integrity beside an AEAD, extended sequence numbers; or the peer has no connection for our address",
-        ),
-        NotifyType::TsUnacceptable => {
-            Some("compare `leftsubnet` and `rightsubnet` with the peer's, in opposite order, and `type`")
-        }
-        NotifyType::AuthenticationFailed => {
-            Some("the peer's log knows the reason: usually another pre-shared key, or `leftid` is not what it expects")
-        }
-        NotifyType::InvalidKePayload => Some("name a group in `ike` or `esp` that the peer accepts"),
-        _ => None,
-    }
+    HINTS.iter().find(|(refusal, _)| *refusal == kind).map(|(_, hint)| *hint)
 }
+
+const HINTS: [(NotifyType, &str); 4] = [
+    (
+        NotifyType::NoProposalChosen,
+        "compare `ike` and `esp` with the peer's proposals: key lengths, a PFS group in `esp` on one side only, integrity \
+         beside an AEAD, extended sequence numbers; or the peer has no connection for our address",
+    ),
+    (
+        NotifyType::TsUnacceptable,
+        "compare `leftsubnet` and `rightsubnet` with the peer's, in opposite order, and `type`",
+    ),
+    (
+        NotifyType::AuthenticationFailed,
+        "the peer's log knows the reason: usually another pre-shared key, or `leftid` is not what it expects",
+    ),
+    (NotifyType::InvalidKePayload, "name a group in `ike` or `esp` that the peer accepts"),
+];
 
 #[cfg(test)]
 mod tests {

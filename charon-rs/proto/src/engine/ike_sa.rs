@@ -128,10 +128,7 @@ impl IkeSa {
     // Answers from outside. Those that a stage does not wait for any more are given back or dropped.
 
     pub(super) fn on_addresses(self, cx: &mut Context, now: Instant, found: Vec<IpAddr>) -> Option<Self> {
-        match self {
-            Self::Locating(locating) => locating.on_addresses(cx, now, found),
-            other => Some(other),
-        }
+        if let Self::Locating(locating) = self { locating.on_addresses(cx, now, found) } else { Some(self) }
     }
 
     pub(super) fn on_local_address(
@@ -140,10 +137,7 @@ impl IkeSa {
         now: Instant,
         local: Result<IpAddr, String>,
     ) -> Option<Self> {
-        match self {
-            Self::Locating(locating) => locating.on_local_address(cx, now, local),
-            other => Some(other),
-        }
+        if let Self::Locating(locating) = self { locating.on_local_address(cx, now, local) } else { Some(self) }
     }
 
     pub(super) fn on_spi_to_offer(self, cx: &mut Context, now: Instant, spi: Result<EspSpi, String>) -> Option<Self> {
@@ -153,9 +147,14 @@ impl IkeSa {
                 sa.on_spi_to_offer(cx, now, spi);
                 (!sa.is_over()).then_some(Self::Established(sa))
             }
-            other => {
+            Self::Locating(_)
+            | Self::Initiating(_)
+            | Self::AuthSent(_)
+            | Self::Refusing(_)
+            | Self::HalfOpen(_)
+            | Self::Refused(_) => {
                 spi.into_iter().for_each(|spi| cx.release_spi(spi));
-                Some(other)
+                Some(self)
             }
         }
     }
@@ -166,11 +165,22 @@ impl IkeSa {
                 sa.on_spi_to_answer(cx, now, spi);
                 (!sa.is_over()).then_some(Self::Established(sa))
             }
-            other => {
+            Self::Locating(_)
+            | Self::Initiating(_)
+            | Self::Keyed(_)
+            | Self::AuthSent(_)
+            | Self::Refusing(_)
+            | Self::HalfOpen(_)
+            | Self::Refused(_) => {
                 spi.into_iter().for_each(|spi| cx.release_spi(spi));
-                Some(other)
+                Some(self)
             }
         }
+    }
+
+    /// The SA, if it is established.
+    pub(super) fn established(&self) -> Option<&Established> {
+        if let Self::Established(sa) = self { Some(sa) } else { None }
     }
 
     // Attempts.

@@ -25,19 +25,14 @@ impl Established {
         payloads: Vec<Payload>,
     ) -> Result<(), Trouble> {
         let body = INFORMATIONAL.check(payloads)?;
-        for notify in body.notifies() {
-            match notify.kind {
-                // RFC 7296 §2.21.2: these end the SA without a Delete payload.
-                kind @ (NotifyType::AuthenticationFailed
-                | NotifyType::InvalidSyntax
-                | NotifyType::UnsupportedCriticalPayload) => {
-                    self.answer(cx, now, request, Vec::new());
-                    self.report_trouble(cx, Trouble::Refused(kind), None);
-                    self.end(cx, now, DownReason::PeerDeleted);
-                    return Ok(());
-                }
-                kind => cx.remark(Some(self.connection_name()), RemarkLevel::Debug, format!("the peer notes: {kind}")),
+        for kind in body.notifies().map(|notify| notify.kind) {
+            if ENDS_THE_SA.contains(&kind) {
+                self.answer(cx, now, request, Vec::new());
+                self.report_trouble(cx, Trouble::Refused(kind), None);
+                self.end(cx, now, DownReason::PeerDeleted);
+                return Ok(());
             }
+            cx.remark(Some(self.connection_name()), RemarkLevel::Debug, format!("the peer notes: {kind}"));
         }
         if body.deletes().any(|delete| *delete == Delete::IkeSa) {
             self.answer(cx, now, request, Vec::new());
@@ -64,14 +59,8 @@ impl Established {
         if let Some(rival) = self.rival.take() {
             self.bequeath(cx, now, rival.spi);
         }
-        let reason = match &self.running {
-            Some(running) => match &running.queued.task {
-                // Both ends want it: ours is done as well (RFC 7296 §2.25.2).
-                Task::DeleteIke { reason } => reason.clone(),
-                _ => DownReason::PeerDeleted,
-            },
-            None => DownReason::PeerDeleted,
-        };
+        // Both ends may want it: ours is done as well then (RFC 7296 §2.25.2).
+        let reason = self.delete_reason().unwrap_or(DownReason::PeerDeleted);
         self.end(cx, now, reason);
     }
 
@@ -132,3 +121,7 @@ impl Established {
         self.finish(cx, queued, &Ok(()));
     }
 }
+
+/// RFC 7296 §2.21.2: these end the SA without a Delete payload.
+const ENDS_THE_SA: [NotifyType; 3] =
+    [NotifyType::AuthenticationFailed, NotifyType::InvalidSyntax, NotifyType::UnsupportedCriticalPayload];

@@ -110,6 +110,11 @@ impl Policies {
         gone
     }
 
+    /// Whether the policy exists and belongs to a child of this IKE SA.
+    pub(super) fn is_used_by(&self, id: PolicyId, user: IkeSpi) -> bool {
+        self.set.get(&id).is_some_and(|policy| policy.user == Some(user))
+    }
+
     pub(super) fn get(&self, id: PolicyId) -> Option<&Policy> {
         self.set.get(&id)
     }

@@ -141,12 +141,13 @@ pub(super) struct Waits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::testbed::start_of_time;
 
     const WAITS: Waits = Waits { first: Duration::from_secs(1), longest: Duration::from_secs(10) };
 
     #[test]
     fn waits_grow_are_jittered_and_start_again_after_success() {
-        let now = Instant::now();
+        let now = start_of_time();
         let mut reconciler = Reconciler::default();
         reconciler.want_once(now, "c", "net");
         assert_eq!(reconciler.take_due(now).as_deref(), Some("c"));
@@ -167,7 +168,7 @@ mod tests {
 
     #[test]
     fn what_was_taken_down_on_purpose_stays_down() {
-        let now = Instant::now();
+        let now = start_of_time();
         let mut reconciler = Reconciler::default();
         reconciler.want_once(now, "c", "net");
         reconciler.take_due(now);

@@ -16,14 +16,12 @@ use crate::wire::{Delete, ExchangeType, Payload};
 
 impl Established {
     /// Queues a task behind the others. An SA that is going away takes none.
-    pub(super) fn queue(&mut self, cx: &mut Context, now: Instant, queued: Queued) {
-        let refused = if self.life == Life::Up {
-            self.tasks.push(queued).err().map(|queued| (queued, "too many tasks are waiting"))
-        } else {
-            Some((queued, "the IKE SA is going away"))
-        };
-        if let Some((mut queued, why)) = refused {
-            cx.settle(queued.take_tickets(), &Err(why.to_owned()));
+    pub(super) fn queue(&mut self, cx: &mut Context, now: Instant, mut queued: Queued) {
+        if self.life != Life::Up {
+            return cx.settle(queued.take_tickets(), &Err("the IKE SA is going away".to_owned()));
+        }
+        if let Err(tickets) = self.tasks.push(queued) {
+            cx.settle(tickets, &Err("too many tasks are waiting".to_owned()));
         }
         self.run_tasks(cx, now);
     }
@@ -135,7 +133,11 @@ impl Established {
         let child = match &queued.task {
             Task::CreateChild(wish) => Some(wish.child.clone()),
             Task::RekeyChild { child, .. } => self.children.get(child).map(|child| child.child.clone()),
-            _ => None,
+            Task::RekeyIke { .. }
+            | Task::DeleteChild { .. }
+            | Task::Discard(_)
+            | Task::DeleteIke { .. }
+            | Task::Liveness => None,
         };
         self.report_trouble(cx, trouble, child.as_ref().map(|child| child.name.as_str()));
         match &queued.task {
@@ -199,7 +201,12 @@ impl Established {
                 }
                 None => return cx.release_spi(spi),
             },
-            _ => {
+            Task::RekeyChild { .. }
+            | Task::RekeyIke { .. }
+            | Task::DeleteChild { .. }
+            | Task::Discard(_)
+            | Task::DeleteIke { .. }
+            | Task::Liveness => {
                 cx.release_spi(spi);
                 return self.finish(cx, queued, &Ok(()));
             }
@@ -334,12 +341,10 @@ impl Established {
         };
         match result {
             Ok(()) => {
-                match &queued.task {
-                    Task::RekeyChild { child: old, .. } => {
-                        let old = *old;
-                        self.take_over(cx, now, id, old);
-                    }
-                    _ => self.switch_to(cx, id),
+                if let Task::RekeyChild { child: old, .. } = queued.task {
+                    self.take_over(cx, now, id, old);
+                } else {
+                    self.switch_to(cx, id);
                 }
                 self.finish(cx, queued, &Ok(()));
             }

@@ -132,16 +132,16 @@ pub(super) struct TaskQueue {
 }
 
 impl TaskQueue {
-    /// Appends a task; if the same is queued already, that one takes over the tickets. What is more than the limit is
-    /// given back.
-    pub(super) fn push(&mut self, mut queued: Queued) -> Result<(), Queued> {
+    /// Appends a task; if the same is queued already, that one takes over the tickets. The tickets of a task that is more
+    /// than the limit are given back.
+    pub(super) fn push(&mut self, mut queued: Queued) -> Result<(), Vec<Ticket>> {
         if let Some(same) = self.queue.iter_mut().find(|waiting| waiting.task.is_same(&queued.task)) {
             let tickets = queued.take_tickets();
             same.tickets.extend(tickets);
             return Ok(());
         }
         if self.queue.len() >= MAX_TASKS {
-            return Err(queued);
+            return Err(queued.take_tickets());
         }
         self.queue.push_back(queued);
         Ok(())
@@ -218,10 +218,11 @@ const PUT_OFF_LIMIT: Duration = Duration::from_secs(240);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::testbed::start_of_time;
 
     #[test]
     fn a_task_that_is_put_off_waits_longer_each_time_and_not_for_ever() {
-        let start = Instant::now();
+        let start = start_of_time();
         let (mut now, mut waits) = (start, Vec::new());
         let mut queued = Queued::new(Task::RekeyIke { group: None });
         while let Some(again) = queued.put_off(now, 0.0) {
@@ -237,14 +238,14 @@ mod tests {
         let mut queue = TaskQueue::default();
         queue.push(Queued::new(Task::Liveness).with_ticket(Ticket(1))).unwrap();
         queue.push(Queued::new(Task::Liveness).with_ticket(Ticket(2))).unwrap();
-        let mut queued = queue.pop_due(Instant::now()).unwrap();
+        let mut queued = queue.pop_due(start_of_time()).unwrap();
         assert_eq!(queued.take_tickets(), [Ticket(1), Ticket(2)]);
-        assert!(queue.pop_due(Instant::now()).is_none());
+        assert!(queue.pop_due(start_of_time()).is_none());
     }
 
     #[test]
     fn tasks_that_wait_let_others_pass() {
-        let now = Instant::now();
+        let now = start_of_time();
         let mut queue = TaskQueue::default();
         queue.push_first(Queued::new(Task::RekeyIke { group: None }).put_off(now, 0.0).unwrap());
         queue.push(Queued::new(Task::Liveness)).unwrap();

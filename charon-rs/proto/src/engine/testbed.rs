@@ -20,6 +20,12 @@ use crate::io::{Answer, Ask, Command, FailureCode, IkeSaReport, Notice, Output, 
 use crate::testing::SeededRandom;
 use crate::wire::{ExchangeType, Header, MessageKind, peek_header};
 
+/// Where tests begin; what matters is only what comes after.
+#[expect(clippy::disallowed_methods, reason = "an instant cannot be made in another way, and only tests begin with it")]
+pub(super) fn start_of_time() -> Instant {
+    Instant::now()
+}
+
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Who {
@@ -103,6 +109,8 @@ impl Datagram {
 pub(super) enum Fate {
     Deliver,
     Lose,
+    /// It arrives after these times, once for each.
+    Late(Vec<Duration>),
     /// Kept back until [`World::release`].
     Hold,
 }
@@ -114,6 +122,7 @@ pub(super) struct World {
     pub(super) sun: Side,
     wire: VecDeque<Datagram>,
     held: Vec<Datagram>,
+    late: BTreeMap<(Instant, usize), Datagram>,
     pub(super) seen: Vec<Datagram>,
     network: Box<dyn FnMut(&Datagram) -> Fate>,
     next_ticket: u64,
@@ -123,11 +132,12 @@ impl World {
     /// Two engines with these settings, without connections.
     pub(super) fn bare(settings: &Settings) -> Self {
         Self {
-            now: Instant::now(),
+            now: start_of_time(),
             moon: Side::new(settings, 1),
             sun: Side::new(settings, 2),
             wire: VecDeque::new(),
             held: Vec::new(),
+            late: BTreeMap::new(),
             seen: Vec::new(),
             network: Box::new(|_| Fate::Deliver),
             next_ticket: 1,
@@ -264,6 +274,10 @@ impl World {
                 match (self.network)(&datagram) {
                     Fate::Deliver => self.wire.push_back(datagram),
                     Fate::Lose => {}
+                    Fate::Late(times) => {
+                        let copies = times.iter().enumerate().map(|(copy, time)| (now + *time, 2 * self.seen.len() + copy));
+                        self.late.extend(copies.map(|arrival| (arrival, datagram.clone())));
+                    }
                     Fate::Hold => self.held.push(datagram),
                 }
             }
@@ -285,14 +299,20 @@ impl World {
         let end = self.now + time;
         self.run();
         for _ in 0..1_000_000 {
-            let next = [&self.moon, &self.sun].into_iter().filter_map(|side| side.engine.poll_timeout()).min();
-            let Some((at, kind)) = next.filter(|(at, _)| *at <= end) else {
+            let timers = [&self.moon, &self.sun].into_iter().filter_map(|side| side.engine.poll_timeout());
+            let arrival = self.late.first_key_value().map(|((at, _), _)| *at);
+            let next = timers.map(|(at, _)| at).chain(arrival).min();
+            let Some(at) = next.filter(|at| *at <= end) else {
                 self.now = end;
                 return;
             };
-            assert!(at >= self.now || kind != crate::io::TimerKind::ShutDown, "time goes forward");
             self.now = self.now.max(at);
             let now = self.now;
+            while let Some(first) = self.late.first_entry().filter(|first| first.key().0 <= now) {
+                let datagram = first.remove();
+                self.wire.push_back(datagram);
+                self.run();
+            }
             for who in [Who::Moon, Who::Sun] {
                 if self.side(who).engine.poll_timeout().is_some_and(|(at, _)| at <= now) {
                     self.side(who).engine.handle_timeout(now);
@@ -316,9 +336,11 @@ impl World {
     }
 
     pub(super) fn settled(&mut self, who: Who, ticket: Ticket) -> Result<SettledCount, String> {
-        let mut results = self.side(who).notices.iter().filter_map(|notice| match notice {
-            Notice::Settled { ticket: settled, result } if *settled == ticket => Some(result.clone()),
-            _ => None,
+        let mut results = self.side(who).notices.iter().filter_map(|notice| {
+            let Notice::Settled { ticket: settled, result } = notice else {
+                return None;
+            };
+            (*settled == ticket).then(|| result.clone())
         });
         let result = results.next().unwrap_or_else(|| panic!("{ticket:?} is not settled"));
         assert!(results.next().is_none(), "{ticket:?} is settled twice");
@@ -331,9 +353,8 @@ impl World {
     }
 
     pub(super) fn failures(&mut self, who: Who) -> Vec<FailureCode> {
-        let failures = self.side(who).notices.iter().filter_map(|notice| match notice {
-            Notice::Failure(failure) => Some(failure.code),
-            _ => None,
+        let failures = self.side(who).notices.iter().filter_map(|notice| {
+            if let Notice::Failure(failure) = notice { Some(failure.code) } else { None }
         });
         failures.collect()
     }
@@ -486,7 +507,9 @@ impl Dataplane {
                 assert!(!left, "{who:?} removes {policy:?} with SAs in it");
             }
             DataplaneCommand::LocalAddress { .. } => return Ok(Done::LocalAddress(who.address())),
-            other => panic!("{other:?} is not for the engine"),
+            other @ (DataplaneCommand::SetInterface(_)
+            | DataplaneCommand::RemoveInterface(_)
+            | DataplaneCommand::Statistics) => panic!("{other:?} is not for the engine"),
         }
         Ok(Done::Ok)
     }

@@ -1,5 +1,6 @@
 //! Two engines against each other.
 
+mod chaos;
 mod established;
 mod handshake;
 mod hostile;

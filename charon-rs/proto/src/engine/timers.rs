@@ -81,11 +81,11 @@ impl Established {
         }
     }
 
-    fn delete_reason(&self) -> Option<DownReason> {
+    /// Why we are deleting the SA, if we are.
+    pub(super) fn delete_reason(&self) -> Option<DownReason> {
         let running = self.running.iter().map(|running| &running.queued);
-        running.chain(self.tasks.iter()).find_map(|queued| match &queued.task {
-            Task::DeleteIke { reason } => Some(reason.clone()),
-            _ => None,
+        running.chain(self.tasks.iter()).find_map(|queued| {
+            if let Task::DeleteIke { reason } = &queued.task { Some(reason.clone()) } else { None }
         })
     }
 

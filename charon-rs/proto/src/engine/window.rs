@@ -166,13 +166,14 @@ const MESSAGE_IDS_BEFORE_REKEY: u32 = u32::MAX / 4 * 3;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::testbed::start_of_time;
 
     const POLICY: Retransmission =
         Retransmission { first: Duration::from_secs(2), factor: 2.0, tries: 3, longest: Duration::from_secs(7) };
 
     #[test]
     fn waits_grow_up_to_the_longest_and_the_octets_stay_the_same() {
-        let start = Instant::now();
+        let start = start_of_time();
         let mut window = OurWindow::default();
         window.sent(start, ExchangeType::Informational, vec![7; 3], &POLICY);
         let mut waits = Vec::new();
@@ -191,7 +192,7 @@ mod tests {
 
     #[test]
     fn only_one_request_is_outstanding_and_numbers_never_wrap() {
-        let now = Instant::now();
+        let now = start_of_time();
         let mut window = OurWindow::starting_at(u32::MAX - 1);
         assert_eq!(window.free_id(), Some(u32::MAX - 1));
         window.sent(now, ExchangeType::Informational, Vec::new(), &POLICY);

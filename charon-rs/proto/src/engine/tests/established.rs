@@ -31,9 +31,8 @@ fn either_end_deletes_the_ike_sa_and_all_is_gone() {
         assert_eq!(world.settled(who, ticket).unwrap().done, 1);
         world.assert_nothing_left();
         let reasons = |world: &mut World, who: Who| -> Vec<DownReason> {
-            let reason = |notice: &Notice| match notice {
-                Notice::IkeDown { reason, .. } => Some(reason.clone()),
-                _ => None,
+            let reason = |notice: &Notice| {
+                if let Notice::IkeDown { reason, .. } = notice { Some(reason.clone()) } else { None }
             };
             world.side(who).notices.iter().filter_map(reason).collect()
         };

@@ -55,9 +55,8 @@ fn the_wrong_key_is_refused_alike_and_named_here() {
     assert!(world.settled(Who::Moon, ticket).is_err());
     assert_eq!(world.failures(Who::Moon), [FailureCode::AuthRefusedByPeer]);
     assert_eq!(world.failures(Who::Sun), [FailureCode::AuthPskMismatch]);
-    let hint = world.sun.notices.iter().find_map(|notice| match notice {
-        Notice::Failure(failure) => failure.hint.clone(),
-        _ => None,
+    let hint = world.sun.notices.iter().find_map(|notice| {
+        if let Notice::Failure(failure) = notice { failure.hint.clone() } else { None }
     });
     assert!(hint.unwrap().contains("white space"));
     world.pass(Duration::from_secs(60));
