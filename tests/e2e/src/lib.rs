@@ -130,7 +130,8 @@ impl Case<'_> {
             )
         };
         format!(
-            "[conn.net]
+            "[interface.{}]
+[conn.net]
 left = \"{}\"
 leftid = \"{}.example.org\"
 right = \"{}\"
@@ -142,6 +143,7 @@ auto = \"add\"
 retransmit_timeout = \"500ms\"
 {}
 ",
+            self.interface,
             outer(here),
             here.gateway,
             outer(there),
