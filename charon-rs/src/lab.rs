@@ -8,6 +8,7 @@
 
 mod bpf;
 pub mod capture;
+mod experiment;
 pub mod frame;
 mod gateway;
 pub mod netns;
@@ -37,7 +38,7 @@ use ike_proto::proposal::{parse_esp_list, parse_ike_list};
 
 use place::Place;
 use report::Report;
-use sandbox::Signals;
+use sandbox::{SandboxError, Signals};
 use scenario::Plan;
 use settings::{Changes, Mode};
 use steps::Steps;
@@ -100,7 +101,7 @@ pub fn run(args: &Args, json: bool) -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            complain(&error, json);
+            complain(&format!("{error:#}"), json);
             ExitCode::FAILURE
         }
     }
@@ -125,9 +126,7 @@ fn try_run(args: &Args, json: bool) -> Result<ExitCode> {
     let code = if sandbox::may_make_networks()? {
         runtime.block_on(attend(args, &base, json))
     } else if args.inside.is_some() {
-        Err(anyhow::anyhow!(
-            "the kernel gives a user namespace, and then no network namespaces in it: run the lab as root"
-        ))
+        Err(SandboxError::no_networks().into())
     } else {
         let further = [OsString::from("--inside"), base.into_os_string()];
         runtime.block_on(sandbox::run_again(&further)).map(exit_code).map_err(anyhow::Error::from)
@@ -158,7 +157,7 @@ async fn attend(args: &Args, base: &Path, json: bool) -> Result<ExitCode> {
         outcome = scenario::run(&plan, place, Steps::new()) => outcome,
         signal = signals.next() => {
             // The scenario was dropped: everything is gone already.
-            note(&format!("Interrupted. Everything was removed but {}", plan.directory.display()));
+            complain(&format!("interrupted; everything was removed but {}", plan.directory.display()), json);
             return Ok(exit_code(std::process::ExitStatus::from_raw(signal.as_raw())));
         }
     };
@@ -245,10 +244,10 @@ fn show_logs(directory: &Path) {
     }
 }
 
-fn complain(error: &anyhow::Error, json: bool) {
-    note(&format!("charonctl lab: {error:#}"));
+fn complain(error: &str, json: bool) {
+    note(&format!("charonctl lab: {error}"));
     if json {
-        let document = serde_json::json!({ "passed": false, "error": format!("{error:#}") });
+        let document = serde_json::json!({ "passed": false, "error": error });
         // Nobody can be told that stdout is closed.
         drop(writeln!(io::stdout(), "{document:#}"));
     }

@@ -96,9 +96,22 @@ pub(super) enum SandboxError {
         /// What is likely behind it, and what to do.
         cause: String,
     },
+    /// There is a user namespace, but its root may not do what root may.
+    #[error("not root, and the user namespace to be root of allows no network namespaces. {cause}")]
+    NoNetworks {
+        /// What is likely behind it, and what to do.
+        cause: String,
+    },
     /// Something else failed.
     #[error("cannot start the lab again in a user namespace: {0}")]
     System(io::Error),
+}
+
+impl SandboxError {
+    /// The error of a lab that runs in a user namespace already, and may not make networks there either.
+    pub(super) fn no_networks() -> Self {
+        Self::NoNetworks { cause: cause() }
+    }
 }
 
 /// Looks for the switch that forbids user namespaces.
