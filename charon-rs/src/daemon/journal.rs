@@ -33,19 +33,6 @@ pub(crate) struct Entry {
     pub(crate) failure: Option<Arc<Failure>>,
 }
 
-impl Entry {
-    /// Writes the line to the daemon's log: failures as warnings, what became of SAs as information, the rest for
-    /// debugging.
-    pub(crate) fn trace(&self) {
-        let (connection, ike_sa) = (self.connection.as_deref(), self.ike_sa.map(|id| id.0));
-        match (&self.failure, self.level) {
-            (Some(_), _) => tracing::warn!(connection, ike_sa, "{}", self.text),
-            (None, 0) => tracing::info!(connection, ike_sa, "{}", self.text),
-            (None, _) => tracing::debug!(connection, ike_sa, "{}: {}", self.group, self.text),
-        }
-    }
-}
-
 /// The last lines and failures.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {

@@ -356,7 +356,6 @@ impl Shell {
             keys.on_notice(&notice);
         }
         for entry in self.journal.record(&notice) {
-            entry.trace();
             let message = events::log(&entry);
             self.broadcast("log", message);
         }

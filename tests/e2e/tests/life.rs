@@ -18,7 +18,7 @@ fn lifetimes_of_seconds_lose_no_packet() -> Result<()> {
     ];
     let rekeyed = |gateway: &Gateway, what: &str| gateway.log().matches(what).count();
     wait_until(Duration::from_secs(60), "several rekeyings", || {
-        Ok(rekeyed(&twins.moon, "} rekeyed as") >= 4 && rekeyed(&twins.moon, "] rekeyed between") >= 2)
+        Ok(rekeyed(&twins.moon, "Child SA rekeyed") >= 4 && rekeyed(&twins.moon, "IKE SA rekeyed") >= 2)
     })?;
     for stream in streams {
         let result = stream.stop()?;
