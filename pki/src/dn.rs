@@ -14,9 +14,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use x509_cert::attr::AttributeTypeAndValue;
-use x509_cert::der::asn1::Any;
+use x509_cert::der::asn1::{Any, ObjectIdentifier};
 use x509_cert::der::{Decode, Encode, Tag, Tagged};
-use x509_cert::name::RdnSequence;
+use x509_cert::name::{RdnSequence, RelativeDistinguishedName};
 
 pub use text::DnTextError;
 
@@ -48,18 +48,36 @@ impl DistinguishedName {
         &self.der
     }
 
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rdns.is_empty()
+    }
+
     /// Whether both are the same name as RFC 5280 §7.1 compares them: part by part in order, text without regard to case,
     /// to the kind of string, to white space at the ends and to the length of white space within.
     #[must_use]
     pub fn same_as(&self, other: &Self) -> bool {
-        self.rdns.len() == other.rdns.len()
-            && self.rdns.iter().zip(other.rdns.iter()).all(|(ours, theirs)| {
+        self.rdns.len() == other.rdns.len() && (self.der == other.der || self.is_under(other))
+    }
+
+    /// Whether it begins with all parts of `base`; so does `base` itself.
+    #[must_use]
+    pub fn is_under(&self, base: &Self) -> bool {
+        self.rdns.len() >= base.rdns.len()
+            && self.rdns.iter().zip(base.rdns.iter()).all(|(ours, theirs)| {
                 let (mut ours, mut theirs): (Vec<_>, Vec<_>) =
                     (ours.iter().map(comparable).collect(), theirs.iter().map(comparable).collect());
                 ours.sort_unstable();
                 theirs.sort_unstable();
                 ours == theirs
             })
+    }
+
+    /// The mail addresses in it (`emailAddress`), which certificates should have as alternative names instead.
+    pub(crate) fn email_addresses(&self) -> Vec<String> {
+        let attributes = self.rdns.iter().flat_map(RelativeDistinguishedName::iter);
+        attributes.filter(|attribute| attribute.oid == EMAIL).filter_map(|email| string_of(&email.value)).collect()
     }
 
     fn from_rdns(rdns: RdnSequence) -> Result<Self, DnDerError> {
@@ -119,6 +137,9 @@ fn string_of(value: &Any) -> Option<String> {
         _ => None,
     }
 }
+
+/// RFC 2985 §5.2.1.
+const EMAIL: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.1");
 
 #[cfg(test)]
 mod tests {

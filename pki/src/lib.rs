@@ -5,14 +5,22 @@
 //! | [`dn`] | distinguished names: as text, as DER, compared |
 //! | [`key`] | private and public keys |
 
+pub mod certificate;
 pub mod dn;
+pub mod general_name;
 pub mod hash;
+pub mod identity;
+pub mod issue;
 pub mod key;
+pub mod path;
 pub mod pem;
 pub mod signature;
 pub mod time;
 
 mod passphrase;
+mod signed;
+
+pub use signed::SignatureError;
 
 #[cfg(test)]
 mod test_support;
