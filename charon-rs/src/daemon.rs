@@ -6,6 +6,7 @@
 //! | `applied` | what the daemon was told, and what a reload changes |
 //! | `service`, `commands` | the control socket's commands |
 //! | `report`, `events`, `phrases` | SAs, events and log lines as people and programs see them |
+//! | `outbox` | events that wait for an SA's last counters |
 //! | `journal`, `counters` | what happened so far |
 //! | `trace` | what happened, in the daemon's own log |
 //! | `keylog` | keys for Wireshark |
@@ -18,6 +19,7 @@ mod events;
 mod journal;
 pub(crate) mod keylog;
 mod notify;
+mod outbox;
 mod phrases;
 mod random;
 mod report;

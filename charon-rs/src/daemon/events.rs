@@ -6,6 +6,7 @@ use ike_proto::io::{Failure, Notice};
 
 use super::journal::Entry;
 use super::report;
+use super::shell::Statistics;
 use crate::vici::Message;
 
 /// All events that clients can register for.
@@ -56,18 +57,33 @@ pub(crate) fn failure(failure: &Failure) -> Message {
     section
 }
 
-/// The event for what became of an SA.
+/// Whether [`updown_or_rekey`] makes an event of it.
+pub(crate) fn is_about_an_sa(notice: &Notice) -> bool {
+    matches!(
+        notice,
+        Notice::IkeUp(_)
+            | Notice::IkeDown { .. }
+            | Notice::IkeRekeyed { .. }
+            | Notice::ChildUp { .. }
+            | Notice::ChildDown { .. }
+            | Notice::ChildRekeyed { .. }
+    )
+}
+
+/// The event for what became of an SA; `last` are counters of SAs that are gone.
 #[expect(clippy::wildcard_enum_match_arm, reason = "most notices are of no interest here, and so are future ones")]
-pub(crate) fn updown_or_rekey(notice: &Notice, now: Instant) -> Option<(&'static str, Message)> {
+pub(crate) fn updown_or_rekey(notice: &Notice, last: &Statistics, now: Instant) -> Option<(&'static str, Message)> {
     let event = match notice {
         Notice::IkeUp(sa) => ("ike-updown", up(&sa.connection, ike_only(sa, now))),
         Notice::IkeDown { sa, .. } => ("ike-updown", Message::new().with_section(&sa.connection, ike_only(sa, now))),
         Notice::ChildUp { sa, child } => {
-            let children = Message::new().with_section(&report::child_key(child), report::child_sa(child, None, now));
+            let children =
+                Message::new().with_section(&report::child_key(child), report::child_sa(child, Some(last), now));
             ("child-updown", up(&sa.connection, report::ike_sa(sa, now).with_section("child-sas", children)))
         }
         Notice::ChildDown { sa, child, .. } => {
-            let children = Message::new().with_section(&report::child_key(child), report::child_sa(child, None, now));
+            let children =
+                Message::new().with_section(&report::child_key(child), report::child_sa(child, Some(last), now));
             let section = report::ike_sa(sa, now).with_section("child-sas", children);
             ("child-updown", Message::new().with_section(&sa.connection, section))
         }
@@ -81,8 +97,8 @@ pub(crate) fn updown_or_rekey(notice: &Notice, now: Instant) -> Option<(&'static
         }
         Notice::ChildRekeyed { sa, old, new } => {
             let both = Message::new()
-                .with_section("old", report::child_sa(old, None, now))
-                .with_section("new", report::child_sa(new, None, now));
+                .with_section("old", report::child_sa(old, Some(last), now))
+                .with_section("new", report::child_sa(new, Some(last), now));
             let children = Message::new().with_section(&report::child_key(old), both);
             let section = report::ike_sa(sa, now).with_section("child-sas", children);
             ("child-rekey", Message::new().with_section(&sa.connection, section))
@@ -117,11 +133,11 @@ mod tests {
     fn going_up_and_down_differ_by_the_first_key() {
         let sa = Box::new(testing::ike_sa());
         let now = Instant::now();
-        let (name, message) = updown_or_rekey(&Notice::IkeUp(sa.clone()), now).unwrap();
+        let (name, message) = updown_or_rekey(&Notice::IkeUp(sa.clone()), &Statistics::default(), now).unwrap();
         assert_eq!((name, message.is_yes("up")), ("ike-updown", true));
         let child = Box::new(sa.children.first().unwrap().clone());
         let down = Notice::ChildDown { sa, child, reason: DownReason::PeerDeleted };
-        let (name, message) = updown_or_rekey(&down, now).unwrap();
+        let (name, message) = updown_or_rekey(&down, &Statistics::default(), now).unwrap();
         assert_eq!((name, message.text("up")), ("child-updown", None));
         assert!(message.section("net").unwrap().section("child-sas").unwrap().section("net-1").is_some());
     }
@@ -130,7 +146,8 @@ mod tests {
     fn a_rekeyed_ike_sa_shows_both_pairs_of_spis() {
         let sa = Box::new(testing::ike_sa());
         let old = (ike_proto::io::IkeSpi([1; 8]), ike_proto::io::IkeSpi([2; 8]));
-        let (_, message) = updown_or_rekey(&Notice::IkeRekeyed { old, sa }, Instant::now()).unwrap();
+        let (_, message) =
+            updown_or_rekey(&Notice::IkeRekeyed { old, sa }, &Statistics::default(), Instant::now()).unwrap();
         let both = message.section("net").unwrap();
         assert_eq!(both.section("old").unwrap().text("initiator-spi"), Some("0101010101010101"));
         assert_eq!(both.section("new").unwrap().text("initiator-spi"), Some("0158b8fb90b7623d"));

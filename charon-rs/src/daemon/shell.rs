@@ -14,6 +14,7 @@ use super::counters::Counters;
 use super::events;
 use super::journal::Journal;
 use super::keylog::KeyLog;
+use super::outbox::{Outbox, SaKey};
 use super::trace;
 use crate::vici::Broadcast;
 
@@ -91,8 +92,8 @@ pub(crate) struct Statistics {
 
 /// What waits for the outcome of a request to the dataplane.
 enum Waiting {
-    /// The engine.
-    Engine(AskId),
+    /// The engine; with the SA that the request removes, if it does.
+    Engine(AskId, Option<SaKey>),
     /// Nobody; what was tried is named when it fails.
     Nobody(String),
     /// An interface that no connection needs any more.
@@ -111,6 +112,7 @@ pub(crate) struct Shell {
     pub(crate) load: Load,
     port: Box<dyn Port>,
     events: broadcast::Sender<Broadcast>,
+    outbox: Outbox,
     waiting: BTreeMap<RequestId, Waiting>,
     last_request: u64,
     tickets: BTreeMap<Ticket, oneshot::Sender<Settled>>,
@@ -174,6 +176,7 @@ impl Shell {
             load: Load::default(),
             port,
             events: events.clone(),
+            outbox: Outbox::default(),
             waiting: BTreeMap::new(),
             last_request: 0,
             tickets: BTreeMap::new(),
@@ -284,7 +287,10 @@ impl Shell {
         match output {
             Output::Transmit { path, message } => self.port.send(ToDataplane::SendIke { path, message }),
             Output::Keepalive(path) => self.port.send(ToDataplane::SendKeepalive { path }),
-            Output::Ask(id, Ask::Dataplane(command)) => self.request(command, Waiting::Engine(id)),
+            Output::Ask(id, Ask::Dataplane(command)) => {
+                let removed = self.outbox.on_request(&command);
+                self.request(command, Waiting::Engine(id, removed));
+            }
             Output::Ask(id, Ask::Resolve(name)) => self.resolve(id, name),
             Output::Ask(id, ask) => tracing::error!(?id, ?ask, "the engine asks for what this daemon cannot do"),
             Output::Notice(notice) => self.on_notice(notice),
@@ -304,7 +310,11 @@ impl Shell {
 
     fn on_outcome(&mut self, id: RequestId, outcome: Outcome) {
         match self.waiting.remove(&id) {
-            Some(Waiting::Engine(ask)) => {
+            Some(Waiting::Engine(ask, removed)) => {
+                if let Some(key) = removed {
+                    self.outbox.on_removed(key, &outcome);
+                    self.send_events();
+                }
                 self.engine.handle_answer(Instant::now(), ask, Answer::Dataplane(outcome));
                 self.retry_removals();
             }
@@ -315,7 +325,8 @@ impl Shell {
             }
             Some(Waiting::Removal(name)) => self.on_removal(name, outcome),
             Some(Waiting::Statistics(reply)) => {
-                if let Ok(espdp_api::Done::Statistics { sas, interfaces, drops }) = outcome {
+                if let Ok(espdp_api::Done::Statistics { mut sas, interfaces, drops }) = outcome {
+                    sas.extend(self.outbox.last_counters().cloned());
                     drop(reply.send(Statistics { sas, interfaces, drops })); // an asker that is gone wants none
                 }
             }
@@ -359,9 +370,8 @@ impl Shell {
             let message = events::log(&entry);
             self.broadcast("log", message);
         }
-        if let Some((name, message)) = events::updown_or_rekey(&notice, Instant::now()) {
-            self.broadcast(name, message);
-        }
+        self.outbox.push(&notice, Instant::now());
+        self.send_events();
         match notice {
             Notice::Settled { ticket, result } => {
                 if let Some(reply) = self.tickets.remove(&ticket) {
@@ -370,6 +380,12 @@ impl Shell {
             }
             Notice::ShutDown => self.state = State::Done(Ending::Orderly),
             _ => {}
+        }
+    }
+
+    fn send_events(&mut self) {
+        while let Some((name, message)) = self.outbox.pop() {
+            self.broadcast(name, message);
         }
     }
 

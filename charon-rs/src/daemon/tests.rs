@@ -110,6 +110,26 @@ async fn a_rekeying_is_an_event_and_is_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn that_a_child_is_gone_is_told_with_its_last_counters() {
+    let pair = Pair::start().await;
+    let mut events = pair.moon.client();
+    events.register("child-updown").unwrap();
+    let mut moon = pair.moon.client();
+    assert!(pair::initiate(&mut moon, "net").0.is_yes("success"));
+    assert!(moon.request("terminate", Message::new().with("ike", "gw")).unwrap().is_yes("success"));
+    let mut counters = Vec::new();
+    events
+        .listen(|_, message| {
+            let children = message.section("gw").and_then(|sa| sa.section("child-sas")).unwrap();
+            let child = children.sections().next().unwrap().1;
+            counters.push((message.is_yes("up"), child.text("bytes-in").unwrap().to_owned()));
+            if message.is_yes("up") { std::ops::ControlFlow::Continue(()) } else { std::ops::ControlFlow::Break(()) }
+        })
+        .unwrap();
+    assert_eq!(counters, [(true, "0".to_owned()), (false, "1000".to_owned())]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn unknown_names_and_options_are_refused_in_strongswans_words() {
     let pair = Pair::start().await;
     let mut moon = pair.moon.client();
