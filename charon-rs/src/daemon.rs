@@ -36,7 +36,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use espdp::{Dataplane, DataplaneSettings};
 use ike_proto::{Engine, Settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -46,9 +46,10 @@ use tracing_subscriber::EnvFilter;
 use self::applied::Wanted;
 use self::keylog::KeyLog;
 use self::random::OsRandom;
-use self::service::{Daemon, Files};
+use self::service::Daemon;
+pub(crate) use self::service::Files;
 use self::shell::{Ending, Handle, Port, Shell};
-use crate::config::{self, DaemonConfig, Loaded};
+use crate::config::{DaemonConfig, Loaded};
 use crate::vici::{Access, Server};
 
 /// The configuration file when none is named.
@@ -94,25 +95,19 @@ pub struct Options {
 pub fn run(options: Options) -> anyhow::Result<()> {
     // Sockets and key files are for the owner alone from the moment they exist.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    let files = files(&options)?;
-    let loaded = files.as_ref().map(|files| config::load(&files.config, files.secrets.as_deref())).transpose();
+    let files = files(&options);
+    // The file that was named must be there, the default one need not.
+    let loaded = (options.config.is_some() || files.config.exists()).then(|| files.load()).transpose();
     let loaded = loaded.map_err(|problems| anyhow!("the configuration cannot be used\n{problems}"))?;
     start_log(&options, loaded.as_ref().map(|loaded| &loaded.daemon))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(serve(options, files, loaded))
 }
 
-/// Which files are read: those that were named must exist, the default ones need not.
-fn files(options: &Options) -> anyhow::Result<Option<Files>> {
-    let config = match &options.config {
-        Some(config) => config.clone(),
-        None if Path::new(DEFAULT_CONFIG).exists() => PathBuf::from(DEFAULT_CONFIG),
-        None if options.secrets.is_some() => bail!("--secrets needs --config: {DEFAULT_CONFIG} does not exist"),
-        None => return Ok(None),
-    };
-    let beside = config.with_file_name("ipsec.secrets.toml");
-    let secrets = options.secrets.clone().or_else(|| beside.exists().then_some(beside));
-    Ok(Some(Files { config, secrets }))
+/// Which files are read, now and by a reload.
+fn files(options: &Options) -> Files {
+    let config = options.config.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG));
+    Files { config, secrets: options.secrets.clone() }
 }
 
 fn start_log(options: &Options, daemon: Option<&DaemonConfig>) -> anyhow::Result<()> {
@@ -129,7 +124,7 @@ fn start_log(options: &Options, daemon: Option<&DaemonConfig>) -> anyhow::Result
     Ok(())
 }
 
-async fn serve(options: Options, files: Option<Files>, loaded: Option<Loaded>) -> anyhow::Result<()> {
+async fn serve(options: Options, files: Files, loaded: Option<Loaded>) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("signals cannot be received")?;
     let settings = loaded.as_ref().map_or_else(Settings::default, |loaded| loaded.daemon.settings.clone());
     let keys = open_keylog(loaded.as_ref().map(|loaded| &loaded.daemon))?;

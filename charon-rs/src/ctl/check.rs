@@ -6,13 +6,13 @@ use std::path::Path;
 use serde_json::json;
 
 use super::{Error, Outcome};
-use crate::config::{self, Loaded, Problem};
+use crate::config::{Loaded, Problem};
+use crate::daemon::Files;
 
 /// Reads the files as the daemon would and says what it would say.
 pub(super) fn check(file: &Path, secrets: Option<&Path>, json: bool, out: &mut dyn Write) -> Result<Outcome, Error> {
-    let beside = file.with_file_name("ipsec.secrets.toml");
-    let secrets = secrets.or_else(|| beside.exists().then_some(beside.as_path()));
-    let loaded = config::load(file, secrets);
+    let files = Files { config: file.to_owned(), secrets: secrets.map(Path::to_owned) };
+    let loaded = files.load();
     if json {
         let (success, problems, connections) = match &loaded {
             Ok(loaded) => (true, loaded.warnings.iter().collect(), names(loaded)),

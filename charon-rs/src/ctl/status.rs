@@ -14,9 +14,9 @@ pub(super) fn status(
     json: bool,
     out: &mut dyn Write,
 ) -> Result<Outcome, Error> {
-    let tunnels = tunnels(client, name)?;
+    let (tunnels, answer) = tunnels(client, name)?;
     if json {
-        print_json(&tunnels, out)?;
+        print_json(&tunnels, &answer, out)?;
     } else if tunnels.is_empty() {
         match name {
             Some(name) => eprintln!("charonctl: there is no connection or child `{name}`"),
@@ -30,6 +30,11 @@ pub(super) fn status(
             print_tunnel(out, name, tunnel)?;
         }
     }
+    if let Some(refused) = answer.section("refused").filter(|_| name.is_none() && !json) {
+        let time = text::time(text::text(refused, "time"), "%b %d %H:%M:%S");
+        writeln!(out, "\nlast peer that fits no connection, {time}: {}", text::text(refused, "peer"))?;
+        text::failure(out, "  ", refused)?;
+    }
     Ok(match name {
         None => Outcome::Done,
         Some(_) if tunnels.is_empty() => Outcome::Failed,
@@ -40,9 +45,9 @@ pub(super) fn status(
 
 /// Shows one line for each connection.
 pub(super) fn list(client: &mut Client, json: bool, out: &mut dyn Write) -> Result<Outcome, Error> {
-    let tunnels = tunnels(client, None)?;
+    let (tunnels, answer) = tunnels(client, None)?;
     if json {
-        print_json(&tunnels, out)?;
+        print_json(&tunnels, &answer, out)?;
         return Ok(Outcome::Done);
     }
     let header = ["NAME", "STATE", "PEER", "CHILDREN", "IN", "OUT", "SINCE"].map(str::to_owned).to_vec();
@@ -84,19 +89,20 @@ pub(super) fn stats(client: &mut Client, json: bool, out: &mut dyn Write) -> Res
     Ok(Outcome::Done)
 }
 
-fn tunnels(client: &mut Client, name: Option<&str>) -> Result<Vec<(String, Message)>, Error> {
+/// The connections, and what else the daemon has to say about peers.
+fn tunnels(client: &mut Client, name: Option<&str>) -> Result<(Vec<(String, Message)>, Message), Error> {
     let mut arguments = Message::new();
     arguments.put_some("name", name);
     let mut tunnels = Vec::new();
-    client.stream("list-tunnel", "list-tunnels", arguments, |event| {
+    let answer = client.stream("list-tunnel", "list-tunnels", arguments, |event| {
         tunnels.extend(event.sections().map(|(name, section)| (name.to_owned(), section.clone())));
     })?;
-    Ok(tunnels)
+    Ok((tunnels, answer))
 }
 
-fn print_json(tunnels: &[(String, Message)], out: &mut dyn Write) -> io::Result<()> {
+fn print_json(tunnels: &[(String, Message)], answer: &Message, out: &mut dyn Write) -> io::Result<()> {
     let members: Map<String, Value> = tunnels.iter().map(|(name, tunnel)| (name.clone(), json::of(tunnel))).collect();
-    writeln!(out, "{}", json!({"tunnels": members}))
+    writeln!(out, "{}", json!({"tunnels": members, "refused": answer.section("refused").map(json::of)}))
 }
 
 fn ike_sas(tunnel: &Message) -> impl Iterator<Item = &Message> {

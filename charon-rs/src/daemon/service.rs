@@ -10,7 +10,7 @@ use super::applied::{Changes, Wanted};
 use super::commands;
 use super::events;
 use super::shell::Handle;
-use crate::config::{self, DaemonConfig};
+use crate::config::{self, DaemonConfig, Loaded, Problems};
 use crate::vici::{Broadcast, Message, Service, Streamer};
 
 /// Where the configuration is read from.
@@ -18,8 +18,20 @@ use crate::vici::{Broadcast, Message, Service, Streamer};
 pub(crate) struct Files {
     /// `ipsec.toml`.
     pub(crate) config: PathBuf,
-    /// `ipsec.secrets.toml`; `None` when there is none.
+    /// The file of secrets; `None` means `ipsec.secrets.toml` beside the configuration, if it is there.
     pub(crate) secrets: Option<PathBuf>,
+}
+
+impl Files {
+    /// Reads both files.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub(crate) fn load(&self) -> Result<Loaded, Problems> {
+        let beside = self.config.with_file_name("ipsec.secrets.toml");
+        let secrets = self.secrets.clone().or_else(|| beside.exists().then_some(beside));
+        config::load(&self.config, secrets.as_deref())
+    }
 }
 
 /// What commands need to know besides the shell.
@@ -27,8 +39,8 @@ pub(crate) struct Files {
 pub(crate) struct Daemon {
     /// The way to the engine.
     pub(crate) handle: Handle,
-    /// Where a reload reads; `None` when the daemon was started without a configuration.
-    pub(crate) files: Option<Files>,
+    /// Where a reload reads.
+    pub(crate) files: Files,
     /// What the daemon was started with and cannot change while it runs.
     pub(crate) startup: Option<DaemonConfig>,
     /// When it started.
@@ -64,11 +76,8 @@ impl Daemon {
     /// # Errors
     /// What is wrong with the files, for people, with lines and columns.
     pub(crate) async fn reload(&self) -> Result<Reloaded, String> {
-        let Some(files) = self.files.clone() else {
-            return Err("the daemon was started without a configuration file: there is nothing to reload".into());
-        };
-        let read = move || config::load(&files.config, files.secrets.as_deref());
-        let loaded = match tokio::task::spawn_blocking(read).await {
+        let files = self.files.clone();
+        let loaded = match tokio::task::spawn_blocking(move || files.load()).await {
             Ok(Ok(loaded)) => loaded,
             Ok(Err(problems)) => return Err(problems.to_string()),
             Err(panic) => return Err(format!("reading the configuration failed: {panic}")),

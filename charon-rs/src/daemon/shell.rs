@@ -441,3 +441,48 @@ async fn sleep_until(deadline: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::testing::Wire;
+    use espdp_api::{Done, Event, Refusal};
+
+    #[tokio::test]
+    async fn a_dataplane_that_cannot_go_on_ends_the_daemon_with_its_reason() {
+        let (shell, inputs, to_shell, _wire) = Wire::connected();
+        to_shell.send(FromDataplane::Event(Event::Fatal { reason: "the sky falls".into() })).await.unwrap();
+        assert_eq!(shell.run(inputs).await.0, Ending::Fatal("the sky falls".into()));
+    }
+
+    #[tokio::test]
+    async fn a_second_wish_to_end_is_granted_at_once() {
+        let (mut shell, inputs, _to_shell, _wire) = Wire::connected();
+        shell.shut_down(Duration::from_secs(3600));
+        shell.shut_down(Duration::from_secs(3600));
+        assert_eq!(shell.run(inputs).await.0, Ending::Orderly);
+    }
+
+    #[tokio::test]
+    async fn an_interface_in_use_is_removed_once_its_policies_are_gone() {
+        let (mut shell, mut wire) = Wire::shell();
+        let name = InterfaceName::new("ipsec0").unwrap();
+        shell.remove_interface(name.clone());
+        let [(first, _)] = wire.requests().try_into().unwrap();
+        shell.on_dataplane(FromDataplane::Outcome(first, Err(Refusal::InterfaceInUse(name.clone()))));
+        assert!(wire.requests().is_empty(), "nothing changed yet");
+        shell.request(espdp_api::Command::RemovePolicy(espdp_api::PolicyId(1)), Waiting::Engine(AskId(1), None));
+        let [(policy, _)] = wire.requests().try_into().unwrap();
+        shell.on_dataplane(FromDataplane::Outcome(policy, Ok(Done::Ok)));
+        let [(again, command)] = wire.requests().try_into().unwrap();
+        assert_eq!(format!("{command:?}"), format!("{:?}", espdp_api::Command::RemoveInterface(name)));
+        shell.on_dataplane(FromDataplane::Outcome(again, Ok(Done::Ok)));
+        assert!(shell.leaving.is_empty());
+    }
+
+    #[tokio::test]
+    async fn host_names_are_resolved_and_what_is_none_has_no_address() {
+        assert!(addresses_of("localhost").await.iter().any(IpAddr::is_loopback));
+        assert!(addresses_of("two words").await.is_empty());
+    }
+}

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use espdp_api::{
-    Command, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, IkePath, Mode, OuterPath, PolicyId,
-    RequestId, ToDataplane, TrafficSelector,
+    Command, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, FromDataplane, IkePath, Mode, OuterPath,
+    PolicyId, RequestId, ToDataplane, TrafficSelector,
 };
 use ike_proto::io::{
     ChildSaId, ChildSaReport, ChildState, Failure, FailureCode, IkeSaId, IkeSaReport, IkeSpi, IkeState, MessageTrace,
@@ -14,7 +14,7 @@ use ike_proto::proposal::{IkeCipher, IkeSuite, KeyExchangeGroup, Prf};
 use ike_proto::{Engine, Settings};
 
 use super::random::OsRandom;
-use super::shell::{Port, Shell};
+use super::shell::{Inputs, Port, Shell};
 
 /// An established SA `net` with one child `net`.
 pub(crate) fn ike_sa() -> IkeSaReport {
@@ -132,11 +132,17 @@ impl Port for WirePort {
 impl Wire {
     /// A shell that does not run, and what it says.
     pub(crate) fn shell() -> (Shell, Self) {
+        let (shell, _, _, wire) = Self::connected();
+        (shell, wire)
+    }
+
+    /// A shell that can run, the way to it, and what it says.
+    pub(crate) fn connected() -> (Shell, Inputs, tokio::sync::mpsc::Sender<FromDataplane>, Self) {
         let (sender, from_shell) = std::sync::mpsc::channel();
-        let (_, from_dataplane) = tokio::sync::mpsc::channel(1);
+        let (to_shell, from_dataplane) = tokio::sync::mpsc::channel(8);
         let engine = Engine::new(Settings::default(), Box::new(OsRandom));
-        let (shell, _, _) = Shell::new(engine, Box::new(WirePort(sender)), from_dataplane, None);
-        (shell, Self { from_shell })
+        let (shell, inputs, _) = Shell::new(engine, Box::new(WirePort(sender)), from_dataplane, None);
+        (shell, inputs, to_shell, Self { from_shell })
     }
 
     /// The requests so far.

@@ -45,6 +45,18 @@ async fn a_failure_is_explained_with_a_code_and_stays_in_the_status() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_no_connection_fits_is_told_too() {
+    let pair = Pair::start().await;
+    let mut sun = pair.sun.client();
+    assert!(sun.request("unload-conn", Message::new().with("name", "gw")).unwrap().is_yes("success"));
+    let arguments = Message::new().with("child", "net").with("timeout", 20_000);
+    assert_eq!(pair.moon.client().request("initiate", arguments).unwrap().text("success"), Some("no"));
+    let answer = sun.request("list-tunnels", Message::new()).unwrap();
+    let refused = answer.section("refused").unwrap_or_else(|| panic!("nobody refused in {answer}"));
+    assert_eq!(refused.text("code"), Some("IKE_NO_CONNECTION"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_socket_answers_while_a_peer_is_dead_and_a_second_initiation_gets_the_state() {
     let pair = Pair::start().await;
     pair.cut();
@@ -61,6 +73,9 @@ async fn the_socket_answers_while_a_peer_is_dead_and_a_second_initiation_gets_th
     assert_eq!((again.text("success"), again.text("state")), (Some("no"), Some("CONNECTING")), "{again}");
     assert!(moon.request("stats", Message::new()).unwrap().section("ikesas").is_some());
     assert!(began.elapsed() < Duration::from_secs(2), "nobody waits for the dead peer");
+    let joined = Message::new().with("child", "net").with("join", "yes").with("timeout", 100);
+    let joined = moon.request("initiate", joined).unwrap();
+    assert_eq!(joined.text("errmsg"), Some("CHILD_SA 'net' not established after 100ms, detaching"));
     let first = first.join().unwrap();
     assert_eq!(first.text("errmsg"), Some("CHILD_SA 'net' not established after 3000ms, detaching"));
 }

@@ -34,19 +34,31 @@ pub(super) async fn reload(daemon: &Daemon) -> Message {
 }
 
 /// Streams one `list-tunnel` event for each connection, whether it is up or not, so that one that is down does not vanish:
-/// its state, its configuration, its SAs with everything about them, and the failure that explains why it is down.
+/// its state, its configuration, its SAs with everything about them, and the failure that explains why it is down. The
+/// answer tells the last failure of a peer that no connection fits.
 pub(super) async fn list_tunnels(daemon: &Daemon, arguments: &Message, streamer: &Streamer) -> Message {
     let wanted = arguments.text("name").map(str::to_owned);
-    let looked = daemon.handle.ask(move |shell| tunnels(shell, wanted.as_deref())).await;
-    let (tunnels, statistics) = match (looked, statistics(daemon).await) {
-        (Ok(tunnels), Ok(statistics)) => (tunnels, statistics.unwrap_or_default()),
+    let look = move |shell: &mut Shell| (tunnels(shell, wanted.as_deref()), shell.journal.failure(None).cloned());
+    let looked = daemon.handle.ask(look).await;
+    let ((tunnels, refused), statistics) = match (looked, statistics(daemon).await) {
+        (Ok(looked), Ok(statistics)) => (looked, statistics.unwrap_or_default()),
         (Err(gone), _) | (_, Err(gone)) => return failed(gone),
     };
     let now = Instant::now();
     for (name, tunnel) in &tunnels {
         streamer.send("list-tunnel", Message::new().with_section(name, tunnel.section(&statistics, now))).await;
     }
-    Message::new().with("tunnels", tunnels.len())
+    let mut answer = Message::new().with("tunnels", tunnels.len());
+    if let Some(refused) = refused.as_deref().and_then(dated_failure) {
+        answer.put_section("refused", refused);
+    }
+    answer
+}
+
+/// A failure with its time.
+fn dated_failure(entry: &Entry) -> Option<Message> {
+    let failure = entry.failure.as_ref()?;
+    Some(events::failure(failure).with("time", events::unix_time(entry.at)))
 }
 
 /// Streams the last lines of the journal as `log` events: of one connection or child (`name`), or all.
@@ -134,11 +146,8 @@ impl Tunnel {
             section.put("start", start_of(connection));
             section.put_section("config", report::connection(connection));
         }
-        if let Some(entry) = &self.failure
-            && let Some(failure) = &entry.failure
-        {
-            let at = events::unix_time(entry.at);
-            section.put_section("failure", events::failure(failure).with("time", at));
+        if let Some(failure) = self.failure.as_deref().and_then(dated_failure) {
+            section.put_section("failure", failure);
         }
         let mut sas = Message::new();
         for sa in &self.sas {

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::daemon::keylog::KeyLog;
 use crate::daemon::random::OsRandom;
-use crate::daemon::service::Daemon;
+use crate::daemon::service::{Daemon, Files};
 use crate::daemon::shell::{Ending, Handle, Port, Shell};
 use crate::vici::{Access, Client, Message, Server};
 
@@ -85,7 +85,8 @@ impl Running {
         let socket = folder.path().join("vici");
         let server = Server::bind(&Access { path: socket.clone(), group: None }).unwrap();
         let started = (SystemTime::now(), Instant::now());
-        let daemon = Daemon { handle: handle.clone(), files: None, startup: None, started };
+        let files = Files { config: folder.path().join("ipsec.toml"), secrets: None };
+        let daemon = Daemon { handle: handle.clone(), files, startup: None, started };
         Self {
             socket,
             handle,
