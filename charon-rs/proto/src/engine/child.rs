@@ -100,7 +100,7 @@ pub(super) enum Half {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum InstallStep {
     Policy,
-    Inbound,
+    Inbound(EspSpi),
     Outbound,
 }
 
@@ -159,7 +159,7 @@ impl ChildSa {
         }
         let replay_window = self.child.replay_window;
         let inbound = InboundSaSpec { sa: self.spec(self.spi_in, keys_in), replay_window };
-        commands.push((InstallStep::Inbound, Command::InstallInbound(Box::new(inbound))));
+        commands.push((InstallStep::Inbound(self.spi_in), Command::InstallInbound(Box::new(inbound))));
         let (df, dscp) = (self.child.df, self.child.dscp);
         let outbound = OutboundSaSpec { sa: self.spec(self.spi_out, keys_out), df, dscp };
         commands.push((InstallStep::Outbound, Command::InstallOutbound(Box::new(outbound))));
@@ -194,7 +194,7 @@ impl ChildSa {
         let half = if outcome.is_ok() { Half::Ready } else { Half::Refused };
         match step {
             InstallStep::Policy => {}
-            InstallStep::Inbound => self.inbound = half,
+            InstallStep::Inbound(_) => self.inbound = half,
             InstallStep::Outbound => self.outbound = half,
         }
         if let Err(refusal) = outcome {

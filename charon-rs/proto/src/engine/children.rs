@@ -41,7 +41,14 @@ impl Established {
         (id, step): (ChildSaId, InstallStep),
         outcome: Result<(), Refusal>,
     ) {
-        let Some(result) = self.children.get_mut(&id).and_then(|child| child.on_installed(step, outcome)) else {
+        let Some(child) = self.children.get_mut(&id) else {
+            // It was given up meanwhile. Its halves are removed, but what was refused is still reserved.
+            if let (InstallStep::Inbound(spi), Err(_)) = (step, outcome) {
+                cx.release_spi(spi);
+            }
+            return;
+        };
+        let Some(result) = child.on_installed(step, outcome) else {
             return;
         };
         if self.is_serving(id) {
@@ -93,18 +100,21 @@ impl Established {
     }
 
     /// Our rekeying of a child is carried out: the new one takes over, unless the peer replaced the old one at the same
-    /// time and its new one stays (RFC 7296 §2.8.1).
-    pub(super) fn take_over(&mut self, cx: &mut Context, now: Instant, new: ChildSaId, old: ChildSaId) {
-        let is_rival = |child: &&ChildSa| child.id != new && child.replaces == Some(old) && child.phase == Phase::Up;
-        let rival = self.children.values().find(is_rival).map(|child| child.id);
-        let verdict = match (self.children.get(&new), rival.and_then(|rival| self.children.get(&rival))) {
-            (Some(ours), Some(theirs)) => {
-                let nonces = |child: &'_ ChildSa| child.nonces.clone();
-                let (ours, theirs) = (nonces(ours), nonces(theirs));
-                survivor([&ours[0], &ours[1]], [&theirs[0], &theirs[1]])
-            }
+    /// time and its new one stays (RFC 7296 §2.8.1). `theirs` are the nonces of its exchange.
+    pub(super) fn take_over(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        (new, old): (ChildSaId, ChildSaId),
+        theirs: Option<&[Vec<u8>; 2]>,
+    ) {
+        let ours = self.children.get(&new).map(|child| &child.nonces);
+        let verdict = match (ours, theirs) {
+            (Some(ours), Some(theirs)) => survivor([&ours[0], &ours[1]], [&theirs[0], &theirs[1]]),
             _ => Survivor::Ours,
         };
+        let is_rival = |child: &&ChildSa| child.id != new && child.replaces == Some(old) && child.phase == Phase::Up;
+        let rival = self.children.values().find(is_rival).map(|child| child.id);
         match verdict {
             Survivor::Ours => {
                 let theirs = rival.and_then(|rival| self.children.get_mut(&rival));
@@ -216,6 +226,7 @@ impl Established {
         let Some(mut child) = self.children.remove(&id) else {
             return;
         };
+        self.abandon_installing(cx, id, reason);
         let was_active = child.outbound == Half::Active;
         let is_drained = matches!(child.phase, Phase::Draining(_));
         let report = child.report(false);

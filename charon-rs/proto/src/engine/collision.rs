@@ -11,6 +11,8 @@ pub(super) enum ChildActivity {
     Closing,
     /// It is not there (any more).
     Unknown,
+    /// It is not there, but the answer to our request for a child is still to come, and may bring it.
+    MayCome,
 }
 
 /// What we are doing to an IKE SA when a request about it arrives.
@@ -64,7 +66,7 @@ pub(super) fn judge_request(wish: PeerWish, ike: IkeActivity, child: ChildActivi
         (PeerWish::RekeyChild, _, ChildActivity::Idle) => Verdict::GoAhead,
         (PeerWish::RekeyChild, _, ChildActivity::Rekeying) => Verdict::GoAheadContested,
         // R7296-2.25.1-1.
-        (PeerWish::RekeyChild, _, ChildActivity::Closing) => Verdict::NotNow,
+        (PeerWish::RekeyChild, _, ChildActivity::Closing | ChildActivity::MayCome) => Verdict::NotNow,
         (PeerWish::RekeyChild, _, ChildActivity::Unknown) => Verdict::NoSuchChild,
     }
 }
@@ -127,6 +129,7 @@ mod tests {
             (RekeyChild, Ike::ChangingChildren, Child::Rekeying, GoAheadContested),
             (RekeyChild, Ike::ChangingChildren, Child::Closing, NotNow),
             (RekeyChild, Ike::ChangingChildren, Child::Unknown, NoSuchChild),
+            (RekeyChild, Ike::ChangingChildren, Child::MayCome, NotNow),
             (RekeyChild, Ike::Rekeying, Child::Idle, NotNow),
             (RekeyChild, Ike::Closing, Child::Idle, NotNow),
             (RekeyIke, Ike::Idle, Child::Unknown, GoAhead),

@@ -266,7 +266,8 @@ impl Engine {
             Target::Child { .. } | Target::ChildSa(_) => in_use
                 .filter_map(|(spi, sa)| Some((spi, sa.established()?)))
                 .flat_map(|(spi, sa)| {
-                    let meant = sa.children.values().filter(|child| child.is_useful()).filter(|child| match target {
+                    let in_use = sa.children.values().filter(|child| child.is_useful() && child.announced);
+                    let meant = in_use.filter(|child| match target {
                         Target::ChildSa(id) => child.id == *id,
                         Target::Child { connection, child: name } => {
                             let here = connection.as_ref().is_none_or(|connection| connection == sa.connection_name());

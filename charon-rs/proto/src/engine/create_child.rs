@@ -54,6 +54,8 @@ pub(super) struct ChildOffer {
     /// Our SPI, reserved in the dataplane.
     pub(super) spi: EspSpi,
     pub(super) replaces: Option<Replaced>,
+    /// SPIs of the peer that it deleted before its answer came: the one that the answer names may be among them.
+    pub(super) deleted: Vec<EspSpi>,
     proposals: Vec<EspProposal>,
     /// Our nonce; `None` in IKE_AUTH, where those of IKE_SA_INIT count.
     nonce: Option<Vec<u8>>,
@@ -67,7 +69,8 @@ impl ChildOffer {
     pub(super) fn in_ike_auth(session: &Session, wish: ChildWish, spi: EspSpi) -> Self {
         let proposals = without_groups(&wish.child.esp_proposals);
         let (local, remote) = wanted_selectors(session, &wish);
-        Self { wish, spi, replaces: None, proposals, nonce: None, key_exchange: None, local, remote }
+        let (replaces, deleted, nonce, key_exchange) = (None, Vec::new(), None, None);
+        Self { wish, spi, replaces, deleted, proposals, nonce, key_exchange, local, remote }
     }
 
     /// A child that gets a CREATE_CHILD_SA exchange of its own.
@@ -89,7 +92,7 @@ impl ChildOffer {
             None => wanted_selectors(session, &wish),
         };
         let nonce = Some(cx.new_nonce());
-        Self { wish, spi, replaces, proposals, nonce, key_exchange, local, remote }
+        Self { wish, spi, replaces, deleted: Vec::new(), proposals, nonce, key_exchange, local, remote }
     }
 
     /// The payloads of the offer.

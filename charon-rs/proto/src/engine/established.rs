@@ -152,6 +152,7 @@ impl Established {
                 if let Err(trouble) = handled {
                     self.react(cx, now, request, trouble);
                 }
+                self.run_tasks(cx, now);
             }
             MessageKind::Response => {
                 if !self.ours.expects(header.message_id, header.exchange) {

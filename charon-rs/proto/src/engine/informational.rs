@@ -83,6 +83,7 @@ impl Established {
                     }
                 }
                 _ => {
+                    self.note_deleted(spi);
                     if let Life::Replaced(heir) = self.life {
                         // The child has moved on before the peer knew.
                         cx.follow_up(FollowUp::ChildDeleted { heir, spi_out: spi });

@@ -87,7 +87,7 @@ impl Established {
             }),
         ];
         match self.request(cx, now, ExchangeType::CreateChildSa, &payloads) {
-            Ok(()) => self.running = Some(Running { queued, progress: Progress::IkeOffered(Box::new(offer)) }),
+            Ok(()) => self.running = Some(Running::new(queued, Progress::IkeOffered(Box::new(offer)))),
             Err(trouble) => {
                 cx.release_ike_spi(offer.spi);
                 self.fail_task(cx, now, queued, trouble);

@@ -7,7 +7,7 @@ use espdp_api::{Command, EspSpi, Refusal};
 use super::child::{ChildSa, Phase};
 use super::context::{Asker, Context};
 use super::create_child::{ChildOffer, Replaced};
-use super::established::{Established, Life, outcome_of_end};
+use super::established::{Established, Life, describe, outcome_of_end};
 use super::failure::Trouble;
 use super::task::{ChildWish, Progress, Queued, Running, Task};
 use crate::io::{Ask, ChildSaId, DownReason, RemarkLevel};
@@ -75,7 +75,7 @@ impl Established {
             Task::CreateChild(wish) if self.has_child(&wish.child.name) => self.finish(cx, queued, &Ok(())),
             Task::RekeyChild { child, .. } if !self.may_rekey(*child) => self.finish(cx, queued, &Ok(())),
             Task::CreateChild(_) | Task::RekeyChild { .. } => {
-                self.running = Some(Running { queued, progress: Progress::AwaitingSpi });
+                self.running = Some(Running::new(queued, Progress::AwaitingSpi));
                 let asker = Asker::SpiToOffer(self.local_spi());
                 cx.ask(asker, Ask::Dataplane(Command::ReserveSpi));
             }
@@ -111,7 +111,7 @@ impl Established {
     /// Sends the INFORMATIONAL request that is all of a task.
     fn send_task(&mut self, cx: &mut Context, now: Instant, queued: Queued, payloads: &[Payload]) {
         match self.request(cx, now, ExchangeType::Informational, payloads) {
-            Ok(()) => self.running = Some(Running { queued, progress: Progress::Requested }),
+            Ok(()) => self.running = Some(Running::new(queued, Progress::Requested)),
             Err(trouble) => self.fail_task(cx, now, queued, trouble),
         }
     }
@@ -181,7 +181,7 @@ impl Established {
 
     /// Takes the SPI for a child that we want, and offers it.
     pub(super) fn on_spi_to_offer(&mut self, cx: &mut Context, now: Instant, spi: Result<EspSpi, String>) {
-        let Some(Running { queued, progress: Progress::AwaitingSpi }) =
+        let Some(Running { queued, .. }) =
             self.running.take_if(|running| matches!(running.progress, Progress::AwaitingSpi))
         else {
             spi.into_iter().for_each(|spi| cx.release_spi(spi));
@@ -214,7 +214,7 @@ impl Established {
         let wish = ChildWish { tickets: Vec::new(), ..wish };
         let offer = ChildOffer::new(cx, &self.session, wish, spi, replaces);
         match self.request(cx, now, ExchangeType::CreateChildSa, &offer.payloads()) {
-            Ok(()) => self.running = Some(Running { queued, progress: Progress::ChildOffered(Box::new(offer)) }),
+            Ok(()) => self.running = Some(Running::new(queued, Progress::ChildOffered(Box::new(offer)))),
             Err(trouble) => {
                 cx.release_spi(spi);
                 self.fail_task(cx, now, queued, trouble);
@@ -225,7 +225,7 @@ impl Established {
     // Responses.
 
     pub(super) fn on_response(&mut self, cx: &mut Context, now: Instant, payloads: Vec<Payload>) {
-        let Some(Running { queued, progress }) = self.running.take() else {
+        let Some(Running { queued, progress, rival }) = self.running.take() else {
             return;
         };
         match progress {
@@ -233,7 +233,12 @@ impl Established {
                 let is_error = notifies(&payloads).any(|notify| notify.kind.is_error());
                 let form = if is_error { &INFORMATIONAL } else { &CHILD_RESPONSE };
                 match form.check(payloads) {
-                    Ok(body) => self.on_child_response(cx, now, queued, *offer, &body),
+                    Ok(body) => {
+                        self.on_child_response(cx, now, queued, *offer, &body);
+                        if let Some(running) = &mut self.running {
+                            running.rival = rival;
+                        }
+                    }
                     Err(violation) => self.offer_failed(cx, now, queued, *offer, (violation.into(), true)),
                 }
             }
@@ -245,7 +250,7 @@ impl Established {
             }
             Progress::Requested => self.on_informational_response(cx, now, queued),
             progress @ (Progress::AwaitingSpi | Progress::Installing(_)) => {
-                self.running = Some(Running { queued, progress });
+                self.running = Some(Running::new(queued, progress));
             }
         }
         self.run_tasks(cx, now);
@@ -256,7 +261,7 @@ impl Established {
     pub(super) fn on_bad_response(&mut self, cx: &mut Context, now: Instant, trouble: Trouble) {
         let text = trouble.to_string();
         self.report_trouble(cx, trouble, None);
-        if let Some(Running { queued, progress }) = self.running.take() {
+        if let Some(Running { queued, progress, .. }) = self.running.take() {
             self.discard_progress(cx, progress);
             self.finish(cx, queued, &Err(text));
         }
@@ -265,11 +270,16 @@ impl Established {
 
     fn on_child_response(&mut self, cx: &mut Context, now: Instant, queued: Queued, offer: ChildOffer, body: &Body) {
         match offer.accept(&self.session, body) {
+            Ok(agreed) if offer.deleted.contains(&agreed.spi_out) => {
+                cx.release_spi(offer.spi);
+                cx.reconnect_later(now, &self.session.connection.name);
+                self.finish(cx, queued, &Err("the peer deleted the child at once".to_owned()));
+            }
             Ok(agreed) => {
                 let sa = ChildSa::install(cx, now, &self.session, agreed);
                 let progress = Progress::Installing(sa.id);
                 self.children.insert(sa.id, sa);
-                self.running = Some(Running { queued, progress });
+                self.running = Some(Running::new(queued, progress));
             }
             Err(trouble) => {
                 let peer_believes = body.error().is_none();
@@ -336,13 +346,13 @@ impl Established {
         result: Result<(), Refusal>,
     ) {
         let is_ours = |running: &mut Running| matches!(running.progress, Progress::Installing(child) if child == id);
-        let Some(Running { queued, .. }) = self.running.take_if(is_ours) else {
+        let Some(Running { queued, rival, .. }) = self.running.take_if(is_ours) else {
             return;
         };
         match result {
             Ok(()) => {
                 if let Task::RekeyChild { child: old, .. } = queued.task {
-                    self.take_over(cx, now, id, old);
+                    self.take_over(cx, now, (id, old), rival.as_ref());
                 } else {
                     self.switch_to(cx, id);
                 }
@@ -360,9 +370,31 @@ impl Established {
         self.run_tasks(cx, now);
     }
 
+    /// Whether the answer to our request for a child is still to come.
+    pub(super) fn is_offering_child(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| matches!(running.progress, Progress::ChildOffered(_)))
+    }
+
+    /// The peer deletes a child that nobody knows: it may be one that the answer to our request will bring.
+    pub(super) fn note_deleted(&mut self, spi_out: EspSpi) {
+        if let Some(Running { progress: Progress::ChildOffered(offer), .. }) = &mut self.running
+            && offer.deleted.len() < MAX_DELETED
+        {
+            offer.deleted.push(spi_out);
+        }
+    }
+
+    /// The child that was being installed is gone.
+    pub(super) fn abandon_installing(&mut self, cx: &mut Context, id: ChildSaId, reason: &DownReason) {
+        let is_it = |running: &mut Running| matches!(running.progress, Progress::Installing(child) if child == id);
+        if let Some(Running { queued, .. }) = self.running.take_if(is_it) {
+            self.finish(cx, queued, &Err(format!("the child is gone: {}", describe(reason))));
+        }
+    }
+
     /// The SA ends: the task that was under way leaves nothing behind.
     pub(super) fn drop_running(&mut self, cx: &mut Context, reason: &DownReason) {
-        if let Some(Running { mut queued, progress }) = self.running.take() {
+        if let Some(Running { mut queued, progress, .. }) = self.running.take() {
             self.discard_progress(cx, progress);
             let result = outcome_of_end(&queued.task, reason);
             cx.settle(queued.take_tickets(), &result);
@@ -380,6 +412,9 @@ impl Established {
         }
     }
 }
+
+/// Deletions that are remembered while an offer is out: one is possible, so a few are plenty.
+const MAX_DELETED: usize = 8;
 
 /// A rekeying that failed for good is tried again after this long; meanwhile the lifetime may end the SA.
 const REKEY_AGAIN: std::time::Duration = std::time::Duration::from_secs(60);

@@ -86,6 +86,7 @@ impl Established {
     fn judge_child_rekey(&self, peer_spi: EspSpi) -> Result<ChildSaId, Trouble> {
         let old = self.child_by_spi_out(peer_spi);
         let activity = match old {
+            None if self.is_offering_child() => ChildActivity::MayCome,
             None => ChildActivity::Unknown,
             Some(old) if self.is_rekeying(old.id) => ChildActivity::Rekeying,
             Some(old) if old.phase == Phase::Up && !self.is_replaced(old.id) => ChildActivity::Idle,
@@ -163,7 +164,12 @@ impl Established {
         // When two rekeyings meet it is not known yet which of the new ones stays, and so nobody is told yet.
         let replaces = self.children.get(&id).and_then(|child| child.replaces);
         match replaces.filter(|old| self.children.contains_key(old)) {
-            Some(old) if self.is_rekeying(old) => {}
+            Some(old) if self.is_rekeying(old) => {
+                let nonces = self.children.get(&id).map(|child| child.nonces.clone());
+                if let Some(running) = &mut self.running {
+                    running.rival = nonces;
+                }
+            }
             Some(old) => self.announce(cx, id, Some(old)),
             None => self.switch_to(cx, id),
         }

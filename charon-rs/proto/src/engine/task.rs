@@ -187,6 +187,15 @@ impl TaskQueue {
 pub(super) struct Running {
     pub(super) queued: Queued,
     pub(super) progress: Progress,
+    /// The nonces of the exchange with which the peer replaced the child that we are replacing. They decide whose child
+    /// stays, even if the peer's has been replaced again before our answer comes.
+    pub(super) rival: Option<[Vec<u8>; 2]>,
+}
+
+impl Running {
+    pub(super) fn new(queued: Queued, progress: Progress) -> Self {
+        Self { queued, progress, rival: None }
+    }
 }
 
 /// How far it is.

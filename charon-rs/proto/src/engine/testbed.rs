@@ -126,13 +126,19 @@ pub(super) struct World {
     pub(super) seen: Vec<Datagram>,
     network: Box<dyn FnMut(&Datagram) -> Fate>,
     next_ticket: u64,
+    began: Instant,
+    /// Prints what happens.
+    pub(super) chatty: bool,
 }
 
 impl World {
     /// Two engines with these settings, without connections.
     pub(super) fn bare(settings: &Settings) -> Self {
+        let now = start_of_time();
         Self {
-            now: start_of_time(),
+            now,
+            began: now,
+            chatty: std::env::var_os("IKE_PROTO_CHAT").is_some(),
             moon: Side::new(settings, 1),
             sun: Side::new(settings, 2),
             wire: VecDeque::new(),
@@ -261,6 +267,26 @@ impl World {
         panic!("the engines never come to rest");
     }
 
+    /// Prints what happens, for whoever looks for the cause of a failed test.
+    fn chat(&self, who: Who, notice: &Notice) {
+        let at = self.now.saturating_duration_since(self.began).as_secs_f64();
+        match notice {
+            Notice::Message(trace) => {
+                let direction = if trace.sent { "-->" } else { "<--" };
+                println!("{at:9.3} {who:?} {direction} {}", trace.summary);
+            }
+            Notice::ChildRekeyed { old, new, .. } => {
+                println!("{at:9.3} {who:?}     child {} -> {}", old.spi_in, new.spi_in);
+            }
+            Notice::ChildUp { child, .. } => println!("{at:9.3} {who:?}     child {} up", child.spi_in),
+            Notice::ChildDown { child, reason, .. } => {
+                println!("{at:9.3} {who:?}     child {} down: {reason:?}", child.spi_in);
+            }
+            Notice::Remark { text, .. } => println!("{at:9.3} {who:?}     {text}"),
+            other => println!("{at:9.3} {who:?}     {}", format!("{other:?}").chars().take(60).collect::<String>()),
+        }
+    }
+
     fn carry_out_one(&mut self, who: Who) -> bool {
         let now = self.now;
         let side = self.side(who);
@@ -289,7 +315,12 @@ impl World {
             Output::Ask(id, Ask::Resolve(_)) => {
                 side.engine.handle_answer(now, id, Answer::Addresses(vec![who.other().address()]));
             }
-            Output::Notice(notice) => side.notices.push(notice),
+            Output::Notice(notice) => {
+                if self.chatty {
+                    self.chat(who, &notice);
+                }
+                self.side(who).notices.push(notice);
+            }
         }
         true
     }
