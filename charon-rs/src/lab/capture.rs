@@ -189,7 +189,7 @@ pub enum CaptureError {
     #[error("cannot capture: {0}")]
     Socket(io::Error),
     /// The file could not be made.
-    #[error("cannot make `{path}`: {source}")]
+    #[error("cannot make `{path}`")]
     File {
         /// Which file.
         path: String,
@@ -197,7 +197,7 @@ pub enum CaptureError {
         source: io::Error,
     },
     /// The file could not be written.
-    #[error("cannot write the capture: {0}")]
+    #[error("cannot write the capture")]
     Write(#[from] PcapError),
 }
 

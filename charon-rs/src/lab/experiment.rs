@@ -10,7 +10,7 @@ use super::capture::Capture;
 use super::gateway;
 use super::netns;
 use super::ping::{PingReport, ping};
-use super::report::NodeInterfaces;
+use super::report::{NodeInterfaces, rate};
 use super::rtnl;
 use super::sas::IkeSa;
 use super::steps::{Step, Steps};
@@ -106,7 +106,7 @@ impl Experiment<'_> {
         }
         Ok(match transfer.finish() {
             Ok(report) => {
-                step.done(&format!("{:.0} Mbit/s", report.mbit_per_second));
+                step.done(&rate(report.mbit_per_second));
                 report
             }
             Err(why) => {
@@ -159,7 +159,7 @@ fn off_thread<T: Send + 'static>(
 fn note_rate(step: &Step, octets: u64, elapsed: Duration) {
     #[expect(clippy::cast_precision_loss, reason = "a few digits for people")]
     let megabits = octets as f64 * 8.0 / 1e6;
-    step.note(format!("{:.0} MB, {:.0} Mbit/s", megabits / 8.0, megabits / elapsed.as_secs_f64().max(0.001)));
+    step.note(format!("{:.0} MB, {}", megabits / 8.0, rate(megabits / elapsed.as_secs_f64().max(0.001))));
 }
 
 const SERVER_ADDRESSES: [IpAddr; 2] =

@@ -146,7 +146,7 @@ pub(super) fn collect(
 #[derive(Debug, thiserror::Error)]
 pub(super) enum GatewayError {
     /// It could not be started.
-    #[error("cannot start the daemon of `{name}`: {source}")]
+    #[error("cannot start the daemon of `{name}`")]
     Start {
         /// Which one.
         name: String,
@@ -162,7 +162,7 @@ pub(super) enum GatewayError {
         status: ExitStatus,
     },
     /// It cannot be watched.
-    #[error("cannot watch the daemon of `{name}`: {source}")]
+    #[error("cannot watch the daemon of `{name}`")]
     Watch {
         /// Which one.
         name: String,
@@ -176,7 +176,7 @@ pub(super) enum GatewayError {
         socket: PathBuf,
     },
     /// Its control socket failed.
-    #[error("`{command}` at the control socket: {source}")]
+    #[error("`{command}` at the control socket")]
     Control {
         /// What was asked.
         command: String,

@@ -196,12 +196,14 @@ pub fn provide_tun_device() -> Result<(), NetnsError> {
     if Path::new(TUN_DEVICE).exists() {
         return Ok(());
     }
-    make_tun_device().map_err(|source| NetnsError::new(format!("make `{TUN_DEVICE}`, which is missing,"), source))
+    make_tun_device().map_err(|source| {
+        NetnsError::new(format!("make `{TUN_DEVICE}`, which is missing (root gets it by `modprobe tun`)"), source)
+    })
 }
 
 /// What could not be done with a namespace, and why.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {operation}: {source}")]
+#[error("cannot {operation}")]
 pub struct NetnsError {
     operation: String,
     source: io::Error,

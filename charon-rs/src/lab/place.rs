@@ -119,7 +119,9 @@ impl Record {
     /// Ends the processes, takes the names away, removes the directory. Goes on after failures and says the first.
     fn undo(&self, directory: &Path) -> io::Result<()> {
         let ended = self.processes.iter().map(|process| process.end());
-        let forgotten = self.names.iter().map(|name| netns::forget(name).map_err(io::Error::other));
+        let forgotten = self.names.iter().map(|name| {
+            netns::forget(name).map_err(|error| io::Error::other(format!("{:#}", anyhow::Error::from(error))))
+        });
         let results: Vec<io::Result<()>> = ended.chain(forgotten).collect();
         let removed = fs::remove_dir_all(directory);
         results.into_iter().chain([removed]).find(Result::is_err).unwrap_or(Ok(()))

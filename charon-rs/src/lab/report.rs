@@ -150,7 +150,7 @@ impl Report {
         match &self.transfer {
             TransferReport { failure: Some(why), .. } => writeln!(f, "  TCP   {why}")?,
             TransferReport { octets: arrived, seconds, mbit_per_second, .. } => {
-                writeln!(f, "  TCP   {} in {seconds:.1} s: {mbit_per_second:.0} Mbit/s", octets(*arrived))?;
+                writeln!(f, "  TCP   {} in {seconds:.1} s: {}", octets(*arrived), rate(*mbit_per_second))?;
             }
         }
         let Tally { frames, ike, keepalives, other, leaks, .. } = &self.wire;
@@ -285,6 +285,15 @@ fn octets(count: u64) -> String {
     format!("{value:.1} {unit}")
 }
 
+/// A rate in the unit that fits.
+pub(super) fn rate(mbit_per_second: f64) -> String {
+    if mbit_per_second < 1000.0 {
+        format!("{mbit_per_second:.0} Mbit/s")
+    } else {
+        format!("{:.2} Gbit/s", mbit_per_second / 1000.0)
+    }
+}
+
 fn milliseconds(microseconds: u64) -> String {
     format!("{}.{:03}", microseconds / 1000, microseconds % 1000)
 }
@@ -315,6 +324,7 @@ mod tests {
             ["0 B", "999 B", "1.0 kB", "1.5 MB", "2.3 GB"]
         );
         assert_eq!(milliseconds(1042), "1.042");
+        assert_eq!([12.3, 999.0, 1780.4].map(rate), ["12 Mbit/s", "999 Mbit/s", "1.78 Gbit/s"]);
     }
 
     #[test]

@@ -169,7 +169,7 @@ pub fn interfaces() -> Result<Vec<InterfaceState>, RtnlError> {
 #[non_exhaustive]
 pub enum RtnlError {
     /// A netlink request failed.
-    #[error("cannot {operation}: {source}")]
+    #[error("cannot {operation}")]
     Refused {
         /// What was asked.
         operation: String,
@@ -177,7 +177,7 @@ pub enum RtnlError {
         source: Box<rtnetlink::Error>,
     },
     /// A file, socket or thread was not to be had.
-    #[error("cannot {operation}: {source}")]
+    #[error("cannot {operation}")]
     Io {
         /// What was tried.
         operation: String,

@@ -36,7 +36,7 @@ pub(super) async fn run_again(further: &[OsString]) -> Result<ExitStatus, Sandbo
     netns::end_with_parent(&mut command);
     // Made before the child, so that no signal is missed.
     let mut signals = Signals::new().map_err(SandboxError::System)?;
-    let mut child = command.spawn().map_err(|source| SandboxError::Refused { source, cause: cause() })?;
+    let mut child = command.spawn().map_err(|error| SandboxError::Refused { error, cause: cause() })?;
     let pid = Pid::from_child(&child);
     let (done, ended) = tokio::sync::oneshot::channel();
     let waiter = std::thread::spawn(move || done.send(child.wait()));
@@ -89,10 +89,10 @@ impl Signals {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SandboxError {
     /// The kernel or its configuration refuses.
-    #[error("not root, and no user namespace to be root of: {source}. {cause}")]
+    #[error("not root, and no user namespace to be root of: {error}. {cause}")]
     Refused {
         /// What the kernel said.
-        source: io::Error,
+        error: io::Error,
         /// What is likely behind it, and what to do.
         cause: String,
     },

@@ -234,7 +234,7 @@ pub enum TopologyError {
     #[error(transparent)]
     Namespace(#[from] NetnsError),
     /// Something inside a namespace failed.
-    #[error("in `{node}`: {source}")]
+    #[error("in `{node}`")]
     Node {
         /// Where.
         node: String,
