@@ -7,6 +7,7 @@ use std::fmt;
 
 use der::{Decode, Encode};
 use x509_cert::certificate::{TbsCertificate, Version};
+use x509_cert::spki::SubjectPublicKeyInfoRef;
 
 use crate::dn::DistinguishedName;
 use crate::general_name::GeneralName;
@@ -17,6 +18,7 @@ use crate::signature::{AlgorithmError, SignatureScheme};
 use crate::signed::{SignatureError, Signed};
 use crate::time::UnixTime;
 
+pub(crate) use extensions::points;
 pub use extensions::{
     BasicConstraints, DistributionPoint, Extensions, IpSubnet, KeyPurpose, NameConstraints, PolicyConstraints, Reasons,
     Subtree,
@@ -197,6 +199,12 @@ impl Certificate {
     #[must_use]
     pub fn spki_id(&self) -> KeyId {
         KeyId(crate::hash::sha1(&self.spki))
+    }
+
+    /// The octets of the key without its algorithm, as OCSP hashes them.
+    pub(crate) fn key_bits(&self) -> der::Result<&[u8]> {
+        let info = SubjectPublicKeyInfoRef::from_der(&self.spki)?;
+        info.subject_public_key.as_bytes().ok_or_else(|| der::Tag::BitString.value_error().into())
     }
 
     /// The SHA-256 of the whole certificate.

@@ -4,6 +4,7 @@
 //! those, every certificate has a subjectKeyIdentifier, one that is issued an authorityKeyIdentifier, and one that is no
 //! CA the key usage digitalSignature, all that IKE needs (RFC 4945 §5.1.3.2).
 
+mod crl;
 mod extensions;
 
 use der::asn1::{BitString, ObjectIdentifier};
@@ -28,6 +29,7 @@ use crate::key::{PrivateKey, PublicKey};
 use crate::signature::{SignError, SignatureScheme};
 use crate::time::UnixTime;
 
+pub use crl::{CrlTemplate, RevokedCertificate};
 pub(crate) use extensions::{distribution_points, extension};
 
 /// What stands in a certificate apart from issuer and key.
@@ -118,7 +120,7 @@ pub enum IssueError {
         certificate: String,
     },
     /// The issuer is no CA.
-    #[error("{0} is no CA certificate: basicConstraints does not say CA, or keyUsage forbids it")]
+    #[error("`{0}` must not sign this: it is no CA, or its key usage forbids it")]
     NotCa(String),
     /// The end is before the beginning, or beyond that of the issuer.
     #[error("the validity from {not_before} to {not_after} is empty")]
@@ -214,14 +216,38 @@ impl<'a> Issuer<'a> {
     /// # Errors
     /// [`IssueError::WrongKey`] when the two do not belong together, [`IssueError::NotCa`].
     pub fn new(certificate: &'a Certificate, key: &'a PrivateKey, scheme: SignatureScheme) -> Result<Self, IssueError> {
-        if certificate.public_key() != Ok(key.public_key()) {
-            return Err(IssueError::WrongKey { certificate: certificate.subject().to_string() });
-        }
         let may_sign = certificate.extensions().key_usage.as_ref().is_none_or(|usage| usage.key_cert_sign());
         if !certificate.is_ca() || !may_sign {
             return Err(IssueError::NotCa(certificate.subject().to_string()));
         }
-        Ok(Self { certificate, key, scheme })
+        Self::of_pair(certificate, key, scheme)
+    }
+
+    /// Who signs CRLs: a CA, or a certificate that is made for it.
+    ///
+    /// # Errors
+    /// [`IssueError::WrongKey`] when the two do not belong together, [`IssueError::NotCa`] when it must not sign CRLs.
+    pub fn of_crls(
+        certificate: &'a Certificate,
+        key: &'a PrivateKey,
+        scheme: SignatureScheme,
+    ) -> Result<Self, IssueError> {
+        let may_sign = match &certificate.extensions().key_usage {
+            Some(usage) => usage.crl_sign(),
+            None => certificate.is_ca(),
+        };
+        if !may_sign {
+            return Err(IssueError::NotCa(certificate.subject().to_string()));
+        }
+        Self::of_pair(certificate, key, scheme)
+    }
+
+    fn of_pair(certificate: &'a Certificate, key: &'a PrivateKey, scheme: SignatureScheme) -> Result<Self, IssueError> {
+        if certificate.public_key() == Ok(key.public_key()) {
+            Ok(Self { certificate, key, scheme })
+        } else {
+            Err(IssueError::WrongKey { certificate: certificate.subject().to_string() })
+        }
     }
 
     /// Whoever signs here: tests need issuers that are not allowed to.
@@ -325,6 +351,6 @@ impl EncodePublicKey for PublicKey {
 fn builder_error(error: x509_cert::builder::Error) -> IssueError {
     match error {
         x509_cert::builder::Error::Asn1(error) => IssueError::Der(error),
-        other => IssueError::Name(other.to_string()),
+        error => IssueError::Name(error.to_string()),
     }
 }

@@ -6,14 +6,17 @@
 //! | [`key`] | private and public keys |
 
 pub mod certificate;
+pub mod crl;
 pub mod dn;
 pub mod general_name;
 pub mod hash;
 pub mod identity;
 pub mod issue;
 pub mod key;
+pub mod ocsp;
 pub mod path;
 pub mod pem;
+pub mod revocation;
 pub mod signature;
 pub mod time;
 

@@ -346,7 +346,7 @@ fn subnet(octets: &[u8]) -> Option<IpSubnet> {
     Some(IpSubnet { address: address(front)?, mask: address(back)? }).filter(|_| front.len() == back.len())
 }
 
-fn points(points: &[dp::DistributionPoint]) -> der::Result<Vec<DistributionPoint>> {
+pub(crate) fn points(points: &[dp::DistributionPoint]) -> der::Result<Vec<DistributionPoint>> {
     points
         .iter()
         .map(|point| {
