@@ -119,6 +119,10 @@ impl Context {
         spi
     }
 
+    pub(super) fn has_ike_spi(&self, spi: IkeSpi) -> bool {
+        self.ike_spis.contains(&spi)
+    }
+
     pub(super) fn release_ike_spi(&mut self, spi: IkeSpi) {
         self.ike_spis.remove(&spi);
     }

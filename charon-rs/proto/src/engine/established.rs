@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use espdp_api::IkePath;
+use espdp_api::{EspSpi, IkePath};
 
 use super::auth::PeerAuthenticated;
 use super::child::{ChildSa, Phase, deadlines};
@@ -54,6 +54,8 @@ pub(super) struct Established {
     pub(super) rival: Option<Rival>,
     /// One of two SAs that were made in the place of a third one, and has nothing until it is known which of them stays.
     pub(super) is_spare: bool,
+    /// Children that the peer deleted over this SA while it was spare and had none.
+    pub(super) deleted_early: Vec<EspSpi>,
     /// When an unprotected message made us probe the peer last.
     last_hint: Option<Instant>,
 }
@@ -96,6 +98,7 @@ impl Established {
             last_heard: now,
             rival: None,
             is_spare: false,
+            deleted_early: Vec::new(),
             last_hint: None,
         }
     }

@@ -56,7 +56,7 @@ impl Established {
     /// The peer deleted the SA. If it has replaced it while our own request to do so was on its way, it did not notice
     /// that, and what it made stays (RFC 7296 §2.8.2).
     fn on_ike_deleted(&mut self, cx: &mut Context, now: Instant) {
-        if let Some(rival) = self.rival.take() {
+        if let Some(rival) = self.take_rival(cx) {
             self.bequeath(cx, now, rival.spi);
         }
         // Both ends may want it: ours is done as well then (RFC 7296 §2.25.2).
@@ -84,6 +84,9 @@ impl Established {
                 }
                 _ => {
                     self.note_deleted(spi);
+                    if self.is_spare && self.deleted_early.len() < MAX_DELETED_EARLY {
+                        self.deleted_early.push(spi);
+                    }
                     if let Life::Replaced(heir) = self.life {
                         // The child has moved on before the peer knew.
                         cx.follow_up(FollowUp::ChildDeleted { heir, spi_out: spi });
@@ -122,6 +125,9 @@ impl Established {
         self.finish(cx, queued, &Ok(()));
     }
 }
+
+/// Children that a peer may delete before we know that they belong to this SA: it has no more (see `serve`).
+const MAX_DELETED_EARLY: usize = 1024;
 
 /// RFC 7296 §2.21.2: these end the SA without a Delete payload.
 const ENDS_THE_SA: [NotifyType; 3] =

@@ -112,7 +112,7 @@ impl Established {
             Err(trouble) => trouble,
         };
         cx.release_ike_spi(offer.spi);
-        if let Some(rival) = self.rival.take() {
+        if let Some(rival) = self.take_rival(cx) {
             // The peer has made another one, and ours will not be: no need to try again.
             self.bequeath(cx, now, rival.spi);
             return self.finish(cx, queued, &Ok(()));
@@ -160,7 +160,7 @@ impl Established {
     fn on_replaced(&mut self, cx: &mut Context, now: Instant, session: Session, nonces: [Vec<u8>; 2]) {
         let mut new = self.successor(cx, now, session);
         let heir = new.local_spi();
-        let rival = self.rival.take();
+        let rival = self.take_rival(cx);
         let theirs_stays = rival.filter(|rival| {
             let [ours_i, ours_r] = &nonces;
             let [theirs_i, theirs_r] = &rival.nonces;
@@ -239,6 +239,11 @@ impl Established {
 
     // Both.
 
+    /// What the peer made while our own request was on its way, unless it is gone again.
+    pub(super) fn take_rival(&mut self, cx: &Context) -> Option<Rival> {
+        self.rival.take().filter(|rival| cx.has_ike_spi(rival.spi))
+    }
+
     /// What the SA is busy with, as far as the peer's wishes are concerned: a spare SA takes none.
     pub(super) fn activity_for_peer(&self) -> IkeActivity {
         if self.is_spare { IkeActivity::Closing } else { self.activity() }
@@ -310,6 +315,9 @@ impl Established {
         }
         cx.note_established(&self.session.connection.name, self.local_spi());
         cx.notice(Notice::IkeRekeyed { old, sa: Box::new(self.report()) });
+        for spi in std::mem::take(&mut self.deleted_early) {
+            self.on_inherited_child_deleted(cx, now, spi);
+        }
         for queued in tasks.drain() {
             self.queue(cx, now, queued);
         }
