@@ -133,7 +133,9 @@ pub(crate) struct Body {
 impl Body {
     /// The proposals.
     pub(crate) fn proposals(&self) -> Result<&[WireProposal], Violation> {
-        self.find(P::SecurityAssociation, |payload| if let Payload::SecurityAssociation(proposals) = payload { Some(proposals.as_slice()) } else { None })
+        self.find(P::SecurityAssociation, |payload| {
+            if let Payload::SecurityAssociation(proposals) = payload { Some(proposals.as_slice()) } else { None }
+        })
     }
 
     /// The nonce.
@@ -143,37 +145,51 @@ impl Body {
 
     /// The public value.
     pub(crate) fn key_exchange(&self) -> Result<&KeyExchange, Violation> {
-        self.find(P::KeyExchange, |payload| if let Payload::KeyExchange(key_exchange) = payload { Some(key_exchange) } else { None })
+        self.find(P::KeyExchange, |payload| {
+            if let Payload::KeyExchange(key_exchange) = payload { Some(key_exchange) } else { None }
+        })
     }
 
     /// The initiator's identity.
     pub(crate) fn id_initiator(&self) -> Result<&Identification, Violation> {
-        self.find(P::IdInitiator, |payload| if let Payload::IdInitiator(identification) = payload { Some(identification) } else { None })
+        self.find(P::IdInitiator, |payload| {
+            if let Payload::IdInitiator(identification) = payload { Some(identification) } else { None }
+        })
     }
 
     /// The responder's identity.
     pub(crate) fn id_responder(&self) -> Result<&Identification, Violation> {
-        self.find(P::IdResponder, |payload| if let Payload::IdResponder(identification) = payload { Some(identification) } else { None })
+        self.find(P::IdResponder, |payload| {
+            if let Payload::IdResponder(identification) = payload { Some(identification) } else { None }
+        })
     }
 
     /// The proof of identity.
     pub(crate) fn authentication(&self) -> Result<&Authentication, Violation> {
-        self.find(P::Authentication, |payload| if let Payload::Authentication(authentication) = payload { Some(authentication) } else { None })
+        self.find(P::Authentication, |payload| {
+            if let Payload::Authentication(authentication) = payload { Some(authentication) } else { None }
+        })
     }
 
     /// The selectors of the exchange's initiator.
     pub(crate) fn selectors_initiator(&self) -> Result<&[TrafficSelector], Violation> {
-        self.find(P::SelectorsInitiator, |payload| if let Payload::SelectorsInitiator(selectors) = payload { Some(selectors.as_slice()) } else { None })
+        self.find(P::SelectorsInitiator, |payload| {
+            if let Payload::SelectorsInitiator(selectors) = payload { Some(selectors.as_slice()) } else { None }
+        })
     }
 
     /// The selectors of the exchange's responder.
     pub(crate) fn selectors_responder(&self) -> Result<&[TrafficSelector], Violation> {
-        self.find(P::SelectorsResponder, |payload| if let Payload::SelectorsResponder(selectors) = payload { Some(selectors.as_slice()) } else { None })
+        self.find(P::SelectorsResponder, |payload| {
+            if let Payload::SelectorsResponder(selectors) = payload { Some(selectors.as_slice()) } else { None }
+        })
     }
 
     /// What was deleted, in the order of the payloads.
     pub(crate) fn deletes(&self) -> impl Iterator<Item = &Delete> {
-        self.payloads.iter().filter_map(|payload| if let Payload::Delete(delete) = payload { Some(delete) } else { None })
+        self.payloads
+            .iter()
+            .filter_map(|payload| if let Payload::Delete(delete) = payload { Some(delete) } else { None })
     }
 
     /// The notifications.

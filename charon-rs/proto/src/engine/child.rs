@@ -58,6 +58,8 @@ pub(super) struct ChildSa {
     pub(super) redundant: bool,
     /// Somebody was told that it is up.
     pub(super) announced: bool,
+    /// Somebody was told that another one took its place.
+    pub(super) superseded: bool,
     pub(super) installed: Instant,
     pub(super) rekey_at: Option<Instant>,
     pub(super) expires_at: Option<Instant>,
@@ -111,7 +113,8 @@ impl ChildSa {
         let id = cx.new_child_sa_id();
         let owner = session.names.local_spi();
         // What is replaced may have been deleted meanwhile, and its policy with it.
-        let inherited = agreed.replaces.map(|(_, policy)| policy).filter(|policy| cx.policies.is_used_by(*policy, owner));
+        let inherited =
+            agreed.replaces.map(|(_, policy)| policy).filter(|policy| cx.policies.is_used_by(*policy, owner));
         let policy = inherited.unwrap_or_else(|| cx.policies.claim(owner, &session.connection, &agreed.child));
         let path = session.nat.outer_path(session.path);
         let (rekey_at, expires_at) = deadlines(cx, now, &agreed.child.lifetime);
@@ -132,6 +135,7 @@ impl ChildSa {
             replaces: agreed.replaces.map(|(id, _)| id),
             redundant: false,
             announced: false,
+            superseded: false,
             installed: now,
             rekey_at,
             expires_at,

@@ -64,6 +64,7 @@ impl Established {
         let old = old.and_then(|old| self.children.get_mut(&old)).filter(|old| old.announced);
         let old = old.map(|old| {
             old.rekey_at = None;
+            old.superseded = true;
             Box::new(old.report(false))
         });
         let (connection, local_spi) = (self.session.connection.name.clone(), self.local_spi());
@@ -149,7 +150,7 @@ impl Established {
     pub(super) fn note_lost_collision(&mut self, id: ChildSaId) {
         let old = self.children.get(&id).and_then(|child| child.replaces);
         if old.is_some_and(|old| self.is_rekeying(old))
-            && let Some(child) = self.children.get_mut(&id)
+            && let Some(child) = self.children.get_mut(&id).filter(|child| !child.announced)
         {
             child.redundant = true;
         }
@@ -198,8 +199,8 @@ impl Established {
     /// come in for a while.
     pub(super) fn retire_child(&mut self, cx: &mut Context, now: Instant, id: ChildSaId, reason: &DownReason) {
         let Some(successor) = self.successor_of(id) else {
-            let redundant = self.children.get(&id).is_some_and(|child| child.redundant && child.inbound == Half::Ready);
-            if redundant && self.shares_policy(id) {
+            let has_heirs = |child: &ChildSa| (child.redundant || child.superseded) && child.inbound == Half::Ready;
+            if self.children.get(&id).is_some_and(has_heirs) && self.shares_policy(id) {
                 return self.drain_child(cx, now, id);
             }
             return self.drop_child(cx, now, id, reason);
@@ -222,7 +223,7 @@ impl Established {
     /// Removes a child from here and from the dataplane, with its policy if no other child needs that.
     pub(super) fn drop_child(&mut self, cx: &mut Context, now: Instant, id: ChildSaId, reason: &DownReason) {
         let in_use = self.shares_policy(id);
-        let (was_replaced, sa) = (self.is_replaced(id), self.report());
+        let sa = self.report();
         let Some(mut child) = self.children.remove(&id) else {
             return;
         };
@@ -237,7 +238,7 @@ impl Established {
         } else if was_active {
             self.reselect_outbound(cx, child.policy);
         }
-        if child.announced && !was_replaced && !is_drained && !child.redundant {
+        if child.announced && !child.superseded && !child.redundant {
             cx.notice(Notice::ChildDown { sa: Box::new(sa), child: Box::new(report), reason: reason.clone() });
             let connection = &self.session.connection;
             let dpd = connection.dpd.map(|dpd| dpd.action);

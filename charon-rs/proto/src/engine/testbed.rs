@@ -301,7 +301,8 @@ impl World {
                     Fate::Deliver => self.wire.push_back(datagram),
                     Fate::Lose => {}
                     Fate::Late(times) => {
-                        let copies = times.iter().enumerate().map(|(copy, time)| (now + *time, 2 * self.seen.len() + copy));
+                        let copies =
+                            times.iter().enumerate().map(|(copy, time)| (now + *time, 2 * self.seen.len() + copy));
                         self.late.extend(copies.map(|arrival| (arrival, datagram.clone())));
                     }
                     Fate::Hold => self.held.push(datagram),
@@ -384,9 +385,11 @@ impl World {
     }
 
     pub(super) fn failures(&mut self, who: Who) -> Vec<FailureCode> {
-        let failures = self.side(who).notices.iter().filter_map(|notice| {
-            if let Notice::Failure(failure) = notice { Some(failure.code) } else { None }
-        });
+        let failures = self
+            .side(who)
+            .notices
+            .iter()
+            .filter_map(|notice| if let Notice::Failure(failure) = notice { Some(failure.code) } else { None });
         failures.collect()
     }
 
@@ -597,4 +600,13 @@ pub(super) fn child(who: Who, name: &str) -> Child {
         dscp: DscpPolicy::default(),
         start: StartAction::None,
     }
+}
+
+/// Gives the connection a second child, `second`.
+pub(super) fn two_children(who: Who, connection: &mut Connection) {
+    let mut second = child(who, "second");
+    let (moon, sun) = (net("10.3.0.0", "10.3.0.255"), net("10.4.0.0", "10.4.0.255"));
+    let (local, remote) = if who == Who::Moon { (moon, sun) } else { (sun, moon) };
+    (second.local_selectors, second.remote_selectors) = (vec![local], vec![remote]);
+    connection.children.push(second);
 }

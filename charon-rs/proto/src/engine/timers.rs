@@ -84,9 +84,9 @@ impl Established {
     /// Why we are deleting the SA, if we are.
     pub(super) fn delete_reason(&self) -> Option<DownReason> {
         let running = self.running.iter().map(|running| &running.queued);
-        running.chain(self.tasks.iter()).find_map(|queued| {
-            if let Task::DeleteIke { reason } = &queued.task { Some(reason.clone()) } else { None }
-        })
+        running
+            .chain(self.tasks.iter())
+            .find_map(|queued| if let Task::DeleteIke { reason } = &queued.task { Some(reason.clone()) } else { None })
     }
 
     /// The lifetime is over: the SA is used no more (R7296-2.8-2), and the peer is told.

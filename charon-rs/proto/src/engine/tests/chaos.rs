@@ -1,11 +1,12 @@
 //! Random operations over a bad network: in the end both sides agree, and nothing is left when all is taken down.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::super::testbed::{Fate, Who, World};
+use super::super::testbed::{Fate, Who, World, two_children};
 use crate::SecureRandom;
-use crate::config::{Dpd, DpdAction};
-use crate::io::Target;
+use crate::config::{Dpd, DpdAction, StartAction};
+use crate::io::{IkeSaReport, Notice, Target};
 use crate::testing::SeededRandom;
 
 /// A random number below `bound`.
@@ -28,51 +29,91 @@ fn bad_network(seed: u64) -> impl FnMut(&super::super::testbed::Datagram) -> Fat
     }
 }
 
-fn run(seed: u64) {
-    let mut world = World::with(|_, connection| {
+/// A world whose features depend on the seed.
+fn world(seed: u64) -> World {
+    World::with(move |who, connection| {
         connection.dpd = Some(Dpd { delay: Duration::from_secs(60), action: DpdAction::Clear });
         connection.retransmission.tries = 12;
-    });
+        if seed % 2 == 1 {
+            connection.children[0].esp_proposals = vec!["aes256gcm16-x25519".parse().unwrap()];
+        }
+        if seed % 3 == 1 {
+            two_children(who, connection);
+        }
+        if seed % 5 == 1 {
+            connection.children[0].start = StartAction::Start;
+        }
+    })
+}
+
+fn run(seed: u64) {
+    let mut world = world(seed);
     let mut random = SeededRandom::new(seed ^ 0x5eed);
     world.network(bad_network(seed));
-    world.initiate(Who::Moon);
+    let mut tickets = vec![(Who::Moon, world.initiate(Who::Moon))];
     let child = || Target::Child { connection: None, child: "net".into() };
     let ike = || Target::Connection("net-net".into());
     for _ in 0..12 {
         let who = if below(&mut random, 2) == 0 { Who::Moon } else { Who::Sun };
-        match below(&mut random, 10) {
-            0 | 1 => drop(world.initiate(who)),
-            2..=4 => drop(world.rekey(who, child())),
-            5..=7 => drop(world.rekey(who, ike())),
-            8 => drop(world.terminate(who, child())),
-            _ => drop(world.terminate(who, ike())),
-        }
+        let ticket = match below(&mut random, 10) {
+            0 | 1 => world.initiate(who),
+            2..=4 => world.rekey(who, child()),
+            5..=7 => world.rekey(who, ike()),
+            8 => world.terminate(who, child()),
+            _ => world.terminate(who, ike()),
+        };
+        tickets.push((who, ticket));
         world.pass(Duration::from_millis(u64::from(below(&mut random, 100)) * 20));
     }
     world.repair_network();
     world.pass(Duration::from_secs(600));
-    let (moon, sun) = (world.ike_sas(Who::Moon), world.ike_sas(Who::Sun));
-    let spis = |sas: &[crate::io::IkeSaReport]| {
-        let mut spis: Vec<_> = sas.iter().map(|sa| (sa.initiator_spi, sa.responder_spi)).collect();
-        spis.sort_unstable();
-        spis
-    };
-    assert_eq!(spis(&moon), spis(&sun), "seed {seed}");
-    let pairs = |sas: &[crate::io::IkeSaReport]| {
-        let children = sas.iter().flat_map(|sa| &sa.children);
-        let mut pairs: Vec<_> = children.map(|child| (child.spi_in.value(), child.spi_out.unwrap().value())).collect();
-        pairs.sort_unstable();
-        pairs
-    };
-    let mut crossed: Vec<_> = pairs(&sun).into_iter().map(|(inbound, outbound)| (outbound, inbound)).collect();
-    crossed.sort_unstable();
-    assert_eq!(pairs(&moon), crossed, "seed {seed}");
-    world.assert_traffic_flows(moon.iter().map(|sa| sa.children.len()).sum());
+    assert_both_ends_agree(&mut world, seed);
     for who in [Who::Moon, Who::Sun] {
-        world.terminate(who, ike());
+        assert_notices_add_up(&mut world, who, seed);
+        tickets.push((who, world.terminate(who, ike())));
     }
     world.pass(Duration::from_secs(600));
     world.assert_nothing_left();
+    for who in [Who::Moon, Who::Sun] {
+        assert_notices_add_up(&mut world, who, seed);
+    }
+    for (who, ticket) in tickets {
+        drop(world.settled(who, ticket));
+    }
+}
+
+fn assert_both_ends_agree(world: &mut World, seed: u64) {
+    let (moon, sun) = (world.ike_sas(Who::Moon), world.ike_sas(Who::Sun));
+    let spis =
+        |sas: &[IkeSaReport]| -> BTreeSet<_> { sas.iter().map(|sa| (sa.initiator_spi, sa.responder_spi)).collect() };
+    assert_eq!(spis(&moon), spis(&sun), "seed {seed}");
+    let children = |sas: &[IkeSaReport]| sas.iter().flat_map(|sa| sa.children.clone()).collect::<Vec<_>>();
+    let of_moon: BTreeSet<_> = children(&moon).iter().map(|child| (child.spi_in, child.spi_out.unwrap())).collect();
+    let of_sun: BTreeSet<_> = children(&sun).iter().map(|child| (child.spi_out.unwrap(), child.spi_in)).collect();
+    assert_eq!(of_moon, of_sun, "seed {seed}");
+    world.assert_traffic_flows(of_moon.len());
+}
+
+/// Who keeps books by the notices alone knows the same SAs.
+fn assert_notices_add_up(world: &mut World, who: Who, seed: u64) {
+    let (mut ike_sas, mut children) = (BTreeSet::new(), BTreeSet::new());
+    for notice in &world.side(who).notices {
+        match notice {
+            Notice::IkeUp(sa) => assert!(ike_sas.insert(sa.id), "seed {seed}"),
+            Notice::IkeDown { sa, .. } => assert!(ike_sas.remove(&sa.id), "seed {seed}"),
+            Notice::IkeRekeyed { sa, .. } => assert!(ike_sas.contains(&sa.id), "seed {seed}"),
+            Notice::ChildUp { child, .. } => assert!(children.insert(child.id), "seed {seed}"),
+            Notice::ChildDown { child, .. } => assert!(children.remove(&child.id), "seed {seed}: {child:?}"),
+            Notice::ChildRekeyed { old, new, .. } => {
+                assert!(children.remove(&old.id) && children.insert(new.id), "seed {seed}");
+            }
+            _ => {}
+        }
+    }
+    let reports = world.ike_sas(who);
+    assert_eq!(ike_sas, reports.iter().map(|sa| sa.id).collect(), "seed {seed}");
+    let live = reports.iter().flat_map(|sa| &sa.children).map(|child| child.id).collect();
+    assert_eq!(children, live, "seed {seed}");
 }
 
 #[test]

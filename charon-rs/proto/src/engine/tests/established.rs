@@ -4,21 +4,13 @@ use std::time::Duration;
 
 use espdp_api::{Encapsulation, Event, OuterPath, PacketSummary};
 
-use super::super::testbed::{self, Fate, Who, World, net};
+use super::super::testbed::{Fate, Who, World, net, two_children};
 use crate::config::{Dpd, DpdAction, StartAction};
 use crate::io::{Command, DownReason, Notice, Target, Ticket};
 use crate::wire::{ExchangeType, MessageKind};
 
 fn ike() -> Target {
     Target::Connection("net-net".into())
-}
-
-fn two_children(who: Who, connection: &mut crate::config::Connection) {
-    let mut second = testbed::child(who, "second");
-    let (moon, sun) = (net("10.3.0.0", "10.3.0.255"), net("10.4.0.0", "10.4.0.255"));
-    let (local, remote) = if who == Who::Moon { (moon, sun) } else { (sun, moon) };
-    (second.local_selectors, second.remote_selectors) = (vec![local], vec![remote]);
-    connection.children.push(second);
 }
 
 #[test]

@@ -55,9 +55,11 @@ fn the_wrong_key_is_refused_alike_and_named_here() {
     assert!(world.settled(Who::Moon, ticket).is_err());
     assert_eq!(world.failures(Who::Moon), [FailureCode::AuthRefusedByPeer]);
     assert_eq!(world.failures(Who::Sun), [FailureCode::AuthPskMismatch]);
-    let hint = world.sun.notices.iter().find_map(|notice| {
-        if let Notice::Failure(failure) = notice { failure.hint.clone() } else { None }
-    });
+    let hint = world
+        .sun
+        .notices
+        .iter()
+        .find_map(|notice| if let Notice::Failure(failure) = notice { failure.hint.clone() } else { None });
     assert!(hint.unwrap().contains("white space"));
     world.pass(Duration::from_secs(60));
     world.assert_nothing_left();
