@@ -325,3 +325,6 @@ pub const MAX_CERTIFICATE_LEN: usize = 64 << 10;
 const MAX_SERIAL_LEN: usize = 20;
 
 const PEM_LABELS: [&str; 2] = ["CERTIFICATE", "X509 CERTIFICATE"];
+
+#[cfg(test)]
+mod tests;

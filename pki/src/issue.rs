@@ -30,7 +30,7 @@ use crate::signature::{SignError, SignatureScheme};
 use crate::time::UnixTime;
 
 pub use crl::{CrlTemplate, RevokedCertificate};
-pub(crate) use extensions::{distribution_points, extension};
+pub(crate) use extensions::{distribution_points, extended_key_usage, extension, subject_alternative_name};
 
 /// What stands in a certificate apart from issuer and key.
 #[derive(Clone, Debug)]
@@ -349,8 +349,9 @@ impl EncodePublicKey for PublicKey {
 }
 
 fn builder_error(error: x509_cert::builder::Error) -> IssueError {
-    match error {
-        x509_cert::builder::Error::Asn1(error) => IssueError::Der(error),
-        error => IssueError::Name(error.to_string()),
+    if let x509_cert::builder::Error::Asn1(error) = error {
+        IssueError::Der(error)
+    } else {
+        IssueError::Name(error.to_string())
     }
 }

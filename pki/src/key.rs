@@ -193,3 +193,6 @@ impl fmt::Display for KeyType {
 pub const MIN_RSA_BITS: u32 = 2048;
 /// The largest RSA key we make, sign with or verify with; larger ones only burn time.
 pub const MAX_RSA_BITS: u32 = 8192;
+
+#[cfg(test)]
+mod tests;

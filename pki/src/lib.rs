@@ -16,6 +16,8 @@ pub mod key;
 pub mod ocsp;
 pub mod path;
 pub mod pem;
+pub mod pkcs12;
+pub mod request;
 pub mod revocation;
 pub mod signature;
 pub mod time;

@@ -181,7 +181,7 @@ const BLOCK_LEN: usize = 8;
 const PBKDF2_ROUNDS: u32 = 600_000;
 
 /// More than anybody uses; some seconds.
-const MAX_ROUNDS: u32 = 10_000_000;
+pub(crate) const MAX_ROUNDS: u32 = 10_000_000;
 
 /// 512 MiB; OpenSSL's default takes 16 MiB, RustCrypto's 128 MiB.
 const MAX_SCRYPT_OCTETS: u64 = 512 << 20;

@@ -48,7 +48,7 @@ impl Signed {
 
     pub(crate) fn from_der(der: &[u8]) -> der::Result<Self> {
         let mut reader = SliceReader::new(der)?;
-        let signed = reader.sequence(|reader| Self::read(reader))?;
+        let signed = reader.sequence(Self::read)?;
         reader.finish()?;
         Ok(signed)
     }

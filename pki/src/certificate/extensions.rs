@@ -141,7 +141,7 @@ impl Reasons {
 }
 
 impl Extensions {
-    pub(super) fn read(extensions: &[Extension]) -> Result<Self, CertificateError> {
+    pub(crate) fn read(extensions: &[Extension]) -> Result<Self, CertificateError> {
         let mut known = Self::default();
         let mut seen = BTreeSet::new();
         for extension in extensions {
@@ -335,7 +335,13 @@ fn subtrees(subtrees: Option<&GeneralSubtrees>) -> der::Result<Vec<Subtree>> {
         .map(|subtree| match &subtree.base {
             _ if subtree.minimum != 0 || subtree.maximum.is_some() => Err(unusable()),
             Encoded::IpAddress(octets) => subnet(octets.as_bytes()).map(Subtree::Ip).ok_or_else(unusable),
-            base => GeneralName::from_encoded(base).map(Subtree::Name),
+            Encoded::OtherName(_)
+            | Encoded::Rfc822Name(_)
+            | Encoded::DnsName(_)
+            | Encoded::DirectoryName(_)
+            | Encoded::EdiPartyName(_)
+            | Encoded::UniformResourceIdentifier(_)
+            | Encoded::RegisteredId(_) => GeneralName::from_encoded(&subtree.base).map(Subtree::Name),
         })
         .collect()
 }

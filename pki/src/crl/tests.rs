@@ -210,7 +210,7 @@ fn crls_for_some_reasons_together_cover_all() {
     };
     // Bit 1 (keyCompromise) is the second from the left.
     let (first, rest) = (some(0x4000, &[]), some(0x3f80, &[]));
-    assert_eq!(status(&moon.certificate, &[first.clone()], NOW), Status::Unknown);
+    assert_eq!(status(&moon.certificate, std::slice::from_ref(&first), NOW), Status::Unknown);
     assert_eq!(status(&moon.certificate, &[first.clone(), rest.clone()], NOW), Status::Good);
     let revoking = some(0x4000, &[(&moon, Reason::KeyCompromise)]);
     assert_eq!(status(&moon.certificate, &[rest, revoking], NOW), REVOKED);

@@ -124,10 +124,10 @@ impl PrivateKey {
 
     pub(crate) fn open(encrypted: &Encrypted, passphrase: Option<&str>) -> Result<Self, KeyFileError> {
         let opened = encrypted.open(passphrase.ok_or(KeyFileError::PassphraseNeeded)?)?;
-        Self::from_der(&opened).map_err(|error| match error {
+        Self::from_der(&opened).map_err(|error| {
             // Padding happens to be right with one wrong passphrase in 256; what comes out is no DER then.
-            KeyError::Der(_) => KeyFileError::WrongPassphrase,
-            other => KeyFileError::Key(other),
+            let no_der = matches!(error, KeyError::Der(_));
+            if no_der { KeyFileError::WrongPassphrase } else { KeyFileError::Key(error) }
         })
     }
 

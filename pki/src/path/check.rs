@@ -99,7 +99,8 @@ impl State {
         let subject = || authority.subject().to_string();
         let extensions = authority.extensions();
         // (k): an anchor of version 1 or 2 is a CA because the configuration says so.
-        if !authority.is_ca() && !(is_anchor && authority.version() < 3) {
+        let by_configuration = is_anchor && authority.version() < 3;
+        if !authority.is_ca() && !by_configuration {
             return Err(PathError::NotCa { subject: subject() });
         }
         // (n)

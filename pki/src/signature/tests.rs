@@ -1,5 +1,5 @@
+use der::Encode;
 use der::asn1::{Any, BitString, ObjectIdentifier};
-use der::{Decode, Encode};
 use rsa::pkcs1v15::Pkcs1v15Sign;
 use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 
@@ -95,9 +95,9 @@ fn pss_params() {
         Ok(SignatureScheme::RsaPss { hash: HashAlgorithm::Sha256, salt_len: 0 })
     );
     assert_eq!(with("a203020120", "a206020440000000"), Err(AlgorithmError::PssSalt(1 << 30)));
-    assert_eq!(with("a203020120", "a2040202ffff").is_ok(), false);
-    assert_eq!(with("a203020120", "a203020180").is_ok(), false, "negative");
-    assert_eq!(with("a203020120", "a20a0208ffffffffffffffff").is_ok(), false);
+    assert!(with("a203020120", "a2040202ffff").is_err());
+    assert!(with("a203020120", "a203020180").is_err(), "negative");
+    assert!(with("a203020120", "a20a0208ffffffffffffffff").is_err());
     assert_eq!(
         with("a303020101", "a303020102"),
         Err(AlgorithmError::Parameters(ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10")))
@@ -145,7 +145,7 @@ fn a_key_of_another_kind_neither_signs_nor_verifies() {
     let key_type = KeyType::Rsa { bits: 2048 };
     assert_eq!(rsa().sign(scheme, b"", &mut rng(1)), Err(SignError::WrongKey { key: key_type, scheme }));
     assert_eq!(rsa().public_key().verify(scheme, b"", &[]), Err(VerifyError::WrongKey { key: key_type, scheme }));
-    assert_eq!(scheme.fits(key_type), false);
+    assert!(!scheme.fits(key_type));
 }
 
 #[test]
@@ -353,10 +353,9 @@ fn the_hash_is_one_that_the_peer_listed() {
 proptest::proptest! {
     #[test]
     fn no_octets_make_the_parsers_panic(octets: Vec<u8>) {
-        let _ = SignatureScheme::from_algorithm_identifier(&octets);
-        let _ = PublicKey::from_spki_der(&octets);
-        let _ = PrivateKey::from_der(&octets);
-        let _ = AlgorithmIdentifierOwned::from_der(&octets);
+        proptest::prop_assert!(SignatureScheme::from_algorithm_identifier(&octets).is_err());
+        proptest::prop_assert!(PublicKey::from_spki_der(&octets).is_err());
+        proptest::prop_assert!(PrivateKey::from_der(&octets).is_err());
     }
 
     #[test]
