@@ -33,6 +33,21 @@ impl Established {
         self.children.values().filter(|child| !child.redundant).find(is_successor).map(|child| child.id)
     }
 
+    /// Whether a child other than `but` took this one's place.
+    pub(super) fn is_replaced_by_other(&self, id: ChildSaId, but: ChildSaId) -> bool {
+        let is_other = |child: &ChildSa| child.replaces == Some(id) && child.id != but;
+        self.children.values().any(|child| is_other(child) && child.phase == Phase::Up && !child.redundant)
+    }
+
+    /// Two rekeyings met, and this is not the child that stays: it only receives until it is deleted.
+    pub(super) fn make_redundant(&mut self, cx: &mut Context, id: ChildSaId) {
+        if let Some(child) = self.children.get_mut(&id) {
+            child.redundant = true;
+            child.rekey_at = None;
+            child.remove_outbound(cx);
+        }
+    }
+
     /// The outcome of one installing step.
     pub(super) fn on_install(
         &mut self,
@@ -118,13 +133,10 @@ impl Established {
         let rival = self.children.values().find(is_rival).map(|child| child.id);
         match verdict {
             Survivor::Ours => {
-                let theirs = rival.and_then(|rival| self.children.get_mut(&rival));
-                let before = theirs.as_ref().filter(|theirs| theirs.announced).map_or(old, |theirs| theirs.id);
-                if let Some(theirs) = theirs {
-                    // The peer deletes it; until then it may be received on.
-                    theirs.redundant = true;
-                    theirs.rekey_at = None;
-                    theirs.remove_outbound(cx);
+                let theirs = rival.and_then(|rival| self.children.get(&rival));
+                let before = theirs.filter(|theirs| theirs.announced).map_or(old, |theirs| theirs.id);
+                if let Some(rival) = rival {
+                    self.make_redundant(cx, rival);
                 }
                 self.announce(cx, new, Some(before));
                 self.switch_to(cx, new);
@@ -134,11 +146,7 @@ impl Established {
                 }
             }
             Survivor::Theirs => {
-                if let Some(ours) = self.children.get_mut(&new) {
-                    ours.redundant = true;
-                    ours.rekey_at = None;
-                    ours.remove_outbound(cx);
-                }
+                self.make_redundant(cx, new);
                 let delete = Task::DeleteChild { child: new, reason: DownReason::Replaced };
                 self.queue(cx, now, Queued::new(delete));
             }

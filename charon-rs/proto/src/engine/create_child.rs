@@ -212,7 +212,8 @@ pub(super) struct ChildAnswer {
     mode: Mode,
     local: Vec<TrafficSelector>,
     remote: Vec<TrafficSelector>,
-    nonces: [Vec<u8>; 2],
+    /// Theirs and ours.
+    pub(super) nonces: [Vec<u8>; 2],
     /// Our nonce is in the answer: in all exchanges but IKE_AUTH.
     answers_nonce: bool,
     key_exchange: Option<(KeyExchangePayload, espdp_api::Secret<Vec<u8>>)>,

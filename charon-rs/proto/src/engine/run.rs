@@ -119,7 +119,7 @@ impl Established {
     /// Whether this child is there and nobody has replaced or deleted it.
     fn may_rekey(&self, id: ChildSaId) -> bool {
         let is_up = self.children.get(&id).is_some_and(|child| child.phase == Phase::Up && !child.redundant);
-        is_up && !self.is_replaced(id)
+        is_up && !self.is_replaced(id) && !self.is_serving_rekey_of(id)
     }
 
     /// Settles a task.

@@ -109,6 +109,12 @@ impl Established {
     }
 
     fn serve(&mut self, cx: &mut Context, request: Request, front: Vec<Payload>, answer: ChildAnswer) {
+        let old = answer.replaces.as_ref().map(|old| old.id);
+        if old.is_some_and(|old| self.is_rekeying(old))
+            && let Some(running) = &mut self.running
+        {
+            running.rival = Some(answer.nonces.clone());
+        }
         self.serving = Some(Serving { request, front, work: Work::AwaitingSpi(Box::new(answer)) });
         let asker = Asker::SpiToAnswer(self.local_spi());
         cx.ask(asker, Ask::Dataplane(espdp_api::Command::ReserveSpi));
@@ -142,6 +148,14 @@ impl Established {
         self.serving.as_ref().is_some_and(|serving| serving.request.exchange == ExchangeType::IkeAuth)
     }
 
+    /// Whether the peer is replacing this child just now.
+    pub(super) fn is_serving_rekey_of(&self, id: ChildSaId) -> bool {
+        self.serving.as_ref().is_some_and(|serving| match &serving.work {
+            Work::AwaitingSpi(answer) => answer.replaces.as_ref().is_some_and(|old| old.id == id),
+            Work::Installing { child, .. } => self.children.get(child).is_some_and(|child| child.replaces == Some(id)),
+        })
+    }
+
     /// Whether the peer waits for this child.
     pub(super) fn is_serving(&self, id: ChildSaId) -> bool {
         self.serving
@@ -164,12 +178,9 @@ impl Established {
         // When two rekeyings meet it is not known yet which of the new ones stays, and so nobody is told yet.
         let replaces = self.children.get(&id).and_then(|child| child.replaces);
         match replaces.filter(|old| self.children.contains_key(old)) {
-            Some(old) if self.is_rekeying(old) => {
-                let nonces = self.children.get(&id).map(|child| child.nonces.clone());
-                if let Some(running) = &mut self.running {
-                    running.rival = nonces;
-                }
-            }
+            Some(old) if self.is_rekeying(old) => {}
+            // Ours was there first, and it stays: the peer will see it, too, and delete this one.
+            Some(old) if self.is_replaced_by_other(old, id) => self.make_redundant(cx, id),
             Some(old) => self.announce(cx, id, Some(old)),
             None => self.switch_to(cx, id),
         }

@@ -283,7 +283,16 @@ impl World {
                 println!("{at:9.3} {who:?}     child {} down: {reason:?}", child.spi_in);
             }
             Notice::Remark { text, .. } => println!("{at:9.3} {who:?}     {text}"),
-            other => println!("{at:9.3} {who:?}     {}", format!("{other:?}").chars().take(60).collect::<String>()),
+            other @ (Notice::IkeUp(_)
+            | Notice::IkeDown { .. }
+            | Notice::IkeRekeyed { .. }
+            | Notice::Failure(_)
+            | Notice::Settled { .. }
+            | Notice::IkeKeys(_)
+            | Notice::ChildKeys(_)
+            | Notice::ShutDown) => {
+                println!("{at:9.3} {who:?}     {}", format!("{other:?}").chars().take(60).collect::<String>())
+            }
         }
     }
 

@@ -107,7 +107,13 @@ fn assert_notices_add_up(world: &mut World, who: Who, seed: u64) {
             Notice::ChildRekeyed { old, new, .. } => {
                 assert!(children.remove(&old.id) && children.insert(new.id), "seed {seed}");
             }
-            _ => {}
+            Notice::Failure(_)
+            | Notice::Message(_)
+            | Notice::Remark { .. }
+            | Notice::Settled { .. }
+            | Notice::IkeKeys(_)
+            | Notice::ChildKeys(_)
+            | Notice::ShutDown => {}
         }
     }
     let reports = world.ike_sas(who);
