@@ -99,8 +99,8 @@ impl Twins {
         ensure!(
             result.lossless(),
             "{from} to {to}: {result:?}\n--- moon\n{}\n--- sun\n{}",
-            self.moon.log(),
-            self.sun.log()
+            self.moon.expect_ctl(&["stats"]).unwrap_or_default() + &self.moon.log(),
+            self.sun.expect_ctl(&["stats"]).unwrap_or_default() + &self.sun.log()
         );
         Ok(())
     }
@@ -121,7 +121,9 @@ impl Case<'_> {
     #[must_use]
     pub fn toml(&self, here: Site, there: Site) -> String {
         let outer = |site: Site| if self.outer6 { site.outer6 } else { site.outer4 };
-        let subnets = if self.host_to_host {
+        let subnets = if self.host_to_host && self.interface.starts_with("ipip") {
+            format!("routes = [\"{}\", \"{}\"]\n", there.net4, there.net6)
+        } else if self.host_to_host {
             String::new()
         } else {
             format!(

@@ -82,6 +82,6 @@ fn noise_and_mutations_harm_neither_daemon_nor_tunnel() -> Result<()> {
     ensure!(twins.moon.is_running()?, "the daemon is gone:\n{}", twins.moon.log());
     ensure!(!twins.moon.log().contains("panicked"), "{}", twins.moon.log());
     twins.expect_pings()?;
-    twins.moon.expect_ctl(&["rekey", "net"])?;
+    twins.moon.expect_ctl(&["rekey", "net", "--child", "net"])?;
     twins.expect_pings()
 }

@@ -72,6 +72,7 @@ fn wireshark_reads_our_captures_with_our_keys() -> Result<()> {
         let capture = Capture::start(&pair.world, "moon", pair.folder.path())?;
         pair.up_from_ours()?;
         pair.ours.expect_ctl(&["rekey", "net"])?;
+        pair.ours.expect_ctl(&["rekey", "net", "--child", "net"])?;
         pair.expect_pings()?;
         let capture = capture.stop()?;
         let keys = pair.folder.path().join("keys");
@@ -149,12 +150,22 @@ auto = \"add\"
 
 #[test]
 fn cookies_and_another_group_are_only_a_detour() -> Result<()> {
-    // strongSwan asks for a cookie from the first request on.
-    let pair =
-        Pair::two_sites(Case { their_daemon: "cookie_threshold = 1\n  cookie_threshold_ip = 1", ..Case::default() })?;
+    // strongSwan asks for a cookie once it has a half-open SA: here one whose answer never reaches us.
+    let pair = Pair::two_sites(Case {
+        their_daemon: "cookie_threshold = 1",
+        our_lines: "retransmit_tries = 1",
+        ..Case::default()
+    })?;
+    pair.world.sh(
+        "moon",
+        "nft add table ip deaf && nft 'add chain ip deaf in { type filter hook input priority 0; }' \
+         && nft add rule ip deaf in udp sport 500 drop",
+    )?;
+    ensure!(!pair.ours.ctl(&["up", "net"])?.success, "it came up without answers");
+    pair.world.sh("moon", "nft delete table ip deaf")?;
     pair.up_from_ours()?;
     pair.expect_pings()?;
-    ensure!(pair.ours.log().contains("COOKIE"), "the peer asked for no cookie");
+    ensure!(pair.ours.log().contains("COOKIE"), "the peer asked for no cookie: {}", pair.ours.log());
     drop(pair);
     // Our first group is not theirs: INVALID_KE_PAYLOAD names the right one.
     let ours = Case { ike: "aes256gcm16-prfsha384-ecp256-ecp384", ..Case::default() };

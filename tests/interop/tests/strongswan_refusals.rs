@@ -59,7 +59,7 @@ fn no_common_ike_proposal_is_explained_to_the_side_that_refuses() -> Result<()> 
     ensure!(!output.status.success());
     let status = pair.ours.expect_ctl(&["status"])?;
     for wanted in ["IKE_NO_PROPOSAL", "MODP_2048", "ECP_256", "ike"] {
-        ensure!(status.contains(wanted), "`{wanted}` is not in: {status}");
+        ensure!(status.contains(wanted), "`{wanted}` is not in: {status}\n--- log\n{}", pair.ours.log());
     }
     expect_nothing_left(&pair)
 }

@@ -31,13 +31,13 @@ fn rekey_under_traffic(case: Case<'_>, rekey: impl Fn(&Pair) -> Result<()>) -> R
 
 #[test]
 fn we_rekey_the_child() -> Result<()> {
-    rekey_under_traffic(Case::default(), |pair| pair.ours.expect_ctl(&["rekey", "net"]).map(drop))
+    rekey_under_traffic(Case::default(), |pair| pair.ours.expect_ctl(&["rekey", "net", "--child", "net"]).map(drop))
 }
 
 #[test]
 fn we_rekey_the_child_with_another_key_exchange() -> Result<()> {
     let case = Case { esp: "aes256gcm16-ecp256", ..Case::default() };
-    rekey_under_traffic(case, |pair| pair.ours.expect_ctl(&["rekey", "net"]).map(drop))
+    rekey_under_traffic(case, |pair| pair.ours.expect_ctl(&["rekey", "net", "--child", "net"]).map(drop))
 }
 
 #[test]
@@ -58,5 +58,5 @@ fn the_peer_rekeys_the_ike_sa() -> Result<()> {
 
 #[test]
 fn we_rekey_the_ike_sa() -> Result<()> {
-    rekey_under_traffic(Case::default(), |pair| pair.ours.expect_ctl(&["rekey", "--ike", "net"]).map(drop))
+    rekey_under_traffic(Case::default(), |pair| pair.ours.expect_ctl(&["rekey", "net"]).map(drop))
 }
