@@ -150,11 +150,21 @@ async fn serve(options: Options, files: Files, loaded: Option<Loaded>) -> anyhow
         Arc::new(Daemon { handle: handle.clone(), files, startup, started: (SystemTime::now(), Instant::now()) });
     let server = tokio::spawn(server.serve(Arc::clone(&daemon)));
     let shell = tokio::spawn(shell.run(inputs));
+    in_place(&handle).await;
     tracing::info!(socket = %access.path.display(), version = env!("CARGO_PKG_VERSION"), "charon-rs is ready");
     notify::notify(notify::READY);
     let ended = until_the_end(shell, &handle, &daemon, &mut signals).await;
     server.abort();
     ended
+}
+
+/// Waits until the interfaces and policies of the configuration are in place, so that *ready* means that no packet of
+/// theirs leaves in clear. The dataplane carries out commands in order: its counters come after all that was asked before.
+/// When the shell has ended instead, whoever waits for its end says why.
+async fn in_place(handle: &Handle) {
+    if let Ok(counters) = handle.ask(Shell::statistics).await {
+        drop(counters.await);
+    }
 }
 
 /// Serves signals until the shell has ended, then stops the dataplane.
