@@ -51,7 +51,6 @@ fn folder() -> tempfile::TempDir {
     folder
 }
 
-#[ignore = "needs swanctl (Debian's package strongswan-swanctl)"]
 #[tokio::test(flavor = "multi_thread")]
 async fn swanctl_loads_initiates_lists_rekeys_and_terminates() {
     let pair = Pair::start().await;
@@ -78,7 +77,6 @@ async fn swanctl_loads_initiates_lists_rekeys_and_terminates() {
     assert_eq!(run(&["--list-sas"]), "");
 }
 
-#[ignore = "needs swanctl (Debian's package strongswan-swanctl)"]
 #[tokio::test(flavor = "multi_thread")]
 async fn swanctl_shows_version_statistics_algorithms_and_counters() {
     let pair = Pair::start().await;
@@ -96,7 +94,6 @@ async fn swanctl_shows_version_statistics_algorithms_and_counters() {
     }
 }
 
-#[ignore = "needs swanctl (Debian's package strongswan-swanctl)"]
 #[tokio::test(flavor = "multi_thread")]
 async fn swanctl_says_why_something_is_refused() {
     let pair = Pair::start().await;
