@@ -180,7 +180,13 @@ impl Report {
             writeln!(f, "  {:7}  {}", if at == 0 { "logs" } else { "" }, log.display())?;
         }
         writeln!(f, "  decode   {decode_command}")?;
-        writeln!(f, "           (`wireshark` in place of `tshark` for windows)")
+        writeln!(f, "           (`wireshark` in place of `tshark` for windows)")?;
+        let sas = || self.gateways.iter().flat_map(|gateway| &gateway.sas);
+        let algorithms = sas().flat_map(|sa| sa.children.iter().map(|child| &child.algorithms).chain([&sa.algorithms]));
+        if algorithms.into_iter().any(|names| names.contains("CHACHA20_POLY1305")) {
+            writeln!(f, "           (Wireshark cannot decrypt ChaCha20-Poly1305)")?;
+        }
+        Ok(())
     }
 }
 
