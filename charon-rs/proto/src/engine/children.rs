@@ -267,7 +267,8 @@ impl Established {
             }
         }
         let dpd = self.session.connection.dpd.map(|dpd| dpd.action);
-        if *reason == DownReason::PeerDead && dpd == Some(DpdAction::Hold) {
+        let is_configured = cx.connections.contains_key(self.connection_name());
+        if *reason == DownReason::PeerDead && dpd == Some(DpdAction::Hold) && is_configured {
             // The policy stays and waits for a packet.
             match cx.policies.trap(&self.session.connection, &child.child) {
                 Ok(command) => command.into_iter().for_each(|command| cx.command("set a trap", command)),

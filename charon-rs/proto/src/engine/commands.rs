@@ -153,7 +153,7 @@ impl Engine {
     /// Brings up what should be up and is not.
     pub(super) fn bring_up_wanted(&mut self, now: Instant, connection: &str) {
         let Some(connection) = self.cx.connections.get(connection).cloned() else {
-            return;
+            return self.cx.reconciler.forget(connection);
         };
         for name in self.cx.reconciler.wanted(&connection.name) {
             let is_up =
@@ -262,7 +262,7 @@ impl Engine {
         };
         match target {
             Target::Connection(name) => ike_sas(&|sa| sa.connection_name() == name),
-            Target::IkeSa(id) => ike_sas(&|sa| sa.report().is_some_and(|report| report.id == *id)),
+            Target::IkeSa(id) => ike_sas(&|sa| sa.id() == *id),
             Target::Child { .. } | Target::ChildSa(_) => in_use
                 .filter_map(|(spi, sa)| Some((spi, sa.established()?)))
                 .flat_map(|(spi, sa)| {

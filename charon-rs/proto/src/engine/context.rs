@@ -293,3 +293,31 @@ fn specificity(connection: &Connection, path: IkePath) -> Option<u8> {
 }
 
 const NONCE_OCTETS: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives every number twice.
+    struct Stutter(u8);
+
+    impl SecureRandom for Stutter {
+        fn fill_public(&mut self, buffer: &mut [u8]) {
+            buffer.fill(self.0 / 2);
+            self.0 += 1;
+        }
+
+        fn fill_secret(&mut self, buffer: &mut [u8]) {
+            self.fill_public(buffer);
+        }
+    }
+
+    #[test]
+    fn spis_are_never_zero_and_never_given_twice_while_in_use() {
+        let mut cx = Context::new(Settings::default(), Box::new(Stutter(0)));
+        let first = cx.new_ike_spi();
+        assert_eq!((first, cx.new_ike_spi()), (IkeSpi([1; 8]), IkeSpi([2; 8])));
+        cx.release_ike_spi(IkeSpi([2; 8]));
+        assert_eq!(cx.new_ike_spi(), IkeSpi([2; 8]), "it is free again, and the source stutters");
+    }
+}

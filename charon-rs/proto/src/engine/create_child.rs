@@ -7,7 +7,7 @@ use espdp_api::{AddressRange, EspSpi, Mode, PacketSummary, PolicyId, PortRange, 
 
 use super::child::{AgreedChild, ChildSa};
 use super::context::Context;
-use super::failure::{Incompatible, Trouble};
+use super::failure::{Incompatible, Trouble, hint_for_refusal};
 use super::negotiate::esp_incompatible;
 use super::session::Session;
 use super::task::ChildWish;
@@ -19,7 +19,7 @@ use crate::proposal::{
     EspAgreement, EspProposal, EspSuite, KeyExchangeGroup, check_esp_answer, esp_offer, negotiate_esp, without_groups,
 };
 use crate::rules::Body;
-use crate::selectors::narrow;
+use crate::selectors::{is_narrowed, narrow};
 use crate::wire::{KeyExchange as KeyExchangePayload, Notify, NotifyType, Payload};
 
 /// A Child SA that is to be replaced.
@@ -131,7 +131,7 @@ impl ChildOffer {
                 (NotifyType::ChildSaNotFound, _) => {
                     Trouble::NoSuchChild(self.replaces.as_ref().map_or(self.spi, |old| old.spi_in))
                 }
-                (kind, _) => Trouble::Refused(kind),
+                (kind, _) => self.refused(kind),
             });
         }
         let agreement = check_esp_answer(&self.proposals, body.proposals()?)
@@ -170,6 +170,30 @@ impl ChildOffer {
         })
     }
 
+    /// The peer refused; it gives no reason, but what we offered tells where to look.
+    fn refused(&self, kind: NotifyType) -> Trouble {
+        let selectors = || {
+            let sides = [("leftsubnet", &self.local), ("rightsubnet", &self.remote)];
+            sides.map(|(side, selectors)| format!("{side} {}", listed(selectors))).to_vec()
+        };
+        let (code, ours) = if kind == NotifyType::NoProposalChosen {
+            let proposals = self.proposals.iter().map(ToString::to_string);
+            (FailureCode::ChildNoProposal, proposals.collect())
+        } else if kind == NotifyType::TsUnacceptable {
+            (FailureCode::TsUnacceptable, selectors())
+        } else {
+            return Trouble::Refused(kind);
+        };
+        Trouble::Incompatible(Box::new(Incompatible {
+            code,
+            notify: kind,
+            what: format!("the peer refused child `{}`: {kind}", self.wish.child.name),
+            ours,
+            theirs: vec![kind.to_string()],
+            hint: hint_for_refusal(kind).map(str::to_owned),
+        }))
+    }
+
     /// R7296-1.3.1-1: transport mode only if both want it; a tunnel is not what was asked for then.
     fn agreed_mode(&self, body: &Body) -> Result<Mode, Trouble> {
         match (self.wish.child.mode, body.has_notify(NotifyType::UseTransportMode)) {
@@ -193,10 +217,7 @@ impl ChildOffer {
             substitute(&mut local, session.path.local.ip());
             substitute(&mut remote, session.path.remote.ip());
         }
-        let within = |answered: &[TrafficSelector], offered: &[TrafficSelector]| {
-            !answered.is_empty() && answered.iter().all(|ts| offered.iter().any(|offer| offer.covers(ts)))
-        };
-        if within(&local, &self.local) && within(&remote, &self.remote) {
+        if is_narrowed(&local, &self.local) && is_narrowed(&remote, &self.remote) {
             return Ok((local, remote));
         }
         Err(Trouble::NotOffered(format!("the peer's selectors {local:?} === {remote:?} are not part of our offer")))

@@ -135,7 +135,6 @@ impl Established {
             Err(UnprotectError::Inauthentic(_)) => return,
             Err(UnprotectError::Malformed(error)) => Err(error),
         };
-        self.last_heard = now;
         let header = received.message.header;
         match header.kind {
             MessageKind::Request => {
@@ -144,7 +143,7 @@ impl Established {
                     Arrival::Repeated(response) => return self.session.send(cx, now, received.path, response),
                     Arrival::Ignored => return,
                 }
-                self.follow_path(cx, received.path);
+                self.heard(cx, now, received.path);
                 self.trace(cx, received, opened.as_deref().unwrap_or_default());
                 self.theirs.accept();
                 let request = Request { exchange: header.exchange, message_id: header.message_id, path: received.path };
@@ -161,7 +160,7 @@ impl Established {
                 if !self.ours.expects(header.message_id, header.exchange) {
                     return;
                 }
-                self.follow_path(cx, received.path);
+                self.heard(cx, now, received.path);
                 self.trace(cx, received, opened.as_deref().unwrap_or_default());
                 self.ours.close();
                 match opened {
@@ -247,6 +246,13 @@ impl Established {
             self.last_hint = Some(now);
             self.queue(cx, now, Queued::new(Task::Liveness));
         }
+    }
+
+    /// An authentic message that is new: the peer lives, and is where it came from. Repetitions prove neither, for anybody
+    /// can send them again.
+    fn heard(&mut self, cx: &mut Context, now: Instant, path: IkePath) {
+        self.last_heard = now;
+        self.follow_path(cx, path);
     }
 
     /// RFC 7296 §2.23: a peer behind a NAT is followed to where its latest authentic message came from.

@@ -196,7 +196,7 @@ fn code_of_refusal(kind: NotifyType) -> FailureCode {
 }
 
 /// The usual causes of a refusal that comes without a reason.
-fn hint_for_refusal(kind: NotifyType) -> Option<&'static str> {
+pub(super) fn hint_for_refusal(kind: NotifyType) -> Option<&'static str> {
     HINTS.iter().find(|(refusal, _)| *refusal == kind).map(|(_, hint)| *hint)
 }
 

@@ -221,6 +221,20 @@ impl IkeSa {
         None
     }
 
+    /// Its number for people.
+    pub(super) fn id(&self) -> IkeSaId {
+        match self {
+            Self::Locating(locating) => locating.attempt.id,
+            Self::Initiating(initiating) => initiating.attempt.id,
+            Self::Keyed(keyed) => keyed.attempt.id,
+            Self::AuthSent(sent) => sent.attempt.id,
+            Self::Refusing(refusing) => refusing.session.names.id,
+            Self::HalfOpen(half_open) => half_open.session.names.id,
+            Self::Refused(refused) => refused.session.names.id,
+            Self::Established(sa) => sa.session.names.id,
+        }
+    }
+
     pub(super) fn connection_name(&self) -> &str {
         match self {
             Self::Locating(locating) => &locating.attempt.connection.name,

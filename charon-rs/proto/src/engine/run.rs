@@ -12,7 +12,7 @@ use super::failure::Trouble;
 use super::task::{ChildWish, Progress, Queued, Running, Task};
 use crate::io::{Ask, ChildSaId, DownReason, RemarkLevel};
 use crate::rules::{Body, CHILD_RESPONSE, INFORMATIONAL, REKEY_IKE_RESPONSE, notifies};
-use crate::wire::{Delete, ExchangeType, Payload};
+use crate::wire::{Delete, ExchangeType, NotifyType, Payload};
 
 impl Established {
     /// Queues a task behind the others. An SA that is going away takes none.
@@ -225,6 +225,11 @@ impl Established {
     // Responses.
 
     pub(super) fn on_response(&mut self, cx: &mut Context, now: Instant, payloads: Vec<Payload>) {
+        // RFC 7296 §2.21.3: this is fatal in both peers, and the other one has ended the SA already.
+        if notifies(&payloads).any(|notify| notify.kind == NotifyType::InvalidSyntax) {
+            self.report_trouble(cx, Trouble::Refused(NotifyType::InvalidSyntax), None);
+            return self.end(cx, now, DownReason::Failed);
+        }
         let Some(Running { queued, progress, rival }) = self.running.take() else {
             return;
         };
@@ -292,6 +297,7 @@ impl Established {
     pub(super) fn finish_offer(&mut self, cx: &mut Context, now: Instant, offer: ChildOffer, body: &Body) {
         let queued = Queued::new(Task::CreateChild(offer.wish.clone()));
         self.on_child_response(cx, now, queued, offer, body);
+        self.run_tasks(cx, now);
     }
 
     /// An offer came to nothing. If the peer believes in a child, it is told that there is none.

@@ -127,6 +127,9 @@ pub(super) struct World {
     network: Box<dyn FnMut(&Datagram) -> Fate>,
     next_ticket: u64,
     began: Instant,
+    /// Moon is behind a NAT, which shows it under another address.
+    natted: bool,
+    pub(super) keepalives: usize,
     /// Prints what happens.
     pub(super) chatty: bool,
 }
@@ -138,6 +141,8 @@ impl World {
         Self {
             now,
             began: now,
+            natted: false,
+            keepalives: 0,
             chatty: std::env::var_os("IKE_PROTO_CHAT").is_some(),
             moon: Side::new(settings, 1),
             sun: Side::new(settings, 2),
@@ -259,9 +264,8 @@ impl World {
             let Some(datagram) = self.wire.pop_front() else {
                 return;
             };
-            let IkePath { local, remote } = datagram.path;
-            let path = IkePath { local: remote, remote: local };
             let (now, to) = (self.now, datagram.from.other());
+            let path = self.path_at_receiver(&datagram);
             self.side(to).engine.handle_datagram(now, path, &datagram.message);
         }
         panic!("the engines never come to rest");
@@ -296,6 +300,24 @@ impl World {
         }
     }
 
+    fn path_at_receiver(&self, datagram: &Datagram) -> IkePath {
+        let IkePath { local, remote } = datagram.path;
+        match datagram.from {
+            Who::Moon if self.natted => IkePath { local: remote, remote: (NAT, local.port() + 1000).into() },
+            Who::Sun if self.natted => {
+                IkePath { local: (Who::Moon.address(), remote.port() - 1000).into(), remote: local }
+            }
+            Who::Moon | Who::Sun => IkePath { local: remote, remote: local },
+        }
+    }
+
+    pub(super) fn nat_in_front_of_moon(&mut self, natted: bool) {
+        self.natted = natted;
+        let mut connection = connection(Who::Sun);
+        connection.remote_addresses = vec![RemoteAddress::Any];
+        self.command(Who::Sun, Command::SetConnection(Box::new(connection)));
+    }
+
     fn carry_out_one(&mut self, who: Who) -> bool {
         let now = self.now;
         let side = self.side(who);
@@ -317,7 +339,7 @@ impl World {
                     Fate::Hold => self.held.push(datagram),
                 }
             }
-            Output::Keepalive(_) => {}
+            Output::Keepalive(_) => self.keepalives += 1,
             Output::Ask(id, Ask::Dataplane(command)) => {
                 let outcome = side.dataplane.carry_out(who, command);
                 side.engine.handle_answer(now, id, Answer::Dataplane(outcome));
@@ -562,6 +584,8 @@ pub(super) fn secret(name: &str, owners: &[&str], key: &[u8]) -> SharedSecret {
     let owners = owners.iter().map(|owner| Identity::Fqdn((*owner).to_owned())).collect();
     SharedSecret { name: name.to_owned(), owners, secret: Secret::new(key.to_vec()) }
 }
+
+const NAT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 7));
 
 pub(super) const NEVER: Lifetime = Lifetime { rekey_after: None, jitter: Duration::ZERO, expire_after: None };
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use espdp_api::{Encapsulation, Event, OuterPath, PacketSummary};
+use espdp_api::{Encapsulation, Event, Mode, OuterPath, PacketSummary};
 
-use super::super::testbed::{Fate, Who, World, net, two_children};
+use super::super::testbed::{self, Fate, Who, World, net, two_children};
 use crate::config::{Dpd, DpdAction, StartAction};
-use crate::io::{Command, DownReason, Notice, Target, Ticket};
+use crate::io::{Command, DownReason, FailureCode, Notice, Target, Ticket};
 use crate::wire::{ExchangeType, MessageKind};
 
 fn ike() -> Target {
@@ -257,5 +257,127 @@ fn a_crashed_peer_that_comes_back_replaces_its_old_sa() {
     world.crash_moon();
     world.initiate(Who::Moon);
     world.pass(Duration::from_secs(120));
+    world.assert_agreement(1);
+}
+
+#[test]
+fn a_nat_in_front_of_us_is_kept_awake() {
+    let mut world = World::with(|_, connection| connection.dpd = None);
+    world.nat_in_front_of_moon(true);
+    world.initiate(Who::Moon);
+    let report = world.only_ike_sa(Who::Moon);
+    assert!(report.nat_local && !report.nat_remote);
+    assert!(world.only_ike_sa(Who::Sun).nat_remote);
+    assert_eq!(report.path.local.port(), 4500);
+    world.pass(Duration::from_secs(100));
+    assert_eq!(world.keepalives, 5, "one in twenty seconds, from moon alone");
+    world.assert_agreement(1);
+}
+
+#[test]
+fn transport_mode_needs_both_ends() {
+    let transport = |_: Who, connection: &mut crate::config::Connection| {
+        let child = &mut connection.children[0];
+        child.mode = Mode::Transport;
+        (child.local_selectors, child.remote_selectors) = (Vec::new(), Vec::new());
+    };
+    let mut world = World::with(transport);
+    world.initiate(Who::Moon);
+    world.assert_agreement(1);
+    for who in [Who::Moon, Who::Sun] {
+        let child = world.only_ike_sa(who).children[0].clone();
+        assert_eq!(child.mode, Mode::Transport);
+        assert_eq!(child.local[0].addresses.start(), who.address());
+    }
+    let mut world = World::with(|who, connection| {
+        transport(who, connection);
+        if who == Who::Sun {
+            connection.children[0].mode = Mode::Tunnel;
+        }
+    });
+    let ticket = world.initiate(Who::Moon);
+    assert!(world.settled(Who::Moon, ticket).is_err());
+    world.pass(Duration::from_secs(1));
+    world.assert_agreement(0);
+}
+
+#[test]
+fn the_peers_identity_decides_among_connections_for_the_same_addresses() {
+    use crate::identity::{Identity, IdentityPattern};
+    let mut world = World::new();
+    let mut other = testbed::connection(Who::Sun);
+    other.name = "a-first-by-name".into();
+    other.remote.identity = IdentityPattern::Exactly(Identity::Fqdn("venus".into()));
+    world.command(Who::Sun, Command::SetConnection(Box::new(other)));
+    world.initiate(Who::Moon);
+    assert_eq!(world.only_ike_sa(Who::Sun).connection, "net-net");
+    world.assert_agreement(1);
+}
+
+#[test]
+fn an_unknown_identity_is_refused_with_both_views() {
+    use crate::identity::Identity;
+    let mut world = World::with(|who, connection| {
+        if who == Who::Moon {
+            connection.local.identity = Some(Identity::Rfc822("moon@example.org".into()));
+        }
+    });
+    let ticket = world.initiate(Who::Moon);
+    assert!(world.settled(Who::Moon, ticket).is_err());
+    assert_eq!(world.failures(Who::Sun), [FailureCode::AuthIdRefused]);
+    assert_eq!(world.failures(Who::Moon), [FailureCode::AuthRefusedByPeer]);
+}
+
+#[test]
+fn all_types_of_identities_authenticate() {
+    use crate::identity::{Identity, IdentityPattern};
+    let identities = [
+        Identity::Ipv4([10, 0, 0, 1].into()),
+        Identity::Ipv6("fec3::1".parse().unwrap()),
+        Identity::Fqdn("moon.example.org".into()),
+        Identity::Rfc822("moon@example.org".into()),
+        Identity::Dn { der: vec![0x30, 0x02, 0x31, 0x00], text: "CN=moon".into() },
+        Identity::KeyId(vec![1, 2, 3]),
+    ];
+    for identity in identities {
+        let mut world = World::with(|who, connection| match who {
+            Who::Moon => connection.local.identity = Some(identity.clone()),
+            Who::Sun => connection.remote.identity = IdentityPattern::Exactly(identity.clone()),
+        });
+        world.initiate(Who::Moon);
+        world.assert_agreement(1);
+    }
+}
+
+#[test]
+fn a_host_name_is_resolved_and_our_address_asked_for() {
+    let mut world = World::with(|who, connection| {
+        if who == Who::Moon {
+            connection.local_addresses.clear();
+            connection.remote_addresses = vec![crate::config::RemoteAddress::Name("sun.example.org".into())];
+        }
+    });
+    world.initiate(Who::Moon);
+    world.assert_agreement(1);
+}
+
+#[test]
+fn a_silent_address_is_followed_by_the_next_one() {
+    let mut world = World::with(|who, connection| {
+        if who == Who::Moon {
+            let nowhere = crate::config::RemoteAddress::Address([192, 0, 2, 99].into());
+            connection.remote_addresses.insert(0, nowhere);
+        }
+    });
+    world.network(|datagram| {
+        if datagram.path.remote.ip() == Who::Sun.address() || datagram.from == Who::Sun {
+            Fate::Deliver
+        } else {
+            Fate::Lose
+        }
+    });
+    let ticket = world.initiate(Who::Moon);
+    world.pass(Duration::from_secs(61));
+    assert_eq!(world.settled(Who::Moon, ticket).unwrap().done, 1);
     world.assert_agreement(1);
 }

@@ -180,3 +180,57 @@ fn nothing_but_ike_auth_is_heard_before_authentication() {
     world.release();
     world.assert_agreement(1);
 }
+
+/// Sends what no engine would send, properly protected, over moon's only SA.
+fn send_protected(world: &mut World, exchange: ExchangeType, payloads: &[Payload]) -> MessageKind {
+    let now = world.now;
+    let spi = *world.moon.engine.sas.keys().next().unwrap();
+    world.moon.engine.with_established(spi, |sa, cx| sa.request(cx, now, exchange, payloads).unwrap());
+    world.run();
+    world.seen.last().unwrap().header().kind
+}
+
+#[test]
+fn a_malformed_protected_request_ends_the_sa_on_both_ends() {
+    let cases: [(ExchangeType, Vec<Payload>); 3] = [
+        (ExchangeType::CreateChildSa, vec![Payload::Nonce(vec![1; 32])]),
+        (ExchangeType::Other(43), Vec::new()),
+        (ExchangeType::IkeAuth, Vec::new()),
+    ];
+    for (exchange, payloads) in cases {
+        let mut world = World::new();
+        world.initiate(Who::Moon);
+        assert_eq!(send_protected(&mut world, exchange, &payloads), MessageKind::Response);
+        world.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_request_to_replace_an_unknown_child_is_answered_and_harms_nothing() {
+    let mut world = World::new();
+    world.initiate(Who::Moon);
+    let spi = espdp_api::EspSpi::try_from(0x7777_7777).unwrap();
+    let any = testbed_selectors();
+    let payloads = [
+        Payload::Notify(Notify::about(NotifyType::RekeySa, spi)),
+        Payload::SecurityAssociation(Vec::new()),
+        Payload::Nonce(vec![1; 32]),
+        Payload::SelectorsInitiator(any.clone()),
+        Payload::SelectorsResponder(any),
+    ];
+    send_protected(&mut world, ExchangeType::CreateChildSa, &payloads[..1]);
+    world.assert_nothing_left();
+    let mut world = World::new();
+    world.initiate(Who::Moon);
+    let offer = "aes256gcm16".parse::<crate::proposal::EspProposal>().unwrap();
+    let mut payloads = payloads.to_vec();
+    payloads[1] = Payload::SecurityAssociation(crate::proposal::esp_offer(&[offer], spi));
+    send_protected(&mut world, ExchangeType::CreateChildSa, &payloads);
+    world.assert_agreement(1);
+    send_protected(&mut world, ExchangeType::Informational, &[Payload::Delete(crate::wire::Delete::Esp(vec![spi]))]);
+    world.assert_agreement(1);
+}
+
+fn testbed_selectors() -> Vec<espdp_api::TrafficSelector> {
+    vec![super::super::testbed::net("10.0.0.0", "10.255.255.255")]
+}
