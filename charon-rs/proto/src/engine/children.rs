@@ -9,6 +9,7 @@ use super::collision::{Survivor, survivor};
 use super::context::Context;
 use super::established::Established;
 use super::ike_sa::FollowUp;
+use super::initiator::can_initiate;
 use super::task::{Queued, Task};
 use crate::config::DpdAction;
 use crate::io::{ChildSaId, DownReason, Notice, RemarkLevel};
@@ -250,7 +251,7 @@ impl Established {
             cx.notice(Notice::ChildDown { sa: Box::new(sa), child: Box::new(report), reason: reason.clone() });
             let connection = &self.session.connection;
             let dpd = connection.dpd.map(|dpd| dpd.action);
-            if *reason == DownReason::PeerDead && dpd == Some(DpdAction::Restart) {
+            if *reason == DownReason::PeerDead && dpd == Some(DpdAction::Restart) && can_initiate(connection) {
                 cx.reconciler.want_once(now, &connection.name, &child.child.name);
             } else if *reason != DownReason::Command {
                 cx.reconnect_later(now, &connection.name);

@@ -73,7 +73,7 @@ impl Engine {
             delete.tickets = tickets;
             self.with_established(spi, |sa, cx| sa.queue_delete(cx, now, delete));
         } else {
-            self.with_sa(spi, |sa, cx| sa.stop(cx, now));
+            self.with_sa(spi, |sa, cx| sa.stop(cx));
             self.cx.settle(tickets, &Ok(()));
         }
     }
@@ -307,7 +307,7 @@ impl Engine {
         let spis: Vec<IkeSpi> = self.sas.keys().copied().collect();
         for spi in spis {
             self.with_established(spi, |sa, cx| sa.end(cx, now, DownReason::Command));
-            self.with_sa(spi, |sa, cx| sa.stop(cx, now));
+            self.with_sa(spi, |sa, cx| sa.stop(cx));
         }
     }
 }

@@ -7,7 +7,6 @@ use espdp_api::{EspSpi, IkePath};
 
 use super::context::{Context, Sent};
 use super::established::Established;
-use super::failure::Trouble;
 use super::initiator::{Attempt, Initiating, Locating};
 use super::initiator_auth::{AuthSent, Keyed, Refusing};
 use super::rekey_ike::Estate;
@@ -208,13 +207,12 @@ impl IkeSa {
     }
 
     /// Stops an attempt, or forgets a stranger. Established SAs are deleted otherwise.
-    pub(super) fn stop(self, cx: &mut Context, now: Instant) -> Option<Self> {
-        let trouble = Trouble::Local("the attempt was stopped by a command".to_owned());
+    pub(super) fn stop(self, cx: &mut Context) -> Option<Self> {
         match self {
-            Self::Locating(locating) => locating.attempt.fail(cx, now, trouble, None),
-            Self::Initiating(initiating) => initiating.attempt.fail(cx, now, trouble, None),
-            Self::Keyed(keyed) => keyed.attempt.fail(cx, now, trouble, None),
-            Self::AuthSent(sent) => sent.abandon(cx, now, trouble),
+            Self::Locating(locating) => locating.attempt.stop(cx),
+            Self::Initiating(initiating) => initiating.attempt.stop(cx),
+            Self::Keyed(keyed) => keyed.attempt.stop(cx),
+            Self::AuthSent(sent) => sent.stop(cx),
             Self::Refusing(_) | Self::HalfOpen(_) | Self::Refused(_) => {}
             Self::Established(_) => return Some(self),
         }

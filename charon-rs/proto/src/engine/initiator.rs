@@ -64,7 +64,13 @@ impl Attempt {
         cx.reconnect_later(now, &self.connection.name);
     }
 
-    /// The same with a cause that concerns neither messages nor proposals.
+    /// Stops the attempt because somebody here wants it.
+    pub(super) fn stop(mut self, cx: &mut Context) {
+        let tickets = self.wishes.drain(..).flat_map(|wish| wish.tickets);
+        cx.settle(tickets, &Err("the attempt was stopped".to_owned()));
+    }
+
+    /// Gives the attempt up for a cause that concerns neither messages nor proposals.
     fn fail_for(self, cx: &mut Context, now: Instant, code: FailureCode, what: String, hint: Option<&str>) {
         let trouble = Trouble::Incompatible(Box::new(Incompatible {
             code,
@@ -419,6 +425,12 @@ impl Initiating {
     pub(super) fn deadline(&self) -> Option<(Instant, TimerKind)> {
         self.window.due().map(|due| (due, TimerKind::Retransmit))
     }
+}
+
+/// Whether the connection says where the peer is, so that we can begin.
+pub(super) fn can_initiate(connection: &Connection) -> bool {
+    let is_place = |remote: &RemoteAddress| matches!(remote, RemoteAddress::Address(_) | RemoteAddress::Name(_));
+    connection.remote_addresses.iter().any(is_place)
 }
 
 /// The first group of the first proposal: the one that is tried first.

@@ -244,8 +244,11 @@ impl AuthSent {
     }
 
     /// Somebody here does not want the SA any more.
-    pub(super) fn abandon(self, cx: &mut Context, now: Instant, trouble: Trouble) {
-        self.fail(cx, now, trouble);
+    pub(super) fn stop(self, cx: &mut Context) {
+        let Self { mut attempt, offer, .. } = self;
+        cx.release_spi(offer.spi);
+        attempt.wishes.push_front(offer.wish);
+        attempt.stop(cx);
     }
 }
 

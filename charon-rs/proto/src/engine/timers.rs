@@ -93,7 +93,12 @@ impl Established {
     fn expire(&mut self, cx: &mut Context, now: Instant) {
         self.expires_at = None;
         match self.life {
-            Life::Up => self.queue_delete(cx, now, Queued::new(Task::DeleteIke { reason: DownReason::Expired })),
+            Life::Up => {
+                for child in self.children.values_mut() {
+                    child.remove_outbound(cx);
+                }
+                self.queue_delete(cx, now, Queued::new(Task::DeleteIke { reason: DownReason::Expired }));
+            }
             Life::Replaced(_) => self.end(cx, now, DownReason::Replaced),
             Life::Deleting | Life::Over => {}
         }
