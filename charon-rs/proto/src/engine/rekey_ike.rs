@@ -287,7 +287,9 @@ impl Established {
         }
         let old = self.session.names.spis();
         let mut tasks = TaskQueue::default();
-        for queued in self.tasks.drain() {
+        // A task that has not got its SPI yet begins anew over there.
+        let waiting = self.running.take_if(|running| matches!(running.progress, Progress::AwaitingSpi));
+        for queued in waiting.map(|running| running.queued).into_iter().chain(self.tasks.drain()) {
             if matches!(queued.task, Task::RekeyIke { .. }) {
                 self.finish(cx, queued, &Ok(()));
             } else {
@@ -319,7 +321,11 @@ impl Established {
             self.on_inherited_child_deleted(cx, now, spi);
         }
         for queued in tasks.drain() {
-            self.queue(cx, now, queued);
+            if matches!(queued.task, Task::DeleteIke { .. }) {
+                self.queue_delete(cx, now, queued);
+            } else {
+                self.queue(cx, now, queued);
+            }
         }
     }
 }

@@ -143,14 +143,14 @@ impl Established {
         match &queued.task {
             Task::CreateChild(_) => cx.reconnect_later(now, &self.session.connection.name),
             Task::RekeyChild { child, .. } => {
-                let again = now + REKEY_AGAIN;
                 if let Some(child) = self.children.get_mut(child) {
-                    child.rekey_at = child.rekey_at.map(|at| at.max(again));
+                    let by_time = child.child.lifetime.rekey_after.is_some();
+                    child.rekey_at = child.rekey_at.or(by_time.then_some(now + REKEY_AGAIN));
                 }
             }
             Task::RekeyIke { .. } => {
-                let again = now + REKEY_AGAIN;
-                self.rekey_at = self.rekey_at.map(|at| at.max(again));
+                let by_time = self.session.connection.ike_lifetime.rekey_after.is_some();
+                self.rekey_at = self.rekey_at.or(by_time.then_some(now + REKEY_AGAIN));
             }
             Task::DeleteIke { reason } => {
                 let reason = reason.clone();
@@ -191,6 +191,11 @@ impl Established {
             Ok(spi) => spi,
             Err(why) => return self.fail_task(cx, now, queued, Trouble::Local(why)),
         };
+        if self.life != Life::Up {
+            cx.release_spi(spi);
+            self.finish(cx, queued, &Err("the IKE SA is going away".to_owned()));
+            return self.run_tasks(cx, now);
+        }
         let (wish, replaces) = match &queued.task {
             Task::CreateChild(wish) => (wish.clone(), None),
             // The peer may have replaced or deleted it meanwhile.

@@ -6,6 +6,7 @@ use espdp_api::IkePath;
 
 use super::Engine;
 use super::admission::Admittance;
+use super::context::Sent;
 use super::failure::{About, Incompatible, Reaction, Trouble, Trust};
 use super::ike_sa::{IkeSa, Received};
 use super::responder::HalfOpen;
@@ -114,7 +115,14 @@ impl Engine {
     /// Sends an unprotected response with the SPIs and message ID of the request.
     fn answer_stranger(&mut self, path: IkePath, header: Header, notify: Notify) {
         let header = Header { kind: MessageKind::Response, sender: header.sender.peer(), ..header };
-        if let Ok(message) = encode_message(&header, &[Payload::Notify(notify)]) {
+        let is_cookie = notify.kind == NotifyType::Cookie;
+        let payloads = [Payload::Notify(notify)];
+        if let Ok(message) = encode_message(&header, &payloads) {
+            // Cookies are sent when there is a flood, and the journal is no place for that.
+            if !is_cookie {
+                let sent = Sent { path, by_us: true, octets: message.len() };
+                self.cx.trace(None, sent, &header, &payloads);
+            }
             self.cx.transmit(path, message);
         }
     }

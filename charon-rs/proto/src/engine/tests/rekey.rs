@@ -301,3 +301,20 @@ fn the_state_of_an_sa_tells_that_it_is_being_replaced() {
     world.release();
     assert_eq!(world.only_ike_sa(Who::Moon).state, IkeState::Established);
 }
+
+#[test]
+fn a_rekeying_that_fails_is_tried_again_before_the_lifetime_is_over() {
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    let lifetime = Lifetime { rekey_after: seconds(100), jitter: Duration::ZERO, expire_after: seconds(300) };
+    let mut world = World::with(|who, connection| {
+        if who == Who::Moon {
+            connection.children[0].lifetime = lifetime;
+        }
+    });
+    world.initiate(Who::Moon);
+    world.moon.dataplane.refuse_install = Some(espdp_api::Direction::Inbound);
+    world.pass(Duration::from_secs(400));
+    assert_eq!(world.failures(Who::Moon), [crate::io::FailureCode::Local]);
+    assert_eq!(downs(&mut world, Who::Moon), 0);
+    world.assert_traffic_flows(1);
+}
