@@ -82,7 +82,7 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Sets the routing rules.
+    /// Takes away the routing rules of a predecessor that was killed; its links and their routes went with it.
     pub(crate) async fn start(
         settings: DataplaneSettings,
         families: Vec<Family>,
@@ -90,12 +90,13 @@ impl Control {
         events: Events,
     ) -> Result<Self, StartError> {
         let mut actual = NetworkState::default();
-        let book = Book::new(&settings, families);
+        let book = Book::new(&settings);
         let netlink = Netlink::open()?;
-        if let Err(error) = netlink.apply(&mut actual, &book.desired()).await {
-            netlink.clear(&mut actual).await;
-            return Err(error.into());
+        for family in families {
+            let rules = netlink.rules(family).await?;
+            actual.rules.extend(rules.into_iter().filter(|rule| book.longest_match.owns(rule)));
         }
+        netlink.apply(&mut actual, &book.desired()).await?;
         Ok(Self { settings, netlink, mailbox, events, book, actual, paths_due: None })
     }
 

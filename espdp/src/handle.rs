@@ -24,12 +24,12 @@ pub struct Dataplane {
 }
 
 impl Dataplane {
-    /// Opens sockets, starts the threads and sets the routing rules, all in the network namespace of the calling thread. The
+    /// Opens sockets, starts the threads and clears up after a predecessor that was killed, all in the network namespace of the calling thread. The
     /// receiver gets outcomes and events; its capacity is [`DataplaneSettings::queue`].
     ///
     /// # Errors
     /// [`StartError`] when a socket cannot be opened, for lack of privilege or because a port is taken, or when the routing
-    /// rules are refused.
+    /// rules cannot be read.
     pub fn start(settings: DataplaneSettings) -> Result<(Self, mpsc::Receiver<FromDataplane>), StartError> {
         let (sender, receiver) = mpsc::channel(settings.queue.max(1));
         let events = Events::new(sender);

@@ -14,14 +14,8 @@
 //!        │ rtnetlink: links, addresses, routes, rules
 //! ```
 //!
-//! Routes of policies go into a table of their own, and a rule sends every packet there that does not carry our mark. A default
-//! route goes into a second table behind everything that the main table knows better, so that it leaves the local network alone:
-//!
-//! ```text
-//! 4301: not from all fwmark 0x32 lookup 4301               always
-//! 4302: from all lookup main suppress_prefixlength 0       while there is a default route
-//! 4303: not from all fwmark 0x32 lookup 4302               while there is a default route
-//! ```
+//! Routes of policies go into a table of their own; the rules in front of it ([`tunnels::LongestMatch`]) make the longest prefix of
+//! this table and the main one win, so that a route leaves connected networks inside it alone, and ours among equals.
 //!
 //! Our own packets carry the mark, so that a policy may cover the peer's address. A policy for everything (`0.0.0.0/0`) together
 //! with a strict reverse-path filter (`rp_filter = 1`) makes the kernel drop the peer's packets, since their way back seems to

@@ -7,12 +7,12 @@ pub struct DataplaneSettings {
     pub ike_port: u16,
     /// The UDP port for IKE behind NATs and for ESP in UDP, 4500 (RFC 3948).
     pub nat_port: u16,
-    /// The mark (`SO_MARK`) of everything the dataplane sends itself. The routing rule leaves packets with this mark out, so a
+    /// The mark (`SO_MARK`) of everything the dataplane sends itself. The routing rules leave packets with this mark out, so a
     /// policy that covers the peer's address does not swallow the packets that carry it.
     pub mark: u32,
-    /// The routing table for the routes of policies. The next one is for their default routes.
+    /// The routing table for the routes of policies.
     pub table: u32,
-    /// The priority of the first of up to three rules that lead to these tables: before the main table's 32766.
+    /// The priority of the first of the rules that lead to this table; they take up to 258 in a row, before the main table's 32766.
     pub rule_priority: u32,
     /// How many messages to the daemon may wait. When the daemon is too slow, IKE datagrams are dropped and counted
     /// first, then other events; outcomes wait for room.
@@ -37,7 +37,7 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// Routing rules could not be set.
+    /// Routing rules could not be read, or not be removed.
     #[error(transparent)]
     Netlink(#[from] tunnels::NetlinkError),
 }

@@ -1,5 +1,6 @@
 //! Takes plan steps and asks about routes over rtnetlink.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 
@@ -14,9 +15,9 @@ use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
 };
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
-use rtnetlink::{LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
+use rtnetlink::{IpVersion, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 
-use crate::{Family, NetworkState, RouteKey, RouteTarget, Rule, RuleKind, Step, plan};
+use crate::{Family, NetworkState, RouteKey, RouteTarget, Rule, Step, plan};
 
 /// A connection to the kernel's rtnetlink in the network namespace of the thread that opened it.
 #[derive(Clone, Debug)]
@@ -116,6 +117,21 @@ impl Netlink {
         Ok(messages.iter().filter_map(local_address).collect())
     }
 
+    /// The rules of a family that are like ours, whoever made them: without packets of one mark, and without any other condition.
+    ///
+    /// # Errors
+    /// [`NetlinkError`] when the kernel does not list them.
+    pub async fn rules(&self, family: Family) -> Result<BTreeSet<Rule>, NetlinkError> {
+        let failed = |source| NetlinkError { operation: format!("list the {family} rules"), source };
+        let version = match family {
+            Family::V4 => IpVersion::V4,
+            Family::V6 => IpVersion::V6,
+        };
+        let messages: Vec<RuleMessage> =
+            self.handle.rule().get(version).execute().try_collect().await.map_err(|error| failed(into_io(error)))?;
+        Ok(messages.iter().filter_map(|message| rule(family, message)).collect())
+    }
+
     /// The index of a link.
     ///
     /// # Errors
@@ -149,7 +165,6 @@ impl Netlink {
             Step::AddRule(rule) => {
                 let mut request = self.handle.rule().add();
                 *request.message_mut() = rule_message(rule);
-                // EEXIST: left over from a predecessor that could not clean up.
                 accept(request.execute().await, &[libc::EEXIST])
             }
             Step::RemoveRule(rule) => {
@@ -242,15 +257,41 @@ fn rule_message(rule: &Rule) -> RuleMessage {
         Family::V6 => AddressFamily::Inet6,
     };
     message.header.action = RuleAction::ToTable;
-    message.attributes = vec![RuleAttribute::Table(rule.table), RuleAttribute::Priority(rule.priority)];
-    match rule.kind {
-        RuleKind::Unmarked(mark) => {
-            message.header.flags = RuleFlags::Invert;
-            message.attributes.extend([RuleAttribute::FwMark(mark), RuleAttribute::FwMask(u32::MAX)]);
-        }
-        RuleKind::WithoutDefaultRoutes => message.attributes.push(RuleAttribute::SuppressPrefixLen(0)),
-    }
+    message.header.flags = RuleFlags::Invert;
+    message.attributes = vec![
+        RuleAttribute::Table(rule.table),
+        RuleAttribute::Priority(rule.priority),
+        RuleAttribute::FwMark(rule.except_mark),
+        RuleAttribute::FwMask(u32::MAX),
+    ];
+    message.attributes.extend(rule.longer_than.map(|bits| RuleAttribute::SuppressPrefixLen(bits.into())));
     message
+}
+
+/// The reverse of [`rule_message`]; `None` for rules of any other form.
+fn rule(family: Family, message: &RuleMessage) -> Option<Rule> {
+    let (mut table, mut priority, mut mark, mut mask, mut longer_than) = (None, None, None, None, None);
+    for attribute in &message.attributes {
+        if let RuleAttribute::Table(number) = attribute {
+            table = Some(*number);
+        } else if let RuleAttribute::Priority(number) = attribute {
+            priority = Some(*number);
+        } else if let RuleAttribute::FwMark(bits) = attribute {
+            mark = Some(*bits);
+        } else if let RuleAttribute::FwMask(bits) = attribute {
+            mask = Some(*bits);
+        } else if let RuleAttribute::SuppressPrefixLen(bits) = attribute {
+            // All ones: nothing is suppressed.
+            longer_than = u8::try_from(*bits).ok();
+        } else if !matches!(attribute, RuleAttribute::Protocol(_)) {
+            return None;
+        }
+    }
+    let header = &message.header;
+    let of_this_form =
+        header.action == RuleAction::ToTable && header.flags == RuleFlags::Invert && mask == Some(u32::MAX);
+    let (table, priority, except_mark) = (table?, priority?, mark?);
+    of_this_form.then_some(Rule { family, priority, table, except_mark, longer_than })
 }
 
 fn address_message(link: u32, address: IpPrefix) -> AddressMessage {

@@ -87,14 +87,15 @@ impl fmt::Display for Step {
 }
 
 /// The steps from `actual` to `desired`, in an order in which the kernel accepts them: routes go before the addresses that they
-/// prefer and the links that they lead to, and come after them. A link that is no longer desired is left as it is: it vanishes
-/// when its maker closes it.
+/// prefer and the links that they lead to, and come after them. Rules come and go after their routes: without its rules a route
+/// hides nothing that the main table knows better. A link that is no longer desired is left as it is: it vanishes when its maker
+/// closes it.
 #[must_use]
 pub fn plan(actual: &NetworkState, desired: &NetworkState) -> Vec<Step> {
     let mut steps = Vec::new();
-    steps.extend(actual.rules.difference(&desired.rules).map(|rule| Step::RemoveRule(*rule)));
     let gone = actual.routes.keys().filter(|key| !desired.routes.contains_key(key));
     steps.extend(gone.map(|key| Step::RemoveRoute(*key)));
+    steps.extend(actual.rules.difference(&desired.rules).map(|rule| Step::RemoveRule(*rule)));
     for (name, link) in &desired.links {
         let old = actual.links.get(name);
         if old.is_none_or(|old| old.mtu != link.mtu) {
@@ -117,7 +118,7 @@ pub fn plan(actual: &NetworkState, desired: &NetworkState) -> Vec<Step> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Family, Link, RuleKind};
+    use crate::{Family, Link};
 
     const TABLE: u32 = 4301;
 
@@ -138,7 +139,7 @@ mod tests {
     }
 
     fn gateway() -> NetworkState {
-        let rule = |family| Rule { family, priority: TABLE, table: TABLE, kind: RuleKind::Unmarked(50) };
+        let rule = |family| Rule { family, priority: TABLE, table: TABLE, except_mark: 50, longer_than: Some(15) };
         NetworkState {
             links: [(name("ipsec0"), link(1400, &["10.9.0.1/30", "fe80::1/64"]))].into(),
             routes: [(RouteKey::new(TABLE, prefix("10.2.0.0/16")), target("ipsec0"))].into(),
@@ -172,7 +173,7 @@ mod tests {
     fn to_nothing_routes_and_rules_go_and_the_link_is_left_to_its_maker() {
         let steps = plan(&gateway(), &NetworkState::default());
         assert_eq!(steps.len(), 3);
-        assert!(matches!(steps[..], [Step::RemoveRule(_), Step::RemoveRule(_), Step::RemoveRoute(_)]));
+        assert!(matches!(steps[..], [Step::RemoveRoute(_), Step::RemoveRule(_), Step::RemoveRule(_)]));
     }
 
     #[test]

@@ -61,6 +61,17 @@ pub enum Family {
     V6,
 }
 
+impl Family {
+    /// The length of an address.
+    #[must_use]
+    pub fn bits(self) -> u8 {
+        match self {
+            Self::V4 => 32,
+            Self::V6 => 128,
+        }
+    }
+}
+
 impl From<IpAddr> for Family {
     fn from(address: IpAddr) -> Self {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
@@ -76,7 +87,7 @@ impl fmt::Display for Family {
     }
 }
 
-/// Which packets look into which table.
+/// Which packets look into which table (`ip rule add not fwmark MARK lookup TABLE suppress_prefixlength BITS`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rule {
     /// The family whose packets it is for.
@@ -85,17 +96,10 @@ pub struct Rule {
     pub priority: u32,
     /// The table.
     pub table: u32,
-    /// Which packets, or which routes.
-    pub kind: RuleKind,
-}
-
-/// What a [`Rule`] leaves out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum RuleKind {
-    /// Packets with this mark (`ip rule add not fwmark MARK lookup TABLE`).
-    Unmarked(u32),
-    /// The table's default routes (`ip rule add lookup TABLE suppress_prefixlength 0`).
-    WithoutDefaultRoutes,
+    /// Packets with this mark are left out.
+    pub except_mark: u32,
+    /// Only routes whose prefix is longer than this count; `None`: all.
+    pub longer_than: Option<u8>,
 }
 
 /// `prefix` without its host bits.

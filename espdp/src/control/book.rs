@@ -8,17 +8,15 @@ use espdp_api::{
     PolicySpec,
 };
 use espdp_core::{InterfaceId, Overhead};
-use tunnels::{Family, Link, NetworkState, RouteKey, RouteTarget, Rule, RuleKind};
+use tunnels::{Link, LongestMatch, NetworkState, RouteKey, RouteTarget};
 
 use crate::DataplaneSettings;
 
 /// All that the daemon set and that shows in the kernel.
 #[derive(Debug)]
 pub(crate) struct Book {
-    mark: u32,
-    table: u32,
-    rule_priority: u32,
-    families: Vec<Family>,
+    /// How the kernel finds the routes.
+    pub(crate) longest_match: LongestMatch,
     pub(crate) interfaces: BTreeMap<InterfaceName, Interface>,
     pub(crate) policies: BTreeMap<PolicyId, Policy>,
     pub(crate) outbound: BTreeMap<(PolicyId, EspSpi), Outbound>,
@@ -79,13 +77,11 @@ impl Outbound {
 }
 
 impl Book {
-    /// An empty book for these families.
-    pub(crate) fn new(settings: &DataplaneSettings, families: Vec<Family>) -> Self {
+    /// An empty book.
+    pub(crate) fn new(settings: &DataplaneSettings) -> Self {
+        let DataplaneSettings { table, rule_priority: priority, mark, .. } = *settings;
         Self {
-            mark: settings.mark,
-            table: settings.table,
-            rule_priority: settings.rule_priority,
-            families,
+            longest_match: LongestMatch { table, priority, mark },
             interfaces: BTreeMap::new(),
             policies: BTreeMap::new(),
             outbound: BTreeMap::new(),
@@ -98,39 +94,14 @@ impl Book {
         let link = |own: &Interface| Link { mtu: own.mtu, addresses: own.spec.addresses.iter().copied().collect() };
         let links = self.interfaces.iter().map(|(name, own)| (name.clone(), link(own))).collect();
         let mut routes = BTreeMap::new();
-        let mut with_default_route = BTreeSet::new();
         for Policy { spec, sources } in self.policies.values() {
             for route in &spec.routes {
                 let target = || RouteTarget { interface: spec.interface.clone(), source: sources.get(route).copied() };
-                let table = if route.is_default() { self.default_table() } else { self.table };
-                routes.entry(RouteKey::new(table, *route)).or_insert_with(target);
-                if route.is_default() {
-                    with_default_route.insert(Family::from(route.address()));
-                }
+                routes.entry(RouteKey::new(self.longest_match.table, *route)).or_insert_with(target);
             }
         }
-        let rules = self.families.iter().flat_map(|family| {
-            let [specific, main, default] = self.rules(*family);
-            let defaults = with_default_route.contains(family).then_some([main, default]);
-            [specific].into_iter().chain(defaults.into_iter().flatten())
-        });
-        NetworkState { links, routes, rules: rules.collect() }
-    }
-
-    /// The table of default routes.
-    fn default_table(&self) -> u32 {
-        self.table.saturating_add(1)
-    }
-
-    /// The rules for specific routes, for the main table's specific routes, and for default routes.
-    fn rules(&self, family: Family) -> [Rule; 3] {
-        let unmarked = RuleKind::Unmarked(self.mark);
-        let rule = |at: u32, table, kind| Rule { family, priority: self.rule_priority.saturating_add(at), table, kind };
-        [
-            rule(0, self.table, unmarked),
-            rule(1, MAIN_TABLE, RuleKind::WithoutDefaultRoutes),
-            rule(2, self.default_table(), unmarked),
-        ]
+        let rules = self.longest_match.rules(routes.keys().map(|key| key.destination));
+        NetworkState { links, routes, rules }
     }
 
     /// The peers that we send to.
@@ -176,8 +147,6 @@ impl Book {
     }
 }
 
-/// `RT_TABLE_MAIN` (linux/rtnetlink.h).
-const MAIN_TABLE: u32 = 254;
 /// The MTU of an automatic interface before its first SA: what any cipher leaves of 1500 octets.
 const MTU_WITHOUT_SA: u32 = 1400;
 /// RFC 8200 §5.
@@ -243,7 +212,7 @@ mod tests {
     }
 
     fn book() -> Book {
-        let mut book = Book::new(&DataplaneSettings::default(), vec![Family::V4, Family::V6]);
+        let mut book = Book::new(&DataplaneSettings::default());
         book.interfaces.insert(name("ipsec0"), interface("ipsec0", Mtu::Automatic));
         book.policies.insert(PolicyId(1), policy(1, "ipsec0", &["10.2.0.0/16"]));
         book
@@ -326,26 +295,15 @@ mod tests {
     }
 
     #[test]
-    fn a_default_route_comes_after_what_the_main_table_knows_better() {
+    fn rules_come_with_the_first_route_of_a_length_and_go_with_the_last() {
         let mut book = book();
-        let rules = |book: &Book| {
-            let desired = book.desired();
-            desired.rules.iter().map(|rule| (rule.family, rule.priority, rule.table)).collect::<Vec<_>>()
-        };
-        assert_eq!(rules(&book), [(Family::V4, 4301, 4301), (Family::V6, 4301, 4301)]);
-        book.policies.insert(PolicyId(2), policy(2, "ipsec0", &["0.0.0.0/0"]));
-        let default_route = RouteKey::new(4302, "0.0.0.0/0".parse().unwrap());
-        assert!(book.desired().routes.contains_key(&default_route));
-        assert_eq!(
-            rules(&book),
-            [
-                (Family::V4, 4301, 4301),
-                (Family::V4, 4302, MAIN_TABLE),
-                (Family::V4, 4303, 4302),
-                (Family::V6, 4301, 4301)
-            ]
-        );
+        let rules = |book: &Book| book.desired().rules.iter().map(|rule| rule.longer_than).collect::<Vec<_>>();
+        assert_eq!(rules(&book), [Some(16), Some(15)]);
+        book.policies.insert(PolicyId(2), policy(2, "ipsec0", &["10.3.0.0/16", "0.0.0.0/0"]));
+        assert_eq!(rules(&book), [Some(16), Some(15), Some(0), None]);
+        book.policies.remove(&PolicyId(1));
+        assert_eq!(rules(&book), [Some(16), Some(15), Some(0), None]);
         book.policies.remove(&PolicyId(2));
-        assert_eq!(rules(&book).len(), 2);
+        assert!(rules(&book).is_empty());
     }
 }

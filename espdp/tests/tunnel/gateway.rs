@@ -4,9 +4,10 @@ use std::net::IpAddr;
 
 use espdp::{Dataplane, DataplaneSettings};
 use espdp_api::*;
+use futures_util::TryStreamExt;
 use tokio::sync::mpsc::Receiver;
 
-use crate::world::Namespace;
+use crate::world::{Namespace, with_netlink};
 
 /// A dataplane and what it said so far.
 pub(crate) struct Gateway {
@@ -189,24 +190,29 @@ fn key(spi: EspSpi, len: usize) -> Secret<Vec<u8>> {
 
 /// Neither link nor rule nor route of a dataplane is here.
 fn assert_clean() {
-    use futures_util::TryStreamExt;
+    use rtnetlink::RouteMessageBuilder;
     use rtnetlink::packet_route::route::RouteAttribute;
-    use rtnetlink::packet_route::rule::RuleAttribute;
-    use rtnetlink::{IpVersion, RouteMessageBuilder};
-    let DataplaneSettings { table, rule_priority, .. } = DataplaneSettings::default();
+    let ours = RouteAttribute::Table(DataplaneSettings::default().table);
     let links = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
     assert!(!links.contains(INTERFACE), "{links}");
-    crate::world::with_netlink(async |netlink| {
-        for version in [IpVersion::V4, IpVersion::V6] {
-            let rules: Vec<_> = netlink.rule().get(version).execute().try_collect().await.unwrap();
-            for ours in (rule_priority..).take(3).map(RuleAttribute::Priority) {
-                assert!(!rules.iter().any(|rule| rule.attributes.contains(&ours)), "{rules:?}");
-            }
-        }
+    assert_no_rules();
+    with_netlink(async |netlink| {
         let all = RouteMessageBuilder::<std::net::Ipv4Addr>::new().build();
         let routes: Vec<_> = netlink.route().get(all).execute().try_collect().await.unwrap();
-        for ours in (table..).take(2).map(RouteAttribute::Table) {
-            assert!(!routes.iter().any(|route| route.attributes.contains(&ours)), "{routes:?}");
+        assert!(!routes.iter().any(|route| route.attributes.contains(&ours)), "{routes:?}");
+    });
+}
+
+/// There are no rules but those of the kernel.
+pub(crate) fn assert_no_rules() {
+    use rtnetlink::IpVersion;
+    use rtnetlink::packet_route::route::RouteProtocol;
+    use rtnetlink::packet_route::rule::RuleAttribute;
+    let of_the_kernel = RuleAttribute::Protocol(RouteProtocol::Kernel);
+    with_netlink(async |netlink| {
+        for version in [IpVersion::V4, IpVersion::V6] {
+            let rules: Vec<_> = netlink.rule().get(version).execute().try_collect().await.unwrap();
+            assert!(rules.iter().all(|rule| rule.attributes.contains(&of_the_kernel)), "{rules:?}");
         }
     });
 }

@@ -12,8 +12,8 @@ use espdp::{Dataplane, DataplaneSettings};
 use espdp_api::*;
 use gateway::{Gateway, POLICY, Suite, connect};
 use traffic::{Capture, ping, tcp_transfer, throw_garbage};
-use tunnels::{Family, Netlink, NetworkState, Rule, RuleKind};
-use world::{World, delete_link, may_run, set_wire_mtu};
+use tunnels::{LongestMatch, Netlink, NetworkState};
+use world::{World, delete_link, make_host, may_run, set_wire_mtu};
 
 const LEFT: [&str; 2] = ["10.1.0.0/16", "fd01::/64"];
 const RIGHT: [&str; 2] = ["10.2.0.0/16", "fd02::/64"];
@@ -169,14 +169,15 @@ fn a_second_dataplane_is_refused_and_harms_nothing() {
 }
 
 #[test]
-fn rules_of_a_predecessor_that_was_killed_are_taken_over() {
+fn rules_of_a_predecessor_that_was_killed_are_removed() {
     if !may_run() {
         return;
     }
     let world = World::new();
     world.left.run(leave_rules_behind);
-    // It checks that the rules are gone.
-    Gateway::start(&world.left).stop();
+    let left = Gateway::start(&world.left);
+    world.left.run(gateway::assert_no_rules);
+    left.stop();
 }
 
 /// Whatever arrives on the ports: traffic goes on, and IKE is for the daemon to judge.
@@ -295,8 +296,10 @@ fn throughput_of_one_tcp_stream() {
 /// What is left in the kernel of a dataplane that could not clean up: interfaces and their routes go by themselves.
 fn leave_rules_behind() {
     let DataplaneSettings { mark, table, rule_priority: priority, .. } = DataplaneSettings::default();
-    let rule = |family| Rule { family, priority, table, kind: RuleKind::Unmarked(mark) };
-    let rules = [rule(Family::V4), rule(Family::V6)].into();
+    let prefixes = ["0.0.0.0/0", "10.0.0.0/8", "192.0.2.2/32", "::/0", "fd00::/8", "2001:db8::2/128"];
+    let destinations = prefixes.iter().map(|text| text.parse().unwrap());
+    let rules = LongestMatch { table, priority, mark }.rules(destinations);
+    assert_eq!(rules.len(), 10);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
     runtime.block_on(async {
         let desired = NetworkState { rules, ..NetworkState::default() };
@@ -346,6 +349,36 @@ fn a_policy_for_everything_swallows_neither_its_own_packets_nor_the_local_networ
     let seen = capture.finish();
     assert_eq!(seen.other, 0, "{seen:?}");
     assert!(left.sa(Direction::Outbound).packets >= 2);
+    left.stop();
+    right.stop();
+}
+
+/// A spoke whose hub speaks for all of 10.0.0.0/8 and fd00::/8, its own local networks included.
+#[test]
+fn a_route_leaves_the_local_networks_inside_it_alone() {
+    if !may_run() {
+        return;
+    }
+    let everything = ["10.0.0.0/8", "fd00::/8"];
+    let world = World::new();
+    let left_host = make_host(&world.left, "10.1.0.1/16", "fd01::1/64");
+    let right_host = make_host(&world.right, "10.2.0.1/16", "fd02::1/64");
+    let (mut left, mut right) = (Gateway::start(&world.left), Gateway::start(&world.right));
+    left.interface(InterfaceKind::Ipsec, &[]);
+    left.policy(&LEFT, &everything, &everything);
+    right.interface(InterfaceKind::Ipsec, &[]);
+    right.policy(&everything, &LEFT, &LEFT);
+    connect(&mut left, &mut right, gcm(NAT_T, "192.0.2.1", "192.0.2.2"), &LEFT, &everything);
+    let capture = Capture::start(&world.left);
+    for (left_address, right_address) in [("10.1.0.2", "10.2.0.2"), ("fd01::2", "fd02::2")] {
+        ping(&left_host, right_address, 64);
+        ping(&right_host, left_address, 64);
+        ping(&world.left, left_address, 64);
+        ping(&world.left, right_address, 64);
+    }
+    let seen = capture.finish();
+    assert_eq!(seen.other, 0, "{seen:?}");
+    assert!(seen.udp_4500 >= 12, "{seen:?}");
     left.stop();
     right.stop();
 }

@@ -8,12 +8,13 @@
 #![expect(unsafe_code, reason = "unshare(2) has no safe form")]
 
 use std::fs::File;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::thread;
 
-use rtnetlink::{LinkUnspec, LinkVeth};
+use espdp_api::IpPrefix;
+use rtnetlink::{LinkUnspec, LinkVeth, RouteMessageBuilder};
 use rustix::fs::{FileType, Mode, mknodat};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
@@ -68,26 +69,40 @@ impl World {
     pub(crate) fn new() -> Self {
         make_tun_node();
         let (left, right) = (Namespace::new(), Namespace::new());
-        let there = Arc::clone(&right.0);
-        left.run(move || {
-            with_netlink(async |netlink| {
-                let veth = LinkVeth::new(WIRE, "wire-right").build();
-                netlink.link().add(veth).execute().await.unwrap();
-                let moved = LinkUnspec::new_with_name("wire-right").setns_by_fd(there.as_raw_fd()).build();
-                netlink.link().change(moved).execute().await.unwrap();
-            });
-        });
-        right.run(|| {
-            with_netlink(async |netlink| {
-                let index = index(&netlink, "wire-right").await;
-                let renamed = LinkUnspec::new_with_index(index).name(WIRE).build();
-                netlink.link().change(renamed).execute().await.unwrap();
-            });
-        });
-        left.run(|| number("192.0.2.1", "2001:db8::1"));
-        right.run(|| number("192.0.2.2", "2001:db8::2"));
+        join(&left, &right, WIRE);
+        left.run(|| number(WIRE, "192.0.2.1/24", "2001:db8::1/64"));
+        right.run(|| number(WIRE, "192.0.2.2/24", "2001:db8::2/64"));
         Self { left, right }
     }
+}
+
+/// Makes a host in a local network of `gateway`, whose addresses there are given as prefixes. The host has the next addresses, and
+/// the gateway forwards for it.
+pub(crate) fn make_host(gateway: &Namespace, v4: &'static str, v6: &'static str) -> Namespace {
+    let host = Namespace::new();
+    join(gateway, &host, "lan");
+    gateway.run(move || {
+        number("lan", v4, v6);
+        for forwarding in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+            std::fs::write(format!("/proc/sys/net/{forwarding}"), "1").unwrap();
+        }
+    });
+    host.run(move || {
+        let (v4, v6): (IpPrefix, IpPrefix) = (v4.parse().unwrap(), v6.parse().unwrap());
+        let (IpAddr::V4(router4), IpAddr::V6(router6)) = (v4.address(), v6.address()) else {
+            panic!("one address of each family expected")
+        };
+        let next4 = Ipv4Addr::from_bits(router4.to_bits() + 1);
+        let next6 = Ipv6Addr::from_bits(router6.to_bits() + 1);
+        number("lan", &format!("{next4}/{}", v4.bits()), &format!("{next6}/{}", v6.bits()));
+        with_netlink(async |netlink| {
+            let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(router4).build();
+            netlink.route().add(route).execute().await.unwrap();
+            let route = RouteMessageBuilder::<Ipv6Addr>::new().gateway(router6).build();
+            netlink.route().add(route).execute().await.unwrap();
+        });
+    });
+    host
 }
 
 /// Runs something with an rtnetlink connection of the calling thread's namespace.
@@ -133,13 +148,34 @@ pub(crate) fn may_run() -> bool {
     false
 }
 
-fn number(v4: &str, v6: &str) {
-    let (v4, v6): (IpAddr, IpAddr) = (v4.parse().unwrap(), v6.parse().unwrap());
+/// Makes a veth pair with one end in each namespace, both with the name `link`.
+fn join(here: &Namespace, there: &Namespace, link: &'static str) {
+    let other = Arc::clone(&there.0);
+    here.run(move || {
+        with_netlink(async |netlink| {
+            let veth = LinkVeth::new(link, "other-end").build();
+            netlink.link().add(veth).execute().await.unwrap();
+            let moved = LinkUnspec::new_with_name("other-end").setns_by_fd(other.as_raw_fd()).build();
+            netlink.link().change(moved).execute().await.unwrap();
+        });
+    });
+    there.run(move || {
+        with_netlink(async |netlink| {
+            let index = index(&netlink, "other-end").await;
+            let renamed = LinkUnspec::new_with_index(index).name(link.to_owned()).build();
+            netlink.link().change(renamed).execute().await.unwrap();
+        });
+    });
+}
+
+/// Gives a link its addresses and sets it up.
+fn number(link: &str, v4: &str, v6: &str) {
+    let (v4, v6): (IpPrefix, IpPrefix) = (v4.parse().unwrap(), v6.parse().unwrap());
     with_netlink(async |netlink| {
         use rtnetlink::packet_route::address::AddressHeaderFlags;
-        let index = index(&netlink, WIRE).await;
-        netlink.address().add(index, v4, 24).execute().await.unwrap();
-        let mut request = netlink.address().add(index, v6, 64);
+        let index = index(&netlink, link).await;
+        netlink.address().add(index, v4.address(), v4.bits()).execute().await.unwrap();
+        let mut request = netlink.address().add(index, v6.address(), v6.bits());
         request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
         request.execute().await.unwrap();
         netlink.link().change(LinkUnspec::new_with_index(index).up().build()).execute().await.unwrap();
