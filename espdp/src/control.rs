@@ -14,7 +14,7 @@ use espdp_api::{OutboundSaSpec, Outcome, OuterPath, PolicyId, PolicySpec, Refusa
 use espdp_core::{Dataplane, InterfaceId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time;
-use tunnels::{Family, Netlink, NetlinkError, NetworkState, preferred_source};
+use tunnels::{Family, LinkWatch, Netlink, NetlinkError, NetworkState, preferred_source};
 
 use crate::events::Events;
 use crate::io::tun::Tun;
@@ -72,6 +72,7 @@ pub(crate) fn run<S: Future<Output = Result<Control, StartError>>>(
 pub(crate) struct Control {
     settings: DataplaneSettings,
     netlink: Netlink,
+    link_watch: LinkWatch,
     mailbox: Mailbox,
     events: Events,
     book: Book,
@@ -92,12 +93,13 @@ impl Control {
         let mut actual = NetworkState::default();
         let book = Book::new(&settings);
         let netlink = Netlink::open()?;
+        let link_watch = LinkWatch::open()?;
         for family in families {
             let rules = netlink.rules(family).await?;
             actual.rules.extend(rules.into_iter().filter(|rule| book.longest_match.owns(rule)));
         }
         netlink.apply(&mut actual, &book.desired()).await?;
-        Ok(Self { settings, netlink, mailbox, events, book, actual, paths_due: None })
+        Ok(Self { settings, netlink, link_watch, mailbox, events, book, actual, paths_due: None })
     }
 
     async fn serve(mut self, inputs: Inputs) {
@@ -118,6 +120,7 @@ impl Control {
                     self.refresh_path(peer).await;
                     self.paths_due = Some(Instant::now() + PATH_MTU_LIFE);
                 }
+                Some(name) = self.link_watch.next_set_up() => self.restore_link(&name).await,
                 request = requests.recv() => {
                     let Some(Request { id, command }) = request else { break };
                     let outcome = self.execute(command).await;
@@ -325,6 +328,17 @@ impl Control {
 
     async fn apply(&mut self) -> Result<(), NetlinkError> {
         self.netlink.apply(&mut self.actual, &self.book.desired()).await
+    }
+
+    /// Puts back what the kernel took when somebody set a link of ours down: routes, and IPv6 addresses.
+    async fn restore_link(&mut self, name: &InterfaceName) {
+        // Somebody may have deleted it since; then there is nothing to restore.
+        if !self.actual.links.contains_key(name) || self.netlink.link_index(name).await.is_err() {
+            return;
+        }
+        self.actual.forget_link(name);
+        let restored = self.apply().await;
+        self.note_failure("restore the routes of an interface", restored.err().map(|error| error.to_string()));
     }
 
     /// The preferred source of each of the policy's routes. Addresses of the interface itself come first.

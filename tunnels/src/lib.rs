@@ -3,12 +3,14 @@
 //! [`NetworkState`] is a plain description of links, routes and rules; [`plan()`] compares two of them and knows nothing of the
 //! kernel; [`Netlink`] takes the steps. Only what a state holds is ever touched, so what an administrator adds stays.
 
+mod link_watch;
 mod longest_match;
 mod netlink;
 mod plan;
 mod source;
 mod state;
 
+pub use link_watch::LinkWatch;
 pub use longest_match::LongestMatch;
 pub use netlink::{LocalAddress, Netlink, NetlinkError, PathToPeer};
 pub use plan::{Step, plan};

@@ -17,6 +17,14 @@ pub struct NetworkState {
     pub rules: BTreeSet<Rule>,
 }
 
+impl NetworkState {
+    /// Takes out a link with its addresses and the routes into it.
+    pub fn forget_link(&mut self, name: &InterfaceName) {
+        self.links.remove(name);
+        self.routes.retain(|_, target| target.interface != *name);
+    }
+}
+
 /// How a link is set up; it is always up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {

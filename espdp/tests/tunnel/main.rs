@@ -13,7 +13,7 @@ use espdp_api::*;
 use gateway::{Gateway, POLICY, Suite, connect};
 use traffic::{Capture, ping, tcp_transfer, throw_garbage};
 use tunnels::{LongestMatch, Netlink, NetworkState};
-use world::{World, delete_link, make_host, may_run, set_wire_mtu};
+use world::{World, delete_link, make_host, may_run, set_link_down_and_up, set_wire_mtu};
 
 const LEFT: [&str; 2] = ["10.1.0.0/16", "fd01::/64"];
 const RIGHT: [&str; 2] = ["10.2.0.0/16", "fd02::/64"];
@@ -222,6 +222,23 @@ fn a_link_that_somebody_deleted_is_no_reason_to_spin_or_to_refuse_to_clean_up() 
     left.command(Command::RemovePolicy(POLICY));
     left.command(Command::RemoveInterface(InterfaceName::new(gateway::INTERFACE).unwrap()));
     left.interface(InterfaceKind::Ipsec, &["10.1.0.1/24"]);
+    left.stop();
+    right.stop();
+}
+
+#[test]
+fn a_link_that_somebody_set_down_and_up_again_has_its_addresses_and_routes_back() {
+    if !may_run() {
+        return;
+    }
+    let world = World::new();
+    let (mut left, mut right) = gateways(&world);
+    connect(&mut left, &mut right, gcm(NAT_T, "192.0.2.1", "192.0.2.2"), &LEFT, &RIGHT);
+    ping(&world.left, "10.2.0.1", 64);
+    world.left.run(|| set_link_down_and_up(gateway::INTERFACE));
+    for there in ["10.2.0.1", "fd02::1"] {
+        ping(&world.left, there, 64);
+    }
     left.stop();
     right.stop();
 }

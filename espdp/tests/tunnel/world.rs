@@ -130,6 +130,15 @@ pub(crate) fn set_wire_mtu(mtu: u32) {
     });
 }
 
+/// Sets a link down and up again in the calling thread's namespace.
+pub(crate) fn set_link_down_and_up(name: &str) {
+    with_netlink(async |netlink| {
+        let index = index(&netlink, name).await;
+        netlink.link().change(LinkUnspec::new_with_index(index).down().build()).execute().await.unwrap();
+        netlink.link().change(LinkUnspec::new_with_index(index).up().build()).execute().await.unwrap();
+    });
+}
+
 /// Deletes a link in the calling thread's namespace.
 pub(crate) fn delete_link(name: &str) {
     with_netlink(async |netlink| {
