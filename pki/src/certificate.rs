@@ -288,6 +288,25 @@ impl SerialNumber {
         (content.len() <= MAX_SERIAL_LEN).then_some(Self(content))
     }
 
+    /// The number after it, for CRLs; `None` when it would need more than 20 octets.
+    #[must_use]
+    pub fn successor(&self) -> Option<Self> {
+        let mut octets = [&[0], self.0.as_slice()].concat();
+        for octet in octets.iter_mut().rev() {
+            *octet = octet.wrapping_add(1);
+            if *octet != 0 {
+                break;
+            }
+        }
+        Self::positive(&octets)
+    }
+
+    /// By this numbers that are not negative are in order.
+    #[must_use]
+    pub fn ordering(&self) -> (usize, &[u8]) {
+        (self.0.len(), &self.0)
+    }
+
     pub(crate) fn of<P: x509_cert::certificate::Profile>(
         serial: &x509_cert::serial_number::SerialNumber<P>,
     ) -> der::Result<Self> {

@@ -90,14 +90,11 @@ fn newest_delta<'a>(crl: &Crl, deltas: &[&'a Crl]) -> Option<&'a Crl> {
                 && delta.base_number.as_ref().is_some_and(|base| in_order(base, number))
                 && delta.number.as_ref().is_some_and(|delta| in_order(number, delta))
         })
-        .max_by(|a, b| {
-            let by_number = |crl: &Crl| crl.number.as_ref().map(|number| (number.0.len(), number.0.clone()));
-            by_number(a).cmp(&by_number(b))
-        })
+        .max_by_key(|delta| delta.number.as_ref().map(SerialNumber::ordering))
 }
 
 fn in_order(lower: &SerialNumber, higher: &SerialNumber) -> bool {
-    (lower.0.len(), &lower.0) <= (higher.0.len(), &higher.0)
+    lower.ordering() <= higher.ordering()
 }
 
 fn next_update(crl: &Crl, delta: Option<&Crl>) -> Option<UnixTime> {
