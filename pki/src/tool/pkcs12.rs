@@ -1,6 +1,6 @@
 //! `pkcs12`: containers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args as Arguments;
@@ -44,7 +44,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn make(args: &Args, file: &PathBuf, passphrase: &str) -> Result<()> {
+fn make(args: &Args, file: &Path, passphrase: &str) -> Result<()> {
     let key = args.input.passphrase.private_key(file)?;
     let mut container = Container { keys: vec![key], certificates: Vec::new() };
     for file in &args.cert {

@@ -30,10 +30,10 @@ type Lines = Vec<(&'static str, String)>;
 
 enum Thing {
     Certificates(Vec<Certificate>),
-    Crl(Crl),
-    Request(Request),
-    Public(PublicKey),
-    Private(PrivateKey),
+    Crl(Box<Crl>),
+    Request(Box<Request>),
+    Public(Box<PublicKey>),
+    Private(Box<PrivateKey>),
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -91,13 +91,13 @@ fn kind_of(octets: &[u8]) -> &'static str {
 fn read(kind: &str, octets: &[u8], passphrase: Option<&str>) -> Result<Thing> {
     Ok(match kind {
         "x509" => Thing::Certificates(Certificate::load(octets)?),
-        "crl" => Thing::Crl(Crl::load(octets)?),
-        "pkcs10" => Thing::Request(Request::load(octets)?),
-        "pub" => Thing::Public(identifiers::public_key(octets)?),
+        "crl" => Thing::Crl(Box::new(Crl::load(octets)?)),
+        "pkcs10" => Thing::Request(Box::new(Request::load(octets)?)),
+        "pub" => Thing::Public(Box::new(identifiers::public_key(octets)?)),
         "priv" | "rsa" | "ecdsa" | "ed25519" => {
             let key = PrivateKey::load(octets, passphrase)?;
             identifiers::check_kind(kind, &key)?;
-            Thing::Private(key)
+            Thing::Private(Box::new(key))
         }
         other => bail!("there are x509, crl, pkcs10, pub, priv, rsa, ecdsa and ed25519, not `{other}`"),
     })
