@@ -168,7 +168,7 @@ impl Accepting<'_> {
             encrypted.of(memory).split_last_chunk::<TRAILER_LEN>().ok_or(DropReason::Short)?;
         let payload_len = rest.len().checked_sub(usize::from(pad_len)).ok_or(DropReason::BadPadding)?;
         let padding = rest.get(payload_len..).ok_or(DropReason::BadPadding)?;
-        if padding.iter().zip(1u8..).any(|(octet, expected)| *octet != expected) {
+        if padding.iter().zip(1u8..=255).any(|(octet, expected)| *octet != expected) {
             return Err(DropReason::BadPadding);
         }
         Ok((Span { len: payload_len, ..encrypted }, next_header))

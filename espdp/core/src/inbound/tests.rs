@@ -149,6 +149,8 @@ fn padding_must_count_up_from_one() {
     let packet = inner(16);
     let long: Vec<u8> = (1..=254).collect();
     assert_eq!(peer.receive(&[&packet[..], &long, &[254, protocol::IPV4]].concat()), std::slice::from_ref(&packet));
+    let (odd, longest): (_, Vec<u8>) = (inner(19), (1..=255).collect());
+    assert_eq!(peer.receive(&[&odd[..], &longest, &[255, protocol::IPV4]].concat()), std::slice::from_ref(&odd));
     for padding in [[1, 3], [2, 1], [0, 0]] {
         assert!(peer.receive(&[&packet[..], &padding, &[2, protocol::IPV4]].concat()).is_empty());
     }
