@@ -186,7 +186,7 @@ impl ExtensionHeaders {
                     chain.has_outer_options = true;
                     chain.is_later_fragment = field & 0xfff8 != 0;
                     // RFC 6946: offset 0 and nothing more to come is a whole packet.
-                    chain.is_fragment = field & 0xfff9 != 0;
+                    chain.is_fragment |= field & 0xfff9 != 0;
                     8
                 }
                 _ => return Some(chain),
@@ -366,6 +366,9 @@ mod tests {
         let atomic = ipv6(protocol::FRAGMENT, &[protocol::UDP, 0, 0, 0, 0, 0, 0, 1, 1, 2, 3, 4]);
         let header = Header::parse(&atomic).unwrap();
         assert!(!header.is_fragment && header.source_port == Some(0x0102));
+        let [first, whole] = [[protocol::FRAGMENT, 0, 0, 1, 0, 0, 0, 1], [protocol::UDP, 0, 0, 0, 0, 0, 0, 1]];
+        let both = ipv6(protocol::FRAGMENT, &[&first[..], &whole, &[1, 2, 3, 4]].concat());
+        assert!(Header::parse(&both).unwrap().is_fragment, "the second fragment header does not undo the first");
     }
 
     #[test]
