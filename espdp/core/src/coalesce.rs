@@ -91,9 +91,12 @@ impl Segment {
 
     /// A packet whose checksum is wrong goes alone: joining would give it a right one.
     fn is_intact(&self, memory: &[u8]) -> bool {
-        let Some(transport) = self.span.of(memory).get(self.header.transport_at..) else { return false };
+        let packet = self.span.of(memory).split_at_checked(self.header.transport_at);
+        let Some((ip, transport)) = packet else { return false };
         let Header { source, destination, protocol, .. } = self.header;
-        Sum::of_pseudo_header(source, destination, protocol, transport.len()).plus(Sum::of(transport)).is_right()
+        let ip_is_right = !self.header.is_ipv4() || Sum::of(ip).is_right();
+        ip_is_right
+            && Sum::of_pseudo_header(source, destination, protocol, transport.len()).plus(Sum::of(transport)).is_right()
     }
 
     /// Whether the headers are those of one flow and differ only where cutting a super-packet makes them differ.

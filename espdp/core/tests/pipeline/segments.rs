@@ -310,6 +310,16 @@ fn a_segment_with_a_wrong_checksum_is_handed_on_as_it_is() {
 }
 
 #[test]
+fn a_segment_with_a_wrong_ipv4_header_checksum_is_handed_on_as_it_is() {
+    // Joining computes the header checksum anew: whoever receives the packet could not see the damage any more.
+    for (broken, expected) in [(0, &[1, 3][..]), (1, &[1, 1, 2]), (2, &[2, 1, 1])] {
+        let mut packets = flow(|_, _| {});
+        packets[broken][10] ^= 1;
+        assert_eq!(joined(&packets), expected, "packet {broken}");
+    }
+}
+
+#[test]
 fn acknowledgements_and_offloads_not_offered_are_left_alone() {
     let acks: Vec<_> = (0..3).map(|_| tcp(true, 7, ACK, &[])).collect();
     assert_eq!(joined(&acks), [1, 1, 1]);
