@@ -15,7 +15,7 @@ pub enum DropReason {
     NoPolicy,
     /// Outbound: the packet's policy has no active SA.
     NoSa,
-    /// Outbound: the policy selects the packet, its SA does not.
+    /// Outbound: the policy selects the packet, its SA does not, or is in transport mode between other addresses.
     OutsideSa,
     /// Outbound: the ESP packet would not fit in a datagram.
     TooBig,

@@ -195,6 +195,12 @@ impl Envelope {
                 dont_fragment: sa.tunnel_dont_fragment(header),
             });
         }
+        // Transport mode is between the two ends of the SA (RFC 4301 §4.1): the header that goes out, and the one that the
+        // peer rebuilds, have their addresses, whatever addresses the selectors would allow.
+        let path = sa.path();
+        if header.source != path.local || header.destination != path.remote {
+            return Err(DropReason::OutsideSa);
+        }
         // The outer header is the kernel's own, so nothing but the fixed header can be kept; and transport mode is for
         // whole packets (RFC 4303 §3.3.4).
         if header.is_fragment || header.has_outer_options {

@@ -135,6 +135,21 @@ fn fragments_and_options_are_not_for_transport_mode() {
 }
 
 #[test]
+fn transport_mode_is_for_the_two_ends_only_whatever_the_selectors_allow() {
+    // The addresses of any other packet would be lost: the peer would take it for one to itself.
+    for (outer_is_ipv6, encapsulation) in [(false, Encapsulation::Esp), (true, Encapsulation::Esp), (false, UDP)] {
+        let setup = Setup { mode: Mode::Transport, outer_is_ipv6, encapsulation, ..Setup::default() };
+        let (mut left, mut right) = setup.connect();
+        let (us, peer) = (left.path.local.to_string(), left.path.remote.to_string());
+        let (stranger, other) = if outer_is_ipv6 { INNER[1] } else { INNER[0] };
+        assert!(left.send(&udp_between(&us, other, 0, 100)).is_empty());
+        assert!(left.send(&udp_between(stranger, &peer, 0, 100)).is_empty());
+        assert_eq!(left.drops(Direction::Outbound), one("outside_sa", 2));
+        assert_eq!(right.receive(&left.send(&udp_between(&us, &peer, 0, 100))).len(), 1);
+    }
+}
+
+#[test]
 fn a_moved_peer_is_reported_by_its_newest_packet_only() {
     let (mut left, mut right) = Setup::default().connect();
     let elsewhere = |wire: &Wire, port: u16| {
