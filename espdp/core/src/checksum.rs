@@ -11,25 +11,25 @@ pub(crate) struct Sum(u64);
 impl Sum {
     /// The sum of `data`, as if a zero octet followed when its length is odd.
     pub(crate) fn of(data: &[u8]) -> Self {
-        // Plain loops over words: compilers turn them into vector additions, which they do not with anything cleverer.
-        let (words, rest) = data.as_chunks::<4>();
-        let sum = words.iter().fold(0u64, |sum, word| sum.wrapping_add(u64::from(u32::from_ne_bytes(*word))));
-        Self(sum).plus(Self::of_short(rest))
+        let (blocks, rest) = data.as_chunks();
+        let mut lanes = Lanes::default();
+        blocks.iter().for_each(|block| lanes.add(block));
+        lanes.sum().plus(Self::of_tail(rest))
     }
 
     /// Copies `from` to `to`, which must be as long, and sums it up on the way.
     pub(crate) fn of_copy(from: &[u8], to: &mut [u8]) -> Self {
-        let (from_words, from_rest) = from.as_chunks::<4>();
-        let (to_words, to_rest) = to.as_chunks_mut::<4>();
-        let mut sum = 0u64;
-        for (from, to) in from_words.iter().zip(to_words) {
+        let (from_blocks, from_rest) = from.as_chunks();
+        let (to_blocks, to_rest) = to.as_chunks_mut();
+        let mut lanes = Lanes::default();
+        for (from, to) in from_blocks.iter().zip(to_blocks) {
             *to = *from;
-            sum = sum.wrapping_add(u64::from(u32::from_ne_bytes(*from)));
+            lanes.add(from);
         }
         for (from, to) in from_rest.iter().zip(to_rest) {
             *to = *from;
         }
-        Self(sum).plus(Self::of_short(from_rest))
+        lanes.sum().plus(Self::of_tail(from_rest))
     }
 
     /// The sum of the pseudo header that TCP, UDP and ICMPv6 checksums cover (RFC 9293 §3.1, RFC 8200 §8.1).
@@ -49,6 +49,13 @@ impl Sum {
             IpAddr::V4(address) => Self::of_short(&address.octets()),
             IpAddr::V6(address) => Self::of_short(&address.octets()),
         }
+    }
+
+    /// For less than a block.
+    fn of_tail(data: &[u8]) -> Self {
+        let (words, rest) = data.as_chunks::<4>();
+        let sum = words.iter().fold(0u64, |sum, word| sum.wrapping_add(u64::from(u32::from_ne_bytes(*word))));
+        Self(sum).plus(Self::of_short(rest))
     }
 
     /// For a few octets.
@@ -101,6 +108,24 @@ impl Sum {
             sum = (sum & 0xffff).wrapping_add(high);
         }
         u16::try_from(sum).unwrap_or(u16::MAX)
+    }
+}
+
+/// Sums side by side, one for each 32-bit word of a block of 64 octets. Compilers turn these loops into vector additions that do
+/// not wait for each other; a single sum takes almost twice as long.
+#[derive(Default)]
+struct Lanes([u64; 16]);
+
+impl Lanes {
+    fn add(&mut self, block: &[u8; 64]) {
+        let (words, _) = block.as_chunks::<4>();
+        for (lane, word) in self.0.iter_mut().zip(words) {
+            *lane = lane.wrapping_add(u64::from(u32::from_ne_bytes(*word)));
+        }
+    }
+
+    fn sum(self) -> Sum {
+        Sum(self.0.into_iter().fold(0, u64::wrapping_add))
     }
 }
 
