@@ -49,19 +49,25 @@ impl Encrypted {
     }
 
     /// Encrypts with AES-256-CBC and a key that PBKDF2-HMAC-SHA256 makes; gives the DER.
+    #[expect(
+        clippy::expect_used,
+        reason = "a salt and a count of ours, and data that is no larger than keys and certificates"
+    )]
     pub(crate) fn seal(plain: &[u8], passphrase: &str, rng: &mut dyn CryptoRng) -> Vec<u8> {
         let (mut salt, mut iv) = ([0; 16], [0; 16]);
         rng.fill_bytes(&mut salt);
         rng.fill_bytes(&mut iv);
-        // None of these steps can fail with a salt and a count of ours, and data that is no larger than a key.
-        pbes2::Parameters::generate_pbkdf2_sha256_aes256cbc(PBKDF2_ROUNDS, &salt, iv)
-            .ok()
-            .and_then(|parameters| {
-                let data = OctetString::new(parameters.encrypt(passphrase, plain).ok()?).ok()?;
-                let parameters = Any::from_der(&parameters.to_der().ok()?).ok();
-                Self { algorithm: AlgorithmIdentifierOwned { oid: pbes2::PBES2_OID, parameters }, data }.to_der().ok()
-            })
-            .unwrap_or_default()
+        let parameters = pbes2::Parameters::generate_pbkdf2_sha256_aes256cbc(PBKDF2_ROUNDS, &salt, iv)
+            .expect("salt and count are within bounds");
+        let data = parameters.encrypt(passphrase, plain).expect("AES-CBC takes data of any length");
+        let encoded = || -> der::Result<Vec<u8>> {
+            let algorithm = AlgorithmIdentifierOwned {
+                oid: pbes2::PBES2_OID,
+                parameters: Some(Any::from_der(&parameters.to_der()?)?),
+            };
+            Self { algorithm, data: OctetString::new(data)? }.to_der()
+        };
+        encoded().expect("it is far smaller than DER can say")
     }
 }
 
@@ -122,9 +128,20 @@ where
 /// What a key of PKCS#12 is for (RFC 7292 appendix B.3).
 #[derive(Clone, Copy)]
 pub(crate) enum Purpose {
-    Key = 1,
-    Iv = 2,
-    Mac = 3,
+    Key,
+    Iv,
+    Mac,
+}
+
+impl Purpose {
+    /// The octet of the diversifier.
+    fn id(self) -> u8 {
+        match self {
+            Self::Key => 1,
+            Self::Iv => 2,
+            Self::Mac => 3,
+        }
+    }
 }
 
 /// Makes a key of a passphrase as RFC 7292 appendix B.2 does it; the letters are the RFC's.
@@ -139,7 +156,7 @@ pub(crate) fn pkcs12_key<H: Digest + BlockSizeUser + FixedOutputReset>(
     // The passphrase as a BMPString with its terminating zero (appendix B.1).
     let password: Zeroizing<Vec<u8>> =
         Zeroizing::new(passphrase.encode_utf16().chain([0]).flat_map(u16::to_be_bytes).collect());
-    let diversifier = vec![purpose as u8; v];
+    let diversifier = vec![purpose.id(); v];
     let fill = |octets: &[u8]| -> Vec<u8> {
         octets
             .iter()
@@ -149,7 +166,7 @@ pub(crate) fn pkcs12_key<H: Digest + BlockSizeUser + FixedOutputReset>(
             .collect()
     };
     let mut i = Zeroizing::new([fill(salt), fill(&password)].concat());
-    let mut output = Zeroizing::new(Vec::with_capacity(len + v));
+    let mut output = Zeroizing::new(Vec::with_capacity(len.saturating_add(v)));
     let mut hash = H::new();
     while output.len() < len {
         Digest::update(&mut hash, &diversifier);
@@ -164,9 +181,10 @@ pub(crate) fn pkcs12_key<H: Digest + BlockSizeUser + FixedOutputReset>(
         for block in i.chunks_mut(v) {
             let mut carry = 1u16;
             for (octet, b) in block.iter_mut().zip(a.iter().cycle().take(v).collect::<Vec<_>>()).rev() {
-                carry += u16::from(*octet) + u16::from(*b);
-                *octet = carry.to_be_bytes()[1];
-                carry >>= 8;
+                // At most 255 + 255 + 1.
+                carry = carry.saturating_add(u16::from(*octet)).saturating_add(u16::from(*b));
+                let [high, low] = carry.to_be_bytes();
+                (*octet, carry) = (low, u16::from(high));
             }
         }
     }

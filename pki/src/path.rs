@@ -50,6 +50,7 @@ pub enum Authority {
 /// A path that is right: proof that the names of its first certificate belong to its key.
 #[derive(Clone, Debug)]
 pub struct ValidPath<'a> {
+    end_entity: &'a Certificate,
     /// The end entity first, then who signed it, and so on; the last is the trust anchor.
     certificates: Vec<&'a Certificate>,
 }
@@ -58,7 +59,7 @@ impl<'a> ValidPath<'a> {
     /// The certificate that was to be validated.
     #[must_use]
     pub fn end_entity(&self) -> &'a Certificate {
-        self.certificates[0]
+        self.end_entity
     }
 
     /// The end entity, its issuers, the trust anchor.
@@ -101,7 +102,7 @@ pub fn validate_pinned<'a>(
 ) -> Result<ValidPath<'a>, PathError> {
     check::certificate(certificate, now, &requirements.strength)?;
     check::end_entity(certificate, requirements)?;
-    Ok(ValidPath { certificates: vec![certificate] })
+    Ok(ValidPath { end_entity: certificate, certificates: vec![certificate] })
 }
 
 #[cfg(test)]

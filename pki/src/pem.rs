@@ -59,10 +59,13 @@ pub fn parse(text: &[u8]) -> Result<Vec<PemBlock>, PemError> {
 }
 
 /// A block with lines of 64 characters.
+///
+/// # Panics
+/// For a label that is not of printable ASCII.
 #[must_use]
+#[expect(clippy::expect_used, reason = "labels are written in the source; other errors there are none")]
 pub fn encode(label: &'static str, der: &[u8]) -> Zeroizing<String> {
-    // Labels are ours and right; the only other error is a length that does not fit in memory.
-    Zeroizing::new(encode_string(label, LineEnding::LF, der).unwrap_or_default())
+    Zeroizing::new(encode_string(label, LineEnding::LF, der).expect("the label is right"))
 }
 
 fn decode(body: &str, label: &str) -> Result<Zeroizing<Vec<u8>>, PemError> {

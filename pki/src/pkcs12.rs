@@ -247,20 +247,19 @@ impl MacData {
             HashAlgorithm::Sha512 => mac::<Sha512>,
         };
         let tag = mac(passphrase, self.salt.as_bytes(), self.iterations, safe);
-        let right = !tag.is_empty() && bool::from(tag.ct_eq(self.digest.digest.as_bytes()));
+        let right = bool::from(tag.ct_eq(self.digest.digest.as_bytes()));
         if right { Ok(()) } else { Err(ContainerError::WrongPassphrase) }
     }
 }
 
+#[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
 fn mac<H>(passphrase: &str, salt: &[u8], iterations: u32, safe: &[u8]) -> Vec<u8>
 where
     H: Digest + BlockSizeUser + FixedOutputReset + EagerHash,
 {
     let key = pkcs12_key::<H>(passphrase, salt, iterations, Purpose::Mac, <H as Digest>::output_size());
-    // HMAC takes keys of any length.
-    Hmac::<H>::new_from_slice(&key)
-        .map(|mac| mac.chain_update(safe).finalize().into_bytes().to_vec())
-        .unwrap_or_default()
+    let mac = Hmac::<H>::new_from_slice(&key).expect("HMAC takes keys of any length");
+    mac.chain_update(safe).finalize().into_bytes().to_vec()
 }
 
 fn local_key_id(id: &[u8]) -> der::Result<SetOfVec<Attribute>> {

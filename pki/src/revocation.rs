@@ -157,12 +157,18 @@ impl Reason {
         (Self::AaCompromise, "aa-compromise"),
     ];
 
+    /// Its number.
+    #[expect(clippy::as_conversions, reason = "the enum is of u8")]
+    pub(crate) const fn number(self) -> u8 {
+        self as u8
+    }
+
     /// The reason with this number; numbers without meaning give no reason.
     pub(crate) fn from_number(number: u32) -> Self {
         Self::ALL
             .into_iter()
             .map(|(reason, _)| reason)
-            .find(|reason| u32::from(*reason as u8) == number)
+            .find(|reason| u32::from(reason.number()) == number)
             .unwrap_or(Self::Unspecified)
     }
 }

@@ -314,7 +314,7 @@ impl fmt::Display for IpSubnet {
             IpAddr::V4(mask) => (mask.to_bits().leading_ones(), mask.to_bits().trailing_zeros(), 32),
             IpAddr::V6(mask) => (mask.to_bits().leading_ones(), mask.to_bits().trailing_zeros(), 128),
         };
-        if ones + zeros == width {
+        if ones.checked_add(zeros) == Some(width) {
             write!(f, "{}/{ones}", self.address)
         } else {
             write!(f, "{}/{}", self.address, self.mask)

@@ -116,7 +116,7 @@ fn split(text: &str, separator: char) -> Result<Vec<&str>, DnTextError> {
             '"' => quoted = !quoted,
             _ if c == separator && !quoted => {
                 pieces.push(text.get(start..at).unwrap_or_default());
-                start = at + c.len_utf8();
+                start = at.saturating_add(c.len_utf8());
             }
             _ => {}
         }
@@ -154,7 +154,7 @@ fn trim(value: &str) -> &str {
     let value = value.trim_start();
     let end = value.trim_end();
     let backslashes = end.bytes().rev().take_while(|&octet| octet == b'\\').count();
-    if backslashes % 2 == 1 { value.get(..end.len() + 1).unwrap_or(end) } else { end }
+    if backslashes % 2 == 1 { value.get(..end.len().saturating_add(1)).unwrap_or(end) } else { end }
 }
 
 /// What a value with `"` and `\` means.
@@ -172,7 +172,7 @@ fn unquote(value: &str) -> Result<String, DnTextError> {
         match char::from(escaped).to_digit(16) {
             Some(high) => {
                 let low = rest.next().and_then(|low| char::from(low).to_digit(16)).ok_or_else(unfinished)?;
-                octets.push(u8::try_from(high * 16 + low).map_err(|_| unfinished())?);
+                octets.push(u8::try_from(high << 4 | low).map_err(|_| unfinished())?);
             }
             None => octets.push(escaped),
         }
@@ -187,7 +187,7 @@ fn unquote(value: &str) -> Result<String, DnTextError> {
 fn hex_der(hex: &str) -> Option<Any> {
     let digits: Vec<u32> = hex.chars().map(|digit| digit.to_digit(16)).collect::<Option<_>>()?;
     let (pairs, []) = digits.as_chunks::<2>() else { return None };
-    let octets: Vec<u8> = pairs.iter().filter_map(|[high, low]| u8::try_from(high * 16 + low).ok()).collect();
+    let octets: Vec<u8> = pairs.iter().filter_map(|[high, low]| u8::try_from(high << 4 | low).ok()).collect();
     Any::from_der(&octets).ok()
 }
 

@@ -86,7 +86,7 @@ impl Issuer<'_> {
 fn entry(revoked: &RevokedCertificate) -> Result<RevokedCert, IssueError> {
     // RFC 5280 §5.3.1: no reason is better than `unspecified`.
     let reason = (revoked.reason != Reason::Unspecified)
-        .then(|| der::asn1::Any::new(Tag::Enumerated, [revoked.reason as u8]).map_err(IssueError::from))
+        .then(|| der::asn1::Any::new(Tag::Enumerated, [revoked.reason.number()]).map_err(IssueError::from))
         .transpose()?
         .map(|reason| extension(oid::CRL_REASON, false, &reason))
         .transpose()?;

@@ -178,7 +178,7 @@ impl PrivateKey {
     /// What stands in the OCTET STRING of PKCS#8; alone it needs the curve.
     fn inner(&self, alone: bool) -> Zeroizing<Vec<u8>> {
         match &self.secret {
-            Secret::Rsa(key) => key.to_pkcs1_der().map(|der| der.to_bytes()).unwrap_or_default(),
+            Secret::Rsa(key) => rsa_numbers(key),
             Secret::Ed25519(key) => encoded(OctetStringRef::new(key.as_bytes()).and_then(|seed| seed.to_der())),
             Secret::P256(key) => self.sec1(&key.to_bytes(), key.verifying_key().to_sec1_point(false).as_bytes(), alone),
             Secret::P384(key) => self.sec1(&key.to_bytes(), key.verifying_key().to_sec1_point(false).as_bytes(), alone),
@@ -206,6 +206,8 @@ fn rsa_secret(pkcs1: &[u8]) -> Result<Secret, KeyError> {
         return Err(KeyError::RsaSize { bits: too_large });
     }
     let key = RsaPrivateKey::from_pkcs1_der(pkcs1).map_err(|_| KeyError::BadRsa)?;
+    // The library does not look whether the primes differ.
+    key.crt_coefficient().ok_or(KeyError::BadRsa)?;
     match key.n().bits_vartime() {
         bits if bits < MIN_RSA_BITS => Err(KeyError::RsaSize { bits }),
         _ => Ok(Secret::Rsa(Box::new(key))),
@@ -253,9 +255,14 @@ fn padded(scalar: &[u8], curve: Curve) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     Ok(octets)
 }
 
-/// The encoding of a key that exists: its parts fit in DER, so there is no error.
+#[expect(clippy::expect_used, reason = "the parts of a key that exists fit in DER")]
 fn encoded(der: der::Result<Vec<u8>>) -> Zeroizing<Vec<u8>> {
-    Zeroizing::new(der.unwrap_or_default())
+    Zeroizing::new(der.expect("a key is far smaller than DER can say"))
+}
+
+#[expect(clippy::expect_used, reason = "loading refuses primes without a coefficient, and generating makes none")]
+fn rsa_numbers(key: &RsaPrivateKey) -> Zeroizing<Vec<u8>> {
+    key.to_pkcs1_der().expect("there are two primes, and one is invertible modulo the other").to_bytes()
 }
 
 const PRIVATE_KEY: &str = "PRIVATE KEY";

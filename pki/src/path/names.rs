@@ -41,7 +41,8 @@ impl NameState {
             return Ok(());
         }
         let names = names_of(link);
-        let subtrees: usize = self.authorities.iter().map(|(_, all)| all.permitted.len() + all.excluded.len()).sum();
+        let count = |(_, all): &(String, NameConstraints)| all.permitted.len().saturating_add(all.excluded.len());
+        let subtrees = self.authorities.iter().map(count).fold(0, usize::saturating_add);
         if names.len().saturating_mul(subtrees) > MAX_COMPARISONS {
             return Err(PathError::TooManyNames { subject: link.subject().to_string() });
         }
@@ -149,14 +150,17 @@ fn host_within(host: &str, base: &str) -> bool {
 /// Whether there are labels in front of `base`.
 fn below(name: &str, base: &str) -> bool {
     let base = base.strip_prefix('.').unwrap_or(base);
-    name.len() > base.len() + 1 && ends_with(name, base) && {
-        let dot = name.len() - base.len() - 1;
-        name.as_bytes().get(dot) == Some(&b'.')
-    }
+    front(name, base).and_then(|front| front.strip_suffix('.')).is_some_and(|labels| !labels.is_empty())
 }
 
 fn ends_with(name: &str, tail: &str) -> bool {
-    name.len().checked_sub(tail.len()).and_then(|cut| name.get(cut..)).is_some_and(|end| end.eq_ignore_ascii_case(tail))
+    front(name, tail).is_some()
+}
+
+/// What stands in front of `tail`, if `name` ends with it in whatever case.
+fn front<'a>(name: &'a str, tail: &str) -> Option<&'a str> {
+    let (front, end) = name.split_at_checked(name.len().checked_sub(tail.len())?)?;
+    end.eq_ignore_ascii_case(tail).then_some(front)
 }
 
 /// The host of a URI if it is a name (RFC 3986 §3.2): constraints cannot say anything about addresses.

@@ -96,7 +96,7 @@ impl<'a, 'r> Search<'a, 'r> {
     fn finish(&mut self, path: &[&'a Certificate]) -> Option<ValidPath<'a>> {
         let checked = check::path(path, self.now, self.requirements).and_then(|()| self.over_wanted_authority(path));
         match checked {
-            Ok(()) => Some(ValidPath { certificates: path.to_vec() }),
+            Ok(()) => Some(ValidPath { end_entity: path.first()?, certificates: path.to_vec() }),
             Err(error) => {
                 self.failed(error);
                 None

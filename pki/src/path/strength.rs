@@ -182,7 +182,7 @@ impl fmt::Display for Strength {
                 write!(f, "-{}", rule.min_bits)?;
             }
             // Hashes that the next kind has too are written once.
-            if self.rules.get(index + 1).is_none_or(|next| next.hashes != rule.hashes) {
+            if self.rules.get(index.saturating_add(1)).is_none_or(|next| next.hashes != rule.hashes) {
                 rule.hashes
                     .iter()
                     .try_for_each(|hash| write!(f, "-{}", hash.to_string().to_lowercase().replace("sha-", "sha")))?;

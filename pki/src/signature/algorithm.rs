@@ -58,9 +58,9 @@ struct PssParameters {
 impl SignatureScheme {
     /// The DER that RFC 7427 appendix A gives, with DEFAULT values left out as DER wants it (X.690 §11.5).
     #[must_use]
+    #[expect(clippy::expect_used, reason = "all parts are ours and small")]
     pub fn algorithm_identifier(self) -> Vec<u8> {
-        // All parts are ours and small.
-        self.to_identifier().and_then(|identifier| identifier.to_der()).unwrap_or_default()
+        self.to_identifier().and_then(|identifier| identifier.to_der()).expect("all parts are small")
     }
 
     /// Reads an AlgorithmIdentifier out of a certificate. RSA and ECDSA over SHA-1 are read, for somebody may have asked

@@ -25,7 +25,14 @@ impl LegacyMethod {
     /// The method with this number.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {
-        [Self::Rsa, Self::Ecdsa256, Self::Ecdsa384, Self::Ecdsa521].into_iter().find(|method| *method as u8 == number)
+        [Self::Rsa, Self::Ecdsa256, Self::Ecdsa384, Self::Ecdsa521].into_iter().find(|method| method.number() == number)
+    }
+
+    /// The Auth Method of the AUTH payload (RFC 7296 §3.8).
+    #[must_use]
+    #[expect(clippy::as_conversions, reason = "the enum is of u8")]
+    pub const fn number(self) -> u8 {
+        self as u8
     }
 
     /// The method that a kind of key signs by; Ed25519 has none.

@@ -64,7 +64,7 @@ impl PublicKey {
 
 fn verify_pss(key: &RsaPublicKey, hash: HashAlgorithm, salt: usize, message: &[u8], signature: &[u8]) -> bool {
     // What does not fit in the modulus was not made with it.
-    if usize::from(hash.output_len()) + salt + 2 > key.size() {
+    if usize::from(hash.output_len()).saturating_add(salt).saturating_add(2) > key.size() {
         return false;
     }
     let hashed = hash.digest(message);
