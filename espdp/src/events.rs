@@ -25,6 +25,14 @@ impl Events {
         self.sender.try_send(FromDataplane::Event(event)).is_ok()
     }
 
+    /// Queues that the dataplane cannot go on, after waiting for room: this alone must not get lost. Only for threads that end
+    /// then.
+    pub(crate) fn fatal(&self, reason: String) {
+        if self.sender.blocking_send(FromDataplane::Event(Event::Fatal { reason })).is_err() {
+            tracing::debug!("nobody reads events any more");
+        }
+    }
+
     /// Queues an outcome, after waiting for room. Nobody to read it is no error: the daemon is about to stop us.
     pub(crate) async fn outcome(&self, id: RequestId, outcome: Outcome) {
         if self.sender.send(FromDataplane::Outcome(id, outcome)).await.is_err() {
@@ -52,5 +60,24 @@ mod tests {
         let last = std::iter::from_fn(|| receiver.try_recv().ok()).last();
         assert!(matches!(last, Some(FromDataplane::Event(Event::Fatal { .. }))));
         assert!(events.event(ike()));
+    }
+
+    #[test]
+    fn that_nothing_goes_on_is_told_even_when_the_queue_is_full() {
+        let (sender, mut receiver) = mpsc::channel(1);
+        let events = Events::new(sender);
+        let first = Event::UnknownSpi {
+            path: espdp_api::OuterPath {
+                local: [192, 0, 2, 1].into(),
+                remote: [192, 0, 2, 2].into(),
+                encapsulation: espdp_api::Encapsulation::Esp,
+            },
+            spi: 1,
+        };
+        assert!(events.event(first));
+        let teller = std::thread::spawn(move || events.fatal("x".to_owned()));
+        assert!(matches!(receiver.blocking_recv(), Some(FromDataplane::Event(Event::UnknownSpi { .. }))));
+        assert!(matches!(receiver.blocking_recv(), Some(FromDataplane::Event(Event::Fatal { .. }))));
+        teller.join().unwrap();
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{self, JoinHandle};
 
-use espdp_api::{Event, FromDataplane, Secret, ToDataplane};
+use espdp_api::{FromDataplane, Secret, ToDataplane};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::{self, Control, Request};
@@ -43,17 +43,7 @@ impl Dataplane {
         let worker = Worker::new(ports, &seed, events.clone(), too_big).map_err(failed("make the worker"))?;
 
         let worker_events = events.clone();
-        let run_worker = move || {
-            let reason = match catch_unwind(AssertUnwindSafe(|| worker.run(&jobs, &bell))) {
-                Ok(Ok(())) => return,
-                Ok(Err(error)) => format!("the dataplane's worker failed: {error}"),
-                Err(_) => "the dataplane's worker panicked".to_owned(),
-            };
-            tracing::error!(reason);
-            if !worker_events.event(Event::Fatal { reason }) {
-                tracing::error!("the daemon cannot be told");
-            }
-        };
+        let run_worker = move || report_failure("worker", &worker_events, || worker.run(&jobs, &bell));
         let worker = spawn("espdp-worker", run_worker)?;
         let (requests, request_queue) = mpsc::unbounded_channel();
         let (running, stop) = oneshot::channel();
@@ -62,8 +52,13 @@ impl Dataplane {
 
         let (started, start_result) = std::sync::mpsc::channel();
         let inputs = control::Inputs { requests: request_queue, narrow_paths, stop };
-        let run_control =
-            move || control::run(&started, inputs, || Control::start(settings, families, mailbox, events));
+        let control_events = events.clone();
+        let run_control = move || {
+            report_failure("control thread", &control_events, || {
+                control::run(&started, inputs, || Control::start(settings, families, mailbox, events));
+                Ok(())
+            });
+        };
         dataplane.control = Some(spawn("espdp-control", run_control)?);
         match start_result.recv() {
             Ok(Ok(())) => Ok((dataplane, receiver)),
@@ -102,6 +97,17 @@ impl Drop for Dataplane {
     }
 }
 
+/// Runs the body of a thread; the daemon is told when it fails or panics, since then nothing goes on.
+fn report_failure(thread: &str, events: &Events, body: impl FnOnce() -> io::Result<()>) {
+    let reason = match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => format!("the dataplane's {thread} failed: {error}"),
+        Err(_) => format!("the dataplane's {thread} panicked"),
+    };
+    tracing::error!(reason);
+    events.fatal(reason);
+}
+
 fn join(thread: Option<JoinHandle<()>>) {
     if thread.is_some_and(|thread| thread.join().is_err()) {
         tracing::error!("a thread of the dataplane panicked");
@@ -117,4 +123,27 @@ fn failed(operation: &'static str) -> impl Fn(io::Error) -> StartError {
 
 fn spawn(name: &'static str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
     thread::Builder::new().name(name.to_owned()).spawn(body).map_err(failed("start a thread"))
+}
+
+#[cfg(test)]
+mod tests {
+    use espdp_api::Event;
+
+    use super::*;
+
+    #[test]
+    fn the_daemon_learns_of_a_thread_that_fails_or_panics_and_of_no_other() {
+        let (sender, mut receiver) = mpsc::channel(4);
+        let events = Events::new(sender);
+        report_failure("worker", &events, || Ok(()));
+        report_failure("worker", &events, || Err(io::Error::other("no more packets")));
+        report_failure("control thread", &events, || panic!("for the test"));
+        let reasons: Vec<_> = std::iter::from_fn(|| receiver.try_recv().ok()).collect();
+        let expected = ["the dataplane's worker failed: no more packets", "the dataplane's control thread panicked"];
+        assert_eq!(reasons.len(), expected.len());
+        for (message, expected) in reasons.into_iter().zip(expected) {
+            let FromDataplane::Event(Event::Fatal { reason }) = message else { panic!("{message:?}") };
+            assert_eq!(reason, expected);
+        }
+    }
 }
