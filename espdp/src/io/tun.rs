@@ -96,9 +96,9 @@ fn set_interface(file: &File, name: &InterfaceName) -> io::Result<()> {
     // IFF_TUN_EXCL is the sign bit of the field, so the low 16 bits are cut out, not converted.
     let [low, high, ..] = flags.to_le_bytes();
     let ifru_flags = i16::from_le_bytes([low, high]);
-    let request = libc::ifreq { ifr_name, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags } };
+    let mut request = libc::ifreq { ifr_name, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags } };
     // SAFETY: `file` is open, and TUNSETIFF reads and writes one `ifreq`, which `request` is and which outlives the call.
-    check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw const request) })
+    check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })
 }
 
 fn set_int(file: &File, request: libc::Ioctl, value: libc::c_int) -> io::Result<()> {
