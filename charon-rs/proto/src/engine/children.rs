@@ -237,6 +237,7 @@ impl Established {
             return;
         };
         self.abandon_installing(cx, id, reason);
+        self.abandon_serving(cx, now, id);
         let was_active = child.outbound == Half::Active;
         let is_drained = matches!(child.phase, Phase::Draining(_));
         let report = child.report(false);

@@ -56,7 +56,7 @@ impl Established {
         };
         let replaces =
             replaces.and_then(|id| self.children.get(&id)).map(|old| (Replaced::new(old), old.child.clone()));
-        if replaces.is_none() && self.children.len() >= MAX_CHILDREN {
+        if self.children.len() >= MAX_CHILDREN {
             cx.remark(Some(self.connection_name()), crate::io::RemarkLevel::Warn, "the peer wants too many Child SAs");
             self.answer(cx, now, request, vec![Payload::Notify(Notify::new(NotifyType::NoAdditionalSas))]);
             return Ok(());
@@ -186,6 +186,16 @@ impl Established {
         }
     }
 
+    /// The child that the peer waits for is gone. The peer gets its answer all the same, for nothing else can be said
+    /// before.
+    pub(super) fn abandon_serving(&mut self, cx: &mut Context, now: Instant, id: ChildSaId) {
+        let is_it = |serving: &mut Serving| matches!(serving.work, Work::Installing { child, .. } if child == id);
+        if let Some(Serving { request, mut front, .. }) = self.serving.take_if(is_it) {
+            front.push(Payload::Notify(Notify::new(NotifyType::TemporaryFailure)));
+            self.answer(cx, now, request, front);
+        }
+    }
+
     /// Tells the peer that there will be no child.
     fn refuse_child(
         &mut self,
@@ -229,5 +239,6 @@ fn wants_ike_sa(payloads: &[Payload]) -> bool {
     offers_ike && !has_selectors
 }
 
-/// Child SAs of one IKE SA: far more than a configuration has children, far fewer than would hurt.
+/// Child SAs of one IKE SA, with those that were replaced and that nobody deletes: far more than a configuration has
+/// children, far fewer than would hurt.
 const MAX_CHILDREN: usize = 1024;

@@ -16,7 +16,7 @@ use crate::config::{
     StartAction,
 };
 use crate::identity::{Identity, IdentityPattern};
-use crate::io::{Answer, Ask, Command, FailureCode, IkeSaReport, Notice, Output, SettledCount, Target, Ticket};
+use crate::io::{Answer, Ask, AskId, Command, FailureCode, IkeSaReport, Notice, Output, SettledCount, Target, Ticket};
 use crate::testing::SeededRandom;
 use crate::wire::{ExchangeType, Header, MessageKind, peek_header};
 
@@ -73,6 +73,9 @@ pub(super) struct Side {
     pub(super) engine: Engine,
     pub(super) dataplane: Dataplane,
     pub(super) notices: Vec<Notice>,
+    /// The dataplane gives SPIs and does nothing else until [`World::catch_up`].
+    pub(super) is_slow: bool,
+    withheld: Vec<(AskId, DataplaneCommand)>,
 }
 
 impl Side {
@@ -81,6 +84,8 @@ impl Side {
             engine: Engine::new(settings.clone(), Box::new(SeededRandom::new(seed))),
             dataplane: Dataplane::new(seed),
             notices: Vec::new(),
+            is_slow: false,
+            withheld: Vec::new(),
         }
     }
 }
@@ -340,6 +345,11 @@ impl World {
                 }
             }
             Output::Keepalive(_) => self.keepalives += 1,
+            Output::Ask(id, Ask::Dataplane(command))
+                if side.is_slow && !matches!(command, DataplaneCommand::ReserveSpi) =>
+            {
+                side.withheld.push((id, command));
+            }
             Output::Ask(id, Ask::Dataplane(command)) => {
                 let outcome = side.dataplane.carry_out(who, command);
                 side.engine.handle_answer(now, id, Answer::Dataplane(outcome));
@@ -355,6 +365,18 @@ impl World {
             }
         }
         true
+    }
+
+    /// A slow dataplane does what it was asked to do.
+    pub(super) fn catch_up(&mut self, who: Who) {
+        let now = self.now;
+        let side = self.side(who);
+        side.is_slow = false;
+        for (id, command) in std::mem::take(&mut side.withheld) {
+            let outcome = side.dataplane.carry_out(who, command);
+            side.engine.handle_answer(now, id, Answer::Dataplane(outcome));
+        }
+        self.run();
     }
 
     /// Lets time pass.

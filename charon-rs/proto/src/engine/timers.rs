@@ -125,10 +125,10 @@ impl Established {
     }
 
     /// When to see whether the peer is there: after a while of silence, unless a request is outstanding that tells as
-    /// well (RFC 7296 §2.4).
+    /// well (RFC 7296 §2.4), or the peer waits for us.
     fn probe_at(&self) -> Option<Instant> {
         let dpd = self.session.connection.dpd.filter(|dpd| !dpd.delay.is_zero())?;
-        let idle = self.life == Life::Up && self.running.is_none() && !self.is_spare;
+        let idle = self.life == Life::Up && self.running.is_none() && self.serving.is_none() && !self.is_spare;
         idle.then(|| self.last_heard + dpd.delay)
     }
 

@@ -114,6 +114,8 @@ impl OurWindow {
 #[derive(Debug, Default)]
 pub(super) struct TheirWindow {
     expected: u32,
+    /// The one before it is not answered yet.
+    is_busy: bool,
     response: Option<Vec<u8>>,
 }
 
@@ -124,19 +126,20 @@ pub(super) enum Arrival {
     New,
     /// The last one again: here is its response (R7296-2.1-1).
     Repeated(Vec<u8>),
-    /// Being worked on, long answered, or not due yet: to be ignored (R7296-2.1-3, R7296-2.3-3).
+    /// Being worked on, long answered, or not due before the last one is answered: to be ignored (R7296-2.1-3,
+    /// R7296-2.3-3).
     Ignored,
 }
 
 impl TheirWindow {
     /// The window of an SA whose peer's next request has the number `expected`.
     pub(super) fn starting_at(expected: u32) -> Self {
-        Self { expected, response: None }
+        Self { expected, ..Self::default() }
     }
 
     /// What the request with this number is.
     pub(super) fn arrival(&self, message_id: u32) -> Arrival {
-        if message_id == self.expected {
+        if message_id == self.expected && !self.is_busy {
             return Arrival::New;
         }
         match &self.response {
@@ -145,17 +148,19 @@ impl TheirWindow {
         }
     }
 
-    /// Notes that the next request is being worked on; its repetitions are ignored until [`Self::answered`]. Numbers do
-    /// not wrap: after the last one nothing is new any more.
+    /// Notes that the next request is being worked on; its repetitions, and those that come after it, are ignored until
+    /// [`Self::answered`]. Numbers do not wrap: after the last one nothing is new any more.
     pub(super) fn accept(&mut self) -> u32 {
         let message_id = self.expected;
         self.expected = self.expected.saturating_add(1);
+        self.is_busy = true;
         self.response = None;
         message_id
     }
 
     /// Keeps the response to the request that was accepted last.
     pub(super) fn answered(&mut self, response: Vec<u8>) {
+        self.is_busy = false;
         self.response = Some(response);
     }
 }
@@ -211,6 +216,7 @@ mod tests {
         assert_eq!(window.arrival(1), Arrival::New);
         assert_eq!(window.accept(), 1);
         assert_eq!(window.arrival(1), Arrival::Ignored, "no response exists yet");
+        assert_eq!(window.arrival(2), Arrival::Ignored, "one at a time");
         window.answered(vec![9]);
         assert_eq!(window.arrival(1), Arrival::Repeated(vec![9]));
         assert_eq!(window.accept(), 2);
