@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::failure::Incompatible;
+use super::failure::{Incompatible, abridged};
 use super::session::Session;
 use crate::config::SharedSecret;
 use crate::crypto::auth::{SignedOctets, fits_without_trailing_whitespace, psk_auth, verify_psk_auth};
@@ -73,7 +73,7 @@ pub(super) fn verify_peer(
     };
     let hint = if trimmed(secret) {
         format!("the peer's key is that of secret `{}` without the white space at its end: remove it", secret.name)
-    } else if let Some(other) = secrets.values().find(|other| fits(other)) {
+    } else if let Some(other) = secrets.values().take(OTHER_SECRETS).find(|other| fits(other)) {
         format!("the peer uses the key of secret `{}`, which is not for these identities", other.name)
     } else {
         format!("give both ends the same key; ours is secret `{}`", secret.name)
@@ -143,11 +143,14 @@ fn no_secret(secrets: &BTreeMap<String, SharedSecret>, identities: Identities<'_
         code: FailureCode::AuthNoPsk,
         notify: NotifyType::AuthenticationFailed,
         what: format!("there is no pre-shared key for `{local}` and `{remote}`"),
-        ours: ours.collect(),
+        ours: abridged(ours),
         theirs: vec![format!("identity `{remote}`")],
         hint: Some(format!("add a secret with `{local}` and `{remote}` as its owners")),
     }
 }
+
+/// Secrets that are tried to explain a failure: a stranger must not make us try thousands.
+const OTHER_SECRETS: usize = 16;
 
 #[cfg(test)]
 mod tests {

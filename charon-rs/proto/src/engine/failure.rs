@@ -182,6 +182,15 @@ impl Trouble {
     }
 }
 
+/// As many of these lines as somebody reads, and how many more there are. Strangers cause failures at will.
+pub(super) fn abridged(mut lines: impl ExactSizeIterator<Item = String>) -> Vec<String> {
+    let mut first: Vec<String> = lines.by_ref().take(MAX_LINES).collect();
+    if lines.len() > 0 {
+        first.push(format!("and {} more", lines.len()));
+    }
+    first
+}
+
 /// What a failure is about.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct About<'a> {
@@ -199,6 +208,8 @@ fn code_of_refusal(kind: NotifyType) -> FailureCode {
 pub(super) fn hint_for_refusal(kind: NotifyType) -> Option<&'static str> {
     HINTS.iter().find(|(refusal, _)| *refusal == kind).map(|(_, hint)| *hint)
 }
+
+const MAX_LINES: usize = 16;
 
 const HINTS: [(NotifyType, &str); 4] = [
     (

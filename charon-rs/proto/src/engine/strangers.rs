@@ -58,7 +58,8 @@ impl Engine {
             Admittance::CookieWanted => {
                 let random = &mut *self.cx.random;
                 let cookie = self.admission.cookie(now, random, nonce, source, header.initiator_spi);
-                self.answer_stranger(path, header, Notify::with_data(NotifyType::Cookie, cookie));
+                // There is a flood, and the journal is no place for that.
+                self.answer_stranger(path, header, Notify::with_data(NotifyType::Cookie, cookie), false);
                 return Ok(());
             }
         }
@@ -76,11 +77,15 @@ impl Engine {
 
     /// Says no to somebody unknown, or nothing.
     fn refuse_stranger(&mut self, now: Instant, path: IkePath, header: Header, trouble: Trouble) {
-        if !self.admission.unprotected.allows(now) {
+        let allowed = self.admission.unprotected.allows(now);
+        // To learn our group is a step on the way to an SA, not an error: a flood must not keep anybody from it.
+        if !allowed && !matches!(trouble, Trouble::WrongGroup { .. }) {
             return;
         }
         let reaction = trouble.reaction(Trust::None);
-        if trouble.is_passing() || reaction == Reaction::Silence {
+        if !allowed {
+            // Nobody wants to read of all of them.
+        } else if trouble.is_passing() || reaction == Reaction::Silence {
             let text = format!("a request of {} is refused: {trouble}", path.remote);
             self.cx.remark(None, RemarkLevel::Debug, text);
         } else {
@@ -88,7 +93,9 @@ impl Engine {
         }
         match reaction {
             Reaction::Silence => {}
-            Reaction::Answer(notify) | Reaction::AnswerAndClose(notify) => self.answer_stranger(path, header, notify),
+            Reaction::Answer(notify) | Reaction::AnswerAndClose(notify) => {
+                self.answer_stranger(path, header, notify, allowed);
+            }
         }
     }
 
@@ -101,25 +108,24 @@ impl Engine {
             && self.admission.unprotected.allows(now)
         {
             let notify = Notify::with_data(NotifyType::InvalidMajorVersion, vec![OUR_MAJOR_VERSION << 4]);
-            self.answer_stranger(path, header, notify);
+            self.answer_stranger(path, header, notify, true);
         }
     }
 
     /// A message for no SA of ours: maybe we lost it. A response is never answered (R7296-3.1-3).
     pub(super) fn on_unknown_spi(&mut self, now: Instant, path: IkePath, header: Header) {
         if header.kind == MessageKind::Request && self.admission.unprotected.allows(now) {
-            self.answer_stranger(path, header, Notify::new(NotifyType::InvalidIkeSpi));
+            self.answer_stranger(path, header, Notify::new(NotifyType::InvalidIkeSpi), true);
         }
     }
 
-    /// Sends an unprotected response with the SPIs and message ID of the request.
-    fn answer_stranger(&mut self, path: IkePath, header: Header, notify: Notify) {
+    /// Sends an unprotected response with the SPIs and message ID of the request, and writes it into the journal if
+    /// somebody should see it.
+    fn answer_stranger(&mut self, path: IkePath, header: Header, notify: Notify, is_journaled: bool) {
         let header = Header { kind: MessageKind::Response, sender: header.sender.peer(), ..header };
-        let is_cookie = notify.kind == NotifyType::Cookie;
         let payloads = [Payload::Notify(notify)];
         if let Ok(message) = encode_message(&header, &payloads) {
-            // Cookies are sent when there is a flood, and the journal is no place for that.
-            if !is_cookie {
+            if is_journaled {
                 let sent = Sent { path, by_us: true, octets: message.len() };
                 self.cx.trace(None, sent, &header, &payloads);
             }

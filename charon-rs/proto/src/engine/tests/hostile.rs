@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use espdp_api::IkePath;
 
-use super::super::testbed::{Fate, Who, World};
+use super::super::testbed::{Fate, Who, World, secret};
 use crate::Settings;
-use crate::io::IkeSpi;
+use crate::config::{Dpd, DpdAction};
+use crate::io::{Command, FailureCode, IkeSpi, Notice};
 use crate::wire::{ExchangeType, Header, Message, MessageKind, Notify, NotifyType, Payload, Role, encode_message};
 
 fn path_to(who: Who) -> IkePath {
@@ -52,6 +53,69 @@ fn strangers_do_not_make_us_send_without_limit() {
     let request = encode_message(&header(ExchangeType::Informational, MessageKind::Request), &[]).unwrap();
     let answers: usize = (0..1000).map(|_| inject(&mut world, Who::Sun, &request).len()).sum();
     assert_eq!(answers, 50);
+}
+
+#[test]
+fn a_flood_from_strangers_does_not_keep_others_from_learning_our_group() {
+    let mut world = World::with(|who, connection| {
+        let groups = if who == Who::Moon { "x25519-ecp256" } else { "ecp256" };
+        connection.ike_proposals = vec![format!("aes256gcm16-prfsha256-{groups}").parse().unwrap()];
+    });
+    let request = encode_message(&header(ExchangeType::Informational, MessageKind::Request), &[]).unwrap();
+    for _ in 0..100 {
+        inject(&mut world, Who::Sun, &request);
+    }
+    world.initiate(Who::Moon);
+    world.assert_agreement(1);
+}
+
+#[test]
+fn a_failed_proof_costs_no_more_with_many_secrets() {
+    let failure = |secrets: usize, owners: &[&str]| {
+        let mut world = World::new();
+        world.command(Who::Sun, Command::SetSecret(secret("psk", owners, b"another")));
+        for number in 0..secrets {
+            let key = if number + 1 == secrets { b"Vpp123".as_slice() } else { b"wrong" };
+            world.command(Who::Sun, Command::SetSecret(secret(&format!("s{number:03}"), &["venus", "mars"], key)));
+        }
+        world.initiate(Who::Moon);
+        let failures = world.sun.notices.iter();
+        let mut failures =
+            failures.filter_map(|notice| if let Notice::Failure(failure) = notice { Some(failure) } else { None });
+        failures.next().unwrap().clone()
+    };
+    assert!(failure(5, &[]).hint.unwrap().contains("`s004`"), "the right key is found among a few");
+    assert!(failure(100, &[]).hint.unwrap().contains("`psk`"), "and not looked for among many");
+    let unknown = failure(100, &["venus", "mars"]);
+    assert_eq!(unknown.code, FailureCode::AuthNoPsk);
+    assert!(unknown.ours.len() < 20 && unknown.ours.last().unwrap().contains("more"), "{:?}", unknown.ours);
+}
+
+#[test]
+fn a_peer_that_starts_anew_while_its_child_is_installed_leaves_nothing_of_the_old_sa() {
+    let mut world = World::new();
+    world.sun.is_slow = true;
+    let ticket = world.initiate(Who::Moon);
+    let spi = *world.sun.engine.sas.keys().next().unwrap();
+    let (now, moon) = (world.now, crate::identity::Identity::Fqdn("moon".into()));
+    world.sun.engine.with_established(spi, |sa, cx| sa.on_initial_contact(cx, now, &moon));
+    world.catch_up(Who::Sun);
+    assert!(world.settled(Who::Moon, ticket).is_err());
+    world.pass(Duration::from_secs(300));
+    world.assert_nothing_left();
+}
+
+#[test]
+fn the_wait_for_a_slow_dataplane_is_no_busy_one() {
+    let mut world = World::with(|_, connection| {
+        connection.dpd = Some(Dpd { delay: Duration::from_secs(10), action: DpdAction::Clear });
+        connection.retransmission.tries = 10;
+    });
+    world.sun.is_slow = true;
+    world.initiate(Who::Moon);
+    world.pass(Duration::from_secs(25));
+    world.catch_up(Who::Sun);
+    world.assert_agreement(1);
 }
 
 #[test]
