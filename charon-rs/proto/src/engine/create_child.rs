@@ -217,7 +217,7 @@ impl ChildOffer {
             substitute(&mut local, session.path.local.ip());
             substitute(&mut remote, session.path.remote.ip());
         }
-        if is_narrowed(&local, &self.local) && is_narrowed(&remote, &self.remote) {
+        if is_narrowed(&local, &self.local) && is_narrowed(&remote, &self.remote) && share_a_family(&local, &remote) {
             return Ok((local, remote));
         }
         Err(Trouble::NotOffered(format!("the peer's selectors {local:?} === {remote:?} are not part of our offer")))
@@ -404,7 +404,7 @@ fn answered_selectors(
     }
     let (our_local, our_remote) = configured_selectors(session, child);
     let (local, remote) = (narrow(&our_local, &for_us), narrow(&our_remote, &for_them));
-    if !local.is_empty() && !remote.is_empty() {
+    if share_a_family(&local, &remote) {
         return Ok((local, remote));
     }
     let lines = |side: &str, selectors: &[TrafficSelector]| format!("{side} {}", listed(selectors));
@@ -416,10 +416,18 @@ fn answered_selectors(
         theirs: vec![lines("for our side", &for_us), lines("for the peer's side", &for_them)],
         hint: Some(if local.is_empty() {
             format!("`leftsubnet` would have to include some of {}", listed(&for_us))
-        } else {
+        } else if remote.is_empty() {
             format!("`rightsubnet` would have to include some of {}", listed(&for_them))
+        } else {
+            "what is left on both sides has no address family in common".to_owned()
         }),
     })))
+}
+
+/// Whether there can be packets from one side to the other at all.
+fn share_a_family(local: &[TrafficSelector], remote: &[TrafficSelector]) -> bool {
+    let has = |side: &[TrafficSelector], v4: bool| side.iter().any(|ts| ts.addresses.start().is_ipv4() == v4);
+    [true, false].into_iter().any(|v4| has(local, v4) && has(remote, v4))
 }
 
 fn listed(selectors: &[TrafficSelector]) -> String {
