@@ -36,15 +36,16 @@ mod timers;
 mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Instant;
 
-use espdp_api::{Done, Encapsulation, Event, IkePath, Outcome};
+use espdp_api::{Done, Encapsulation, Event, IkePath, Outcome, PolicyId};
 
 use self::admission::Admission;
 use self::context::{Asker, Context};
 use self::ike_sa::{FollowUp, IkeSa, Received};
 use self::task::ChildWish;
-use crate::config::Connection;
+use crate::config::{Child, Connection};
 use crate::io::{Answer, AskId, Command, IkeSaReport, IkeSpi, Notice, Output, RemarkLevel, TimerKind};
 use crate::wire::{ExchangeType, Message, MessageKind, Role, peek_header};
 use crate::{SecureRandom, Settings};
@@ -140,9 +141,7 @@ impl Engine {
         match event {
             Event::Ike { path, message } => self.route(now, path, &message),
             Event::Acquire { policy, packet } => {
-                let wanted =
-                    self.cx.policies.get(policy).map(|policy| (policy.connection.clone(), policy.child.clone()));
-                if let Some((connection, child)) = wanted {
+                if let Some((connection, child)) = self.trapped_child(policy) {
                     let wish = ChildWish { packet: Some(packet), ..ChildWish::new(child) };
                     self.bring_up(now, &connection, wish);
                 }
@@ -201,6 +200,14 @@ impl Engine {
     /// The connections, by name.
     pub fn connections(&self) -> impl Iterator<Item = &Connection> {
         self.cx.connections.values().map(|connection| &**connection)
+    }
+
+    /// The child that waits for packets on this policy, as it is configured now.
+    fn trapped_child(&self, policy: PolicyId) -> Option<(Arc<Connection>, Arc<Child>)> {
+        let policy = self.cx.policies.get(policy)?;
+        let connection = self.cx.connections.get(&policy.connection)?;
+        let child = connection.children.iter().find(|child| child.name == policy.child)?;
+        Some((connection.clone(), Arc::new(child.clone())))
     }
 
     // Routing.
@@ -305,11 +312,7 @@ impl Engine {
     }
 
     /// The same for the IKE SA whose child uses a policy.
-    fn with_user(
-        &mut self,
-        policy: espdp_api::PolicyId,
-        act: impl FnOnce(&mut established::Established, &mut Context),
-    ) {
+    fn with_user(&mut self, policy: PolicyId, act: impl FnOnce(&mut established::Established, &mut Context)) {
         if let Some(spi) = self.cx.policies.get(policy).and_then(|policy| policy.user) {
             self.with_established(spi, act);
         }

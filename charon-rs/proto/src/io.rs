@@ -81,8 +81,10 @@ pub enum Answer {
 /// What somebody wants the engine to do.
 #[derive(Debug)]
 pub enum Command {
-    /// Adds a connection, or replaces the one of this name. SAs that exist go on with what was negotiated; start and
-    /// trap actions are carried out.
+    /// Adds a connection, or replaces the one of this name. SAs that exist, and those that replace them, go on with what
+    /// was negotiated, and the IKE SAs with the timers that they have. New Child SAs are those of the new configuration,
+    /// over the IKE SAs that exist, too, as long as those have an identity and a way to authenticate that it accepts.
+    /// Start and trap actions are carried out.
     SetConnection(Box<Connection>),
     /// Forgets a connection: its SAs are deleted, its policies go.
     RemoveConnection(String),

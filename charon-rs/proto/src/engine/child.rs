@@ -116,7 +116,7 @@ impl ChildSa {
         let inherited =
             agreed.replaces.map(|(_, policy)| policy).filter(|policy| cx.policies.is_used_by(*policy, owner));
         let policy = inherited.unwrap_or_else(|| cx.policies.claim(owner, &session.connection, &agreed.child));
-        let path = session.nat.outer_path(session.path);
+        let path = session.nat.outer_path(session.path, cx.settings.nat_port);
         let (rekey_at, expires_at) = deadlines(cx, now, &agreed.child.lifetime);
         let mut sa = Self {
             id,

@@ -40,9 +40,12 @@ impl Engine {
         let connection = Arc::new(connection);
         self.untrap(&connection.name);
         self.cx.connections.insert(connection.name.clone(), connection.clone());
+        for spi in self.cx.established(&connection.name) {
+            self.with_established(spi, |sa, _| sa.reconfigure(&connection));
+        }
         self.cx.reconciler.configure(now, &connection);
         for child in connection.children.iter().filter(|child| child.start == StartAction::Trap) {
-            match self.cx.policies.trap(&connection, &Arc::new(child.clone())) {
+            match self.cx.policies.trap(&connection, child) {
                 Ok(command) => command.into_iter().for_each(|command| self.cx.command("set a trap", command)),
                 Err(error) => self.cx.remark(Some(&connection.name), RemarkLevel::Warn, error.to_string()),
             }

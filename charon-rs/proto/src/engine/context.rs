@@ -12,6 +12,7 @@ use super::policies::Policies;
 use super::reconcile::{Reconciler, Waits};
 use super::tickets::Tickets;
 use crate::config::{Connection, RemoteAddress, SharedSecret};
+use crate::identity::{Identity, IdentityPattern};
 use crate::io::{Ask, AskId, ChildSaId, Failure, IkeSaId, IkeSpi, MessageTrace, Notice, Output, RemarkLevel, Ticket};
 use crate::wire::{Header, Payload, summary};
 use crate::{SecureRandom, Settings};
@@ -33,8 +34,8 @@ pub(super) struct Context {
     next_child_sa: u32,
     /// Our SPIs that are in use, so that none is given twice (R7296-2.6-1).
     ike_spis: BTreeSet<IkeSpi>,
-    /// Established IKE SAs by connection.
-    established: BTreeMap<String, BTreeSet<IkeSpi>>,
+    /// Established IKE SAs by connection, with both identities, ours first.
+    established: BTreeMap<String, BTreeMap<IkeSpi, (Identity, Identity)>>,
 }
 
 /// Who waits for an answer, and what for.
@@ -219,8 +220,8 @@ impl Context {
 
     // Who is up, and who should be.
 
-    pub(super) fn note_established(&mut self, connection: &str, spi: IkeSpi) {
-        self.established.entry(connection.to_owned()).or_default().insert(spi);
+    pub(super) fn note_established(&mut self, connection: &str, spi: IkeSpi, identities: (Identity, Identity)) {
+        self.established.entry(connection.to_owned()).or_default().insert(spi, identities);
     }
 
     pub(super) fn note_gone(&mut self, connection: &str, spi: IkeSpi) {
@@ -232,13 +233,16 @@ impl Context {
         }
     }
 
-    pub(super) fn is_established(&self, connection: &str) -> bool {
-        self.established.contains_key(connection)
+    /// Whether an IKE SA is established, for whatever connection, in which we have this identity and the peer is one of
+    /// those.
+    pub(super) fn has_contact(&self, local: &Identity, remote: &IdentityPattern) -> bool {
+        let mut all = self.established.values().flat_map(BTreeMap::values);
+        all.any(|(ours, theirs)| ours.same_as(local) && remote.matches(theirs))
     }
 
     /// The established IKE SAs of a connection.
     pub(super) fn established(&self, connection: &str) -> Vec<IkeSpi> {
-        self.established.get(connection).into_iter().flatten().copied().collect()
+        self.established.get(connection).into_iter().flat_map(BTreeMap::keys).copied().collect()
     }
 
     /// Has the reconciler look at a connection after a while.

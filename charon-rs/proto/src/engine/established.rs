@@ -4,6 +4,7 @@
 //! meanwhile (R7296-2.3-2).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use espdp_api::{EspSpi, IkePath};
@@ -19,6 +20,7 @@ use super::serve::Serving;
 use super::session::Session;
 use super::task::{Progress, Queued, Running, Task, TaskQueue};
 use super::window::{Arrival, OurWindow, TheirWindow};
+use crate::config::Connection;
 use crate::identity::Identity;
 use crate::io::{ChildSaId, DownReason, IkeSpi, Notice, RemarkLevel};
 use crate::rules::notifies;
@@ -105,8 +107,26 @@ impl Established {
 
     /// Tells everybody that the SA is there.
     pub(super) fn come_up(&self, cx: &mut Context) {
-        cx.note_established(&self.session.connection.name, self.local_spi());
+        self.note_established(cx);
         cx.notice(Notice::IkeUp(Box::new(self.report())));
+    }
+
+    /// Has the SA found by its connection and its identities.
+    pub(super) fn note_established(&self, cx: &mut Context) {
+        let identities = (self.who.local_id.clone(), self.who.remote_id.clone());
+        cx.note_established(self.connection_name(), self.local_spi(), identities);
+    }
+
+    /// The connection was configured anew: new Child SAs are as it says now, unless this is not its peer any more. All
+    /// that was negotiated stays.
+    pub(super) fn reconfigure(&mut self, connection: &Connection) {
+        let before = &self.session.connection;
+        let authenticates_alike =
+            (&before.local, before.remote.method) == (&connection.local, connection.remote.method);
+        if authenticates_alike && connection.remote.identity.matches(&self.who.remote_id) {
+            let children = connection.children.clone();
+            self.session.connection = Arc::new(Connection { children, ..Connection::clone(before) });
+        }
     }
 
     pub(super) fn local_spi(&self) -> IkeSpi {
@@ -266,7 +286,7 @@ impl Established {
         let text = format!("the peer moved from {} to {}", self.session.path.remote, path.remote);
         cx.remark(Some(self.connection_name()), RemarkLevel::Debug, text);
         self.session.path = path;
-        let outer = self.session.nat.outer_path(path);
+        let outer = self.session.nat.outer_path(path, cx.settings.nat_port);
         for child in self.children.values_mut() {
             child.move_to(cx, outer);
         }

@@ -366,8 +366,8 @@ impl Initiating {
                 responder_spi,
             },
         );
-        let detected = Nat::detect(notifies(&received.message.payloads), names.spis(), received.path);
-        let nat = Nat { fake: connection.force_encapsulation, ..detected };
+        let theirs = notifies(&received.message.payloads);
+        let nat = Nat::detect(theirs, names.spis(), received.path, connection.force_encapsulation);
         // R7296-2.23-2: with a NAT under way everything from IKE_AUTH on goes to the NAT-T ports.
         let floats = nat.encapsulates() && self.path.local.port() != nat_port;
         let path = if floats { floated(self.path, nat_port) } else { self.path };

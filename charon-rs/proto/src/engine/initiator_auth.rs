@@ -102,8 +102,8 @@ impl AuthSent {
             payloads.push(Payload::IdResponder(Identification::new(expected.clone())));
         }
         payloads.push(Payload::Authentication(auth));
-        // R7296-2.4-4: true only if no other SA with this peer exists.
-        if !cx.is_established(&connection.name) {
+        // R7296-2.4-4: true only if no other SA of these identities exists.
+        if !cx.has_contact(&our_id, &connection.remote.identity) {
             payloads.push(Payload::Notify(Notify::new(NotifyType::InitialContact)));
         }
         payloads.extend(offer.payloads());

@@ -16,28 +16,28 @@ pub(super) struct Nat {
     pub(super) local: bool,
     /// One is in front of the peer, or the peer says so.
     pub(super) remote: bool,
-    /// We said that there is one although there is none.
+    /// We said that there is one although there is none, to a peer that does NAT traversal.
     pub(super) fake: bool,
 }
 
 impl Nat {
     /// Reads the NAT_DETECTION notifications of a message that arrived on `path`. A peer without them does not do NAT
-    /// traversal, so nothing is found. Of several source hashes one that fits is enough (R7296-2.23-5).
+    /// traversal, so nothing is found. Of several source hashes one that fits is enough (R7296-2.23-5). `fake` tells
+    /// whether we say that there is a NAT.
     pub(super) fn detect<'a>(
         notifies: impl Iterator<Item = &'a Notify> + Clone,
         spis: (IkeSpi, IkeSpi),
         path: IkePath,
+        fake: bool,
     ) -> Self {
         let differs = |kind, address| {
             let expected = nat_detection(spis.0, spis.1, address);
             let mut hashes = notifies.clone().filter(|notify| notify.kind == kind).peekable();
             hashes.peek().is_some() && !hashes.any(|notify| notify.data == expected)
         };
-        Self {
-            local: differs(NotifyType::NatDetectionDestinationIp, path.local),
-            remote: differs(NotifyType::NatDetectionSourceIp, path.remote),
-            fake: false,
-        }
+        let (source, destination) = (NotifyType::NatDetectionSourceIp, NotifyType::NatDetectionDestinationIp);
+        let traverses = notifies.clone().any(|notify| notify.kind == source || notify.kind == destination);
+        Self { local: differs(destination, path.local), remote: differs(source, path.remote), fake: fake && traverses }
     }
 
     /// Whether ESP must travel in UDP.
@@ -51,9 +51,10 @@ impl Nat {
         self.remote && !self.local
     }
 
-    /// How ESP travels when IKE travels on `path`.
-    pub(super) fn outer_path(self, path: IkePath) -> OuterPath {
-        let encapsulation = if self.encapsulates() {
+    /// How ESP travels when IKE travels on `path`. ESP in UDP needs our NAT-T port: a peer that sees the NAT and keeps
+    /// away from it gets plain ESP (R7296-2.23-2).
+    pub(super) fn outer_path(self, path: IkePath, nat_port: u16) -> OuterPath {
+        let encapsulation = if self.encapsulates() && path.local.port() == nat_port {
             Encapsulation::Udp { local_port: path.local.port(), remote_port: path.remote.port() }
         } else {
             Encapsulation::Esp
@@ -112,11 +113,11 @@ mod tests {
     #[test]
     fn a_nat_is_seen_on_the_side_where_the_address_changed() {
         let notifies = sent_on(path("10.0.0.1:500", "192.0.2.2:500"));
-        let straight = Nat::detect(notifies.iter(), SPIS, path("192.0.2.2:500", "10.0.0.1:500"));
+        let straight = Nat::detect(notifies.iter(), SPIS, path("192.0.2.2:500", "10.0.0.1:500"), false);
         assert_eq!(straight, Nat::default());
-        let in_front_of_peer = Nat::detect(notifies.iter(), SPIS, path("192.0.2.2:500", "192.0.2.1:1024"));
+        let in_front_of_peer = Nat::detect(notifies.iter(), SPIS, path("192.0.2.2:500", "192.0.2.1:1024"), false);
         assert_eq!(in_front_of_peer, Nat { remote: true, ..Nat::default() });
-        let in_front_of_us = Nat::detect(notifies.iter(), SPIS, path("172.16.0.1:500", "10.0.0.1:500"));
+        let in_front_of_us = Nat::detect(notifies.iter(), SPIS, path("172.16.0.1:500", "10.0.0.1:500"), false);
         assert_eq!(in_front_of_us, Nat { local: true, ..Nat::default() });
     }
 
@@ -124,9 +125,11 @@ mod tests {
     fn one_fitting_source_hash_of_several_is_enough() {
         let mut notifies = vec![Notify::with_data(NotifyType::NatDetectionSourceIp, vec![0; 20])];
         let here = path("192.0.2.2:500", "10.0.0.1:500");
-        assert!(Nat::detect(notifies.iter(), SPIS, here).remote);
+        assert!(Nat::detect(notifies.iter(), SPIS, here, false).remote);
         notifies.extend(sent_on(path("10.0.0.1:500", "192.0.2.2:500")));
-        assert_eq!(Nat::detect(notifies.iter(), SPIS, here), Nat::default());
-        assert_eq!(Nat::detect([].iter(), SPIS, here), Nat::default(), "the peer does not do NAT traversal");
+        assert_eq!(Nat::detect(notifies.iter(), SPIS, here, false), Nat::default());
+        assert_eq!(Nat::detect([].iter(), SPIS, here, false), Nat::default(), "the peer does not do NAT traversal");
+        assert_eq!(Nat::detect([].iter(), SPIS, here, true), Nat::default(), "and sees no NAT that we make up");
+        assert!(Nat::detect(notifies.iter(), SPIS, here, true).fake);
     }
 }

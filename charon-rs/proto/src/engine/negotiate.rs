@@ -3,7 +3,7 @@
 use super::failure::{Incompatible, Trouble};
 use crate::config::Connection;
 use crate::io::FailureCode;
-use crate::proposal::{IkeAgreement, IkeProposal, Mismatch, negotiate_ike};
+use crate::proposal::{IkeAgreement, IkeProposal, IkeSuite, Mismatch, negotiate_ike};
 use crate::wire::{NotifyType, WireProposal};
 
 /// Chooses from a peer's offer for an IKE SA. `group` is that of the public value that came along: if it will do, it is
@@ -36,6 +36,34 @@ pub(super) fn choose_ike(
         // R7296-3.4-2.
         Ok(_) | Err(_) => Err(Trouble::WrongGroup { group: agreement.suite.group as u16 }),
     }
+}
+
+/// Whether a connection accepts the algorithms that were agreed on before it was known who the peer is.
+pub(super) fn accepts(connection: &Connection, suite: IkeSuite) -> bool {
+    connection.ike_proposals.iter().any(|ours| {
+        ours.ciphers.contains(&suite.cipher)
+            && suite.integrity.is_none_or(|integrity| ours.integrity.contains(&integrity))
+            && ours.prfs.contains(&suite.prf)
+            && ours.groups.contains(&suite.group)
+    })
+}
+
+/// The failure of an authentic peer whose connection does not accept the algorithms.
+pub(super) fn suite_refused(connection: &Connection, suite: IkeSuite) -> Trouble {
+    let agreed = IkeProposal {
+        ciphers: vec![suite.cipher],
+        integrity: suite.integrity.into_iter().collect(),
+        prfs: vec![suite.prf],
+        groups: vec![suite.group],
+    };
+    Trouble::Incompatible(Box::new(Incompatible {
+        code: FailureCode::IkeNoProposal,
+        notify: NotifyType::AuthenticationFailed,
+        what: format!("the peer is that of connection `{}`, which does not accept {agreed}", connection.name),
+        ours: connection.ike_proposals.iter().map(ToString::to_string).collect(),
+        theirs: vec![agreed.to_string()],
+        hint: Some("another connection for the same addresses accepts it: give both the same `ike`".to_owned()),
+    }))
 }
 
 fn ike_incompatible(mismatch: &Mismatch, connection: &str) -> Incompatible {

@@ -1,7 +1,6 @@
 //! Policies of the dataplane: whose they are, and which of them wait for a packet.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use espdp_api::{AddressRange, Command, PolicyId, PolicySpec, TrafficSelector};
 
@@ -19,8 +18,9 @@ pub(super) struct Policies {
 /// A policy and what it is for.
 #[derive(Clone, Debug)]
 pub(super) struct Policy {
-    pub(super) connection: Arc<Connection>,
-    pub(super) child: Arc<Child>,
+    /// The name of the connection, which may be configured anew meanwhile.
+    pub(super) connection: String,
+    pub(super) child: String,
     /// The IKE SA (by our SPI) whose child uses it now.
     pub(super) user: Option<IkeSpi>,
     /// Whether it stays when nobody uses it, and what it is then.
@@ -30,15 +30,14 @@ pub(super) struct Policy {
 impl Policies {
     /// The policy for a child that comes up: the trap that waited for it, or a new one. It is set when the child is
     /// installed.
-    pub(super) fn claim(&mut self, user: IkeSpi, connection: &Arc<Connection>, child: &Arc<Child>) -> PolicyId {
+    pub(super) fn claim(&mut self, user: IkeSpi, connection: &Connection, child: &Child) -> PolicyId {
         let waiting = self.set.iter_mut().find(|(_, policy)| policy.user.is_none() && policy.is_for(connection, child));
         if let Some((&id, policy)) = waiting {
             policy.user = Some(user);
             return id;
         }
         let id = self.next_id();
-        let policy = Policy { connection: connection.clone(), child: child.clone(), user: Some(user), trap: None };
-        self.set.insert(id, policy);
+        self.set.insert(id, Policy { user: Some(user), ..Policy::of(connection, child) });
         id
     }
 
@@ -73,11 +72,7 @@ impl Policies {
 
     /// Lets a child's policy wait for packets: the one in use stays when its child goes, or a new one is set by the
     /// command that is returned.
-    pub(super) fn trap(
-        &mut self,
-        connection: &Arc<Connection>,
-        child: &Arc<Child>,
-    ) -> Result<Option<Command>, NoSelectors> {
+    pub(super) fn trap(&mut self, connection: &Connection, child: &Child) -> Result<Option<Command>, NoSelectors> {
         let existing = self.set.iter().find(|(_, policy)| policy.is_for(connection, child)).map(|(&id, _)| id);
         let id = existing.unwrap_or_else(|| PolicyId(self.last + 1));
         let Some(spec) = trap_spec(id, connection, child) else {
@@ -89,8 +84,7 @@ impl Policies {
         }
         let command = Command::SetPolicy(Box::new(spec.clone()));
         let id = self.next_id();
-        let policy = Policy { connection: connection.clone(), child: child.clone(), user: None, trap: Some(spec) };
-        self.set.insert(id, policy);
+        self.set.insert(id, Policy { trap: Some(spec), ..Policy::of(connection, child) });
         Ok(Some(command))
     }
 
@@ -98,7 +92,7 @@ impl Policies {
     pub(super) fn untrap(&mut self, connection: &str) -> Vec<Command> {
         let mut gone = Vec::new();
         self.set.retain(|&id, policy| {
-            if policy.connection.name != connection {
+            if policy.connection != connection {
                 return true;
             }
             policy.trap = None;
@@ -141,8 +135,12 @@ pub(super) struct NoSelectors {
 }
 
 impl Policy {
+    fn of(connection: &Connection, child: &Child) -> Self {
+        Self { connection: connection.name.clone(), child: child.name.clone(), user: None, trap: None }
+    }
+
     fn is_for(&self, connection: &Connection, child: &Child) -> bool {
-        self.connection.name == connection.name && self.child.name == child.name
+        self.connection == connection.name && self.child == child.name
     }
 }
 

@@ -311,11 +311,11 @@ impl Established {
         self.is_spare = false;
         let Estate { mut children, mut tasks, old } = estate;
         self.children.append(&mut children);
-        let outer = self.session.nat.outer_path(self.session.path);
+        let outer = self.session.nat.outer_path(self.session.path, cx.settings.nat_port);
         for child in self.children.values_mut() {
             child.move_to(cx, outer);
         }
-        cx.note_established(&self.session.connection.name, self.local_spi());
+        self.note_established(cx);
         cx.notice(Notice::IkeRekeyed { old, sa: Box::new(self.report()) });
         for spi in std::mem::take(&mut self.deleted_early) {
             self.on_inherited_child_deleted(cx, now, spi);

@@ -10,11 +10,11 @@ use espdp_api::IkePath;
 use super::auth::{Identities, InitMessages, PeerAuthenticated, prove_ourselves, verify_peer};
 use super::context::{Context, Sent};
 use super::established::{Authenticated, Established, Request};
-use super::failure::{About, Incompatible, Reaction, Trouble, Trust};
+use super::failure::{About, Incompatible, Reaction, Trouble, Trust, abridged};
 use super::ike_sa::{FollowUp, IkeSa, Received};
 use super::initiator_auth::own_identity;
 use super::nat::{Nat, nat_detection_payloads};
-use super::negotiate::choose_ike;
+use super::negotiate::{accepts, choose_ike, suite_refused};
 use super::session::{Names, Session, SessionParts};
 use super::window::{Arrival, OurWindow, TheirWindow};
 use crate::config::Connection;
@@ -66,12 +66,13 @@ impl HalfOpen {
             responder_spi,
         };
         // The sender hashed the SPIs of the header, where the responder's is still zero (RFC 7296 §2.23).
-        let detected = Nat::detect(body.notifies(), (initiator_spi, IkeSpi::default()), received.path);
+        let spis = (initiator_spi, IkeSpi::default());
+        let nat = Nat::detect(body.notifies(), spis, received.path, connection.force_encapsulation);
         let parts = SessionParts {
             names,
             connection: connection.clone(),
             path: received.path,
-            nat: Nat { fake: connection.force_encapsulation, ..detected },
+            nat,
             suite: agreement.suite,
             keys: IkeKeys::first(agreement.suite, &exchange),
             nonce_i,
@@ -149,11 +150,13 @@ impl HalfOpen {
             let peer_fits = id_payload.identity().is_some_and(|id| connection.remote.identity.matches(id));
             peer_fits && wanted.is_none_or(|wanted| own_identity(connection, &self.session).same_as(wanted))
         };
-        let connection = candidates.iter().find(fits).cloned();
-        let (Some(connection), Some(remote_id)) = (connection, id_payload.identity()) else {
+        let meant: Vec<&Arc<Connection>> = candidates.iter().filter(fits).collect();
+        let (Some(first), Some(remote_id)) = (meant.first(), id_payload.identity()) else {
             return Err(id_refused(&candidates, &self.session, id_payload, wanted));
         };
-        self.session.connection = connection;
+        let suite = self.session.suite;
+        let connection = meant.iter().find(|connection| accepts(connection, suite));
+        self.session.connection = connection.copied().ok_or_else(|| suite_refused(first, suite))?.clone();
         let local_id = own_identity(&self.session.connection, &self.session);
         let identities = Identities { local: &local_id, remote: remote_id };
         let incompatible = |reason| Trouble::Incompatible(Box::new(reason));
@@ -184,6 +187,10 @@ impl HalfOpen {
         }
         let mut sa = Established::new(cx, now, self.session, who, (OurWindow::starting_at(0), self.theirs));
         sa.come_up(cx);
+        if sa.session.nat.encapsulates() && sa.session.path.local.port() != cx.settings.nat_port {
+            let text = "there is a NAT, and the peer stays on the port of plain IKE: ESP goes without UDP";
+            cx.remark(Some(sa.connection_name()), RemarkLevel::Info, text);
+        }
         sa.serve_ike_auth(cx, now, request, proof, body);
         IkeSa::Established(Box::new(sa))
     }
@@ -289,7 +296,7 @@ fn id_refused(
         code: FailureCode::AuthIdRefused,
         notify: NotifyType::AuthenticationFailed,
         what: format!("no connection accepts the peer's identity `{theirs}`"),
-        ours: ours.collect(),
+        ours: abridged(ours),
         theirs: their_lines,
         hint: Some(
             "`rightid` must be the identity that the peer has, and `leftid` the one that it asks for".to_owned(),

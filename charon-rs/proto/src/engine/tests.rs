@@ -4,5 +4,7 @@ mod chaos;
 mod established;
 mod handshake;
 mod hostile;
+mod nat;
 mod rekey;
+mod reload;
 mod upkeep;

@@ -315,6 +315,56 @@ fn the_peers_identity_decides_among_connections_for_the_same_addresses() {
 }
 
 #[test]
+fn the_algorithms_of_one_connection_do_not_do_for_another() {
+    use crate::identity::{Identity, IdentityPattern};
+    let mut world = World::with(|who, connection| {
+        let proposal = if who == Who::Moon { "aes128-sha256-x25519" } else { "aes256gcm16-prfsha256-x25519" };
+        connection.ike_proposals = vec![proposal.parse().unwrap()];
+    });
+    let mut weak = testbed::connection(Who::Sun);
+    weak.name = "weak".into();
+    weak.remote.identity = IdentityPattern::Exactly(Identity::Fqdn("venus".into()));
+    weak.ike_proposals = vec!["aes128-sha256-x25519".parse().unwrap()];
+    world.command(Who::Sun, Command::SetConnection(Box::new(weak)));
+    let ticket = world.initiate(Who::Moon);
+    assert!(world.settled(Who::Moon, ticket).is_err());
+    assert_eq!(world.failures(Who::Sun), [FailureCode::IkeNoProposal]);
+    assert_eq!(world.failures(Who::Moon), [FailureCode::AuthRefusedByPeer]);
+}
+
+/// R7296-2.4-4.
+#[test]
+fn a_second_connection_to_a_peer_does_not_claim_to_be_the_only_one() {
+    let mut world = World::with(two_children);
+    let mut other = testbed::connection(Who::Moon);
+    two_children(Who::Moon, &mut other);
+    other.name = "other".into();
+    world.command(Who::Moon, Command::SetConnection(Box::new(other)));
+    world.initiate_child(Who::Moon, Some("net"));
+    let ticket = Ticket(99);
+    let (connection, child) = (Some("other".into()), Some("second".into()));
+    world.command(Who::Moon, Command::Initiate { ticket, connection, child });
+    world.pass(Duration::from_secs(10));
+    assert_eq!(world.settled(Who::Moon, ticket).unwrap().done, 1);
+    assert_eq!(world.ike_sas(Who::Sun).len(), 2);
+    world.assert_traffic_flows(2);
+}
+
+#[test]
+fn selectors_of_different_families_on_the_two_sides_are_no_tunnel() {
+    let mut world = World::with(|who, connection| {
+        let (four, six) = (net("10.1.0.0", "10.1.255.255"), net("fec1::", "fec1::ffff"));
+        let child = &mut connection.children[0];
+        (child.local_selectors, child.remote_selectors) =
+            if who == Who::Moon { (vec![four], vec![six]) } else { (vec![six], vec![four]) };
+    });
+    let ticket = world.initiate(Who::Moon);
+    assert!(world.settled(Who::Moon, ticket).is_err());
+    assert_eq!(world.failures(Who::Sun), [FailureCode::TsUnacceptable]);
+    world.assert_agreement(0);
+}
+
+#[test]
 fn an_unknown_identity_is_refused_with_both_views() {
     use crate::identity::Identity;
     let mut world = World::with(|who, connection| {

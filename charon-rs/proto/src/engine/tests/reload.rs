@@ -1,0 +1,91 @@
+//! Connections that change while their SAs are up.
+
+use espdp_api::{EspCipher, Event, PacketSummary};
+
+use super::super::testbed::{Who, World, connection, two_children};
+use crate::config::{Connection, StartAction};
+use crate::identity::{Identity, IdentityPattern};
+use crate::io::{Command, FailureCode, Target};
+
+fn reload(world: &mut World, who: Who, adapt: impl Fn(&mut Connection)) {
+    let mut connection = connection(who);
+    adapt(&mut connection);
+    world.command(who, Command::SetConnection(Box::new(connection)));
+    world.run();
+}
+
+fn net() -> Target {
+    Target::Child { connection: None, child: "net".into() }
+}
+
+#[test]
+fn a_child_that_is_added_comes_up_over_the_ike_sa_that_is_there() {
+    let mut world = World::new();
+    world.initiate(Who::Moon);
+    for who in [Who::Moon, Who::Sun] {
+        reload(&mut world, who, |connection| two_children(who, connection));
+    }
+    let ticket = world.initiate_child(Who::Moon, Some("second"));
+    assert_eq!(world.settled(Who::Moon, ticket).unwrap().done, 1);
+    world.assert_agreement(2);
+}
+
+#[test]
+fn a_new_child_sa_is_what_the_configuration_says_now() {
+    let mut world = World::new();
+    world.initiate(Who::Moon);
+    let before = world.only_ike_sa(Who::Sun).initiator_spi;
+    reload(&mut world, Who::Sun, |connection| {
+        connection.children[0].esp_proposals = vec!["chacha20poly1305".parse().unwrap()];
+    });
+    world.assert_agreement(1);
+    world.terminate(Who::Moon, net());
+    world.initiate(Who::Moon);
+    assert_eq!(world.failures(Who::Sun), [FailureCode::ChildNoProposal]);
+    reload(&mut world, Who::Moon, |connection| {
+        connection.children[0].esp_proposals = vec!["chacha20poly1305".parse().unwrap()];
+    });
+    world.initiate(Who::Moon);
+    world.assert_agreement(1);
+    assert_eq!(world.only_ike_sa(Who::Sun).initiator_spi, before);
+}
+
+#[test]
+fn a_peer_that_the_new_configuration_does_not_mean_gets_none_of_its_children() {
+    let mut world = World::new();
+    world.initiate(Who::Moon);
+    reload(&mut world, Who::Moon, |connection| two_children(Who::Moon, connection));
+    reload(&mut world, Who::Sun, |connection| {
+        two_children(Who::Sun, connection);
+        connection.remote.identity = IdentityPattern::Exactly(Identity::Fqdn("venus".into()));
+    });
+    let ticket = world.initiate_child(Who::Moon, Some("second"));
+    assert!(world.settled(Who::Moon, ticket).is_err());
+    assert_eq!(world.failures(Who::Sun), [FailureCode::TsUnacceptable]);
+    world.assert_agreement(1);
+}
+
+#[test]
+fn a_trap_in_use_waits_for_what_the_configuration_says_now() {
+    let mut world = World::new();
+    reload(&mut world, Who::Moon, |connection| connection.children[0].start = StartAction::Trap);
+    world.initiate(Who::Moon);
+    for who in [Who::Moon, Who::Sun] {
+        reload(&mut world, who, |connection| {
+            connection.children[0].start = if who == Who::Moon { StartAction::Trap } else { StartAction::None };
+            connection.children[0].esp_proposals = vec!["chacha20poly1305".parse().unwrap()];
+        });
+    }
+    world.terminate(Who::Sun, Target::Connection("net-net".into()));
+    let trap = *world.moon.dataplane.trapped.first().expect("the policy waits");
+    let packet = PacketSummary {
+        source: "10.1.0.7".parse().unwrap(),
+        destination: "10.2.0.9".parse().unwrap(),
+        protocol: 1,
+        source_port: Some(0x0800),
+        destination_port: None,
+    };
+    world.event(Who::Moon, Event::Acquire { policy: trap, packet });
+    world.assert_agreement(1);
+    assert_eq!(world.only_ike_sa(Who::Moon).children[0].algorithms.cipher, EspCipher::ChaCha20Poly1305);
+}
