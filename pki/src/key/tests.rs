@@ -154,6 +154,16 @@ fn points_that_are_no_keys_are_refused() {
     }
 }
 
+/// Signing happens in threads of its own.
+#[test]
+fn keys_and_what_was_verified_go_from_thread_to_thread() {
+    fn goes<T: Send + Sync>() {}
+    goes::<PrivateKey>();
+    goes::<crate::certificate::Certificate>();
+    goes::<crate::crl::VerifiedCrl>();
+    goes::<crate::path::ValidPath<'_>>();
+}
+
 #[test]
 fn keys_print_without_their_secret() {
     let key = named_key("x");
