@@ -158,7 +158,8 @@ impl Netlink {
                 self.handle.route().add(route_message(*key, target, link)?).replace().execute().await.map_err(into_io)
             }
             Step::RemoveRoute(key) => {
-                let message = route_builder(*key)?.build();
+                // IPv4 routes are removed by their scope, too, and this one stands for any.
+                let message = route_builder(*key)?.scope(RouteScope::NoWhere).build();
                 // ESRCH: the kernel took it away already, with its link or its preferred source.
                 accept(self.handle.route().del(message).execute().await, &[libc::ESRCH])
             }
