@@ -28,21 +28,26 @@ pub(super) async fn initiate(daemon: &Daemon, arguments: &Message, streamer: &St
     let what = begun.what;
     match following.until_settled(begun.settled).await {
         End::Detached => super::success(),
-        End::Settled(Ok(_)) => super::success(),
-        End::Settled(Err(why)) => {
-            let mut answer = failed(why);
-            let connection = begun.connection;
-            let cause = daemon.handle.ask(move |shell| shell.journal.failure(Some(&connection)).cloned()).await;
-            if let Ok(Some(entry)) = cause
-                && entry.number > begun.journal_before
-                && let Some(failure) = &entry.failure
-            {
-                answer.put_section("failure", events::failure(failure));
-            }
-            answer
+        End::Settled(Ok(SettledCount { matches, done })) if done == matches => super::success(),
+        End::Settled(Ok(SettledCount { matches, done })) => {
+            let why = format!("{done} of {matches} children came up");
+            with_cause(daemon, failed(why), begun.connection, begun.journal_before).await
         }
+        End::Settled(Err(why)) => with_cause(daemon, failed(why), begun.connection, begun.journal_before).await,
         End::TimedOut(after) => failed(format!("{what} not established after {}ms, detaching", after.as_millis())),
     }
+}
+
+/// Adds the last failure of the connection to an answer if it came after entry `before` of the journal.
+async fn with_cause(daemon: &Daemon, mut answer: Message, connection: String, before: u64) -> Message {
+    let cause = daemon.handle.ask(move |shell| shell.journal.failure(Some(&connection)).cloned()).await;
+    if let Ok(Some(entry)) = cause
+        && entry.number > before
+        && let Some(failure) = &entry.failure
+    {
+        answer.put_section("failure", events::failure(failure));
+    }
+    answer
 }
 
 /// Takes SAs down: `ike`, `child`, `ike-id`, `child-id`, or whichever connection or child is called `name`.
