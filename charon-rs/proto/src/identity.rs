@@ -83,7 +83,13 @@ impl fmt::Display for Identity {
             Self::Ipv6(address) => address.fmt(f),
             Self::Fqdn(name) | Self::Rfc822(name) => f.write_str(&printable(name.as_bytes())),
             Self::Dn { text, .. } => f.write_str(&printable(text.as_bytes())),
-            Self::KeyId(octets) => f.write_str(&printable(octets)),
+            Self::KeyId(octets) if octets.iter().all(|octet| matches!(octet, b' '..=b'~')) => {
+                f.write_str(&printable(octets))
+            }
+            Self::KeyId(octets) => {
+                f.write_str("@#")?;
+                octets.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
+            }
         }
     }
 }
@@ -127,5 +133,11 @@ mod tests {
     #[test]
     fn a_peers_name_cannot_inject_control_characters() {
         assert_eq!(Identity::Fqdn("a\n\u{1b}[2J".into()).to_string(), "a\\n\\x1b[2J");
+    }
+
+    #[test]
+    fn key_identifiers_that_are_no_text_print_as_they_are_configured() {
+        assert_eq!(Identity::KeyId(vec![0x0a, 0x1b, 0xff]).to_string(), "@#0a1bff");
+        assert_eq!(Identity::KeyId(b"gate 7".to_vec()).to_string(), "gate 7");
     }
 }
