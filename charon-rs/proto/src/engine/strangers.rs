@@ -89,7 +89,10 @@ impl Engine {
             let text = format!("a request of {} is refused: {trouble}", path.remote);
             self.cx.remark(None, RemarkLevel::Debug, text);
         } else {
-            self.cx.fail(trouble.into_failure(About { peer: Some(path.remote), ..About::default() }));
+            // Where only one connection can be meant, its owner wants to know.
+            let candidates = self.cx.connections_for(path);
+            let connection = if let [only] = &candidates[..] { Some(&**only) } else { None };
+            self.cx.fail(trouble.into_failure(About { connection, peer: Some(path.remote), child: None }));
         }
         match reaction {
             Reaction::Silence => {}

@@ -16,7 +16,9 @@ use crate::config::{
     StartAction,
 };
 use crate::identity::{Identity, IdentityPattern};
-use crate::io::{Answer, Ask, AskId, Command, FailureCode, IkeSaReport, Notice, Output, SettledCount, Target, Ticket};
+use crate::io::{
+    Answer, Ask, AskId, Command, Failure, FailureCode, IkeSaReport, Notice, Output, SettledCount, Target, Ticket,
+};
 use crate::testing::SeededRandom;
 use crate::wire::{ExchangeType, Header, MessageKind, peek_header};
 
@@ -438,12 +440,14 @@ impl World {
     }
 
     pub(super) fn failures(&mut self, who: Who) -> Vec<FailureCode> {
-        let failures = self
-            .side(who)
-            .notices
-            .iter()
-            .filter_map(|notice| if let Notice::Failure(failure) = notice { Some(failure.code) } else { None });
-        failures.collect()
+        self.failure_reports(who).iter().map(|failure| failure.code).collect()
+    }
+
+    pub(super) fn failure_reports(&mut self, who: Who) -> Vec<Failure> {
+        let notices = self.side(who).notices.iter();
+        notices
+            .filter_map(|notice| if let Notice::Failure(failure) = notice { Some(*failure.clone()) } else { None })
+            .collect()
     }
 
     /// Messages that were sent, by exchange and kind.

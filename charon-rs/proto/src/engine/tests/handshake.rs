@@ -92,7 +92,8 @@ fn no_common_proposal_is_explained_on_both_sides() {
     world.pass(Duration::from_secs(60));
     assert!(world.settled(Who::Moon, ticket).is_err());
     assert_eq!(world.failures(Who::Moon), [FailureCode::IkeNoProposal]);
-    assert_eq!(world.failures(Who::Sun), [FailureCode::IkeNoProposal]);
+    let [failure] = &world.failure_reports(Who::Sun)[..] else { panic!("one failure expected") };
+    assert_eq!((failure.code, failure.connection.as_deref()), (FailureCode::IkeNoProposal, Some("net-net")));
     world.assert_nothing_left();
 }
 
