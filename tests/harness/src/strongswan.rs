@@ -34,6 +34,10 @@ impl StrongSwan {
         fs::create_dir_all(folder.join("swanctl"))?;
         fs::write(folder.join("strongswan.conf"), strongswan_conf(&folder, setup))?;
         fs::write(folder.join("swanctl/swanctl.conf"), swanctl_conf)?;
+        let socket = folder.join("vici");
+        if socket.exists() {
+            fs::remove_file(socket)?; // of one that was killed
+        }
         let mut command = world.command(node, "unshare")?;
         // charon has its pid file's path compiled in; a private /run lets several run at once.
         command
