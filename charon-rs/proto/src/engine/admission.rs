@@ -2,7 +2,7 @@
 //! strangers get an answer (§2.21.4).
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::crypto::hash::CookieSecrets;
@@ -17,6 +17,7 @@ pub(super) struct Admission {
     /// The same the other way round, and whether the SA is still half-open.
     admitted: BTreeMap<IkeSpi, Admitted>,
     half_open: usize,
+    /// By what [`source_of`] makes of the addresses.
     half_open_by_source: BTreeMap<IpAddr, usize>,
     cookies: Option<CookieSecrets>,
     change_secret_at: Option<Instant>,
@@ -48,7 +49,7 @@ impl Admission {
 
     /// Whether more than a look at the header is worth it. No allocation and no cryptography before this.
     pub(super) fn has_room(&self, settings: &Settings, source: IpAddr) -> bool {
-        let of_source = self.half_open_by_source.get(&source).copied().unwrap_or_default();
+        let of_source = self.half_open_by_source.get(&source_of(source)).copied().unwrap_or_default();
         self.half_open < settings.half_open_limit && of_source < settings.half_open_per_address
     }
 
@@ -108,7 +109,7 @@ impl Admission {
         self.requests.insert(request, spi);
         self.admitted.insert(spi, Admitted { request, half_open: true });
         self.half_open += 1;
-        *self.half_open_by_source.entry(request.1.ip()).or_default() += 1;
+        *self.half_open_by_source.entry(source_of(request.1.ip())).or_default() += 1;
     }
 
     /// The SA is not half-open any more. Its request is remembered, since copies of it may still be under way.
@@ -118,7 +119,7 @@ impl Admission {
         };
         admitted.half_open = false;
         self.half_open = self.half_open.saturating_sub(1);
-        let source = admitted.request.1.ip();
+        let source = source_of(admitted.request.1.ip());
         if let Some(count) = self.half_open_by_source.get_mut(&source) {
             *count = count.saturating_sub(1);
             if *count == 0 {
@@ -133,6 +134,14 @@ impl Admission {
         if let Some(admitted) = self.admitted.remove(&spi) {
             self.requests.remove(&admitted.request);
         }
+    }
+}
+
+/// What counts as one source: an IPv4 address, or the IPv6 network of 64 bits that belongs to one subscriber.
+fn source_of(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
     }
 }
 
@@ -222,6 +231,21 @@ mod tests {
         assert_eq!(admission.known(IkeSpi([1; 8]), SocketAddr::new(source(), 1)), Some(IkeSpi([1; 8])));
         admission.gone(IkeSpi([1; 8]));
         assert_eq!(admission.known(IkeSpi([1; 8]), SocketAddr::new(source(), 1)), None);
+    }
+
+    #[test]
+    fn all_addresses_of_an_ipv6_network_count_as_one_source() {
+        let (mut admission, settings) = crowded();
+        let settings = Settings { cookie_threshold: 100, ..settings };
+        for host in 1..=2 {
+            let spi = IkeSpi([host; 8]);
+            admission.admit(spi, (spi, SocketAddr::new(format!("2001:db8::{host}").parse().unwrap(), 500)));
+        }
+        let mut judge = |source: &str| admission.judge(&settings, source.parse().unwrap(), SPI, &NONCE, None);
+        assert_eq!(judge("2001:db8::3"), Admittance::Denied);
+        assert_eq!(judge("2001:db8:0:1::3"), Admittance::Granted);
+        admission.gone(IkeSpi([1; 8]));
+        assert_eq!(admission.judge(&settings, "2001:db8::3".parse().unwrap(), SPI, &NONCE, None), Admittance::Granted);
     }
 
     #[test]
