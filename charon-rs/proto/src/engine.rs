@@ -368,9 +368,9 @@ impl Engine {
                     self.with_established(heir, |sa, cx| sa.on_inherited_child_deleted(cx, now, spi_out));
                 }
                 FollowUp::Unique { spi } => self.end_duplicates(now, spi),
-                FollowUp::InitialContact { spi, connection, remote_id } => {
-                    for other in self.cx.established(&connection).into_iter().filter(|other| *other != spi) {
-                        self.with_established(other, |sa, cx| sa.on_initial_contact(cx, now, &remote_id));
+                FollowUp::InitialContact { spi, connection } => {
+                    for other in self.cx.same_contact(&connection, spi) {
+                        self.with_established(other, |sa, cx| sa.on_initial_contact(cx, now));
                     }
                 }
             }

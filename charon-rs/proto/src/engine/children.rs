@@ -269,10 +269,12 @@ impl Established {
             }
         }
         let dpd = self.session.connection.dpd.map(|dpd| dpd.action);
-        let is_configured = cx.connections.contains_key(self.connection_name());
-        if *reason == DownReason::PeerDead && dpd == Some(DpdAction::Hold) && is_configured {
+        let holds = *reason == DownReason::PeerDead && dpd == Some(DpdAction::Hold);
+        if let Some(connection) = cx.connections.get(self.connection_name()).filter(|_| holds)
+            && let Some(child) = connection.children.iter().find(|other| other.name == child.child.name)
+        {
             // The policy stays and waits for a packet.
-            match cx.policies.trap(&self.session.connection, &child.child) {
+            match cx.policies.trap(connection, child) {
                 Ok(command) => command.into_iter().for_each(|command| cx.command("set a trap", command)),
                 Err(error) => cx.remark(Some(self.connection_name()), RemarkLevel::Warn, error.to_string()),
             }

@@ -129,12 +129,9 @@ impl Engine {
         if self.shutting_down.is_some() {
             return self.cx.settle(wish.tickets, &Err("the daemon shuts down".to_owned()));
         }
-        let established: Vec<IkeSpi> = self
-            .cx
-            .established(&connection.name)
-            .into_iter()
-            .filter(|spi| self.established_sa(*spi).is_some_and(|sa| sa.life == Life::Up && !sa.is_spare))
-            .collect();
+        let is_usable = |sa: &Established| sa.life == Life::Up && !sa.is_spare && sa.is_meant_by(connection);
+        let all = self.cx.established(&connection.name).into_iter();
+        let established: Vec<IkeSpi> = all.filter(|spi| self.established_sa(*spi).is_some_and(is_usable)).collect();
         let has_child = |spi: &IkeSpi| self.established_sa(*spi).is_some_and(|sa| sa.has_child(&wish.child.name));
         if let Some(&spi) = established.iter().find(|spi| has_child(spi)).or(established.first()) {
             let queued = Queued::new(Task::CreateChild(wish));

@@ -240,6 +240,20 @@ impl Context {
         all.any(|(ours, theirs)| ours.same_as(local) && remote.matches(theirs))
     }
 
+    /// The other established IKE SAs of a connection that have the identities of this one, ours and the peer's.
+    pub(super) fn same_contact(&self, connection: &str, spi: IkeSpi) -> Vec<IkeSpi> {
+        let Some(all) = self.established.get(connection) else {
+            return Vec::new();
+        };
+        let Some((ours, theirs)) = all.get(&spi) else {
+            return Vec::new();
+        };
+        let same = |(other, (local, remote)): &(&IkeSpi, &(Identity, Identity))| {
+            **other != spi && local.same_as(ours) && remote.same_as(theirs)
+        };
+        all.iter().filter(same).map(|(other, _)| *other).collect()
+    }
+
     /// The established IKE SAs of a connection.
     pub(super) fn established(&self, connection: &str) -> Vec<IkeSpi> {
         self.established.get(connection).into_iter().flat_map(BTreeMap::keys).copied().collect()

@@ -120,13 +120,19 @@ impl Established {
     /// The connection was configured anew: new Child SAs are as it says now, unless this is not its peer any more. All
     /// that was negotiated stays.
     pub(super) fn reconfigure(&mut self, connection: &Connection) {
-        let before = &self.session.connection;
-        let authenticates_alike =
-            (&before.local, before.remote.method) == (&connection.local, connection.remote.method);
-        if authenticates_alike && connection.remote.identity.matches(&self.who.remote_id) {
+        if self.is_meant_by(connection) {
             let children = connection.children.clone();
-            self.session.connection = Arc::new(Connection { children, ..Connection::clone(before) });
+            let before = Connection::clone(&self.session.connection);
+            self.session.connection = Arc::new(Connection { children, ..before });
         }
+    }
+
+    /// Whether the peer and we are still who the connection says, known in the way that it says.
+    pub(super) fn is_meant_by(&self, connection: &Connection) -> bool {
+        let before = &self.session.connection;
+        before.local == connection.local
+            && before.remote.method == connection.remote.method
+            && connection.remote.identity.matches(&self.who.remote_id)
     }
 
     pub(super) fn local_spi(&self) -> IkeSpi {
@@ -297,10 +303,10 @@ impl Established {
         self.follow_path(cx, path);
     }
 
-    /// A new SA of the same peer claims to be the only one (R7296-2.4-4). If the peer forgot this one, nothing is lost;
+    /// A new SA of the same identities claims to be the only one (R7296-2.4-4). If the peer forgot this one, nothing is lost;
     /// if two SAs only met, deleting this one brings both ends in step.
-    pub(super) fn on_initial_contact(&mut self, cx: &mut Context, now: Instant, remote_id: &Identity) {
-        if !self.who.remote_id.same_as(remote_id) || self.life != Life::Up {
+    pub(super) fn on_initial_contact(&mut self, cx: &mut Context, now: Instant) {
+        if self.life != Life::Up {
             return;
         }
         let children: Vec<ChildSaId> = self.children.keys().copied().collect();

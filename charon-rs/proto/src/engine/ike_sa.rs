@@ -12,7 +12,6 @@ use super::initiator_auth::{AuthSent, Keyed, Refusing};
 use super::rekey_ike::Estate;
 use super::responder::{HalfOpen, Refused};
 use super::task::ChildWish;
-use crate::identity::Identity;
 use crate::io::{DownReason, IkeSaId, IkeSpi, TimerKind};
 use crate::wire::{Message, Payload, Role};
 
@@ -57,7 +56,7 @@ pub(super) enum FollowUp {
     /// The SA is in full use: another one that the peer set up at the same time may be one too many.
     Unique { spi: IkeSpi },
     /// The peer says that it has no SA with us but this one.
-    InitialContact { spi: IkeSpi, connection: String, remote_id: Identity },
+    InitialContact { spi: IkeSpi, connection: String },
 }
 
 impl IkeSa {

@@ -155,8 +155,11 @@ impl HalfOpen {
             return Err(id_refused(&candidates, &self.session, id_payload, wanted));
         };
         let suite = self.session.suite;
-        let connection = meant.iter().find(|connection| accepts(connection, suite));
-        self.session.connection = connection.copied().ok_or_else(|| suite_refused(first, suite))?.clone();
+        let accepting = meant.iter().find(|connection| accepts(connection, suite));
+        self.session.connection = Arc::clone(accepting.unwrap_or(first));
+        if accepting.is_none() {
+            return Err(suite_refused(&self.session.connection, suite));
+        }
         let local_id = own_identity(&self.session.connection, &self.session);
         let identities = Identities { local: &local_id, remote: remote_id };
         let incompatible = |reason| Trouble::Incompatible(Box::new(reason));
@@ -182,7 +185,6 @@ impl HalfOpen {
             cx.follow_up(FollowUp::InitialContact {
                 spi: self.session.names.local_spi(),
                 connection: self.session.connection.name.clone(),
-                remote_id: who.remote_id.clone(),
             });
         }
         let mut sa = Established::new(cx, now, self.session, who, (OurWindow::starting_at(0), self.theirs));

@@ -1,6 +1,6 @@
 //! Running tasks: from the queue to the request, from the response to the end.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use espdp_api::{Command, EspSpi, Refusal};
 
@@ -70,7 +70,7 @@ impl Established {
         }
     }
 
-    fn start(&mut self, cx: &mut Context, now: Instant, queued: Queued) {
+    fn start(&mut self, cx: &mut Context, now: Instant, mut queued: Queued) {
         match &queued.task {
             Task::CreateChild(wish) if self.has_child(&wish.child.name) => self.finish(cx, queued, &Ok(())),
             Task::RekeyChild { child, .. } if !self.may_rekey(*child) => self.finish(cx, queued, &Ok(())),
@@ -81,9 +81,8 @@ impl Established {
             }
             Task::RekeyIke { .. } if self.serving.is_some() => {
                 // The peer's child must be whole before it can move to another IKE SA.
-                if let Some(queued) = queued.put_off(now, cx.random_fraction()) {
-                    self.tasks.push_first(queued);
-                }
+                queued.not_before = Some(now + UNTIL_SERVED);
+                self.tasks.push_first(queued);
             }
             Task::RekeyIke { group } => {
                 let group = *group;
@@ -424,8 +423,11 @@ impl Established {
     }
 }
 
+/// The dataplane installs a child in less.
+const UNTIL_SERVED: Duration = Duration::from_secs(1);
+
 /// Deletions that are remembered while an offer is out: one is possible, so a few are plenty.
 const MAX_DELETED: usize = 8;
 
 /// A rekeying that failed for good is tried again after this long; meanwhile the lifetime may end the SA.
-const REKEY_AGAIN: std::time::Duration = std::time::Duration::from_secs(60);
+const REKEY_AGAIN: Duration = Duration::from_secs(60);

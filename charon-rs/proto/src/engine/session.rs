@@ -65,7 +65,7 @@ pub(super) struct Session {
     pub(super) keys: IkeKeys,
     pub(super) nonce_i: Vec<u8>,
     pub(super) nonce_r: Vec<u8>,
-    /// When something was sent to the peer last.
+    /// When something was sent last to where the peer is.
     pub(super) last_sent: Instant,
     sealing: MessageCipher,
     opening: MessageCipher,
@@ -117,9 +117,11 @@ impl Session {
         unprotect(datagram, encrypted, &self.opening)
     }
 
-    /// Sends octets that were sealed before.
+    /// Sends octets that were sealed before. Answers to repetitions go wherever those came from, so they do not count.
     pub(super) fn send(&mut self, cx: &mut Context, now: Instant, path: IkePath, message: Vec<u8>) {
-        self.last_sent = now;
+        if path == self.path {
+            self.last_sent = now;
+        }
         cx.transmit(path, message);
     }
 

@@ -97,8 +97,8 @@ fn a_peer_that_starts_anew_while_its_child_is_installed_leaves_nothing_of_the_ol
     world.sun.is_slow = true;
     let ticket = world.initiate(Who::Moon);
     let spi = *world.sun.engine.sas.keys().next().unwrap();
-    let (now, moon) = (world.now, crate::identity::Identity::Fqdn("moon".into()));
-    world.sun.engine.with_established(spi, |sa, cx| sa.on_initial_contact(cx, now, &moon));
+    let now = world.now;
+    world.sun.engine.with_established(spi, |sa, cx| sa.on_initial_contact(cx, now));
     world.catch_up(Who::Sun);
     assert!(world.settled(Who::Moon, ticket).is_err());
     world.pass(Duration::from_secs(300));

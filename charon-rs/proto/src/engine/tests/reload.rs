@@ -66,6 +66,27 @@ fn a_peer_that_the_new_configuration_does_not_mean_gets_none_of_its_children() {
 }
 
 #[test]
+fn an_ike_sa_with_a_peer_that_is_not_meant_any_more_gets_no_new_child() {
+    let mars = || Identity::Fqdn("mars".into());
+    let mut world = World::new();
+    world.initiate(Who::Moon);
+    reload(&mut world, Who::Moon, |connection| {
+        two_children(Who::Moon, connection);
+        connection.remote.identity = IdentityPattern::Exactly(mars());
+    });
+    reload(&mut world, Who::Sun, |connection| {
+        two_children(Who::Sun, connection);
+        connection.local.identity = Some(mars());
+    });
+    world.initiate_child(Who::Moon, Some("second"));
+    let sas = world.ike_sas(Who::Moon);
+    let mut children: Vec<_> =
+        sas.iter().map(|sa| (sa.remote_id.as_deref(), sa.children[0].name.as_str(), sa.children.len())).collect();
+    children.sort_unstable();
+    assert_eq!(children, [(Some("mars"), "second", 1), (Some("sun"), "net", 1)]);
+}
+
+#[test]
 fn a_trap_in_use_waits_for_what_the_configuration_says_now() {
     let mut world = World::new();
     reload(&mut world, Who::Moon, |connection| connection.children[0].start = StartAction::Trap);
