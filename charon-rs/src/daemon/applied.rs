@@ -41,6 +41,13 @@ impl Applied {
     pub(crate) fn connection(&self, name: &str) -> Option<(Origin, &Connection)> {
         self.connections.get(name).map(|(origin, connection)| (*origin, connection))
     }
+
+    /// The interfaces that connections use, wherever those were told: the file need not name an interface of a connection
+    /// from the socket.
+    fn needed_interfaces(&self) -> BTreeSet<InterfaceName> {
+        let children = self.connections.values().flat_map(|(_, connection)| &connection.children);
+        children.map(|child| child.interface.clone()).collect()
+    }
 }
 
 /// What a configuration file says about connections, as far as a reload changes them.
@@ -99,8 +106,9 @@ impl Shell {
         for name in missing(self.applied.secret_names(Origin::File), &secrets) {
             self.remove_secret(&name);
         }
-        let unused: Vec<InterfaceName> =
-            self.applied.interfaces.keys().filter(|name| !interfaces.contains(*name)).cloned().collect();
+        let needed = self.applied.needed_interfaces();
+        let is_unused = |name: &&InterfaceName| !interfaces.contains(*name) && !needed.contains(*name);
+        let unused: Vec<InterfaceName> = self.applied.interfaces.keys().filter(is_unused).cloned().collect();
         for name in unused {
             self.applied.interfaces.remove(&name);
             self.remove_interface(name);
@@ -155,7 +163,8 @@ fn missing<'a>(names: impl Iterator<Item = &'a str>, wanted: &BTreeSet<String>) 
 mod tests {
     use super::*;
     use crate::daemon::testing::Wire;
-    use ike_proto::config::{AuthMethod, Lifetime, LocalAuth, RemoteAuth, Retransmission};
+    use espdp_api::{DfPolicy, DscpPolicy, Mode, Routes, TrafficLimit};
+    use ike_proto::config::{AuthMethod, Child, Lifetime, LocalAuth, RemoteAuth, Retransmission, StartAction};
     use ike_proto::identity::IdentityPattern;
     use std::time::Duration;
 
@@ -179,6 +188,26 @@ mod tests {
             },
             force_encapsulation: false,
             children: Vec::new(),
+        }
+    }
+
+    fn child(interface: &str) -> Child {
+        let never = Lifetime { rekey_after: None, jitter: Duration::ZERO, expire_after: None };
+        Child {
+            name: "net".into(),
+            mode: Mode::Tunnel,
+            local_selectors: Vec::new(),
+            remote_selectors: Vec::new(),
+            esp_proposals: Vec::new(),
+            lifetime: never,
+            rekey_after_traffic: TrafficLimit::default(),
+            expire_after_traffic: TrafficLimit::default(),
+            replay_window: 64,
+            interface: InterfaceName::new(interface).unwrap(),
+            routes: Routes::FromSelectors,
+            df: DfPolicy::Set,
+            dscp: DscpPolicy::Copy,
+            start: StartAction::None,
         }
     }
 
@@ -220,5 +249,24 @@ mod tests {
         let seen: Vec<String> = wire.requests().into_iter().map(|(_, command)| format!("{command:?}")).collect();
         assert_eq!(seen.len(), 3, "{seen:?}");
         assert!(seen.get(2).is_some_and(|last| last.contains("RemoveInterface") && last.contains("ipip0")), "{seen:?}");
+    }
+
+    #[tokio::test]
+    async fn a_reload_leaves_the_interface_of_a_connection_from_the_socket_until_that_is_gone() {
+        let (mut shell, mut wire) = Wire::shell();
+        for spec in wanted(&[], &["ipsec7"]).interfaces {
+            shell.want_interface(spec);
+        }
+        shell.set_connection(Origin::Socket, Connection { children: vec![child("ipsec7")], ..connection("told", 500) });
+        wire.requests();
+        let removals = |wire: &mut Wire| {
+            let is_removal = |command: &espdp_api::Command| matches!(command, espdp_api::Command::RemoveInterface(_));
+            wire.requests().iter().filter(|(_, command)| is_removal(command)).count()
+        };
+        shell.apply_file(wanted(&[], &[]));
+        assert_eq!(removals(&mut wire), 0, "its next SA would find no interface");
+        shell.remove_connection("told");
+        shell.apply_file(wanted(&[], &[]));
+        assert_eq!(removals(&mut wire), 1);
     }
 }
