@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -121,11 +121,17 @@ impl Drop for KeyLog {
 /// Opens a file of keys for the owner alone, at its end.
 ///
 /// # Errors
-/// When it cannot be opened, or is a link.
+/// When it cannot be opened, or is a link, no file, or somebody else's.
 pub(crate) fn append_to(path: &Path) -> io::Result<fs::File> {
-    // The folder may be writable by others: a link there must not lead us somewhere else.
-    let no_follow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default();
-    let file = fs::OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(no_follow).open(path)?;
+    // The folder may be writable by others: a link there must not lead us somewhere else, nor a pipe make us wait.
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let flags = i32::try_from(flags.bits()).unwrap_or_default();
+    let file = fs::OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path)?;
+    // Whoever owns the file, or has another name for it, could read the keys whatever its mode.
+    let found = file.metadata()?;
+    if !found.is_file() || found.uid() != rustix::process::geteuid().as_raw() || found.nlink() != 1 {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "what is there is no file of ours alone"));
+    }
     file.set_permissions(fs::Permissions::from_mode(0o600))?;
     Ok(file)
 }
@@ -284,6 +290,28 @@ mod tests {
         let trap = folder.path().join("link");
         std::os::unix::fs::symlink("/dev/null", &trap).unwrap();
         assert!(append_to(&trap).is_err());
+    }
+
+    #[test]
+    fn keys_go_into_no_file_that_others_laid_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, twin, pipe) = (folder.path().join("file"), folder.path().join("twin"), folder.path().join("pipe"));
+        fs::write(&file, "").unwrap();
+        fs::hard_link(&file, &twin).unwrap();
+        assert!(append_to(&twin).is_err(), "it has another name");
+        fs::remove_file(&file).unwrap();
+        assert!(append_to(&twin).is_ok());
+        // Only root can give files away.
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&twin, Some(65534), None).unwrap();
+            assert!(append_to(&twin).is_err(), "its owner could read the keys");
+        }
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        assert!(append_to(&pipe).is_err(), "and without waiting for somebody who reads");
+        // With a reader, opening it works.
+        let reader = fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+        assert!(append_to(&pipe).is_err());
+        drop(reader);
     }
 
     #[test]
