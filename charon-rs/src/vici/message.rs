@@ -10,6 +10,8 @@
 
 use std::fmt;
 
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
 const SECTION_START: u8 = 1;
 const SECTION_END: u8 = 2;
 const KEY_VALUE: u8 = 3;
@@ -32,7 +34,7 @@ pub struct Message {
     entries: Vec<(String, Node)>,
 }
 
-/// What a name stands for.
+/// What a name stands for. Values are wiped when they are dropped: requests carry secrets in them.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Node {
     /// A value: octets, mostly text.
@@ -239,6 +241,18 @@ impl fmt::Debug for Message {
         f.debug_map().entries(self.entries.iter().map(|(name, node)| (name, node))).finish()
     }
 }
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        match self {
+            Self::Value(value) => value.zeroize(),
+            Self::List(items) => items.zeroize(),
+            Self::Section(_) => {} // its nodes wipe themselves
+        }
+    }
+}
+
+impl ZeroizeOnDrop for Node {}
 
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

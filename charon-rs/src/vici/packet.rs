@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use super::message::{Message, MessageError, fitting};
 
@@ -167,8 +168,8 @@ async fn read_rest([first]: [u8; 1], stream: &mut (impl AsyncRead + Unpin)) -> R
     stream.read_exact(&mut rest).await?;
     let [second, third, fourth] = rest;
     let len = segment_len([first, second, third, fourth])?;
-    // The buffer grows with what arrives, so that a length alone costs nothing.
-    let mut segment = Vec::new();
+    // Made in one piece, since one that grows leaves copies of secrets behind. A length alone costs address space, not memory.
+    let mut segment = Zeroizing::new(Vec::with_capacity(len));
     let wanted = u64::try_from(len).unwrap_or(u64::MAX);
     if stream.take(wanted).read_to_end(&mut segment).await? < len {
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
