@@ -256,10 +256,12 @@ impl ChildAnswer {
         occasion: Occasion,
         replaces: Option<(Replaced, Arc<Child>)>,
     ) -> Result<Self, Trouble> {
-        let candidates: Vec<Arc<Child>> = match &replaces {
+        let mut candidates: Vec<Arc<Child>> = match &replaces {
             Some((_, child)) => vec![child.clone()],
             None => session.connection.children.iter().cloned().map(Arc::new).collect(),
         };
+        // Where selectors overlap, the child that the peer asks for as a whole is meant, not one that has more.
+        candidates.sort_by_key(|child| !is_asked_for_as_a_whole(session, child, body));
         let replaces = replaces.map(|(old, _)| old);
         let mut first_trouble = None;
         for child in candidates {
@@ -422,6 +424,13 @@ fn answered_selectors(
             "what is left on both sides has no address family in common".to_owned()
         }),
     })))
+}
+
+/// Whether nothing of the child's selectors would be narrowed away.
+fn is_asked_for_as_a_whole(session: &Session, child: &Child, body: &Body) -> bool {
+    let (local, remote) = configured_selectors(session, child);
+    body.selectors_responder().is_ok_and(|theirs| is_narrowed(&local, theirs))
+        && body.selectors_initiator().is_ok_and(|theirs| is_narrowed(&remote, theirs))
 }
 
 /// Whether there can be packets from one side to the other at all.

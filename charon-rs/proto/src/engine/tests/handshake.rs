@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use espdp_api::{Direction, Encapsulation};
 
-use super::super::testbed::{Fate, Who, World, secret};
+use super::super::testbed::{Fate, Who, World, child, net, secret};
 use crate::Settings;
 use crate::io::{Command, FailureCode, Notice, Target};
 use crate::wire::{ExchangeType, MessageKind};
@@ -237,4 +237,21 @@ fn a_peer_whose_dataplane_refuses_is_asked_again() {
         assert_eq!(world.settled(Who::Moon, ticket).unwrap().done, 1);
         world.assert_agreement(1);
     }
+}
+
+#[test]
+fn of_children_that_overlap_the_one_that_is_asked_for_as_a_whole_is_meant() {
+    let mut world = World::with(|who, connection| {
+        let mut host = child(who, "host");
+        let (moon, sun) = (net("10.1.0.7", "10.1.0.7"), net("10.2.0.0", "10.2.255.255"));
+        let (local, remote) = if who == Who::Moon { (moon, sun) } else { (sun, moon) };
+        (host.local_selectors, host.remote_selectors) = (vec![local], vec![remote]);
+        connection.children.push(host);
+    });
+    for name in ["host", "net"] {
+        world.initiate_child(Who::Moon, Some(name));
+        let children = world.only_ike_sa(Who::Sun).children;
+        assert_eq!(children.last().map(|child| child.name.as_str()), Some(name));
+    }
+    world.assert_agreement(2);
 }
