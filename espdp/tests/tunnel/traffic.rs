@@ -25,7 +25,12 @@ pub(crate) fn ping(namespace: &Namespace, to: &str, len: usize) {
             IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6, 128, 129, 0),
         };
         let mut socket = Socket::new(domain, Type::RAW, Some(protocol)).unwrap();
-        socket.connect(&SocketAddr::new(to, 0).into()).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        // A route that is just being put back is waited for.
+        while let Err(error) = socket.connect(&SocketAddr::new(to, 0).into()) {
+            assert!(error.kind() == ErrorKind::NetworkUnreachable && Instant::now() < deadline, "{to}: {error}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
         socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
         let mut message = vec![0x5a; len];
         message[..8].copy_from_slice(&[request, 0, 0, 0, 0x12, 0x34, 0, 1]);
@@ -36,7 +41,6 @@ pub(crate) fn ping(namespace: &Namespace, to: &str, len: usize) {
         // For ICMPv6 the kernel does it.
         message[2..4].copy_from_slice(&(!u16::try_from(sum).unwrap()).to_be_bytes());
         let mut buffer = vec![0; 70_000];
-        let deadline = Instant::now() + Duration::from_secs(20);
         while Instant::now() < deadline {
             // Asked again each time: the first ones may be lost while neighbours are found.
             socket.send(&message).unwrap();
