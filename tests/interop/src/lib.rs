@@ -131,7 +131,8 @@ impl Pair {
         let result = ping(&self.world, from, to, 3)?;
         ensure!(
             result.lossless(),
-            "{from} to {to}: {result:?}\n--- ours\n{}\n--- theirs\n{}",
+            "{from} to {to}: {result:?}\n--- ours\n{}{}\n--- theirs\n{}",
+            self.ours.expect_ctl(&["stats"]).unwrap_or_default(),
             self.ours.log(),
             self.theirs.log()
         );

@@ -104,6 +104,7 @@ pub(super) enum InstallStep {
     Policy,
     Inbound(EspSpi),
     Outbound,
+    Active,
 }
 
 impl ChildSa {
@@ -167,6 +168,11 @@ impl ChildSa {
         let (df, dscp) = (self.child.df, self.child.dscp);
         let outbound = OutboundSaSpec { sa: self.spec(self.spi_out, keys_out), df, dscp };
         commands.push((InstallStep::Outbound, Command::InstallOutbound(Box::new(outbound))));
+        // A new child has nothing to lose by sending at once, and whoever is told that it is up may send. What replaces
+        // another one waits until the peer is known to be ready (RFC 7296 §2.8).
+        if self.replaces.is_none() {
+            commands.push((InstallStep::Active, Command::Activate { policy: self.policy, spi: self.spi_out }));
+        }
         for (step, command) in commands {
             self.awaited += 1;
             cx.ask(Asker::Install(owner, self.id, step), Ask::Dataplane(command));
@@ -200,6 +206,8 @@ impl ChildSa {
             InstallStep::Policy => {}
             InstallStep::Inbound(_) => self.inbound = half,
             InstallStep::Outbound => self.outbound = half,
+            InstallStep::Active if outcome.is_ok() => self.outbound = Half::Active,
+            InstallStep::Active => {}
         }
         if let Err(refusal) = outcome {
             self.refusal.get_or_insert(refusal);
