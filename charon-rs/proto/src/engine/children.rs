@@ -69,6 +69,7 @@ impl Established {
         };
         if self.is_serving(id) {
             self.on_served(cx, now, id, result);
+            self.run_tasks(cx, now);
         } else {
             self.on_offer_installed(cx, now, id, result);
         }

@@ -135,7 +135,10 @@ impl Established {
                 self.children.insert(child, sa);
                 self.serving = Some(Serving { request, front, work: Work::Installing { child, payloads } });
             }
-            (Work::AwaitingSpi(_), Err(why)) => self.refuse_child(cx, now, request, front, Trouble::Local(why)),
+            (Work::AwaitingSpi(_), Err(why)) => {
+                self.refuse_child(cx, now, request, front, Trouble::Local(why));
+                self.run_tasks(cx, now);
+            }
             (work @ Work::Installing { .. }, spi) => {
                 spi.into_iter().for_each(|spi| cx.release_spi(spi));
                 self.serving = Some(Serving { request, front, work });

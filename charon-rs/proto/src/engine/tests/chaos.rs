@@ -1,4 +1,4 @@
-//! Random operations over a bad network: in the end both sides agree, and nothing is left when all is taken down.
+//! Random operations over a bad network, with dataplanes that take their time: in the end both sides agree, and nothing is left when all is taken down.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -64,7 +64,14 @@ fn run(seed: u64) {
         };
         tickets.push((who, ticket));
         world.pass(Duration::from_millis(u64::from(below(&mut random, 100)) * 20));
+        let who = if below(&mut random, 2) == 0 { Who::Moon } else { Who::Sun };
+        if below(&mut random, 3) == 0 {
+            world.side(who).is_slow = true;
+        } else {
+            world.catch_up(who);
+        }
     }
+    [Who::Moon, Who::Sun].into_iter().for_each(|who| world.catch_up(who));
     world.repair_network();
     world.pass(Duration::from_secs(600));
     assert_both_ends_agree(&mut world, seed);

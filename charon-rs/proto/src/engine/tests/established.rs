@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use espdp_api::{Encapsulation, Event, Mode, OuterPath, PacketSummary};
+use espdp_api::{Direction, Encapsulation, Event, Mode, OuterPath, PacketSummary};
 
 use super::super::testbed::{self, Fate, Who, World, net, two_children};
 use crate::config::{Dpd, DpdAction, StartAction};
@@ -64,6 +64,19 @@ fn deletions_that_cross_leave_nothing() {
         assert_eq!(world.settled(Who::Moon, ours).unwrap().done, 1);
         assert_eq!(world.settled(Who::Sun, theirs).unwrap().done, 1);
         world.terminate(Who::Moon, ike());
+        world.assert_nothing_left();
+    }
+}
+
+#[test]
+fn what_is_wanted_while_ike_auth_is_served_happens_afterwards() {
+    for refused in [None, Some(Direction::Inbound)] {
+        let mut world = World::new();
+        (world.sun.is_slow, world.sun.dataplane.refuse_install) = (true, refused);
+        world.initiate(Who::Moon);
+        let ticket = world.terminate(Who::Sun, ike());
+        world.catch_up(Who::Sun);
+        assert_eq!(world.settled(Who::Sun, ticket).unwrap().done, 1);
         world.assert_nothing_left();
     }
 }
