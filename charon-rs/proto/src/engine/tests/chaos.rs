@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::super::testbed::{Fate, Who, World, two_children};
+use super::super::testbed::{Fate, Who, World, connection, two_children};
 use crate::SecureRandom;
-use crate::config::{Dpd, DpdAction, StartAction};
-use crate::io::{IkeSaReport, Notice, Target};
+use crate::config::{Connection, Dpd, DpdAction, StartAction};
+use crate::io::{Command, IkeSaReport, Notice, Target};
 use crate::testing::SeededRandom;
 
 /// A random number below `bound`.
@@ -31,19 +31,28 @@ fn bad_network(seed: u64) -> impl FnMut(&super::super::testbed::Datagram) -> Fat
 
 /// A world whose features depend on the seed.
 fn world(seed: u64) -> World {
-    World::with(move |who, connection| {
-        connection.dpd = Some(Dpd { delay: Duration::from_secs(60), action: DpdAction::Clear });
-        connection.retransmission.tries = 12;
-        if seed % 2 == 1 {
-            connection.children[0].esp_proposals = vec!["aes256gcm16-x25519".parse().unwrap()];
-        }
-        if seed % 3 == 1 {
-            two_children(who, connection);
-        }
-        if seed % 5 == 1 {
-            connection.children[0].start = StartAction::Start;
-        }
-    })
+    World::with(move |who, connection| adapt(seed, who, connection))
+}
+
+fn adapt(seed: u64, who: Who, connection: &mut Connection) {
+    connection.dpd = Some(Dpd { delay: Duration::from_secs(60), action: DpdAction::Clear });
+    connection.retransmission.tries = 12;
+    if seed % 2 == 1 {
+        connection.children[0].esp_proposals = vec!["aes256gcm16-x25519".parse().unwrap()];
+    }
+    if seed % 3 == 1 {
+        two_children(who, connection);
+    }
+    if seed % 5 == 1 {
+        connection.children[0].start = StartAction::Start;
+    }
+}
+
+/// Loads the connection anew, as it is or as the next seed has it.
+fn reload(world: &mut World, seed: u64, who: Who, other: bool) {
+    let mut connection = connection(who);
+    adapt(if other { seed + 1 } else { seed }, who, &mut connection);
+    world.command(who, Command::SetConnection(Box::new(connection)));
 }
 
 fn run(seed: u64) {
@@ -65,6 +74,10 @@ fn run(seed: u64) {
         tickets.push((who, ticket));
         world.pass(Duration::from_millis(u64::from(below(&mut random, 100)) * 20));
         let who = if below(&mut random, 2) == 0 { Who::Moon } else { Who::Sun };
+        if below(&mut random, 8) == 0 {
+            let other = below(&mut random, 2) == 0;
+            reload(&mut world, seed, who, other);
+        }
         if below(&mut random, 3) == 0 {
             world.side(who).is_slow = true;
         } else {
