@@ -80,6 +80,16 @@ impl Selectors {
             && self.remote.iter().any(|selector| selector.matches(remote, protocol, remote_port))
     }
 
+    /// Whether IP in IP between one host and another is selected.
+    fn name_ip_in_ip(&self, inner_is_ipv4: bool) -> bool {
+        let host = |selectors: &[TrafficSelector]| {
+            let is_host = |selector: &&TrafficSelector| selector.addresses.start() == selector.addresses.end();
+            selectors.iter().find(is_host).map(|selector| selector.addresses.start())
+        };
+        let pair = host(&self.local).zip(host(&self.remote));
+        pair.is_some_and(|(local, remote)| self.matches(&Selected::ip_in_ip(local, remote, inner_is_ipv4)))
+    }
+
     /// Whether every packet of a family is selected, without looking.
     fn matches_all(&self, ipv4: bool) -> bool {
         if ipv4 { self.all_ipv4 } else { self.all_ipv6 }
@@ -246,7 +256,17 @@ impl PolicyTable {
                 return if sa.selects(&packet) { Ok(place) } else { Err(Miss::OutsideSa(place)) };
             }
         }
-        Err(Miss::NoPolicy)
+        let waiting = self.waiting_for_ip_in_ip(interface, kind, header);
+        Err(waiting.map_or(Miss::NoPolicy, Miss::NoSa))
+    }
+
+    /// The policy without an SA whose packets this one would be once it is wrapped. Which addresses the interface would put
+    /// in front is known only with an SA, but it has to be two hosts.
+    fn waiting_for_ip_in_ip(&self, interface: InterfaceId, kind: InterfaceKind, inner: &Header) -> Option<PolicyId> {
+        let mut policies =
+            self.by_interface.get(usize::from(interface.0)).filter(|_| kind == InterfaceKind::Ipip)?.iter();
+        let is_waiting = |policy: &&Policy| policy.active.is_none() && policy.selectors.name_ip_in_ip(inner.is_ipv4());
+        policies.find(is_waiting).map(|policy| policy.id)
     }
 }
 

@@ -70,6 +70,36 @@ fn without_an_sa_nothing_leaves_and_a_packet_asks_for_one_once_a_second() {
 }
 
 #[test]
+fn packets_for_ip_in_ip_ask_for_an_sa_whatever_their_own_addresses() {
+    // What the policy is about are the gateways: the inner packet is none of its business, and the outer one is not made yet.
+    let host = |address: &str| vec![range(address, address)];
+    let setup = Setup {
+        mode: Mode::Transport,
+        kind: InterfaceKind::Ipip,
+        local: host("192.0.2.1"),
+        remote: host("192.0.2.2"),
+        ..Setup::default()
+    };
+    let mut waiting = setup.gateway(true);
+    assert!(waiting.send(&udp(true, 10)).is_empty() && waiting.send(&udp(false, 10)).is_empty());
+    assert!(matches!(waiting.events()[..], [Event::Acquire { policy: POLICY, .. }]));
+    let (mut left, mut right) = setup.connect();
+    assert_eq!(right.receive(&left.send(&udp(true, 10))).len(), 1);
+    // The same policy on an interface that wraps nothing is for the gateways' own packets.
+    let mut plain = Setup { kind: InterfaceKind::Ipsec, ..setup.clone() }.gateway(true);
+    assert!(plain.send(&udp(true, 10)).is_empty());
+    assert_eq!(plain.events(), []);
+    // Selectors that name networks or other protocols are not those of wrapped packets.
+    let mut tcp = host("192.0.2.2");
+    tcp[0].protocol = 6;
+    for remote in [vec![range("192.0.2.0", "192.0.2.255")], tcp] {
+        let mut other = Setup { remote, ..setup.clone() }.gateway(true);
+        assert!(other.send(&udp(true, 10)).is_empty());
+        assert_eq!(other.events(), []);
+    }
+}
+
+#[test]
 fn an_installed_sa_sends_nothing_before_it_is_activated_and_nothing_after_its_removal() {
     let setup = Setup::default();
     let mut left = setup.gateway(true);
