@@ -85,7 +85,7 @@ impl IkeSa {
             Self::Locating(_) | Self::Keyed(_) => Some(self),
             Self::Initiating(initiating) => initiating.on_message(cx, now, received),
             Self::AuthSent(sent) => sent.on_message(cx, now, received),
-            Self::Refusing(refusing) => refusing.on_message(cx, received),
+            Self::Refusing(refusing) => refusing.on_message(cx, now, received),
             Self::HalfOpen(half_open) => half_open.on_message(cx, now, received),
             Self::Refused(refused) => Some(refused.on_message(cx, now, received)),
             Self::Established(mut sa) => {
@@ -211,7 +211,7 @@ impl IkeSa {
             Self::Locating(locating) => locating.attempt.stop(cx),
             Self::Initiating(initiating) => initiating.attempt.stop(cx),
             Self::Keyed(keyed) => keyed.attempt.stop(cx),
-            Self::AuthSent(sent) => sent.stop(cx),
+            Self::AuthSent(sent) => return Some(Self::Refusing(Box::new(sent.stop(cx)))),
             Self::Refusing(_) | Self::HalfOpen(_) | Self::Refused(_) => {}
             Self::Established(_) => return Some(self),
         }

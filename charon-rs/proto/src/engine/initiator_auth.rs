@@ -20,9 +20,9 @@ use super::window::{OurWindow, Retransmit, TheirWindow};
 use crate::config::Connection;
 use crate::identity::{Identity, IdentityPattern};
 use crate::io::{Ask, FailureCode, TimerKind};
-use crate::rules::{AUTH_RESPONSE, Body, INFORMATIONAL, notifies};
+use crate::rules::{AUTH_RESPONSE, Body, notifies};
 use crate::wire::{
-    ExchangeType, Identification, MessageKind, Notify, NotifyType, Payload, PayloadType, UnprotectError,
+    Delete, ExchangeType, Identification, MessageKind, Notify, NotifyType, Payload, PayloadType, UnprotectError,
 };
 
 /// The keys exist, and the dataplane was asked for an SPI for the first child.
@@ -197,12 +197,7 @@ impl AuthSent {
         cx.release_spi(offer.spi);
         attempt.wishes.push_front(offer.wish);
         attempt.fail(cx, now, trouble, Some(remote));
-        let what = (ExchangeType::Informational, MessageKind::Request, 2);
-        let path = session.path;
-        let message = session.seal(cx, what, path, &[Payload::Notify(Notify::new(kind))]).ok()?;
-        let mut window = OurWindow::starting_at(2);
-        window.sent(now, ExchangeType::Informational, message.clone(), &session.connection.retransmission);
-        session.send(cx, now, path, message);
+        let window = tell(cx, now, &mut session, Payload::Notify(Notify::new(kind)))?;
         Some(IkeSa::Refusing(Box::new(Refusing { session, window })))
     }
 
@@ -243,34 +238,39 @@ impl AuthSent {
         }
     }
 
-    /// Somebody here does not want the SA any more.
-    pub(super) fn stop(self, cx: &mut Context) {
-        let Self { mut attempt, offer, .. } = self;
+    /// Somebody here does not want the SA any more. The peer may have it already, so its answer is waited for.
+    pub(super) fn stop(self, cx: &mut Context) -> Refusing {
+        let Self { mut attempt, session, window, offer, .. } = self;
         cx.release_spi(offer.spi);
         attempt.wishes.push_front(offer.wish);
         attempt.stop(cx);
+        Refusing { session, window }
     }
 }
 
-/// The peer failed to authenticate itself. It is told until it confirms.
+/// The peer failed to authenticate itself, or nobody wants the SA any more. The peer is told until it confirms.
 pub(super) struct Refusing {
     pub(super) session: Session,
     window: OurWindow,
 }
 
 impl Refusing {
-    pub(super) fn on_message(self, cx: &mut Context, received: &Received<'_>) -> Option<IkeSa> {
+    pub(super) fn on_message(mut self, cx: &mut Context, now: Instant, received: &Received<'_>) -> Option<IkeSa> {
         let header = &received.message.header;
         let expected = header.kind == MessageKind::Response && self.window.expects(header.message_id, header.exchange);
         let encrypted = received.message.encrypted.filter(|_| expected);
         let opened = encrypted.and_then(|encrypted| self.session.open(received.datagram, &encrypted).ok());
-        match opened {
-            Some(payloads) if INFORMATIONAL.check(payloads.clone()).is_ok() => {
-                received.trace(cx, Some((&self.session.connection.name, self.session.names.id)), &payloads);
-                None
-            }
-            _ => Some(IkeSa::Refusing(Box::new(self))),
+        let Some(payloads) = opened else {
+            return Some(IkeSa::Refusing(Box::new(self)));
+        };
+        received.trace(cx, Some((&self.session.connection.name, self.session.names.id)), &payloads);
+        let authenticates = payloads.iter().any(|payload| payload.kind() == PayloadType::Authentication);
+        if header.exchange != ExchangeType::IkeAuth || !authenticates {
+            return None;
         }
+        // The peer has the SA that nobody wants.
+        self.window = tell(cx, now, &mut self.session, Payload::Delete(Delete::IkeSa))?;
+        Some(IkeSa::Refusing(Box::new(self)))
     }
 
     pub(super) fn on_timeout(mut self, cx: &mut Context, now: Instant) -> Option<IkeSa> {
@@ -289,6 +289,16 @@ impl Refusing {
     pub(super) fn deadline(&self) -> Option<(Instant, TimerKind)> {
         self.window.due().map(|due| (due, TimerKind::Retransmit))
     }
+}
+
+/// Sends the INFORMATIONAL request that follows IKE_AUTH.
+fn tell(cx: &mut Context, now: Instant, session: &mut Session, payload: Payload) -> Option<OurWindow> {
+    let (exchange, path) = (ExchangeType::Informational, session.path);
+    let message = session.seal(cx, (exchange, MessageKind::Request, 2), path, &[payload]).ok()?;
+    let mut window = OurWindow::starting_at(2);
+    window.sent(now, exchange, message.clone(), &session.connection.retransmission);
+    session.send(cx, now, path, message);
+    Some(window)
 }
 
 /// The identity of a peer that is known by its address only.

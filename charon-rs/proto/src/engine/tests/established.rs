@@ -82,6 +82,25 @@ fn what_is_wanted_while_ike_auth_is_served_happens_afterwards() {
 }
 
 #[test]
+fn an_attempt_that_is_stopped_before_the_peer_answers_leaves_nothing_there() {
+    let mut world = World::new();
+    world.network(
+        |datagram| {
+            if datagram.is(ExchangeType::IkeAuth, MessageKind::Response) { Fate::Hold } else { Fate::Deliver }
+        },
+    );
+    let ticket = world.initiate(Who::Moon);
+    let stopped = world.terminate(Who::Moon, ike());
+    assert!(world.settled(Who::Moon, ticket).is_err());
+    assert_eq!(world.settled(Who::Moon, stopped).unwrap().done, 1);
+    world.release();
+    world.assert_nothing_left();
+    let again = world.initiate(Who::Moon);
+    assert_eq!(world.settled(Who::Moon, again).unwrap().done, 1);
+    world.assert_agreement(1);
+}
+
+#[test]
 fn requests_of_both_ends_pass_each_other() {
     let mut world = World::with(two_children);
     world.initiate_child(Who::Moon, Some("net"));
