@@ -168,11 +168,6 @@ impl ChildSa {
         let (df, dscp) = (self.child.df, self.child.dscp);
         let outbound = OutboundSaSpec { sa: self.spec(self.spi_out, keys_out), df, dscp };
         commands.push((InstallStep::Outbound, Command::InstallOutbound(Box::new(outbound))));
-        // A new child has nothing to lose by sending at once, and whoever is told that it is up may send. What replaces
-        // another one waits until the peer is known to be ready (RFC 7296 §2.8).
-        if self.replaces.is_none() {
-            commands.push((InstallStep::Active, Command::Activate { policy: self.policy, spi: self.spi_out }));
-        }
         for (step, command) in commands {
             self.awaited += 1;
             cx.ask(Asker::Install(owner, self.id, step), Ask::Dataplane(command));
@@ -195,8 +190,13 @@ impl ChildSa {
     }
 
     /// Takes the outcome of one step. After the last one: whether the child is up.
+    ///
+    /// A new child sends before anybody is told that it is up; it has nothing to lose. What replaces another one waits
+    /// until the peer is known to be ready (RFC 7296 §2.8).
     pub(super) fn on_installed(
         &mut self,
+        cx: &mut Context,
+        owner: IkeSpi,
         step: InstallStep,
         outcome: Result<(), Refusal>,
     ) -> Option<Result<(), Refusal>> {
@@ -217,6 +217,12 @@ impl ChildSa {
         }
         match self.refusal.take() {
             Some(refusal) => Some(Err(refusal)),
+            None if self.replaces.is_none() && self.outbound == Half::Ready => {
+                self.awaited += 1;
+                let activate = Command::Activate { policy: self.policy, spi: self.spi_out };
+                cx.ask(Asker::Install(owner, self.id, InstallStep::Active), Ask::Dataplane(activate));
+                None
+            }
             None => {
                 self.phase = Phase::Up;
                 Some(Ok(()))

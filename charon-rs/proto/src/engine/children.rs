@@ -10,9 +10,10 @@ use super::context::Context;
 use super::established::Established;
 use super::ike_sa::FollowUp;
 use super::initiator::can_initiate;
+use super::run::REKEY_AGAIN;
 use super::task::{Queued, Task};
 use crate::config::DpdAction;
-use crate::io::{ChildSaId, DownReason, Notice, RemarkLevel};
+use crate::io::{ChildSaId, ChildSaReport, DownReason, Notice, RemarkLevel};
 
 impl Established {
     pub(super) fn child_by_spi_out(&self, spi: EspSpi) -> Option<&ChildSa> {
@@ -57,6 +58,7 @@ impl Established {
         (id, step): (ChildSaId, InstallStep),
         outcome: Result<(), Refusal>,
     ) {
+        let owner = self.local_spi();
         let Some(child) = self.children.get_mut(&id) else {
             // It was given up meanwhile. Its halves are removed, but what was refused is still reserved.
             if let (InstallStep::Inbound(spi), Err(_)) = (step, outcome) {
@@ -64,7 +66,7 @@ impl Established {
             }
             return;
         };
-        let Some(result) = child.on_installed(step, outcome) else {
+        let Some(result) = child.on_installed(cx, owner, step, outcome) else {
             return;
         };
         if self.is_serving(id) {
@@ -249,7 +251,8 @@ impl Established {
         } else if was_active {
             self.reselect_outbound(cx, child.policy);
         }
-        if child.announced && !child.superseded && !child.redundant {
+        if child.announced && !child.superseded && !child.redundant && !self.revive_replaced(cx, now, (&child, &report))
+        {
             cx.notice(Notice::ChildDown { sa: Box::new(sa), child: Box::new(report), reason: reason.clone() });
             let connection = &self.session.connection;
             let dpd = connection.dpd.map(|dpd| dpd.action);
@@ -259,6 +262,22 @@ impl Established {
                 cx.reconnect_later(now, &connection.name);
             }
         }
+    }
+
+    /// What replaced a child is gone before we sent on it, for the peer could not use it: the old one goes on, and
+    /// everybody learns that. Returns whether there is one.
+    fn revive_replaced(&mut self, cx: &mut Context, now: Instant, gone: (&ChildSa, &ChildSaReport)) -> bool {
+        let (gone, gone_report) = gone;
+        let old = gone.replaces.and_then(|old| self.children.get_mut(&old));
+        let Some(old) = old.filter(|old| old.superseded && old.phase == Phase::Up && old.outbound == Half::Active)
+        else {
+            return false;
+        };
+        old.superseded = false;
+        old.rekey_at = old.child.lifetime.rekey_after.map(|_| now + REKEY_AGAIN);
+        let new = Box::new(old.report(false));
+        cx.notice(Notice::ChildRekeyed { sa: Box::new(self.report()), old: Box::new(gone_report.clone()), new });
+        true
     }
 
     fn release_policy_of(&mut self, cx: &mut Context, child: &ChildSa, reason: &DownReason) {
