@@ -324,6 +324,10 @@ impl World {
                     self.schedule(DATAPLANE_DELAY, Happening::Answer { host: id, id: ask, answer });
                 }
                 Output::Notice(notice) => {
+                    if let Notice::ChildUp { child, .. } = &notice {
+                        let sends = self.host(id).books.active(child.policy).is_some();
+                        assert!(sends, "a child is up that does not send:\n{}", self.story());
+                    }
                     let now = self.now;
                     self.host_mut(id).notices.push((now, notice));
                 }
