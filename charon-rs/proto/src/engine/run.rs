@@ -430,4 +430,4 @@ const UNTIL_SERVED: Duration = Duration::from_secs(1);
 const MAX_DELETED: usize = 8;
 
 /// A rekeying that failed for good is tried again after this long; meanwhile the lifetime may end the SA.
-const REKEY_AGAIN: Duration = Duration::from_secs(60);
+pub(super) const REKEY_AGAIN: Duration = Duration::from_secs(60);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use espdp_api::Event;
+use espdp_api::{Direction, Event};
 
 use super::super::testbed::{Fate, Who, World};
 use crate::config::Lifetime;
@@ -70,6 +70,34 @@ fn the_answering_end_sends_on_the_old_child_until_the_peer_is_known_to_be_ready(
     assert_eq!(world.sun.dataplane.active[&old.policy], old.spi_out.unwrap());
     assert_eq!(world.sun.dataplane.outbound.len(), 2, "the new outbound SA is installed but not active");
     world.release();
+    drained(&mut world);
+}
+
+#[test]
+fn a_replacement_that_the_peer_cannot_use_is_taken_back() {
+    let day = Duration::from_secs(86400);
+    let mut world = World::with(|_, connection| {
+        let (rekey_after, expire_after) = (Some(day), Some(2 * day));
+        connection.children[0].lifetime = Lifetime { rekey_after, jitter: Duration::ZERO, expire_after };
+    });
+    world.initiate(Who::Moon);
+    let before = world.only_ike_sa(Who::Moon).children[0].clone();
+    world.sun.dataplane.refuse_install = Some(Direction::Inbound);
+    let ticket = world.rekey(Who::Sun, child());
+    assert!(world.settled(Who::Sun, ticket).is_err());
+    world.assert_agreement(1);
+    let after = world.only_ike_sa(Who::Moon).children[0].clone();
+    assert_eq!(after.id, before.id);
+    assert!(after.rekey_at.is_some());
+    let replacements = world.moon.notices.iter().filter_map(|notice| {
+        if let Notice::ChildRekeyed { old, new, .. } = notice { Some((old.id, new.id)) } else { None }
+    });
+    let replacements: Vec<_> = replacements.collect();
+    assert_eq!(replacements.len(), 2);
+    assert_eq!(replacements[0].0, before.id);
+    assert_eq!(replacements[1], (replacements[0].1, before.id));
+    assert_eq!(downs(&mut world, Who::Moon), 0);
+    world.rekey(Who::Sun, child());
     drained(&mut world);
 }
 
