@@ -14,7 +14,8 @@ pub struct PolicyId(pub u64);
 pub struct PolicySpec {
     /// The policy's name.
     pub id: PolicyId,
-    /// The interface whose traffic it selects. Policies of one interface are tried in the order in which they were set.
+    /// The interface whose traffic it selects. Of its policies that select a packet, the narrowest takes it; of equally
+    /// narrow ones, that with the lowest id.
     pub interface: InterfaceName,
     /// Our side's selectors: sources on the way out.
     pub local: Vec<TrafficSelector>,

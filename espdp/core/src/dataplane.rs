@@ -83,7 +83,7 @@ impl Dataplane {
         self.interfaces.get(id).map_or_else(InterfaceCounters::default, |interface| interface.counters)
     }
 
-    /// Sets a policy, or changes the one with this id: its place in the order and its SAs stay. Routes are the shell's.
+    /// Sets a policy, or changes the one with this id, whose SAs stay. Routes are the shell's.
     ///
     /// # Errors
     /// [`Refusal::UnknownInterface`], [`Refusal::Full`].

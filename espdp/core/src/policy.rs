@@ -90,10 +90,34 @@ impl Selectors {
         pair.is_some_and(|(local, remote)| self.matches(&Selected::ip_in_ip(local, remote, inner_is_ipv4)))
     }
 
+    /// How much of its family the widest selector takes, on the peer's side and on ours.
+    fn breadth(&self) -> Breadth {
+        let widest = |selectors: &[TrafficSelector]| selectors.iter().map(breadth).max().unwrap_or_default();
+        Breadth { remote: widest(&self.remote), local: widest(&self.local) }
+    }
+
     /// Whether every packet of a family is selected, without looking.
     fn matches_all(&self, ipv4: bool) -> bool {
         if ipv4 { self.all_ipv4 } else { self.all_ipv6 }
     }
+}
+
+/// Of two policies that select the same packet, the one with less breadth is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Breadth {
+    remote: (u128, u16, bool),
+    local: (u128, u16, bool),
+}
+
+/// The number of addresses less one, in parts of the family so that IPv4 and IPv6 compare; the number of ports less one;
+/// whether any protocol will do. What a selector covers is never broader than itself.
+fn breadth(selector: &TrafficSelector) -> (u128, u16, bool) {
+    let addresses = match (selector.addresses.start(), selector.addresses.end()) {
+        (IpAddr::V4(first), IpAddr::V4(last)) => u128::from(last.to_bits().saturating_sub(first.to_bits())) << 96,
+        (IpAddr::V6(first), IpAddr::V6(last)) => last.to_bits().saturating_sub(first.to_bits()),
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => 0,
+    };
+    (addresses, selector.ports.end.saturating_sub(selector.ports.start), selector.protocol == 0)
 }
 
 /// Whether a selector takes all packets of a family.
@@ -123,7 +147,8 @@ pub(crate) struct Policy {
     pub(crate) inbound: Vec<u32>,
 }
 
-/// All policies, each interface's in the order in which they were set (R4301-4.4.1-1).
+/// All policies, each interface's in an order that does not depend on which tunnel came up first (R4301-4.4.1-1): the
+/// narrow before the broad, and of equal ones the older.
 #[derive(Debug)]
 pub(crate) struct PolicyTable {
     /// Indexed by [`InterfaceId`].
@@ -182,27 +207,23 @@ impl PolicyTable {
         self.by_interface.get(usize::from(interface.0)).is_some_and(|policies| !policies.is_empty())
     }
 
-    /// Sets a policy; one that stays on its interface keeps its place in the order.
+    /// Sets a policy, or changes one that keeps its SAs.
     pub(crate) fn set(&mut self, spec: &PolicySpec, interface: InterfaceId) {
         self.cache.forget();
         let selectors = Selectors::new(&spec.local, &spec.remote);
         let acquire = spec.acquire.then(OncePerSecond::default);
-        let (outbound, inbound, active) = match self.find_mut(spec.id) {
-            Some(policy) if policy.interface == interface => {
-                (policy.selectors, policy.acquire) = (selectors, acquire);
-                return;
-            }
-            Some(_) => self.remove(spec.id).map(|policy| (policy.outbound, policy.inbound, policy.active)),
-            None => None,
-        }
-        .unwrap_or_default();
+        let old = self.remove(spec.id);
+        let (outbound, inbound, active) =
+            old.map(|policy| (policy.outbound, policy.inbound, policy.active)).unwrap_or_default();
         self.interface_of.insert(spec.id, interface);
         let index = usize::from(interface.0);
         if self.by_interface.len() <= index {
             self.by_interface.resize_with(index + 1, Vec::new);
         }
         if let Some(policies) = self.by_interface.get_mut(index) {
-            policies.push(Policy { id: spec.id, interface, selectors, acquire, active, outbound, inbound });
+            let key = (selectors.breadth(), spec.id);
+            let place = policies.partition_point(|other| (other.selectors.breadth(), other.id) < key);
+            policies.insert(place, Policy { id: spec.id, interface, selectors, acquire, active, outbound, inbound });
         }
     }
 
