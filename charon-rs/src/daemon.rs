@@ -39,6 +39,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, anyhow};
 use espdp::{Dataplane, DataplaneSettings};
 use ike_proto::{Engine, Settings};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tracing_subscriber::EnvFilter;
@@ -101,7 +102,15 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     let loaded = loaded.map_err(|problems| anyhow!("the configuration cannot be used\n{problems}"))?;
     start_log(&options, loaded.as_ref().map(|loaded| &loaded.daemon))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(serve(options, files, loaded))
+    run_to_the_end(runtime, serve(options, files, loaded))
+}
+
+/// Runs `main` and leaves behind what still blocks then, a look-up of a host name for example: a runtime that is just dropped
+/// waits for it, however long it takes.
+fn run_to_the_end<T>(runtime: Runtime, main: impl Future<Output = T>) -> T {
+    let result = runtime.block_on(main);
+    runtime.shutdown_background();
+    result
 }
 
 /// Which files are read, now and by a reload.
@@ -155,6 +164,10 @@ async fn serve(options: Options, files: Files, loaded: Option<Loaded>) -> anyhow
     notify::notify(notify::READY);
     let ended = until_the_end(shell, &handle, &daemon, &mut signals).await;
     server.abort();
+    // The socket goes with the server.
+    if server.await.is_err_and(|error| error.is_panic()) {
+        tracing::error!("the server of the control socket panicked");
+    }
     ended
 }
 

@@ -6,6 +6,7 @@ mod swanctl;
 use std::time::Duration;
 
 use self::pair::{Pair, load_connection, load_secret};
+use super::run_to_the_end;
 use crate::vici::Message;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -183,4 +184,26 @@ async fn shutting_down_tells_the_peer_and_ends_the_loop() {
     let (moon, sun) = (pair.moon, pair.sun);
     moon.shut_down().await;
     pair::until(|| pair::list(&mut sun.client(), "list-sa", "list-sas").is_empty());
+}
+
+#[test]
+fn what_still_blocks_does_not_hold_the_end_up() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let (done, is_done) = std::sync::mpsc::channel();
+    let ending = std::thread::spawn(move || {
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let answer = run_to_the_end(runtime, async {
+            drop(tokio::task::spawn_blocking(move || {
+                begun.send(()).unwrap();
+                released.recv()
+            }));
+            has_begun.await.unwrap();
+            7
+        });
+        done.send(answer).unwrap();
+    });
+    assert_eq!(is_done.recv_timeout(Duration::from_secs(10)), Ok(7));
+    drop(release);
+    ending.join().unwrap();
 }
