@@ -42,6 +42,7 @@ use std::time::Instant;
 use espdp_api::{Done, Encapsulation, Event, IkePath, Outcome, PolicyId};
 
 use self::admission::Admission;
+use self::child::InstallStep;
 use self::context::{Asker, Context};
 use self::ike_sa::{FollowUp, IkeSa, Received};
 use self::task::ChildWish;
@@ -265,6 +266,12 @@ impl Engine {
                 self.with_sa(spi, |sa, cx| sa.on_spi_to_answer(cx, now, spi_of(outcome)));
             }
             Asker::SpiToOffer(_) | Asker::SpiToAnswer(_) => self.give_back(outcome),
+            // Nobody waits for it any more, and what was refused is still reserved.
+            Asker::Install(spi, _, InstallStep::Inbound(reserved))
+                if outcome.is_err() && !self.sas.contains_key(&spi) =>
+            {
+                self.cx.release_spi(reserved);
+            }
             Asker::Install(spi, child, step) => {
                 let outcome = outcome.map(|_| ());
                 self.with_established(spi, |sa, cx| sa.on_install(cx, now, (child, step), outcome));

@@ -503,6 +503,8 @@ pub(super) struct Dataplane {
     pub(super) keys: BTreeMap<(Direction, EspSpi), Vec<u8>>,
     /// Refuses the next command of this kind.
     pub(super) refuse_install: Option<Direction>,
+    /// What it refused to install, which may be removed by somebody who does not know that yet.
+    refused: BTreeSet<(Direction, EspSpi)>,
 }
 
 impl Dataplane {
@@ -517,6 +519,7 @@ impl Dataplane {
             active: BTreeMap::new(),
             keys: BTreeMap::new(),
             refuse_install: None,
+            refused: BTreeSet::new(),
         }
     }
 
@@ -527,8 +530,10 @@ impl Dataplane {
         assert!(self.policies.is_empty(), "policies are leaked: {:?}", self.policies);
     }
 
-    fn refuses(&mut self, direction: Direction) -> bool {
-        self.refuse_install.take_if(|refused| *refused == direction).is_some()
+    fn refuses(&mut self, direction: Direction, spi: EspSpi) -> bool {
+        let refuses = self.refuse_install.take_if(|refused| *refused == direction).is_some();
+        self.refused.extend(refuses.then_some((direction, spi)));
+        refuses
     }
 
     fn carry_out(&mut self, who: Who, command: DataplaneCommand) -> Outcome {
@@ -543,7 +548,7 @@ impl Dataplane {
                 assert!(self.reserved.remove(&spi), "{who:?} releases {spi}, which is not reserved");
             }
             DataplaneCommand::InstallInbound(spec) => {
-                if self.refuses(Direction::Inbound) {
+                if self.refuses(Direction::Inbound, spec.sa.spi) {
                     return Err(Refusal::Full("test".to_owned()));
                 }
                 assert!(self.policies.contains(&spec.sa.policy), "{who:?} installs without policy");
@@ -552,7 +557,7 @@ impl Dataplane {
                 self.inbound.insert(spec.sa.spi, spec.sa.policy);
             }
             DataplaneCommand::InstallOutbound(spec) => {
-                if self.refuses(Direction::Outbound) {
+                if self.refuses(Direction::Outbound, spec.sa.spi) {
                     return Err(Refusal::Full("test".to_owned()));
                 }
                 self.keys.insert((Direction::Outbound, spec.sa.spi), spec.sa.encryption_key.expose().clone());
@@ -568,6 +573,9 @@ impl Dataplane {
                     Direction::Inbound => self.inbound.remove(&spi).is_some(),
                     Direction::Outbound => self.outbound.remove(&(policy, spi)).is_some(),
                 };
+                if !known && self.refused.contains(&(direction, spi)) {
+                    return Err(Refusal::UnknownSa(spi));
+                }
                 assert!(known, "{who:?} removes {direction:?} {spi}, which is not there");
                 if direction == Direction::Outbound && self.active.get(&policy) == Some(&spi) {
                     self.active.remove(&policy);

@@ -1,7 +1,9 @@
-//! Random operations over a bad network, with dataplanes that take their time: in the end both sides agree, and nothing is left when all is taken down.
+//! Random operations over a bad network, with dataplanes that take their time or refuse: in the end both sides agree, and nothing is left when all is taken down.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
+
+use espdp_api::Direction;
 
 use super::super::testbed::{Fate, Who, World, connection, two_children};
 use crate::SecureRandom;
@@ -77,6 +79,10 @@ fn run(seed: u64) {
         if below(&mut random, 8) == 0 {
             let other = below(&mut random, 2) == 0;
             reload(&mut world, seed, who, other);
+        }
+        if below(&mut random, 6) == 0 {
+            let direction = [Direction::Inbound, Direction::Outbound][usize::from(below(&mut random, 2))];
+            world.side(who).dataplane.refuse_install = Some(direction);
         }
         if below(&mut random, 3) == 0 {
             world.side(who).is_slow = true;

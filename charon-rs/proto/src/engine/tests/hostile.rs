@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use espdp_api::IkePath;
+use espdp_api::{Direction, IkePath};
 
 use super::super::testbed::{Fate, Who, World, secret};
 use crate::Settings;
@@ -93,16 +93,19 @@ fn a_failed_proof_costs_no_more_with_many_secrets() {
 
 #[test]
 fn a_peer_that_starts_anew_while_its_child_is_installed_leaves_nothing_of_the_old_sa() {
-    let mut world = World::new();
-    world.sun.is_slow = true;
-    let ticket = world.initiate(Who::Moon);
-    let spi = *world.sun.engine.sas.keys().next().unwrap();
-    let now = world.now;
-    world.sun.engine.with_established(spi, |sa, cx| sa.on_initial_contact(cx, now));
-    world.catch_up(Who::Sun);
-    assert!(world.settled(Who::Moon, ticket).is_err());
-    world.pass(Duration::from_secs(300));
-    world.assert_nothing_left();
+    for refused in [None, Some(Direction::Inbound)] {
+        let mut world = World::new();
+        (world.sun.is_slow, world.sun.dataplane.refuse_install) = (true, refused);
+        let ticket = world.initiate(Who::Moon);
+        let spi = *world.sun.engine.sas.keys().next().unwrap();
+        let now = world.now;
+        world.sun.engine.with_established(spi, |sa, cx| sa.on_initial_contact(cx, now));
+        world.run();
+        assert!(world.settled(Who::Moon, ticket).is_err());
+        world.catch_up(Who::Sun);
+        world.pass(Duration::from_secs(300));
+        world.assert_nothing_left();
+    }
 }
 
 #[test]
