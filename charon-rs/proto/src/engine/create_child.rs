@@ -11,7 +11,7 @@ use super::failure::{Incompatible, Trouble, hint_for_refusal};
 use super::negotiate::esp_incompatible;
 use super::session::Session;
 use super::task::ChildWish;
-use crate::config::Child;
+use crate::config::{Child, Connection};
 use crate::crypto::key_exchange::KeyExchange;
 use crate::crypto::schedule::{ChildExchange, ChildKeys};
 use crate::io::{ChildSaId, FailureCode};
@@ -424,6 +424,11 @@ fn answered_selectors(
             "what is left on both sides has no address family in common".to_owned()
         }),
     })))
+}
+
+/// Whether a connection has a child for what the peer wants.
+pub(super) fn has_child_for(session: &Session, connection: &Connection, body: &Body) -> bool {
+    connection.children.iter().any(|child| answered_selectors(session, child, child.mode, body).is_ok())
 }
 
 /// Whether nothing of the child's selectors would be narrowed away.

@@ -9,6 +9,7 @@ use espdp_api::IkePath;
 
 use super::auth::{Identities, InitMessages, PeerAuthenticated, prove_ourselves, verify_peer};
 use super::context::{Context, Sent};
+use super::create_child::has_child_for;
 use super::established::{Authenticated, Established, Request};
 use super::failure::{About, Incompatible, Reaction, Trouble, Trust, abridged};
 use super::ike_sa::{FollowUp, IkeSa, Received};
@@ -155,11 +156,11 @@ impl HalfOpen {
             return Err(id_refused(&candidates, &self.session, id_payload, wanted));
         };
         let suite = self.session.suite;
-        let accepting = meant.iter().find(|connection| accepts(connection, suite));
-        self.session.connection = Arc::clone(accepting.unwrap_or(first));
-        if accepting.is_none() {
-            return Err(suite_refused(&self.session.connection, suite));
-        }
+        let Some(accepting) = meant.iter().find(|connection| accepts(connection, suite)) else {
+            self.session.connection = Arc::clone(first);
+            return Err(suite_refused(first, suite));
+        };
+        self.session.connection = Arc::clone(accepting);
         let local_id = own_identity(&self.session.connection, &self.session);
         let identities = Identities { local: &local_id, remote: remote_id };
         let incompatible = |reason| Trouble::Incompatible(Box::new(reason));
@@ -170,6 +171,13 @@ impl HalfOpen {
         let auth =
             prove_ourselves(&cx.secrets, &self.session, &self.messages, &our_id, identities).map_err(incompatible)?;
         let proof = vec![Payload::IdResponder(our_id), Payload::Authentication(auth)];
+        // Several connections may be for the very same peer; then the one with the right child is meant.
+        let with_child = meant.iter().find(|connection| {
+            let is_for_same_peer = (&connection.local, &connection.remote, &connection.remote_addresses)
+                == (&accepting.local, &accepting.remote, &accepting.remote_addresses);
+            is_for_same_peer && accepts(connection, suite) && has_child_for(&self.session, connection, body)
+        });
+        self.session.connection = Arc::clone(with_child.unwrap_or(accepting));
         Ok((Authenticated { local_id, remote_id: remote_id.clone(), _peer: peer }, proof))
     }
 

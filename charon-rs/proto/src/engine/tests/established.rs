@@ -347,6 +347,32 @@ fn the_peers_identity_decides_among_connections_for_the_same_addresses() {
 }
 
 #[test]
+fn the_child_decides_among_connections_for_the_same_peer() {
+    use crate::config::RemoteAddress;
+    let mut second = testbed::connection(Who::Sun);
+    two_children(Who::Sun, &mut second);
+    second.children.remove(0);
+    second.name = "a-second".into();
+    let chosen = |second: &crate::config::Connection| {
+        let mut world = World::new();
+        world.command(Who::Sun, Command::SetConnection(Box::new(second.clone())));
+        world.initiate(Who::Moon);
+        (world.only_ike_sa(Who::Sun).connection, world.failures(Who::Sun))
+    };
+    assert_eq!(chosen(&second), ("net-net".into(), Vec::new()));
+    // What is meant for others as well does not widen what this peer may have.
+    let mut narrow = testbed::connection(Who::Sun);
+    std::mem::swap(&mut second.children, &mut narrow.children);
+    second.remote_addresses = vec![RemoteAddress::Any];
+    let mut world = World::new();
+    for connection in [second, narrow] {
+        world.command(Who::Sun, Command::SetConnection(Box::new(connection)));
+    }
+    world.initiate(Who::Moon);
+    assert_eq!(world.failures(Who::Sun), [FailureCode::TsUnacceptable]);
+}
+
+#[test]
 fn the_algorithms_of_one_connection_do_not_do_for_another() {
     use crate::identity::{Identity, IdentityPattern};
     let mut world = World::with(|who, connection| {
