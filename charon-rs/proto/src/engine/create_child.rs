@@ -190,7 +190,11 @@ impl ChildOffer {
             what: format!("the peer refused child `{}`: {kind}", self.wish.child.name),
             ours,
             theirs: vec![kind.to_string()],
-            hint: hint_for_refusal(kind).map(str::to_owned),
+            hint: match self.wish.child.mode {
+                Mode::Transport => Some(NO_TRANSPORT_HINT),
+                Mode::Tunnel => hint_for_refusal(kind),
+            }
+            .map(str::to_owned),
         }))
     }
 
@@ -501,3 +505,7 @@ fn mode_refused(child: &Child) -> Trouble {
         hint: Some("set `type` to the same value on both sides".to_owned()),
     }))
 }
+
+/// A peer that protects only tunnels refuses all else with any of the notifies.
+const NO_TRANSPORT_HINT: &str = "does the peer do transport mode? `type = \"tunnel\"` is what every peer does; or compare `esp` and \
+     the selectors with the peer's";
