@@ -191,12 +191,12 @@ impl ChildSa {
 
     /// Takes the outcome of one step. After the last one: whether the child is up.
     ///
-    /// A new child sends before anybody is told that it is up; it has nothing to lose. What replaces another one waits
-    /// until the peer is known to be ready (RFC 7296 §2.8).
+    /// A child that is alone on its policy sends before anybody is told that it is up; it has nothing to lose. What
+    /// replaces another one waits until the peer is known to be ready (RFC 7296 §2.8).
     pub(super) fn on_installed(
         &mut self,
         cx: &mut Context,
-        owner: IkeSpi,
+        (owner, is_alone): (IkeSpi, bool),
         step: InstallStep,
         outcome: Result<(), Refusal>,
     ) -> Option<Result<(), Refusal>> {
@@ -217,7 +217,7 @@ impl ChildSa {
         }
         match self.refusal.take() {
             Some(refusal) => Some(Err(refusal)),
-            None if self.replaces.is_none() && self.outbound == Half::Ready => {
+            None if is_alone && self.outbound == Half::Ready => {
                 self.awaited += 1;
                 let activate = Command::Activate { policy: self.policy, spi: self.spi_out };
                 cx.ask(Asker::Install(owner, self.id, InstallStep::Active), Ask::Dataplane(activate));

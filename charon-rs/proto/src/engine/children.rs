@@ -58,7 +58,7 @@ impl Established {
         (id, step): (ChildSaId, InstallStep),
         outcome: Result<(), Refusal>,
     ) {
-        let owner = self.local_spi();
+        let circumstances = (self.local_spi(), !self.shares_policy(id));
         let Some(child) = self.children.get_mut(&id) else {
             // It was given up meanwhile. Its halves are removed, but what was refused is still reserved.
             if let (InstallStep::Inbound(spi), Err(_)) = (step, outcome) {
@@ -66,7 +66,7 @@ impl Established {
             }
             return;
         };
-        let Some(result) = child.on_installed(cx, owner, step, outcome) else {
+        let Some(result) = child.on_installed(cx, circumstances, step, outcome) else {
             return;
         };
         if self.is_serving(id) {
