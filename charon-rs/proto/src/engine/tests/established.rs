@@ -373,6 +373,33 @@ fn the_child_decides_among_connections_for_the_same_peer() {
 }
 
 #[test]
+fn two_connections_to_one_peer_that_start_at_once_both_stay_up() {
+    for also_sun in [false, true] {
+        let mut world = World::bare(&crate::Settings::default());
+        for who in [Who::Moon, Who::Sun] {
+            world.command(who, Command::SetSecret(testbed::secret("psk", &[], b"Vpp123")));
+            for (name, position) in [("first", 0), ("second", 1)] {
+                let mut connection = testbed::connection(who);
+                two_children(who, &mut connection);
+                connection.name = name.into();
+                connection.children = vec![connection.children.swap_remove(position)];
+                if who == Who::Moon || also_sun {
+                    connection.children[0].start = StartAction::Start;
+                }
+                world.command(who, Command::SetConnection(Box::new(connection)));
+            }
+        }
+        world.pass(Duration::from_secs(120));
+        for who in [Who::Moon, Who::Sun] {
+            let mut up: Vec<String> = world.ike_sas(who).into_iter().map(|sa| sa.connection).collect();
+            up.sort_unstable();
+            assert_eq!(up, ["first", "second"], "{who:?}");
+        }
+        world.assert_traffic_flows(2);
+    }
+}
+
+#[test]
 fn the_algorithms_of_one_connection_do_not_do_for_another() {
     use crate::identity::{Identity, IdentityPattern};
     let mut world = World::with(|who, connection| {
