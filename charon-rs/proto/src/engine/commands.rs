@@ -74,7 +74,13 @@ impl Engine {
         if self.established_sa(spi).is_some() {
             let mut delete = Queued::new(Task::DeleteIke { reason: DownReason::Command });
             delete.tickets = tickets;
-            self.with_established(spi, |sa, cx| sa.queue_delete(cx, now, delete));
+            self.with_established(spi, |sa, cx| {
+                // A peer that waits for a child gets its answer first.
+                if sa.serving.is_none() {
+                    sa.drop_children(cx, now, &DownReason::Command);
+                }
+                sa.queue_delete(cx, now, delete);
+            });
         } else {
             self.with_sa(spi, |sa, cx| sa.stop(cx));
             self.cx.settle(tickets, &Ok(()));

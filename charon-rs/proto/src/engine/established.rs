@@ -309,11 +309,17 @@ impl Established {
         if self.life != Life::Up {
             return;
         }
+        self.drop_children(cx, now, &DownReason::Replaced);
+        self.queue_delete(cx, now, Queued::new(Task::DeleteIke { reason: DownReason::Replaced }));
+    }
+
+    /// Drops all children. Until the peer agrees to a deletion, which may be never, they would take the packets that are
+    /// meant for those of a new SA.
+    pub(super) fn drop_children(&mut self, cx: &mut Context, now: Instant, reason: &DownReason) {
         let children: Vec<ChildSaId> = self.children.keys().copied().collect();
         for child in children {
-            self.drop_child(cx, now, child, &DownReason::Replaced);
+            self.drop_child(cx, now, child, reason);
         }
-        self.queue_delete(cx, now, Queued::new(Task::DeleteIke { reason: DownReason::Replaced }));
     }
 
     // State.

@@ -516,3 +516,19 @@ fn a_silent_address_is_followed_by_the_next_one() {
     assert_eq!(world.settled(Who::Moon, ticket).unwrap().done, 1);
     world.assert_agreement(1);
 }
+
+#[test]
+fn children_that_are_taken_down_carry_nothing_while_the_peer_is_silent() {
+    let mut world = World::new();
+    world.initiate(Who::Moon);
+    world.network(|_| Fate::Lose);
+    let down = world.terminate(Who::Moon, ike());
+    assert!(world.moon.dataplane.policies.is_empty());
+    assert!(!world.is_settled(Who::Moon, down), "the peer has not agreed");
+    world.repair_network();
+    let up = world.initiate(Who::Moon);
+    assert_eq!(world.settled(Who::Moon, up).unwrap().done, 1);
+    world.pass(Duration::from_secs(60));
+    assert!(world.settled(Who::Moon, down).is_ok());
+    world.assert_agreement(1);
+}
