@@ -253,9 +253,10 @@ mod tests {
                     (500, &esp_packet),
                     (9, &esp_packet),
                 ] {
-                    // The peer refuses some of them, which the next one would report.
-                    drop(udp.send_to(payload, (peer, port)));
-                    drop(udp.send_to(payload, (peer, port)));
+                    // The peer refuses some of them, which is reported instead of sending a later one.
+                    for _ in 0..2 {
+                        assert!((0..20).any(|_| udp.send_to(payload, (peer, port)).is_ok()));
+                    }
                 }
             }
         })
@@ -266,7 +267,7 @@ mod tests {
             seen.add(&buffer[..length], &[]);
         }
         assert_eq!(seen.esp_packets(), 0, "{seen:?}");
-        assert!((4..=8).contains(&seen.ike) && (2..=4).contains(&seen.keepalives), "{seen:?}");
+        assert_eq!((seen.ike, seen.keepalives), (8, 4), "{seen:?}");
         assert!(seen.other >= 4, "other ports, neighbour discovery and errors: {seen:?}");
     }
 

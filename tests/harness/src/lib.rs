@@ -14,5 +14,5 @@ pub use capture::{Capture, Fields, tshark};
 pub use gateway::{Ctl, Gateway};
 pub use process::{Daemon, finish, wait_until};
 pub use strongswan::{Charon, StrongSwan};
-pub use traffic::{PingResult, PingStream, ping, tcp_transfer};
+pub use traffic::{PingResult, PingStream, expect_silence, ping, tcp_transfer};
 pub use world::{Site, World};

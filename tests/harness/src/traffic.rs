@@ -48,6 +48,16 @@ pub fn ping(world: &World, node: &str, address: &str, count: u32) -> Result<Ping
     PingResult::parse(&String::from_utf8_lossy(&finish(command)?.stdout))
 }
 
+/// Wants that an echo request from `node` stays without a reply.
+///
+/// # Errors
+/// When there is a reply, or nothing to send it with.
+pub fn expect_silence(world: &World, node: &str, address: &str) -> Result<()> {
+    let result = ping(world, node, address, 1)?;
+    ensure!(result == PingResult { sent: 1, received: 0 }, "{result:?} where nothing should pass");
+    Ok(())
+}
+
 /// Echo requests without a pause, from [`PingStream::start`] until [`PingStream::stop`].
 #[derive(Debug)]
 pub struct PingStream {
