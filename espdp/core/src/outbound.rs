@@ -56,8 +56,7 @@ impl Dataplane {
     /// ```no_run
     /// # use espdp_core::{Dataplane, OutboundBatch, Progress, Run, SuperPacket};
     /// # fn send(_: Run<'_>) {}
-    /// # fn example(dataplane: &mut Dataplane, batch: &mut OutboundBatch, mut packet: SuperPacket<'_>) {
-    /// # let now: std::time::Instant = unimplemented!();
+    /// # fn example(dataplane: &mut Dataplane, batch: &mut OutboundBatch, mut packet: SuperPacket<'_>, now: std::time::Instant) {
     /// loop {
     ///     let mut filling = dataplane.fill(now, batch);
     ///     let progress = filling.push(&mut packet); // or many packets

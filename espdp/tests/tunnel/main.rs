@@ -295,21 +295,6 @@ fn a_path_that_becomes_narrower_shrinks_the_interface_and_loses_nothing() {
     }
 }
 
-#[test]
-#[ignore = "measures: cargo test --release -p espdp --test tunnel throughput -- --ignored --nocapture"]
-fn throughput_of_one_tcp_stream() {
-    let world = World::new();
-    let (mut left, mut right) = gateways(&world);
-    connect(&mut left, &mut right, gcm(NAT_T, "192.0.2.1", "192.0.2.2"), &LEFT, &RIGHT);
-    ping(&world.left, "10.2.0.1", 64);
-    for _ in 0..5 {
-        let (octets, busy) = (1 << 30, worker_seconds());
-        let took = tcp_transfer(&world.left, &world.right, "10.2.0.1", octets);
-        let (gigabits, busy) = (octets as f64 * 8.0 / 1e9, worker_seconds() - busy);
-        println!("{:.2} Gb/s; both workers {:.2} CPU-s per GB", gigabits / took.as_secs_f64(), busy * 8.0 / gigabits);
-    }
-}
-
 /// What is left in the kernel of a dataplane that could not clean up: interfaces and their routes go by themselves.
 fn leave_rules_behind() {
     let DataplaneSettings { mark, table, rule_priority: priority, .. } = DataplaneSettings::default();
@@ -322,19 +307,6 @@ fn leave_rules_behind() {
         let desired = NetworkState { rules, ..NetworkState::default() };
         Netlink::open().unwrap().apply(&mut NetworkState::default(), &desired).await.unwrap();
     });
-}
-
-/// CPU time of all workers of this process.
-fn worker_seconds() -> f64 {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path().join("stat"));
-    let stats = tasks.filter_map(|stat| std::fs::read_to_string(stat).ok());
-    let workers = stats.filter(|stat| stat.contains("(espdp-worker)"));
-    // utime and stime are fields 14 and 15, in ticks of 10 ms.
-    let ticks = workers.flat_map(|stat| {
-        let fields = stat.split_whitespace().skip(13).take(2).map(|field| field.parse::<f64>().unwrap());
-        fields.collect::<Vec<_>>()
-    });
-    ticks.sum::<f64>() / 100.0
 }
 
 #[test]
