@@ -61,7 +61,8 @@ pub fn expect_silence(world: &World, node: &str, address: &str) -> Result<()> {
 /// Echo requests without a pause, from [`PingStream::start`] until [`PingStream::stop`].
 #[derive(Debug)]
 pub struct PingStream {
-    child: Child,
+    /// Until it is stopped.
+    child: Option<Child>,
 }
 
 impl PingStream {
@@ -72,22 +73,33 @@ impl PingStream {
     pub fn start(world: &World, node: &str, address: &str) -> Result<Self> {
         let mut command = world.command(node, "ping")?;
         command.args(["-n", "-q", "-i", "0.01", "-W", "2", address]).stdout(Stdio::piped()).stderr(Stdio::null());
-        Ok(Self { child: command.spawn().context("start ping")? })
+        Ok(Self { child: Some(command.spawn().context("start ping")?) })
     }
 
     /// Stops and counts. The last request may still be under way, so a single missing reply at the very end is given back.
     ///
     /// # Errors
     /// When `ping` ended before.
-    pub fn stop(self) -> Result<PingResult> {
-        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("process id")?;
+    pub fn stop(mut self) -> Result<PingResult> {
+        let child = self.child.take().context("a stream that was stopped")?;
+        let id = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("process id")?;
         kill_process(id, Signal::INT)?;
-        let output = self.child.wait_with_output()?;
+        let output = child.wait_with_output()?;
         let mut result = PingResult::parse(&String::from_utf8_lossy(&output.stdout))?;
         if result.sent == result.received.saturating_add(1) {
             result.sent = result.received;
         }
         Ok(result)
+    }
+}
+
+impl Drop for PingStream {
+    /// A test that fails must not leave it running.
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            drop(child.kill());
+            drop(child.wait());
+        }
     }
 }
 
