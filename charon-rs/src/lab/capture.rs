@@ -231,7 +231,7 @@ mod tests {
             .unwrap();
         let network = match Network::build(&topology) {
             Ok(network) => network,
-            Err(TopologyError::Namespace(error)) if error.is_permission() => return eprintln!("skipped: {error}"),
+            Err(TopologyError::Namespace(error)) if error.is_permission() => return crate::lab::netns::skipped(&error),
             Err(error) => panic!("{error}"),
         };
         let a = network.namespace("a").unwrap();
@@ -281,7 +281,7 @@ mod tests {
             .unwrap();
         let network = match Network::build(&topology) {
             Ok(network) => network,
-            Err(TopologyError::Namespace(error)) if error.is_permission() => return eprintln!("skipped: {error}"),
+            Err(TopologyError::Namespace(error)) if error.is_permission() => return crate::lab::netns::skipped(&error),
             Err(error) => panic!("{error}"),
         };
         let path = std::env::temp_dir().join(format!("lab-capture-{}.pcap", std::process::id()));

@@ -162,7 +162,7 @@ mod tests {
     fn neighbours_answer_and_strangers_do_not() {
         let network = match Network::build(&Topology::two_gateways().unwrap()) {
             Ok(network) => network,
-            Err(TopologyError::Namespace(error)) if error.is_permission() => return eprintln!("skipped: {error}"),
+            Err(TopologyError::Namespace(error)) if error.is_permission() => return crate::lab::netns::skipped(&error),
             Err(error) => panic!("{error}"),
         };
         let client = network.namespace(CLIENT).unwrap();

@@ -281,7 +281,7 @@ mod tests {
         match Network::build(topology) {
             Ok(network) => Some(network),
             Err(TopologyError::Namespace(error)) if error.is_permission() => {
-                eprintln!("skipped: {error}");
+                crate::lab::netns::skipped(&error);
                 None
             }
             Err(error) => panic!("{error}"),
@@ -349,7 +349,7 @@ mod tests {
         let topology = Topology::new().host("a").link(1500, ("a", "x", &[]), ("b", "x", &[])).unwrap();
         match Network::build(&topology) {
             Err(TopologyError::UnknownNode(node)) => assert_eq!(node, "b"),
-            Err(TopologyError::Namespace(error)) if error.is_permission() => eprintln!("skipped: {error}"),
+            Err(TopologyError::Namespace(error)) if error.is_permission() => crate::lab::netns::skipped(&error),
             other => panic!("{other:?}"),
         }
     }

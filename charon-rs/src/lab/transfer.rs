@@ -222,7 +222,7 @@ mod tests {
         match Network::build(&Topology::two_gateways().unwrap()) {
             Ok(network) => Some(network),
             Err(TopologyError::Namespace(error)) if error.is_permission() => {
-                eprintln!("skipped: {error}");
+                crate::lab::netns::skipped(&error);
                 None
             }
             Err(error) => panic!("{error}"),
