@@ -8,7 +8,7 @@ use espdp_api::{
 };
 
 use crate::identity::{Identity, IdentityPattern};
-use crate::proposal::{EspProposal, IkeProposal};
+use crate::proposal::{EspProposal, IkeProposal, default_ike_proposals};
 
 /// How to reach, authenticate and protect one peer (or, with wildcards, a class of peers).
 #[derive(Clone, Debug, PartialEq)]
@@ -23,10 +23,18 @@ pub struct Connection {
     pub local_port: u16,
     /// The peer's port for IKE_SA_INIT, usually 500.
     pub remote_port: u16,
-    /// How we authenticate ourselves.
+    /// How we authenticate ourselves, in the first round.
     pub local: LocalAuth,
-    /// How the peer must authenticate itself.
+    /// How we authenticate ourselves in the rounds after the first (RFC 4739), in order.
+    pub more_local: Vec<LocalAuth>,
+    /// How the peer must authenticate itself, in the first round.
     pub remote: RemoteAuth,
+    /// How the peer must authenticate itself in the rounds after the first (RFC 4739), in order.
+    pub more_remote: Vec<RemoteAuth>,
+    /// When our certificates go with IKE_AUTH.
+    pub send_certificates: SendCertificates,
+    /// Whether we tell the peer which CAs we know (CERTREQ).
+    pub send_certificate_requests: bool,
     /// IKE proposals in order of preference; never empty.
     pub ike_proposals: Vec<IkeProposal>,
     /// When the IKE SA is rekeyed and when it ends.
@@ -35,10 +43,66 @@ pub struct Connection {
     pub dpd: Option<Dpd>,
     /// How requests are retransmitted.
     pub retransmission: Retransmission,
-    /// Pretend that there is a NAT, so that ESP always travels in UDP.
-    pub force_encapsulation: bool,
+    /// After how long the IKE SA is made anew, with a new authentication; `None` never. The jitter is that of
+    /// `ike_lifetime`.
+    pub reauth_after: Option<Duration>,
+    /// Whether ESP travels in UDP.
+    pub encapsulation: UdpEncapsulation,
+    /// Whether large messages are sent in fragments (RFC 7383).
+    pub fragmentation: Fragmentation,
+    /// The largest IP packet that carries a fragment, in octets, IP and UDP headers included.
+    pub fragment_size: u16,
+    /// Whether both ends may change their addresses (RFC 4555).
+    pub mobike: bool,
+    /// What becomes of older IKE SAs of the same two identities.
+    pub uniqueness: Uniqueness,
+    /// Whether an IKE SA may come up without a Child SA (RFC 6023).
+    pub childless: Childless,
+    /// The post-quantum pre-shared key that is mixed into the keys (RFC 8784).
+    pub ppk: Option<PpkUse>,
+    /// Whether the peer may send us elsewhere (RFC 5685).
+    pub follow_redirects: bool,
     /// The Child SAs of the connection. The first goes with IKE_AUTH when no other is asked for.
     pub children: Vec<Child>,
+}
+
+impl Connection {
+    /// A connection with anybody, by pre-shared key, without children; everything else is as most networks want it.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            local_addresses: Vec::new(),
+            remote_addresses: Vec::new(),
+            local_port: 500,
+            remote_port: 500,
+            local: LocalAuth { identity: None, method: LocalMethod::PreSharedKey },
+            more_local: Vec::new(),
+            remote: RemoteAuth { identity: IdentityPattern::Any, method: RemoteMethod::PreSharedKey },
+            more_remote: Vec::new(),
+            send_certificates: SendCertificates::IfAsked,
+            send_certificate_requests: true,
+            ike_proposals: default_ike_proposals(),
+            ike_lifetime: Lifetime { rekey_after: None, jitter: Duration::ZERO, expire_after: None },
+            reauth_after: None,
+            dpd: None,
+            retransmission: Retransmission {
+                first: Duration::from_secs(4),
+                factor: 1.8,
+                tries: 5,
+                longest: Duration::MAX,
+            },
+            encapsulation: UdpEncapsulation::Detect,
+            fragmentation: Fragmentation::Offer,
+            fragment_size: 1280,
+            mobike: true,
+            uniqueness: Uniqueness::No,
+            childless: Childless::Allow,
+            ppk: None,
+            follow_redirects: true,
+            children: Vec::new(),
+        }
+    }
 }
 
 /// Where a peer may be.
@@ -54,30 +118,137 @@ pub enum RemoteAddress {
     Any,
 }
 
-/// How we authenticate.
+/// How we authenticate in one round.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LocalAuth {
     /// Our identity; `None` means our address.
     pub identity: Option<Identity>,
     /// The method.
-    pub method: AuthMethod,
+    pub method: LocalMethod,
 }
 
-/// How the peer must authenticate.
+/// How the peer must authenticate in one round.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RemoteAuth {
     /// Which identities are accepted.
     pub identity: IdentityPattern,
     /// The method.
-    pub method: AuthMethod,
+    pub method: RemoteMethod,
 }
 
-/// A way to authenticate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A way to prove who we are.
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum AuthMethod {
+pub enum LocalMethod {
     /// A pre-shared key (RFC 7296 §2.15), found in the engine's secrets by the two identities.
     PreSharedKey,
+    /// A signature (RFC 7427) by a private key that the shell has.
+    Signature(CredentialName),
+}
+
+/// A way for the peer to prove who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RemoteMethod {
+    /// A pre-shared key (RFC 7296 §2.15), found in the engine's secrets by the two identities.
+    PreSharedKey,
+    /// A signature, with a certificate or a raw public key, which the shell judges.
+    Signature(Trust),
+}
+
+/// Names a private key and what belongs to it, in the shell. Two names are equal if and only if they mean the same key,
+/// certificates and options.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CredentialName(pub String);
+
+/// Names what the shell demands of a peer's signature: its CAs, revocation policy, strength. Two names are equal if and
+/// only if they demand the same.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TrustName(pub String);
+
+/// What is demanded of a peer's signature.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trust {
+    /// Names it for the shell.
+    pub name: TrustName,
+    /// The CAs to ask certificates of (CERTREQ).
+    pub authorities: Vec<AuthorityHash>,
+    /// Whether the peer is asked for OCSP answers about its certificates (RFC 4806).
+    pub ocsp: bool,
+}
+
+/// A CA as CERTREQ names it: the SHA-1 hash of its SubjectPublicKeyInfo (RFC 7296 §3.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AuthorityHash(pub [u8; 20]);
+
+/// When certificates of ours go with IKE_AUTH.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendCertificates {
+    /// Always.
+    Always,
+    /// If the peer sent a CERTREQ.
+    IfAsked,
+    /// Never: the peer has them.
+    Never,
+}
+
+/// Whether ESP travels in UDP (RFC 3948).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UdpEncapsulation {
+    /// If there is a NAT on the way.
+    Detect,
+    /// Always: we pretend that there is a NAT.
+    Force,
+    /// Never: we do not look for NATs.
+    Refuse,
+}
+
+/// Whether large messages are sent in fragments (RFC 7383).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fragmentation {
+    /// If the peer can, too.
+    Offer,
+    /// If the peer can, too, and then all messages are sent that way, also small ones.
+    Force,
+    /// We understand fragments and send none.
+    Accept,
+    /// Never.
+    Never,
+}
+
+/// What becomes of older IKE SAs of the same two identities when another one is set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Uniqueness {
+    /// They stay, even if the peer says that it knows nothing of them (INITIAL_CONTACT).
+    Never,
+    /// They stay, unless the peer says that it knows nothing of them.
+    No,
+    /// The newest stays.
+    Replace,
+    /// The oldest stays.
+    Keep,
+}
+
+/// Whether an IKE SA may come up without a Child SA (RFC 6023).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Childless {
+    /// As a responder, yes; as an initiator only if there is no child.
+    Allow,
+    /// As an initiator always, if the peer can: all Child SAs come by CREATE_CHILD_SA, with keys of their own.
+    Prefer,
+    /// Only without: peers that cannot are refused.
+    Force,
+    /// Never.
+    Never,
+}
+
+/// How a post-quantum pre-shared key is used (RFC 8784).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PpkUse {
+    /// Which one; for responders `None` takes whichever the peer names.
+    pub id: Option<Vec<u8>>,
+    /// Whether the SA fails without.
+    pub required: bool,
 }
 
 /// A pre-shared key and whose it is.

@@ -125,7 +125,8 @@ impl Engine {
             (Some(Asker::PeerAddresses(spi)), Answer::Addresses(addresses)) => {
                 self.with_sa(spi, |sa, cx| sa.on_addresses(cx, now, addresses));
             }
-            (_, Answer::Addresses(_)) => {}
+            // Nobody asked for them.
+            (_, Answer::Addresses(_) | Answer::Signed(_) | Answer::Verified(_)) => {}
             (None, Answer::Dataplane(outcome)) => self.give_back(outcome),
         }
         self.settle_down(now);

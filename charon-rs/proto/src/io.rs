@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use espdp_api::{EspAlgorithms, EspSpi, IkePath, Mode, OuterPath, PolicyId, Secret, TrafficSelector};
 
-use crate::config::{Connection, SharedSecret};
+use crate::config::{Connection, CredentialName, SharedSecret, TrustName};
+use crate::identity::Identity;
 
 /// Pairs an [`Answer`] with the [`Ask`] it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,6 +67,98 @@ pub enum Ask {
     Dataplane(espdp_api::Command),
     /// The addresses of a host name.
     Resolve(String),
+    /// Our proof by a private key.
+    Sign(Box<SignRequest>),
+    /// A judgement of the peer's proof.
+    Verify(Box<VerifyRequest>),
+}
+
+/// A proof of who we are that the shell makes with a private key (RFC 7296 §2.15, RFC 7427).
+#[derive(Clone, Debug)]
+pub struct SignRequest {
+    /// The key.
+    pub credential: CredentialName,
+    /// Who we say we are.
+    pub identity: Identity,
+    /// What is signed: InitiatorSignedOctets or ResponderSignedOctets.
+    pub octets: Vec<u8>,
+    /// The numbers of the hashes that the peer takes in signatures of method 14 (RFC 7427 §4); `None` if it did not say,
+    /// and the methods of RFC 7296 are all it knows.
+    pub peer_hashes: Option<Vec<u16>>,
+    /// What the peer sent in CERTREQ payloads; certificates of CAs that it does not know help it little.
+    pub requested: Vec<CertificateRequest>,
+    /// Whether certificates are to go with the proof.
+    pub with_certificates: bool,
+}
+
+/// Our proof.
+#[derive(Clone, Debug)]
+pub struct Signed {
+    /// The number of the method (RFC 7296 §3.8): 14, or one of 1, 9, 10 and 11 for old peers.
+    pub method: u8,
+    /// The Authentication Data.
+    pub data: Vec<u8>,
+    /// What goes into CERT payloads, the certificate of the key first.
+    pub certificates: Vec<CertificateData>,
+}
+
+/// A peer's proof for the shell to judge.
+#[derive(Clone, Debug)]
+pub struct VerifyRequest {
+    /// The connection, for the log.
+    pub connection: String,
+    /// What is demanded.
+    pub trust: TrustName,
+    /// Who the peer says it is.
+    pub identity: Identity,
+    /// What it must have signed.
+    pub octets: Vec<u8>,
+    /// The number of the method (RFC 7296 §3.8).
+    pub method: u8,
+    /// The Authentication Data.
+    pub data: Vec<u8>,
+    /// What it sent in CERT payloads, the one of the signer first (R7296-1.2-3).
+    pub certificates: Vec<CertificateData>,
+}
+
+/// The peer is who it says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// What convinced the shell, for the log: `ECDSA with SHA-256, certificate "CN=sun", CA "CN=root"`.
+    pub evidence: String,
+}
+
+/// Why a proof was refused, or why there is none of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProofRefusal {
+    /// A stable code.
+    pub code: FailureCode,
+    /// What happened, as a sentence.
+    pub what: String,
+    /// What we have or want, one line for each item.
+    pub ours: Vec<String>,
+    /// What the peer has or wants, one line for each item.
+    pub theirs: Vec<String>,
+    /// The way out.
+    pub hint: Option<String>,
+}
+
+/// The body of a CERT payload (RFC 7296 §3.6).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateData {
+    /// Cert Encoding: 4 for an X.509 certificate, 14 for an OCSP answer, 15 for a raw public key (RFC 7670).
+    pub encoding: u8,
+    /// Certificate Data.
+    pub data: Vec<u8>,
+}
+
+/// The body of a CERTREQ payload (RFC 7296 §3.7).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateRequest {
+    /// Cert Encoding, as in [`CertificateData`].
+    pub encoding: u8,
+    /// Certification Authority: for X.509 certificates any number of [`crate::config::AuthorityHash`]es.
+    pub authorities: Vec<u8>,
 }
 
 /// What came of an [`Ask`].
@@ -76,6 +169,10 @@ pub enum Answer {
     Dataplane(espdp_api::Outcome),
     /// From the resolver; empty when the name has no address or could not be resolved.
     Addresses(Vec<IpAddr>),
+    /// Our proof, or why there is none.
+    Signed(Result<Signed, Box<ProofRefusal>>),
+    /// What the shell thinks of the peer's proof.
+    Verified(Result<Verified, Box<ProofRefusal>>),
 }
 
 /// What somebody wants the engine to do.

@@ -8,7 +8,8 @@ use std::time::Duration;
 use espdp_api::{InterfaceName, Mode, PortRange, Routes, TrafficLimit, TrafficSelector};
 use ike_proto::Settings;
 use ike_proto::config::{
-    AuthMethod, Child, Connection, Dpd, Lifetime, LocalAuth, RemoteAddress, RemoteAuth, Retransmission, StartAction,
+    Child, Connection, Dpd, Lifetime, LocalAuth, LocalMethod, RemoteAddress, RemoteAuth, RemoteMethod, Retransmission,
+    StartAction, UdpEncapsulation,
 };
 use ike_proto::identity::{Identity, IdentityPattern};
 use ike_proto::proposal::{default_esp_proposals, default_ike_proposals};
@@ -64,28 +65,32 @@ impl Builder<'_> {
             children.iter().filter_map(|(name, _, child)| self.child(name, child, &draft)).collect();
         let ike = Span { lifetime: draft.ike_lifetime.as_ref(), default: defaults::IKE_LIFETIME, key: "ikelifetime" };
         Some(Connection {
-            name: name.to_owned(),
             local_addresses: left,
             remote_addresses: right.value.clone(),
             local_port: self.local_port(draft.left_port.as_ref()),
             remote_port: draft.right_port.unwrap_or(defaults::IKE_PORT),
             local: LocalAuth {
                 identity: draft.left_identity.as_ref().map(|id| id.value.clone()),
-                method: draft.left_auth.unwrap_or(AuthMethod::PreSharedKey),
+                method: draft.left_auth.clone().unwrap_or(LocalMethod::PreSharedKey),
             },
             remote: RemoteAuth {
                 identity: draft
                     .right_identity
                     .as_ref()
                     .map_or_else(|| default_peer(&right.value), |id| id.value.clone()),
-                method: draft.right_auth.unwrap_or(AuthMethod::PreSharedKey),
+                method: draft.right_auth.clone().unwrap_or(RemoteMethod::PreSharedKey),
             },
             ike_lifetime: self.lifetime(&ike, &draft.child),
             ike_proposals: draft.ike.as_ref().map_or_else(default_ike_proposals, |ike| ike.value.clone()),
             dpd: self.dpd(&draft),
             retransmission: retransmission(&draft),
-            force_encapsulation: draft.force_encapsulation.unwrap_or(false),
+            encapsulation: if draft.force_encapsulation.unwrap_or(false) {
+                UdpEncapsulation::Force
+            } else {
+                UdpEncapsulation::Detect
+            },
             children,
+            ..Connection::new(name)
         })
     }
 

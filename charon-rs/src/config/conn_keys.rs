@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ike_proto::config::{AuthMethod, DpdAction, RemoteAddress};
+use ike_proto::config::{DpdAction, LocalMethod, RemoteAddress, RemoteMethod};
 use ike_proto::identity::{Identity, IdentityPattern};
 use ike_proto::proposal::{IkeProposal, parse_ike_list};
 
@@ -19,11 +19,11 @@ use super::values::{address, identity};
 pub(super) struct ConnDraft {
     pub(super) left: Option<At<Vec<IpAddr>>>,
     pub(super) left_identity: Option<At<Identity>>,
-    pub(super) left_auth: Option<AuthMethod>,
+    pub(super) left_auth: Option<LocalMethod>,
     pub(super) left_port: Option<At<u16>>,
     pub(super) right: Option<At<Vec<RemoteAddress>>>,
     pub(super) right_identity: Option<At<IdentityPattern>>,
-    pub(super) right_auth: Option<AuthMethod>,
+    pub(super) right_auth: Option<RemoteMethod>,
     pub(super) right_port: Option<u16>,
     pub(super) ike: Option<At<Vec<IkeProposal>>>,
     pub(super) ike_lifetime: Option<At<Duration>>,
@@ -69,7 +69,8 @@ pub(super) const CONN_KEYS: &[Key<ConnDraft>] = &[
         default: "\"psk\"",
         doc: "How we authenticate ourselves: with a pre-shared key.",
         set: |draft, item| {
-            draft.left_auth = Some(auth(item)?);
+            auth(item)?;
+            draft.left_auth = Some(LocalMethod::PreSharedKey);
             Ok(())
         },
     },
@@ -117,7 +118,8 @@ pub(super) const CONN_KEYS: &[Key<ConnDraft>] = &[
         default: "\"psk\"",
         doc: "How the peer must authenticate itself.",
         set: |draft, item| {
-            draft.right_auth = Some(auth(item)?);
+            auth(item)?;
+            draft.right_auth = Some(RemoteMethod::PreSharedKey);
             Ok(())
         },
     },
@@ -314,10 +316,10 @@ fn right(item: Item<'_>) -> Result<Vec<RemoteAddress>, Complaints> {
     collect(texts.iter().map(|text| text.read(address::remote)))
 }
 
-fn auth(item: Item<'_>) -> Result<AuthMethod, Complaint> {
+fn auth(item: Item<'_>) -> Result<(), Complaint> {
     let text = item.text("\"psk\"")?;
     match text.as_str() {
-        "psk" | "secret" => Ok(AuthMethod::PreSharedKey),
+        "psk" | "secret" => Ok(()),
         "pubkey" | "rsa" | "rsasig" | "ecdsa" | "ed25519" | "ecdsasig" => {
             Err(text.complain("authentication by certificate is not supported yet").expected("expected \"psk\""))
         }

@@ -164,31 +164,11 @@ mod tests {
     use super::*;
     use crate::daemon::testing::Wire;
     use espdp_api::{DfPolicy, DscpPolicy, Mode, Routes, TrafficLimit};
-    use ike_proto::config::{AuthMethod, Child, Lifetime, LocalAuth, RemoteAuth, Retransmission, StartAction};
-    use ike_proto::identity::IdentityPattern;
+    use ike_proto::config::{Child, Lifetime, StartAction};
     use std::time::Duration;
 
     fn connection(name: &str, local_port: u16) -> Connection {
-        Connection {
-            name: name.into(),
-            local_addresses: Vec::new(),
-            remote_addresses: Vec::new(),
-            local_port,
-            remote_port: 500,
-            local: LocalAuth { identity: None, method: AuthMethod::PreSharedKey },
-            remote: RemoteAuth { identity: IdentityPattern::Any, method: AuthMethod::PreSharedKey },
-            ike_proposals: Vec::new(),
-            ike_lifetime: Lifetime { rekey_after: None, jitter: Duration::ZERO, expire_after: None },
-            dpd: None,
-            retransmission: Retransmission {
-                first: Duration::from_secs(4),
-                factor: 1.8,
-                tries: 5,
-                longest: Duration::MAX,
-            },
-            force_encapsulation: false,
-            children: Vec::new(),
-        }
+        Connection { local_port, ..Connection::new(name) }
     }
 
     fn child(interface: &str) -> Child {

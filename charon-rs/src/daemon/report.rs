@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use espdp_api::{Direction, Encapsulation, EspIntegrity, EspSpi, Mode, SaStatistics};
-use ike_proto::config::{AuthMethod, Child, Connection, DpdAction, RemoteAddress, StartAction};
+use ike_proto::config::{Child, Connection, DpdAction, LocalMethod, RemoteAddress, RemoteMethod, StartAction};
 use ike_proto::io::{ChildSaReport, ChildState, IkeSaReport, IkeState};
 use ike_proto::proposal::Algorithm;
 
@@ -129,8 +129,11 @@ pub(crate) fn connection(connection: &Connection) -> Message {
     section.put("unique", "UNIQUE_REPLACE");
     section.put_some("dpd_delay", connection.dpd.map(|dpd| dpd.delay.as_secs()));
     let local_id = connection.local.identity.as_ref().map_or_else(|| "%any".to_owned(), ToString::to_string);
-    section.put_section("local-1", auth(&local_id, connection.local.method));
-    section.put_section("remote-1", auth(&connection.remote.identity.to_string(), connection.remote.method));
+    section.put_section("local-1", auth(&local_id, local_class(&connection.local.method)));
+    section.put_section(
+        "remote-1",
+        auth(&connection.remote.identity.to_string(), remote_class(&connection.remote.method)),
+    );
     let dpd_action = match connection.dpd.map(|dpd| dpd.action) {
         Some(DpdAction::Restart) => "start",
         Some(DpdAction::Hold) => "trap",
@@ -156,11 +159,25 @@ fn child_config(child: &Child, dpd_action: &str) -> Message {
     section
 }
 
-fn auth(id: &str, method: AuthMethod) -> Message {
-    let class = match method {
-        AuthMethod::PreSharedKey => "pre-shared key",
+/// How we authenticate, with strongSwan's names.
+fn local_class(method: &LocalMethod) -> &'static str {
+    match method {
+        LocalMethod::PreSharedKey => "pre-shared key",
+        LocalMethod::Signature(_) => "public key",
         _ => "unknown",
-    };
+    }
+}
+
+/// How the peer must authenticate.
+fn remote_class(method: &RemoteMethod) -> &'static str {
+    match method {
+        RemoteMethod::PreSharedKey => "pre-shared key",
+        RemoteMethod::Signature(_) => "public key",
+        _ => "unknown",
+    }
+}
+
+fn auth(id: &str, class: &str) -> Message {
     let mut section = Message::new().with("id", id).with("class", class);
     for list in ["groups", "cert_policy", "certs", "cacerts"] {
         section.put_list(list, [""; 0]);

@@ -7,8 +7,8 @@ use espdp_api::{
     AddressRange, DfPolicy, DscpPolicy, InterfaceName, Mode, Routes, Secret, TrafficLimit, TrafficSelector,
 };
 use ike_proto::config::{
-    AuthMethod, Child, Connection, Lifetime, LocalAuth, RemoteAddress, RemoteAuth, Retransmission, SharedSecret,
-    StartAction,
+    Child, Connection, Lifetime, LocalAuth, LocalMethod, RemoteAddress, RemoteAuth, RemoteMethod, Retransmission,
+    SharedSecret, StartAction,
 };
 use ike_proto::identity::{Identity, IdentityPattern};
 
@@ -39,23 +39,18 @@ pub fn connection(here: IpAddr, there: IpAddr) -> Connection {
     let name = |left: bool| Identity::Fqdn(if left { "left.example" } else { "right.example" }.to_owned());
     let left = here < there;
     Connection {
-        name: "net".to_owned(),
         local_addresses: vec![here],
         remote_addresses: vec![RemoteAddress::Address(there)],
-        local_port: 500,
-        remote_port: 500,
-        local: LocalAuth { identity: Some(name(left)), method: AuthMethod::PreSharedKey },
-        remote: RemoteAuth { identity: IdentityPattern::Exactly(name(!left)), method: AuthMethod::PreSharedKey },
+        local: LocalAuth { identity: Some(name(left)), method: LocalMethod::PreSharedKey },
+        remote: RemoteAuth { identity: IdentityPattern::Exactly(name(!left)), method: RemoteMethod::PreSharedKey },
         ike_proposals: vec!["aes128gcm16-prfsha256-x25519".parse().expect("a proposal")],
         ike_lifetime: never,
-        dpd: None,
         retransmission: Retransmission {
             first: Duration::from_millis(500),
             factor: 1.5,
             tries: 20,
             longest: Duration::from_secs(4),
         },
-        force_encapsulation: false,
         children: vec![Child {
             name: "net".to_owned(),
             mode: Mode::Tunnel,
@@ -72,6 +67,7 @@ pub fn connection(here: IpAddr, there: IpAddr) -> Connection {
             dscp: DscpPolicy::default(),
             start: StartAction::None,
         }],
+        ..Connection::new("net")
     }
 }
 

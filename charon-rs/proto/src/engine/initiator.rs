@@ -19,7 +19,7 @@ use super::nat::{Nat, floated, nat_detection_payloads};
 use super::session::{Names, Session, SessionParts};
 use super::task::ChildWish;
 use super::window::{OurWindow, Retransmit};
-use crate::config::{Connection, RemoteAddress};
+use crate::config::{Connection, RemoteAddress, UdpEncapsulation};
 use crate::crypto::key_exchange::KeyExchange;
 use crate::crypto::schedule::{IkeExchange, IkeKeys};
 use crate::io::{Ask, FailureCode, IkeSaId, IkeSpi, RemarkLevel, TimerKind};
@@ -207,7 +207,7 @@ impl Initiating {
         let nonce = cx.new_nonce();
         let key_exchange = KeyExchange::generate(group, &mut *cx.random);
         let spis = (attempt.spi, IkeSpi::default());
-        let nat_detection = nat_detection_payloads(cx, spis, path, connection.force_encapsulation);
+        let nat_detection = nat_detection_payloads(cx, spis, path, connection.encapsulation == UdpEncapsulation::Force);
         let mut initiating = Self {
             attempt,
             path,
@@ -367,7 +367,7 @@ impl Initiating {
             },
         );
         let theirs = notifies(&received.message.payloads);
-        let nat = Nat::detect(theirs, names.spis(), received.path, connection.force_encapsulation);
+        let nat = Nat::detect(theirs, names.spis(), received.path, connection.encapsulation == UdpEncapsulation::Force);
         // R7296-2.23-2: with a NAT under way everything from IKE_AUTH on goes to the NAT-T ports.
         let floats = nat.encapsulates() && self.path.local.port() != nat_port;
         let path = if floats { floated(self.path, nat_port) } else { self.path };

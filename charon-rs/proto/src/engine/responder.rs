@@ -18,7 +18,7 @@ use super::nat::{Nat, nat_detection_payloads};
 use super::negotiate::{accepts, choose_ike, suite_refused};
 use super::session::{Names, Session, SessionParts};
 use super::window::{Arrival, OurWindow, TheirWindow};
-use crate::config::Connection;
+use crate::config::{Connection, UdpEncapsulation};
 use crate::crypto::key_exchange::KeyExchange;
 use crate::crypto::schedule::{IkeExchange, IkeKeys};
 use crate::identity::Identity;
@@ -68,7 +68,8 @@ impl HalfOpen {
         };
         // The sender hashed the SPIs of the header, where the responder's is still zero (RFC 7296 §2.23).
         let spis = (initiator_spi, IkeSpi::default());
-        let nat = Nat::detect(body.notifies(), spis, received.path, connection.force_encapsulation);
+        let nat =
+            Nat::detect(body.notifies(), spis, received.path, connection.encapsulation == UdpEncapsulation::Force);
         let parts = SessionParts {
             names,
             connection: connection.clone(),
@@ -91,7 +92,12 @@ impl HalfOpen {
             }),
             Payload::Nonce(nonce_r),
         ];
-        answer.extend(nat_detection_payloads(cx, names.spis(), received.path, connection.force_encapsulation));
+        answer.extend(nat_detection_payloads(
+            cx,
+            names.spis(),
+            received.path,
+            connection.encapsulation == UdpEncapsulation::Force,
+        ));
         let header = names.header(ExchangeType::IkeSaInit, MessageKind::Response, 0);
         let message = encode_message(&header, &answer).inspect_err(|_| cx.release_ike_spi(responder_spi))?;
         let sent = Sent { path: received.path, by_us: true, octets: message.len() };

@@ -12,8 +12,8 @@ use espdp_api::{
 use super::Engine;
 use crate::Settings;
 use crate::config::{
-    AuthMethod, Child, Connection, Dpd, Lifetime, LocalAuth, RemoteAddress, RemoteAuth, Retransmission, SharedSecret,
-    StartAction,
+    Child, Connection, Lifetime, LocalAuth, LocalMethod, RemoteAddress, RemoteAuth, RemoteMethod, Retransmission,
+    SharedSecret, StartAction,
 };
 use crate::identity::{Identity, IdentityPattern};
 use crate::io::{
@@ -356,6 +356,7 @@ impl World {
                 let outcome = side.dataplane.carry_out(who, command);
                 side.engine.handle_answer(now, id, Answer::Dataplane(outcome));
             }
+            Output::Ask(_, ask @ (Ask::Sign(_) | Ask::Verify(_))) => panic!("no keys here: {ask:?}"),
             Output::Ask(id, Ask::Resolve(_)) => {
                 side.engine.handle_answer(now, id, Answer::Addresses(vec![who.other().address()]));
             }
@@ -626,27 +627,22 @@ pub(super) const NEVER: Lifetime = Lifetime { rekey_after: None, jitter: Duratio
 /// The connection `net-net` as `who` has it.
 pub(super) fn connection(who: Who) -> Connection {
     Connection {
-        name: "net-net".to_owned(),
         local_addresses: vec![who.address()],
         remote_addresses: vec![RemoteAddress::Address(who.other().address())],
-        local_port: 500,
-        remote_port: 500,
-        local: LocalAuth { identity: Some(Identity::Fqdn(who.name().to_owned())), method: AuthMethod::PreSharedKey },
+        local: LocalAuth { identity: Some(Identity::Fqdn(who.name().to_owned())), method: LocalMethod::PreSharedKey },
         remote: RemoteAuth {
             identity: IdentityPattern::Exactly(Identity::Fqdn(who.other().name().to_owned())),
-            method: AuthMethod::PreSharedKey,
+            method: RemoteMethod::PreSharedKey,
         },
         ike_proposals: vec!["aes256gcm16-prfsha256-x25519".parse().unwrap()],
-        ike_lifetime: NEVER,
-        dpd: None::<Dpd>,
         retransmission: Retransmission {
             first: Duration::from_secs(2),
             factor: 2.0,
             tries: 4,
             longest: Duration::from_secs(30),
         },
-        force_encapsulation: false,
         children: vec![child(who, "net")],
+        ..Connection::new("net-net")
     }
 }
 

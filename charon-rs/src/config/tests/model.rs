@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use espdp_api::{DfPolicy, DscpPolicy, InterfaceKind, Mode, Mtu, Routes, TrafficLimit};
-use ike_proto::config::{AuthMethod, Child, Dpd, DpdAction, Lifetime, RemoteAddress, StartAction};
+use ike_proto::config::{
+    Child, Dpd, DpdAction, Lifetime, LocalMethod, RemoteAddress, RemoteMethod, StartAction, UdpEncapsulation,
+};
 use ike_proto::identity::{Identity, IdentityPattern};
 use ike_proto::proposal::{default_esp_proposals, default_ike_proposals};
 
@@ -38,12 +40,12 @@ fn a_connection_needs_only_a_peer() {
     assert!(conn.local_addresses.is_empty() && conn.local.identity.is_none() && conn.dpd.is_none());
     assert_eq!(conn.remote_addresses, [RemoteAddress::Address("192.0.2.2".parse().unwrap())]);
     assert_eq!(conn.remote.identity, IdentityPattern::Exactly(Identity::Ipv4("192.0.2.2".parse().unwrap())));
-    assert_eq!((conn.local.method, conn.remote.method), (AuthMethod::PreSharedKey, AuthMethod::PreSharedKey));
+    assert_eq!((&conn.local.method, &conn.remote.method), (&LocalMethod::PreSharedKey, &RemoteMethod::PreSharedKey));
     assert_eq!(conn.ike_proposals, default_ike_proposals());
     let rekey_after = Some(secs(3 * 3600 - 540));
     assert_eq!(conn.ike_lifetime, Lifetime { rekey_after, jitter: secs(540), expire_after: Some(secs(3 * 3600)) });
     assert_eq!(conn.retransmission, defaults::RETRANSMISSION);
-    assert!(!conn.force_encapsulation);
+    assert_eq!(conn.encapsulation, UdpEncapsulation::Detect);
     let child = &conn.children[0];
     assert_eq!((child.name.as_str(), child.mode, child.start), ("net", Mode::Tunnel, StartAction::None));
     assert!(child.local_selectors.is_empty() && child.remote_selectors.is_empty());
@@ -89,8 +91,8 @@ fn each_key_of_a_connection_has_its_effect() {
     assert_eq!(with("leftid = \"@moon\"").local.identity, Some(Identity::Fqdn("moon".into())));
     assert_eq!(with("rightid = \"*.b.org\"").remote.identity, IdentityPattern::FqdnUnder("b.org".into()));
     assert_eq!(with("rightid = \"%any\"").remote.identity, IdentityPattern::Any);
-    assert_eq!(with("leftauth = \"secret\"").local.method, AuthMethod::PreSharedKey);
-    assert_eq!(with("rightauth = \"psk\"").remote.method, AuthMethod::PreSharedKey);
+    assert_eq!(with("leftauth = \"secret\"").local.method, LocalMethod::PreSharedKey);
+    assert_eq!(with("rightauth = \"psk\"").remote.method, RemoteMethod::PreSharedKey);
     assert_eq!((with("leftikeport = 4500").local_port, with("rightikeport = 502").remote_port), (4500, 502));
     assert_eq!(
         printed(&with("ike = \"aes256gcm16-prfsha384-ecp384!\"").ike_proposals),
@@ -105,7 +107,7 @@ fn each_key_of_a_connection_has_its_effect() {
         with("retransmit_timeout = \"500ms\"\nretransmit_base = 2\nretransmit_tries = 3\nretransmit_limit = \"10s\"")
             .retransmission;
     assert_eq!((sent.first, sent.factor, sent.tries, sent.longest), (Duration::from_millis(500), 2.0, 3, secs(10)));
-    assert!(with("forceencaps = true").force_encapsulation);
+    assert_eq!(with("forceencaps = true").encapsulation, UdpEncapsulation::Force);
 }
 
 #[test]

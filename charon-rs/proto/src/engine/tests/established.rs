@@ -5,7 +5,7 @@ use std::time::Duration;
 use espdp_api::{Direction, Encapsulation, Event, Mode, OuterPath, PacketSummary};
 
 use super::super::testbed::{self, Fate, Who, World, net, two_children};
-use crate::config::{Dpd, DpdAction, StartAction};
+use crate::config::{Dpd, DpdAction, StartAction, UdpEncapsulation};
 use crate::io::{Command, DownReason, FailureCode, Notice, Target, Ticket};
 use crate::wire::{ExchangeType, MessageKind};
 
@@ -269,7 +269,11 @@ fn shutting_down_does_not_wait_for_dead_peers() {
 
 #[test]
 fn a_peer_behind_a_nat_is_followed_by_authentic_messages_only() {
-    let mut world = World::with(|who, connection| connection.force_encapsulation = who == Who::Moon);
+    let mut world = World::with(|who, connection| {
+        if who == Who::Moon {
+            connection.encapsulation = UdpEncapsulation::Force
+        }
+    });
     world.initiate(Who::Moon);
     let child = world.only_ike_sa(Who::Sun).children[0].clone();
     let path = OuterPath { encapsulation: Encapsulation::Udp { local_port: 4500, remote_port: 1024 }, ..child.path };

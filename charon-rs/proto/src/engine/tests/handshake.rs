@@ -6,6 +6,7 @@ use espdp_api::{Direction, Encapsulation};
 
 use super::super::testbed::{Fate, Who, World, child, net, secret};
 use crate::Settings;
+use crate::config::UdpEncapsulation;
 use crate::io::{Command, FailureCode, Notice, Target};
 use crate::wire::{ExchangeType, MessageKind};
 
@@ -197,7 +198,11 @@ fn another_group_is_tried_when_the_peer_asks_for_it() {
 
 #[test]
 fn forced_encapsulation_floats_to_the_nat_ports() {
-    let mut world = World::with(|who, connection| connection.force_encapsulation = who == Who::Moon);
+    let mut world = World::with(|who, connection| {
+        if who == Who::Moon {
+            connection.encapsulation = UdpEncapsulation::Force
+        }
+    });
     world.initiate(Who::Moon);
     world.assert_agreement(1);
     for who in [Who::Moon, Who::Sun] {

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use espdp_api::{DfPolicy, DscpPolicy, InterfaceName, Mode, Routes, TrafficLimit, TrafficSelector};
 use ike_proto::config::{
-    AuthMethod, Child, Connection, Dpd, DpdAction, Lifetime, LocalAuth, RemoteAddress, RemoteAuth, StartAction,
+    Child, Connection, Dpd, DpdAction, Lifetime, LocalAuth, LocalMethod, RemoteAddress, RemoteAuth, RemoteMethod,
+    StartAction, UdpEncapsulation,
 };
 use ike_proto::identity::IdentityPattern;
 use ike_proto::proposal::{
@@ -47,7 +48,6 @@ pub(super) fn read(name: &str, section: &Message) -> Result<Connection, String> 
     let dpd_delay = keys.time("dpd_delay")?.filter(|delay| !delay.is_zero());
     let (children, dpd_action) = read_children(keys.section("children"))?;
     let connection = Connection {
-        name: name.to_owned(),
         local_addresses: local_addresses
             .into_iter()
             .filter_map(|address| own_address(address).transpose())
@@ -61,8 +61,13 @@ pub(super) fn read(name: &str, section: &Message) -> Result<Connection, String> 
         ike_lifetime: ike_lifetime(&mut keys)?,
         dpd: dpd_delay.map(|delay| Dpd { delay, action: dpd_action }),
         retransmission: defaults::RETRANSMISSION,
-        force_encapsulation: keys.switch("encap")?.unwrap_or(false),
+        encapsulation: if keys.switch("encap")?.unwrap_or(false) {
+            UdpEncapsulation::Force
+        } else {
+            UdpEncapsulation::Detect
+        },
         children,
+        ..Connection::new(name)
     };
     keys.done()?;
     Ok(connection)
@@ -98,26 +103,26 @@ fn parse_esp(text: &str) -> Result<Vec<EspProposal>, String> {
 
 fn read_local(sections: &[&Message]) -> Result<LocalAuth, String> {
     let Some(section) = single("local", sections)? else {
-        return Ok(LocalAuth { identity: None, method: AuthMethod::PreSharedKey });
+        return Ok(LocalAuth { identity: None, method: LocalMethod::PreSharedKey });
     };
     let mut keys = Keys::of(section);
-    let method = read_method(&mut keys)?;
+    read_method(&mut keys)?;
     // `%any` is "our address", as leaving it out.
     let id = keys.text("id")?.filter(|id| *id != "%any").map(identity::identity).transpose();
     let identity = id.map_err(|error| format!("invalid value for: id: {error}"))?;
     keys.done()?;
-    Ok(LocalAuth { identity, method })
+    Ok(LocalAuth { identity, method: LocalMethod::PreSharedKey })
 }
 
 fn read_remote(sections: &[&Message]) -> Result<RemoteAuth, String> {
     let Some(section) = single("remote", sections)? else {
-        return Ok(RemoteAuth { identity: IdentityPattern::Any, method: AuthMethod::PreSharedKey });
+        return Ok(RemoteAuth { identity: IdentityPattern::Any, method: RemoteMethod::PreSharedKey });
     };
     let mut keys = Keys::of(section);
-    let method = read_method(&mut keys)?;
+    read_method(&mut keys)?;
     let identity = keys.value("id", identity::pattern)?.unwrap_or(IdentityPattern::Any);
     keys.done()?;
-    Ok(RemoteAuth { identity, method })
+    Ok(RemoteAuth { identity, method: RemoteMethod::PreSharedKey })
 }
 
 fn single<'a>(name: &str, sections: &[&'a Message]) -> Result<Option<&'a Message>, String> {
@@ -129,10 +134,10 @@ fn single<'a>(name: &str, sections: &[&'a Message]) -> Result<Option<&'a Message
 }
 
 /// swanctl leaves `auth` out for public keys, which are not there yet; so it must say `psk`.
-fn read_method(keys: &mut Keys<'_>) -> Result<AuthMethod, String> {
+fn read_method(keys: &mut Keys<'_>) -> Result<(), String> {
     keys.only("round", &["0", "1"])?;
     match keys.text("auth")? {
-        Some("psk") => Ok(AuthMethod::PreSharedKey),
+        Some("psk") => Ok(()),
         Some(other) => Err(format!("auth = {other} is not supported: only psk is")),
         None => Err("auth is missing: only auth = psk is supported".to_owned()),
     }
