@@ -1,13 +1,17 @@
 //! What goes into the engine and what comes out.
 
+mod failure;
+
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use espdp_api::{EspAlgorithms, EspSpi, IkePath, Mode, OuterPath, PolicyId, Secret, TrafficSelector};
 
 use crate::config::{Connection, CredentialName, SharedSecret, TrustName};
 use crate::identity::Identity;
+
+pub use failure::{Failure, FailureCode};
 
 /// Pairs an [`Answer`] with the [`Ask`] it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -376,87 +380,6 @@ pub enum DownReason {
     Replaced,
     /// It failed; the failure was reported.
     Failed,
-}
-
-/// What went wrong, with both sides' view where there are two.
-#[derive(Clone, Debug)]
-pub struct Failure {
-    /// A stable code.
-    pub code: FailureCode,
-    /// The connection, if it is known.
-    pub connection: Option<String>,
-    /// The child, if it is about one.
-    pub child: Option<String>,
-    /// The peer.
-    pub peer: Option<SocketAddr>,
-    /// What happened, as a sentence.
-    pub what: String,
-    /// What we have or want, one line for each item.
-    pub ours: Vec<String>,
-    /// What the peer has or wants, one line for each item.
-    pub theirs: Vec<String>,
-    /// The way out: which key of the configuration decides, and the nearest value that would do.
-    pub hint: Option<String>,
-}
-
-/// Stable names of failures, for scripts and documentation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum FailureCode {
-    /// No connection is configured for the addresses of an incoming IKE_SA_INIT.
-    IkeNoConnection,
-    /// No IKE proposal in common.
-    IkeNoProposal,
-    /// No ESP proposal in common.
-    ChildNoProposal,
-    /// No traffic selectors in common.
-    TsUnacceptable,
-    /// The peer's key exchange group is not one of ours.
-    KeGroupRefused,
-    /// The peer's MAC does not fit our pre-shared key.
-    AuthPskMismatch,
-    /// There is no pre-shared key for the two identities.
-    AuthNoPsk,
-    /// The peer's identity is none that a connection accepts.
-    AuthIdRefused,
-    /// The peer uses an authentication method that the connection does not accept.
-    AuthMethodRefused,
-    /// The peer says that authentication failed.
-    AuthRefusedByPeer,
-    /// The peer does not answer.
-    PeerSilent,
-    /// The peer sent something that breaks the RFC.
-    PeerMisbehaved,
-    /// The peer refused with an error notification.
-    PeerRefused,
-    /// The dataplane or something else here failed.
-    Local,
-    /// The host name of the peer has no address.
-    NoAddress,
-}
-
-impl FailureCode {
-    /// The stable name, for example `IKE_NO_PROPOSAL`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::IkeNoConnection => "IKE_NO_CONNECTION",
-            Self::IkeNoProposal => "IKE_NO_PROPOSAL",
-            Self::ChildNoProposal => "CHILD_NO_PROPOSAL",
-            Self::TsUnacceptable => "TS_UNACCEPTABLE",
-            Self::KeGroupRefused => "KE_GROUP_REFUSED",
-            Self::AuthPskMismatch => "AUTH_PSK_MISMATCH",
-            Self::AuthNoPsk => "AUTH_NO_PSK",
-            Self::AuthIdRefused => "AUTH_ID_REFUSED",
-            Self::AuthMethodRefused => "AUTH_METHOD_REFUSED",
-            Self::AuthRefusedByPeer => "AUTH_REFUSED_BY_PEER",
-            Self::PeerSilent => "PEER_SILENT",
-            Self::PeerMisbehaved => "PEER_MISBEHAVED",
-            Self::PeerRefused => "PEER_REFUSED",
-            Self::Local => "LOCAL_FAILURE",
-            Self::NoAddress => "NO_ADDRESS",
-        }
-    }
 }
 
 /// One message of an exchange, for the journal: `IKE_AUTH request 1 [ IDi AUTH SA TSi TSr ]`.
