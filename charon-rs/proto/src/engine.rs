@@ -9,6 +9,7 @@ mod commands;
 mod context;
 mod create_child;
 mod established;
+mod extensions;
 mod failure;
 mod ike_sa;
 mod informational;

@@ -2,12 +2,13 @@
 
 use espdp_api::TrafficSelector;
 
+use crate::io::{CertificateData, CertificateRequest};
 use crate::wire::{
     Authentication, Delete, Identification, KeyExchange, Notify, NotifyType, Payload, PayloadType, WireProposal,
 };
 
-/// The shape of a message. Notify, Vendor ID and payloads that are of no use here may stand anywhere, in any number and
-/// order (R7296-2.5-6); payloads that are neither required nor optional are left aside.
+/// The shape of a message. Notify, Vendor ID, certificates, requests for them and payloads that are of no use here may
+/// stand anywhere, in any number and order (R7296-2.5-6); payloads that are neither required nor optional are left aside.
 #[derive(Debug)]
 pub(crate) struct Form {
     /// What the message is, for people.
@@ -185,6 +186,22 @@ impl Body {
         })
     }
 
+    /// The certificates, in the order of the payloads: the first is the one of the signer (R7296-1.2-3).
+    #[cfg_attr(not(test), expect(dead_code, reason = "signatures are not judged yet"))]
+    pub(crate) fn certificates(&self) -> impl Iterator<Item = &CertificateData> {
+        self.payloads.iter().filter_map(|payload| {
+            if let Payload::Certificate(certificate) = payload { Some(certificate) } else { None }
+        })
+    }
+
+    /// Whose certificates the peer asks for, in the order of the payloads.
+    #[cfg_attr(not(test), expect(dead_code, reason = "signatures are not made yet"))]
+    pub(crate) fn certificate_requests(&self) -> impl Iterator<Item = &CertificateRequest> {
+        self.payloads
+            .iter()
+            .filter_map(|payload| if let Payload::CertificateRequest(request) = payload { Some(request) } else { None })
+    }
+
     /// What was deleted, in the order of the payloads.
     pub(crate) fn deletes(&self) -> impl Iterator<Item = &Delete> {
         self.payloads
@@ -259,6 +276,21 @@ mod tests {
         assert!(INIT_REQUEST.check(vec![nonce(), Payload::VendorId(vec![1]), key_exchange(), sa()]).is_ok());
         let violation = INIT_REQUEST.check(vec![nonce(), nonce(), key_exchange(), sa()]).unwrap_err();
         assert_eq!(violation, Violation::Repeated { form: INIT_REQUEST.name, payload: PayloadType::Nonce });
+    }
+
+    #[test]
+    fn certificates_and_requests_for_them_may_come_several_times_and_keep_their_order() {
+        let certificate = |data: u8| CertificateData { encoding: 4, data: vec![data] };
+        let request = |authority: u8| CertificateRequest { encoding: 4, authorities: vec![authority; 20] };
+        let payloads = vec![
+            Payload::Certificate(certificate(1)),
+            Payload::CertificateRequest(request(3)),
+            Payload::Certificate(certificate(2)),
+            Payload::CertificateRequest(request(4)),
+        ];
+        let body = INFORMATIONAL.check(payloads).unwrap();
+        assert!(body.certificates().eq(&[certificate(1), certificate(2)]));
+        assert!(body.certificate_requests().eq(&[request(3), request(4)]));
     }
 
     #[test]

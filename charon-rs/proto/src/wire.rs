@@ -15,6 +15,7 @@
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions))]
 
 mod authentication;
+mod certificate;
 mod chain;
 mod delete;
 mod error;
@@ -48,8 +49,8 @@ pub use payload::{KeyExchange, MAX_NONCE_OCTETS, MAX_PAYLOADS, MIN_NONCE_OCTETS,
 pub use payload_type::PayloadType;
 pub use protection::{Inauthentic, MessageProtection, UnprotectError, protect, unprotect};
 pub use security_association::{
-    Attribute, AttributeValue, MAX_ATTRIBUTES, MAX_PROPOSALS, MAX_TRANSFORMS, Protocol, TransformType, WireProposal,
-    WireTransform,
+    AdditionalRound, Attribute, AttributeValue, MAX_ATTRIBUTES, MAX_PROPOSALS, MAX_TRANSFORMS, Protocol, TransformType,
+    WireProposal, WireTransform,
 };
 pub use summary::summary;
 pub use traffic_selectors::MAX_SELECTORS;

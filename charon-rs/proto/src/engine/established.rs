@@ -211,9 +211,11 @@ impl Established {
         match request.exchange {
             ExchangeType::CreateChildSa => self.on_create_child_request(cx, now, request, payloads),
             ExchangeType::Informational => self.on_informational_request(cx, now, request, payloads),
-            misplaced @ (ExchangeType::IkeSaInit | ExchangeType::IkeAuth | ExchangeType::Other(_)) => {
-                Err(Trouble::Misplaced(misplaced))
-            }
+            misplaced @ (ExchangeType::IkeSaInit
+            | ExchangeType::IkeAuth
+            | ExchangeType::IkeIntermediate
+            | ExchangeType::IkeFollowupKe
+            | ExchangeType::Other(_)) => Err(Trouble::Misplaced(misplaced)),
         }
     }
 

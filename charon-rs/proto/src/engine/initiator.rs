@@ -12,6 +12,7 @@ use espdp_api::{Command as DataplaneCommand, IkePath};
 
 use super::auth::InitMessages;
 use super::context::{Asker, Context, Sent};
+use super::extensions::{Extensions, announcements_in_init};
 use super::failure::{About, Incompatible, Trouble};
 use super::ike_sa::{IkeSa, Received};
 use super::initiator_auth::Keyed;
@@ -255,6 +256,7 @@ impl Initiating {
         }));
         payloads.push(Payload::Nonce(self.nonce.clone()));
         payloads.extend(self.nat_detection.iter().cloned());
+        payloads.extend(announcements_in_init(std::slice::from_ref(&self.attempt.connection)));
         self.message = encode_message(&header, &payloads)?;
         let sent = Sent { path: self.path, by_us: true, octets: self.message.len() };
         cx.trace(Some((&self.attempt.connection.name, self.attempt.id)), sent, &header, &payloads);
@@ -367,7 +369,12 @@ impl Initiating {
             },
         );
         let theirs = notifies(&received.message.payloads);
-        let nat = Nat::detect(theirs, names.spis(), received.path, connection.encapsulation == UdpEncapsulation::Force);
+        let nat = Nat::detect(
+            theirs.clone(),
+            names.spis(),
+            received.path,
+            connection.encapsulation == UdpEncapsulation::Force,
+        );
         // R7296-2.23-2: with a NAT under way everything from IKE_AUTH on goes to the NAT-T ports.
         let floats = nat.encapsulates() && self.path.local.port() != nat_port;
         let path = if floats { floated(self.path, nat_port) } else { self.path };
@@ -380,6 +387,7 @@ impl Initiating {
             keys,
             nonce_i: self.nonce.clone(),
             nonce_r,
+            extensions: Extensions::announced_in_init(theirs),
         };
         Session::new(now, parts).map_err(|error| Trouble::Local(error.to_string()))
     }

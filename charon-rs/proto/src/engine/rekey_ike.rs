@@ -268,6 +268,7 @@ impl Established {
             keys: IkeKeys::rekeyed(made.suite, old.suite.prf, &old.keys.sk_d, &exchange),
             nonce_i: nonce_i.clone(),
             nonce_r: nonce_r.clone(),
+            extensions: old.extensions.clone(),
         };
         Session::new(now, parts).map_err(|error| Trouble::Local(error.to_string()))
     }

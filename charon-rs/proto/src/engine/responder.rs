@@ -11,6 +11,7 @@ use super::auth::{Identities, InitMessages, PeerAuthenticated, prove_ourselves, 
 use super::context::{Context, Sent};
 use super::create_child::has_child_for;
 use super::established::{Authenticated, Established, Request};
+use super::extensions::{Extensions, announcements_in_init};
 use super::failure::{About, Incompatible, Reaction, Trouble, Trust, abridged};
 use super::ike_sa::{FollowUp, IkeSa, Received};
 use super::initiator_auth::own_identity;
@@ -79,6 +80,7 @@ impl HalfOpen {
             keys: IkeKeys::first(agreement.suite, &exchange),
             nonce_i,
             nonce_r: nonce_r.clone(),
+            extensions: Extensions::announced_in_init(body.notifies()),
         };
         let session = Session::new(now, parts).map_err(|error| {
             cx.release_ike_spi(responder_spi);
@@ -98,6 +100,7 @@ impl HalfOpen {
             received.path,
             connection.encapsulation == UdpEncapsulation::Force,
         ));
+        answer.extend(announcements_in_init(candidates));
         let header = names.header(ExchangeType::IkeSaInit, MessageKind::Response, 0);
         let message = encode_message(&header, &answer).inspect_err(|_| cx.release_ike_spi(responder_spi))?;
         let sent = Sent { path: received.path, by_us: true, octets: message.len() };

@@ -6,6 +6,7 @@ use std::time::Instant;
 use espdp_api::IkePath;
 
 use super::context::{Context, Sent};
+use super::extensions::Extensions;
 use super::nat::Nat;
 use crate::config::Connection;
 use crate::crypto::protection::{MessageCipher, UnsoundSuite};
@@ -65,6 +66,8 @@ pub(super) struct Session {
     pub(super) keys: IkeKeys,
     pub(super) nonce_i: Vec<u8>,
     pub(super) nonce_r: Vec<u8>,
+    /// What the peer announced.
+    pub(super) extensions: Extensions,
     /// When something was sent last to where the peer is.
     pub(super) last_sent: Instant,
     sealing: MessageCipher,
@@ -81,12 +84,13 @@ pub(super) struct SessionParts {
     pub(super) keys: IkeKeys,
     pub(super) nonce_i: Vec<u8>,
     pub(super) nonce_r: Vec<u8>,
+    pub(super) extensions: Extensions,
 }
 
 impl Session {
     /// Puts ciphers to the keys. The initiator of the exchange that made the keys sends with `sk_ei`.
     pub(super) fn new(now: Instant, parts: SessionParts) -> Result<Self, UnsoundSuite> {
-        let SessionParts { names, connection, path, nat, suite, keys, nonce_i, nonce_r } = parts;
+        let SessionParts { names, connection, path, nat, suite, keys, nonce_i, nonce_r, extensions } = parts;
         let of_initiator = MessageCipher::new(suite, &keys.sk_ei, &keys.sk_ai)?;
         let of_responder = MessageCipher::new(suite, &keys.sk_er, &keys.sk_ar)?;
         let (sealing, opening) = match names.role {
@@ -94,7 +98,20 @@ impl Session {
             Role::OriginalResponder => (of_responder, of_initiator),
         };
         let last_sent = now;
-        Ok(Self { names, connection, path, nat, suite, keys, nonce_i, nonce_r, last_sent, sealing, opening })
+        Ok(Self {
+            names,
+            connection,
+            path,
+            nat,
+            suite,
+            keys,
+            nonce_i,
+            nonce_r,
+            extensions,
+            last_sent,
+            sealing,
+            opening,
+        })
     }
 
     /// Protects a message of ours and writes it into the journal.

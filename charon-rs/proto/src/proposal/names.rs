@@ -39,7 +39,7 @@ fn name(kind: TransformType, id: u16) -> Option<&'static str> {
         TransformType::Integrity => named::<EspIntegrity>(id),
         TransformType::KeyExchange => named::<KeyExchangeGroup>(id),
         TransformType::SequenceNumbers => named::<SequenceNumbers>(id),
-        TransformType::Other(_) => None,
+        TransformType::AdditionalKeyExchange(_) | TransformType::Other(_) => None,
     };
     let foreign = || FOREIGN.iter().find(|(its_kind, its_id, _)| (*its_kind, *its_id) == (kind, id));
     ours.or_else(|| foreign().map(|(_, _, name)| *name))
@@ -56,7 +56,7 @@ fn prefix(kind: TransformType) -> String {
         TransformType::Integrity => "INTEG".to_owned(),
         TransformType::KeyExchange => "KE".to_owned(),
         TransformType::SequenceNumbers => "ESN".to_owned(),
-        TransformType::Other(number @ 6..=12) => format!("KE{}", number.saturating_sub(5)),
+        TransformType::AdditionalKeyExchange(round) => format!("KE{}", round.number()),
         TransformType::Other(number) => format!("TYPE{number}"),
     }
 }

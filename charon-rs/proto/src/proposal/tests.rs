@@ -7,7 +7,7 @@ use proptest::sample::subsequence;
 
 use super::*;
 use crate::io::IkeSpi;
-use crate::wire::{Attribute, AttributeValue, Protocol, TransformType, WireProposal, WireTransform};
+use crate::wire::{AdditionalRound, Attribute, AttributeValue, Protocol, TransformType, WireProposal, WireTransform};
 
 fn ike(text: &str) -> Vec<IkeProposal> {
     parse_ike_list(text).unwrap()
@@ -85,11 +85,14 @@ fn reserved_or_odd_esp_spis_are_refused() {
 fn an_unknown_transform_type_spoils_only_its_proposal() {
     // R7296-3.3.6-3: what a peer with RFC 9370 offers, with a plain proposal behind it.
     let mut theirs = ike_offer(&ike("aes256gcm16-prfsha256-x25519,aes256gcm16-prfsha256-ecp256"), None);
-    theirs[0].transforms.push(raw(TransformType::Other(6), 36, &[]));
+    theirs[0].transforms.push(raw(TransformType::AdditionalKeyExchange(AdditionalRound::ALL[0]), 36, &[]));
     let ours = ike("aes256gcm16-prfsha256-x25519-ecp256");
     assert_eq!(negotiate_ike(&ours, &theirs).unwrap().answer.number, 2);
     let mismatch = negotiate_ike(&ours, &theirs[..1]).unwrap_err();
-    assert_eq!(mismatch.misses[0].obstacles, [Obstacle::UnknownType(TransformType::Other(6))]);
+    assert_eq!(
+        mismatch.misses[0].obstacles,
+        [Obstacle::UnknownType(TransformType::AdditionalKeyExchange(AdditionalRound::ALL[0]))]
+    );
     assert!(mismatch.nearest.contains("additional key exchange 1"), "{}", mismatch.nearest);
 }
 
@@ -257,7 +260,7 @@ fn unknown_transforms_are_described_by_number() {
     let transforms = vec![
         raw(TransformType::Encryption, 1024, &[Attribute::key_length(256), long]),
         raw(TransformType::KeyExchange, 36, &[]),
-        raw(TransformType::Other(7), 37, &[]),
+        raw(TransformType::AdditionalKeyExchange(AdditionalRound::ALL[1]), 37, &[]),
         raw(TransformType::Other(241), 1, &[]),
     ];
     let proposal = WireProposal { number: 1, protocol: Protocol::Other(9), spi: vec![], transforms };

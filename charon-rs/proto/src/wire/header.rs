@@ -94,6 +94,10 @@ pub enum ExchangeType {
     CreateChildSa,
     /// INFORMATIONAL, 37.
     Informational,
+    /// IKE_INTERMEDIATE, 43 (RFC 9242).
+    IkeIntermediate,
+    /// IKE_FOLLOWUP_KE, 44 (RFC 9370).
+    IkeFollowupKe,
     /// Any other number.
     Other(u8),
 }
@@ -107,6 +111,8 @@ impl ExchangeType {
             35 => Self::IkeAuth,
             36 => Self::CreateChildSa,
             37 => Self::Informational,
+            43 => Self::IkeIntermediate,
+            44 => Self::IkeFollowupKe,
             other => Self::Other(other),
         }
     }
@@ -119,6 +125,8 @@ impl ExchangeType {
             Self::IkeAuth => 35,
             Self::CreateChildSa => 36,
             Self::Informational => 37,
+            Self::IkeIntermediate => 43,
+            Self::IkeFollowupKe => 44,
             Self::Other(other) => other,
         }
     }
@@ -133,8 +141,8 @@ impl fmt::Display for ExchangeType {
             Self::CreateChildSa => f.write_str("CREATE_CHILD_SA"),
             Self::Informational => f.write_str("INFORMATIONAL"),
             Self::Other(38) => f.write_str("IKE_SESSION_RESUME"),
-            Self::Other(43) => f.write_str("IKE_INTERMEDIATE"),
-            Self::Other(44) => f.write_str("IKE_FOLLOWUP_KE"),
+            Self::IkeIntermediate => f.write_str("IKE_INTERMEDIATE"),
+            Self::IkeFollowupKe => f.write_str("IKE_FOLLOWUP_KE"),
             Self::Other(other) => write!(f, "exchange {other}"),
         }
     }

@@ -2,11 +2,13 @@
 //! messages.
 
 use super::*;
-use crate::io::IkeSpi;
+use crate::io::{CertificateData, CertificateRequest, IkeSpi};
 
 const SA: u8 = 33;
 const KE: u8 = 34;
 const ID: u8 = 35;
+const CERT: u8 = 37;
+const CERTREQ: u8 = 38;
 const AUTH: u8 = 39;
 const NONCE: u8 = 40;
 const NOTIFY: u8 = 41;
@@ -129,7 +131,7 @@ fn the_critical_bit_of_known_types_means_nothing() {
     // R7296-3.2-1
     let nonce = [5; 32];
     assert_eq!(parse(&[(NONCE, 0x80, &nonce)]), Ok(vec![Payload::Nonce(nonce.to_vec())]));
-    for kind in [37, 38, 47, 48, 49, 54] {
+    for kind in [47, 48, 49, 54] {
         let skipped = Payload::Opaque { kind: PayloadType::Other(kind), body: b"body".to_vec() };
         assert_eq!(parse(&[(kind, 0x80, b"body")]), Ok(vec![skipped]));
     }
@@ -222,6 +224,18 @@ fn an_encrypted_payload_is_the_last() {
     assert_eq!((parsed.payloads.len(), parsed.encrypted), (1, Some(encrypted)));
     let behind = Message::parse(&message(&[(SK, 0, b"ciphertext"), (NOTIFY, 0, &[0, 0, 0x40, 0])]));
     assert_eq!(behind, Err(WireError::MisplacedEncrypted { offset: 28 }));
+}
+
+#[test]
+fn certificates_and_requests_for_them_have_an_encoding_and_may_have_no_more() {
+    // Several may come, and stay in the order in which they came (R7296-1.2-3).
+    let several = parse(&[(CERT, 0, b"\x04one"), (CERT, 0x80, b"\x04two"), (CERTREQ, 0, b"\x04")]);
+    let certificate = |data: &[u8]| Payload::Certificate(CertificateData { encoding: 4, data: data.to_vec() });
+    let request = Payload::CertificateRequest(CertificateRequest { encoding: 4, authorities: Vec::new() });
+    assert_eq!(several, Ok(vec![certificate(b"one"), certificate(b"two"), request]));
+    for kind in [CERT, CERTREQ] {
+        assert!(is_truncated(&parse_one(kind, b"")));
+    }
 }
 
 #[test]

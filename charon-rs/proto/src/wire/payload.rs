@@ -3,6 +3,7 @@
 use espdp_api::TrafficSelector;
 
 use super::authentication::Authentication;
+use super::certificate::{encode_certificate, encode_request, parse_certificate, parse_request};
 use super::delete::Delete;
 use super::error::WireError;
 use super::identification::Identification;
@@ -11,6 +12,7 @@ use super::payload_type::PayloadType;
 use super::reader::Reader;
 use super::security_association::{WireProposal, encode_proposals, parse_proposals};
 use super::traffic_selectors::{encode_selectors, parse_selectors};
+use crate::io::{CertificateData, CertificateRequest};
 
 /// Payloads in one chain, that is, outside or inside an Encrypted payload. The longest useful messages, with a dozen
 /// certificates and two dozen notifications, have far fewer.
@@ -33,6 +35,10 @@ pub enum Payload {
     IdInitiator(Identification),
     /// Who its responder is, or whom the initiator wants to talk to.
     IdResponder(Identification),
+    /// A certificate, or something else that vouches for a key.
+    Certificate(CertificateData),
+    /// Whose certificates are of use to the sender.
+    CertificateRequest(CertificateRequest),
     /// The proof of an identity.
     Authentication(Authentication),
     /// A nonce of [`MIN_NONCE_OCTETS`] to [`MAX_NONCE_OCTETS`] octets.
@@ -75,6 +81,8 @@ impl Payload {
             Self::KeyExchange(_) => PayloadType::KeyExchange,
             Self::IdInitiator(_) => PayloadType::IdInitiator,
             Self::IdResponder(_) => PayloadType::IdResponder,
+            Self::Certificate(_) => PayloadType::Certificate,
+            Self::CertificateRequest(_) => PayloadType::CertificateRequest,
             Self::Authentication(_) => PayloadType::Authentication,
             Self::Nonce(_) => PayloadType::Nonce,
             Self::Notify(_) => PayloadType::Notify,
@@ -93,6 +101,8 @@ impl Payload {
             PayloadType::KeyExchange => Self::KeyExchange(parse_key_exchange(&mut body)?),
             PayloadType::IdInitiator => Self::IdInitiator(Identification::parse(&mut body)?),
             PayloadType::IdResponder => Self::IdResponder(Identification::parse(&mut body)?),
+            PayloadType::Certificate => Self::Certificate(parse_certificate(&mut body)?),
+            PayloadType::CertificateRequest => Self::CertificateRequest(parse_request(&mut body)?),
             PayloadType::Authentication => Self::Authentication(Authentication::parse(&mut body)?),
             PayloadType::Nonce => Self::Nonce(parse_nonce(&mut body)?),
             PayloadType::Notify => Self::Notify(Notify::parse(&mut body)?),
@@ -121,6 +131,8 @@ impl Payload {
             Self::IdInitiator(identification) | Self::IdResponder(identification) => {
                 out.extend_from_slice(identification.octets());
             }
+            Self::Certificate(certificate) => encode_certificate(certificate, out),
+            Self::CertificateRequest(request) => encode_request(request, out),
             Self::Authentication(authentication) => authentication.encode(out),
             Self::Notify(notify) => notify.encode(out),
             Self::Delete(delete) => delete.encode(out)?,

@@ -15,6 +15,10 @@ pub enum PayloadType {
     IdInitiator,
     /// Identification - Responder, 36.
     IdResponder,
+    /// Certificate, 37.
+    Certificate,
+    /// Certificate Request, 38.
+    CertificateRequest,
     /// Authentication, 39.
     Authentication,
     /// Nonce, 40.
@@ -47,6 +51,8 @@ impl PayloadType {
             34 => Self::KeyExchange,
             35 => Self::IdInitiator,
             36 => Self::IdResponder,
+            37 => Self::Certificate,
+            38 => Self::CertificateRequest,
             39 => Self::Authentication,
             40 => Self::Nonce,
             41 => Self::Notify,
@@ -69,6 +75,8 @@ impl PayloadType {
             Self::KeyExchange => 34,
             Self::IdInitiator => 35,
             Self::IdResponder => 36,
+            Self::Certificate => 37,
+            Self::CertificateRequest => 38,
             Self::Authentication => 39,
             Self::Nonce => 40,
             Self::Notify => 41,
@@ -99,8 +107,8 @@ impl fmt::Display for PayloadType {
             Self::KeyExchange => "KE",
             Self::IdInitiator => "IDi",
             Self::IdResponder => "IDr",
-            Self::Other(37) => "CERT",
-            Self::Other(38) => "CERTREQ",
+            Self::Certificate => "CERT",
+            Self::CertificateRequest => "CERTREQ",
             Self::Authentication => "AUTH",
             Self::Nonce => "No",
             Self::Notify => "N",

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::identity::Identity;
-use crate::io::IkeSpi;
+use crate::io::{CertificateData, CertificateRequest, IkeSpi};
 
 fn header() -> impl Strategy<Value = Header> {
     (any::<[u8; 8]>(), any::<[u8; 8]>(), any::<u8>(), any::<(bool, bool)>(), any::<u32>()).prop_map(
@@ -104,6 +104,11 @@ fn payload() -> impl Strategy<Value = Payload> {
             .prop_map(|(group, data)| Payload::KeyExchange(KeyExchange { group, data })),
         identification().prop_map(Payload::IdInitiator),
         identification().prop_map(Payload::IdResponder),
+        (any::<u8>(), vec(any::<u8>(), 0..70))
+            .prop_map(|(encoding, data)| Payload::Certificate(CertificateData { encoding, data })),
+        (any::<u8>(), vec(any::<u8>(), 0..70)).prop_map(|(encoding, authorities)| {
+            Payload::CertificateRequest(CertificateRequest { encoding, authorities })
+        }),
         (any::<u8>(), vec(any::<u8>(), 0..70)).prop_map(|(method, data)| {
             Payload::Authentication(Authentication { method: AuthenticationMethod::from_number(method), data })
         }),

@@ -82,9 +82,30 @@ pub enum TransformType {
     KeyExchange,
     /// (Extended) sequence numbers, 5.
     SequenceNumbers,
+    /// Additional key exchange in one of seven rounds, 6 to 12 (RFC 9370 §2.2).
+    AdditionalKeyExchange(AdditionalRound),
     /// Any other number.
     Other(u8),
 }
+
+/// A round of additional key exchanges (RFC 9370): each that was agreed on is done in this order, after the first key
+/// exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AdditionalRound(u8);
+
+impl AdditionalRound {
+    /// All of them, in order.
+    pub const ALL: [Self; 7] = [Self(0), Self(1), Self(2), Self(3), Self(4), Self(5), Self(6)];
+
+    /// Its number, from 1 to 7, as in ADDKE1.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        self.0.saturating_add(1)
+    }
+}
+
+/// The transform type of the first of [`AdditionalRound::ALL`].
+const FIRST_ADDITIONAL: u8 = 6;
 
 impl TransformType {
     /// The type with this number.
@@ -96,7 +117,11 @@ impl TransformType {
             3 => Self::Integrity,
             4 => Self::KeyExchange,
             5 => Self::SequenceNumbers,
-            other => Self::Other(other),
+            other => {
+                let round =
+                    AdditionalRound::ALL.into_iter().find(|round| FIRST_ADDITIONAL.checked_add(round.0) == Some(other));
+                round.map_or(Self::Other(other), Self::AdditionalKeyExchange)
+            }
         }
     }
 
@@ -109,6 +134,7 @@ impl TransformType {
             Self::Integrity => 3,
             Self::KeyExchange => 4,
             Self::SequenceNumbers => 5,
+            Self::AdditionalKeyExchange(round) => FIRST_ADDITIONAL.saturating_add(round.0),
             Self::Other(number) => number,
         }
     }
@@ -122,7 +148,7 @@ impl fmt::Display for TransformType {
             Self::Integrity => "integrity",
             Self::KeyExchange => "key exchange group",
             Self::SequenceNumbers => "extended sequence numbers",
-            Self::Other(number @ 6..=12) => return write!(f, "additional key exchange {}", number.saturating_sub(5)),
+            Self::AdditionalKeyExchange(round) => return write!(f, "additional key exchange {}", round.number()),
             Self::Other(number) => return write!(f, "transform type {number}"),
         })
     }

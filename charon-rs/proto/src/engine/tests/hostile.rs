@@ -261,7 +261,7 @@ fn send_protected(world: &mut World, exchange: ExchangeType, payloads: &[Payload
 fn a_malformed_protected_request_ends_the_sa_on_both_ends() {
     let cases: [(ExchangeType, Vec<Payload>); 3] = [
         (ExchangeType::CreateChildSa, vec![Payload::Nonce(vec![1; 32])]),
-        (ExchangeType::Other(43), Vec::new()),
+        (ExchangeType::IkeIntermediate, Vec::new()),
         (ExchangeType::IkeAuth, Vec::new()),
     ];
     for (exchange, payloads) in cases {
