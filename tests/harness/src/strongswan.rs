@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::process::{Daemon, finish, wait_until};
 use crate::world::World;
@@ -22,6 +22,39 @@ pub struct StrongSwan {
 pub struct Charon<'a> {
     /// Lines for the `charon` section, for example `cookie_threshold = 0`.
     pub options: &'a str,
+    /// Files for its swanctl folder, for example `x509ca/ca.pem`, and where they are.
+    pub files: &'a [(&'a str, PathBuf)],
+    /// Which strongSwan.
+    pub version: Version,
+}
+
+/// A strongSwan that tests can run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Version {
+    /// The system's own.
+    #[default]
+    Installed,
+    /// strongSwan 6, from the folder that `tests/interop/install-strongswan6` fills.
+    Six,
+}
+
+impl Version {
+    /// The folder that is charon's root, if it is not the system's.
+    fn root(self) -> Result<Option<PathBuf>> {
+        match self {
+            Self::Installed => Ok(None),
+            Self::Six => {
+                let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/strongswan6");
+                let folder = folder.canonicalize().unwrap_or(folder);
+                ensure!(
+                    folder.join("complete").exists(),
+                    "strongSwan 6 is missing: run `tests/interop/install-strongswan6 {}`",
+                    folder.display()
+                );
+                Ok(Some(folder.join("root")))
+            }
+        }
+    }
 }
 
 impl StrongSwan {
@@ -34,14 +67,20 @@ impl StrongSwan {
         fs::create_dir_all(folder.join("swanctl"))?;
         fs::write(folder.join("strongswan.conf"), strongswan_conf(&folder, setup))?;
         fs::write(folder.join("swanctl/swanctl.conf"), swanctl_conf)?;
+        for (name, source) in setup.files {
+            let target = folder.join("swanctl").join(name);
+            target.parent().map_or(Ok(()), fs::create_dir_all)?;
+            fs::copy(source, target).with_context(|| format!("{} for strongSwan", source.display()))?;
+        }
         let socket = folder.join("vici");
         if socket.exists() {
             fs::remove_file(socket)?; // of one that was killed
         }
         let mut command = world.command(node, "unshare")?;
-        // charon has its pid file's path compiled in; a private /run lets several run at once.
         command
-            .args(["--mount", "sh", "-c", "mount -t tmpfs tmpfs /run && exec /usr/lib/ipsec/charon --use-syslog"])
+            .args(["--mount", "sh", "-c", START])
+            .env("ROOT", setup.version.root()?.unwrap_or_default())
+            .env("FOLDER", &folder)
             .env("STRONGSWAN_CONF", folder.join("strongswan.conf"));
         let daemon = Daemon::start(command, folder.join("output"))?;
         let mut peer = Self { daemon, folder };
@@ -109,6 +148,19 @@ impl StrongSwan {
         self.folder.join("vici")
     }
 }
+
+/// charon has its pid file's path compiled in; a private /run lets several run at once. One with a root of its own sees
+/// there the devices, and the folder under the name that it has outside.
+const START: &str = r#"set -e
+[ -z "$ROOT" ] || {
+    mount --rbind /dev "$ROOT/dev"
+    mount --bind /proc "$ROOT/proc"
+    mount --bind /sys "$ROOT/sys"
+    mkdir -p "$ROOT$FOLDER"
+    mount --bind "$FOLDER" "$ROOT$FOLDER"
+}
+mount -t tmpfs tmpfs "$ROOT/run"
+exec ${ROOT:+chroot "$ROOT"} /usr/lib/ipsec/charon --use-syslog"#;
 
 /// kernel-libipsec does ESP in user space; the marks keep its own packets out of its tunnels.
 fn strongswan_conf(folder: &Path, setup: Charon<'_>) -> String {

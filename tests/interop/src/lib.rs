@@ -1,9 +1,10 @@
 //! Our gateway on the left, strongSwan on the right: the configurations of both, and tunnels between them.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use harness::{Charon, Gateway, Site, StrongSwan, World, ping};
+use harness::{Charon, Gateway, Site, StrongSwan, Version, World, ping};
 use tempfile::TempDir;
 
 /// What differs from one test to the next; the rest is the site-to-site tunnel of [`World::two_sites`].
@@ -25,8 +26,18 @@ pub struct Case<'a> {
     pub their_connection: &'a str,
     /// Further lines for strongSwan's child.
     pub their_child: &'a str,
+    /// How strongSwan authenticates itself, as lines of its `local` section.
+    pub their_local: &'a str,
+    /// How we must authenticate ourselves to strongSwan, as lines of its `remote` section.
+    pub their_remote: &'a str,
     /// Lines for strongSwan's daemon.
     pub their_daemon: &'a str,
+    /// Certificates and keys of strongSwan: the file in its swanctl folder, and where it comes from.
+    pub their_files: &'a [(&'a str, PathBuf)],
+    /// Which strongSwan.
+    pub their_version: Version,
+    /// Further lines for our secrets.
+    pub our_secrets: &'a str,
     /// Our pre-shared key.
     pub our_psk: &'a str,
 }
@@ -42,7 +53,12 @@ impl Default for Case<'_> {
             our_lines: "",
             their_connection: "",
             their_child: "",
+            their_local: "auth = psk",
+            their_remote: "auth = psk",
             their_daemon: "",
+            their_files: &[],
+            their_version: Version::Installed,
+            our_secrets: "",
             our_psk: PSK,
         }
     }
@@ -80,7 +96,7 @@ impl Pair {
 
     fn start_unlike(world: World, ours: Case<'_>, theirs: Case<'_>) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let charon = Charon { options: theirs.their_daemon };
+        let charon = Charon { options: theirs.their_daemon, files: theirs.their_files, version: theirs.their_version };
         let sun = StrongSwan::start(&world, Site::SUN.gateway, folder.path(), charon, &theirs.swanctl_conf())?;
         let toml = ours.toml(folder.path());
         let moon = Gateway::start(&world, ours.ours.gateway, folder.path(), &toml, &ours.secrets())?;
@@ -188,7 +204,10 @@ retransmit_timeout = \"500ms\"
     /// Our secrets.
     #[must_use]
     pub fn secrets(&self) -> String {
-        format!("[secret.net]\nfor = [\"moon.example.org\", \"sun.example.org\"]\npsk = \"{}\"\n", self.our_psk)
+        format!(
+            "[secret.net]\nfor = [\"moon.example.org\", \"sun.example.org\"]\npsk = \"{}\"\n{}",
+            self.our_psk, self.our_secrets
+        )
     }
 
     /// strongSwan's configuration.
@@ -205,11 +224,11 @@ retransmit_timeout = \"500ms\"
     proposals = {ike}
     {connection}
     local {{
-      auth = psk
+      {local}
       id = sun.example.org
     }}
     remote {{
-      auth = psk
+      {remote}
       id = moon.example.org
     }}
     children {{
@@ -239,6 +258,8 @@ secrets {{
             esp = self.esp,
             connection = self.their_connection,
             child = self.their_child,
+            local = self.their_local,
+            remote = self.their_remote,
         )
     }
 }

@@ -63,7 +63,7 @@ secrets {
   }
 }
 ";
-    StrongSwan::start(world, "moon", folder, Charon { options: "keep_alive = 1s" }, swanctl)
+    StrongSwan::start(world, "moon", folder, Charon { options: "keep_alive = 1s", ..Charon::default() }, swanctl)
 }
 
 /// We at sun, for anybody of `example.org`.
