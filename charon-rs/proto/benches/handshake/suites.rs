@@ -1,0 +1,161 @@
+//! What is negotiated, and by how many.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use espdp_api::{
+    AddressRange, DfPolicy, DscpPolicy, InterfaceName, Mode, Routes, Secret, TrafficLimit, TrafficSelector,
+};
+use ike_proto::config::{
+    Child, Connection, Dpd, DpdAction, Lifetime, LocalAuth, LocalMethod, RemoteAddress, RemoteAuth, RemoteMethod,
+    SharedSecret, StartAction,
+};
+use ike_proto::identity::{Identity, IdentityPattern};
+use ike_proto::io::Command;
+
+use crate::network::Role;
+
+/// A way to set an IKE SA up.
+pub(crate) struct Suite {
+    /// The IKE proposal.
+    pub(crate) name: &'static str,
+}
+
+impl Suite {
+    /// What is measured, with pre-shared keys.
+    pub(crate) fn all() -> Vec<Self> {
+        [
+            "aes256gcm16-prfsha256-x25519",
+            "aes256gcm16-prfsha256-ecp256",
+            "aes256gcm16-prfsha384-ecp384",
+            "aes256gcm16-prfsha256-modp2048",
+        ]
+        .map(|name| Self { name })
+        .into()
+    }
+}
+
+/// Who sets SAs up with whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fleet {
+    /// Sites with a connection and a secret each on both ends.
+    Hub,
+    /// The responder has one connection and one secret for all.
+    RoadWarriors,
+}
+
+/// The name of the initiator's connection with this number.
+pub(crate) fn name(number: u32) -> String {
+    format!("site-{number}")
+}
+
+impl Fleet {
+    /// What both ends are told.
+    pub(crate) fn configuration(self, suite: &Suite, connections: u32) -> Vec<(Role, Command)> {
+        let mut commands = Vec::new();
+        for number in 0..connections {
+            commands.push((Role::Initiator, set(of_initiator(suite, number))));
+            commands.push((Role::Initiator, Command::SetSecret(secret(&name(number), Some(number)))));
+            if self == Self::Hub {
+                commands.push((Role::Responder, set(of_responder(suite, Some(number)))));
+                commands.push((Role::Responder, Command::SetSecret(secret(&name(number), Some(number)))));
+            }
+        }
+        if self == Self::RoadWarriors {
+            commands.push((Role::Responder, set(of_responder(suite, None))));
+            commands.push((Role::Responder, Command::SetSecret(secret("all", None))));
+        }
+        commands
+    }
+}
+
+fn set(connection: Connection) -> Command {
+    Command::SetConnection(Box::new(connection))
+}
+
+fn hub() -> Identity {
+    Identity::Fqdn("hub.example".to_owned())
+}
+
+fn site(number: u32) -> Identity {
+    Identity::Fqdn(format!("site-{number}.example"))
+}
+
+fn address(number: u32) -> IpAddr {
+    Ipv4Addr::from_bits(0x0a00_0000 + number).into()
+}
+
+const HUB: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+fn secret(name: &str, number: Option<u32>) -> SharedSecret {
+    let owners = number.map(|number| vec![hub(), site(number)]).unwrap_or_default();
+    SharedSecret { name: name.to_owned(), owners, secret: Secret::new(b"a key of 32 octets, all the same".to_vec()) }
+}
+
+fn of_initiator(suite: &Suite, number: u32) -> Connection {
+    let dpd = Some(Dpd { delay: Duration::from_secs(30), action: DpdAction::Clear });
+    let (local, remote) = (network(number), vec![TrafficSelector::any_protocol(range(0xac10_0000, 0xac10_ffff))]);
+    Connection {
+        local_addresses: vec![address(number)],
+        remote_addresses: vec![RemoteAddress::Address(HUB)],
+        local: local_auth(site(number)),
+        remote: remote_auth(IdentityPattern::Exactly(hub())),
+        dpd,
+        children: vec![child(local, remote)],
+        ..connection(suite, name(number))
+    }
+}
+
+fn of_responder(suite: &Suite, number: Option<u32>) -> Connection {
+    let local = vec![TrafficSelector::any_protocol(range(0xac10_0000, 0xac10_ffff))];
+    let everywhere = vec![TrafficSelector::any_protocol(range(0, u32::MAX))];
+    Connection {
+        local_addresses: vec![HUB],
+        remote_addresses: vec![number.map_or(RemoteAddress::Any, |number| RemoteAddress::Address(address(number)))],
+        local: local_auth(hub()),
+        remote: remote_auth(number.map_or(IdentityPattern::Any, |number| IdentityPattern::Exactly(site(number)))),
+        children: vec![child(local, number.map_or(everywhere, network))],
+        ..connection(suite, number.map_or("all".to_owned(), name))
+    }
+}
+
+fn connection(suite: &Suite, name: String) -> Connection {
+    Connection { ike_proposals: vec![suite.name.parse().unwrap()], ..Connection::new(name) }
+}
+
+fn local_auth(identity: Identity) -> LocalAuth {
+    LocalAuth { identity: Some(identity), method: LocalMethod::PreSharedKey }
+}
+
+fn remote_auth(identity: IdentityPattern) -> RemoteAuth {
+    RemoteAuth { identity, method: RemoteMethod::PreSharedKey }
+}
+
+/// What is behind a site.
+fn network(number: u32) -> Vec<TrafficSelector> {
+    let first = 0x6440_0000 + (number << 8);
+    vec![TrafficSelector::any_protocol(range(first, first + 255))]
+}
+
+fn range(first: u32, last: u32) -> AddressRange {
+    AddressRange::new(Ipv4Addr::from_bits(first).into(), Ipv4Addr::from_bits(last).into()).unwrap()
+}
+
+fn child(local_selectors: Vec<TrafficSelector>, remote_selectors: Vec<TrafficSelector>) -> Child {
+    Child {
+        name: "net".to_owned(),
+        mode: Mode::Tunnel,
+        local_selectors,
+        remote_selectors,
+        esp_proposals: vec!["aes256gcm16-esn".parse().unwrap()],
+        lifetime: Lifetime { rekey_after: None, jitter: Duration::ZERO, expire_after: None },
+        rekey_after_traffic: TrafficLimit::default(),
+        expire_after_traffic: TrafficLimit::default(),
+        replay_window: 1024,
+        interface: InterfaceName::new("ipsec0").unwrap(),
+        routes: Routes::FromSelectors,
+        df: DfPolicy::default(),
+        dscp: DscpPolicy::default(),
+        start: StartAction::None,
+    }
+}
