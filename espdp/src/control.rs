@@ -378,7 +378,8 @@ impl Control {
     }
 }
 
-/// How long the kernel believes in a path MTU (RFC 1191 §6.3: ten minutes), and a little more, so that we ask after that.
+/// How long the kernel believes in a path MTU (RFC 1191 §6.3: ten minutes), and a little more, so that we ask after that
+/// (R4301-8.2.2-1).
 const PATH_MTU_LIFE: Duration = Duration::from_secs(605);
 
 fn system(operation: impl Into<String>, error: &dyn std::error::Error) -> Refusal {

@@ -108,6 +108,7 @@ mod tests {
         }
     }
 
+    /// R4301-4.4.3.2-1.
     #[test]
     fn nothing_else_is() {
         let moon = moon();

@@ -325,6 +325,7 @@ mod tests {
     }
 
     proptest::proptest! {
+        /// pkcs7_malformed.
         #[test]
         fn no_octets_make_the_parser_panic(octets: Vec<u8>) {
             proptest::prop_assert!(Container::from_der(&octets, "x").is_err());

@@ -75,7 +75,8 @@ impl SignatureScheme {
     }
 
     /// What to sign with for a peer that sent this list in SIGNATURE_HASH_ALGORITHMS: the hash that fits the key, else
-    /// the next stronger, else the next weaker, but never SHA-1 (RFC 7427 §4, RFC 8247 §3.2). `None` when there is none.
+    /// the next stronger, else the next weaker, but never SHA-1 (RFC 7427 §4, RFC 8247 §3.2). `None` when there is none
+    /// (R7427-4-1, R8420-2-1).
     #[must_use]
     pub fn for_peer(key: KeyType, peer_hashes: &[u16], padding: RsaPadding) -> Option<Self> {
         if key == KeyType::Ed25519 {

@@ -63,7 +63,7 @@ pub(crate) const CHILD_RESPONSE: Form = Form {
     optional: &[P::KeyExchange],
 };
 
-/// RFC 7296 §1.3.2: `SA, Ni, KEi`.
+/// RFC 7296 §1.3.2: `SA, Ni, KEi` (R7296-2.18-1).
 pub(crate) const REKEY_IKE_REQUEST: Form = Form {
     name: "CREATE_CHILD_SA request for an IKE SA",
     required: &[P::SecurityAssociation, P::Nonce, P::KeyExchange],

@@ -109,6 +109,7 @@ mod tests {
         assert_eq!(narrow(&[port("10.0.0.1", 6, 80, 90)], &[port("10.0.0.1", 17, 80, 90)]), []);
     }
 
+    /// R7296-2.9-1.
     #[test]
     fn the_first_selector_of_the_peer_is_in_the_result_if_allowed() {
         let packet = port("10.1.0.9", 6, 443, 443);

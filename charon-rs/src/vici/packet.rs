@@ -226,6 +226,7 @@ mod tests {
         assert_eq!(packet.encode().unwrap(), b"\x00\x00\x00\x16\x00\x08initiate\x03\x05child\x00\x03net");
     }
 
+    /// vici_len.
     #[tokio::test]
     async fn hostile_lengths_are_refused_before_anything_is_allocated() {
         assert!(matches!(read(&[0, 0, 0, 0]).await, Err(PacketError::Empty)));

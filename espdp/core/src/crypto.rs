@@ -143,7 +143,8 @@ impl Transform {
         sealed.ok_or(DropReason::Crypto)
     }
 
-    /// Verifies `packet`, which reaches from the SPI to the end of the ICV, then decrypts it in place.
+    /// Verifies `packet`, which reaches from the SPI to the end of the ICV, then decrypts it in place
+    /// (R4303-3.4.4.1-1).
     ///
     /// # Errors
     /// [`DropReason::BadIcv`]; the packet's content is undefined then. [`DropReason::Short`] when it has no room for IV and

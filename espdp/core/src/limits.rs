@@ -153,6 +153,7 @@ mod tests {
         assert_eq!((usage.packets(), usage.bytes()), (4, 40));
     }
 
+    /// R4301-4.4.2.1-1.
     #[test]
     fn bytes_and_packets_count_whichever_is_first() {
         let mut by_bytes = usage((Some(100), Some(1000)), (Some(1000), Some(2000)));

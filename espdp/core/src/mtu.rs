@@ -64,7 +64,7 @@ impl Overhead {
         self.fixed() + payload.next_multiple_of(self.block)
     }
 
-    /// The longest inner packet whose outer packet fits `outer_mtu`; 0 when not even an empty one does.
+    /// The longest inner packet whose outer packet fits `outer_mtu`; 0 when not even an empty one does (R4301-8.2.1-1).
     #[must_use]
     pub fn inner_mtu(&self, outer_mtu: usize) -> usize {
         let room = outer_mtu.saturating_sub(self.fixed());

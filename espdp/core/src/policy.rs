@@ -69,7 +69,7 @@ impl Selectors {
         Self { local: local.into(), remote: remote.into(), all_ipv4: all(true), all_ipv6: all(false) }
     }
 
-    /// Whether a packet is selected.
+    /// Whether a packet is selected (R4301-7.1-1, R4301-7.3-1).
     #[inline]
     pub(crate) fn matches(&self, packet: &Selected) -> bool {
         if self.matches_all(packet.remote.is_ipv4()) {

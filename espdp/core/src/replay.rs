@@ -23,7 +23,7 @@ pub(crate) struct ReplayWindow {
 impl ReplayWindow {
     /// Most packets a window can hold.
     pub(crate) const MOST: u32 = 65536;
-    /// Fewest packets a window can hold when it is on (RFC 4303 §3.4.3 wants 32 and recommends 64).
+    /// Fewest packets a window can hold when it is on (RFC 4303 §3.4.3 wants 32 and recommends 64, R4303-3.4.3-1).
     pub(crate) const FEWEST: u32 = 64;
 
     /// A window for `size` packets, brought into the allowed range and rounded up to a multiple of 64; 0 turns it off.
@@ -226,6 +226,7 @@ mod tests {
         }
     }
 
+    /// R4303-3.4.3-1.
     #[test]
     fn sizes_are_rounded_into_the_allowed_range() {
         for (asked, given) in [(1, 64), (64, 64), (65, 128), (1024, 1024), (65536, 65536), (u32::MAX, 65536), (0, 0)] {

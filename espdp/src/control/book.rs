@@ -222,6 +222,7 @@ mod tests {
         book.interfaces[&name("ipsec0")].mtu
     }
 
+    /// R4301-8.2.2-1.
     #[test]
     fn the_smallest_sa_sets_the_mtu_and_its_removal_lifts_it() {
         let mut book = book();

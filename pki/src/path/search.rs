@@ -156,7 +156,7 @@ fn unknown_issuer(certificate: &Certificate) -> PathError {
     }
 }
 
-/// Certificates below an anchor: RFC 7296 §3.6 wants four, nobody needs more than twelve.
+/// Certificates below an anchor: RFC 7296 §3.6 wants four, nobody needs more than twelve (R7296-3.6-1).
 const MAX_BELOW_ANCHOR: usize = 12;
 
 /// Signatures that are checked for one certificate: enough for CAs that sign each other, too few to keep us busy.

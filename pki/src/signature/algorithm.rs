@@ -84,6 +84,7 @@ impl SignatureScheme {
         }
     }
 
+    /// R8247-3.2-2.
     pub(crate) fn from_identifier(identifier: &AlgorithmIdentifierOwned) -> Result<Self, AlgorithmError> {
         let oid = identifier.oid;
         if oid == RSASSA_PSS {

@@ -78,6 +78,7 @@ fn sha1_in_auth_is_refused_in_every_form() {
 }
 
 /// PSS without MGF1 hash, with another one, with a salt that is huge or negative, with another trailer.
+/// R8247-3.2-2.
 #[test]
 fn pss_params() {
     let good = hex(PSS_SHA256);

@@ -71,7 +71,7 @@ impl<'s> Check<'s> {
         }
         let nothing_cited = rule.code.is_empty() || rule.tests.is_empty();
         self.exception(id, rule.status, rule.reason.as_deref(), nothing_cited);
-        let mut is_cited = rule.code.is_empty();
+        let mut is_cited = rule.code.is_empty() || rule.status.is_some();
         for code in &rule.code {
             if let Some((source, item)) = self.find(code) {
                 is_cited |= source.cited.iter().any(|(_, cited)| cited == id.get_ref());
@@ -110,7 +110,8 @@ impl<'s> Check<'s> {
                 Some(found) => is_named |= function.contains(name.get_ref()) || source.mentions(found, name.get_ref()),
                 None => {
                     is_named = true;
-                    let what = format!("there is no test `{function}` in that file{}", nearest(function, source.tests.keys()));
+                    let what =
+                        format!("there is no test `{function}` in that file{}", nearest(function, source.tests.keys()));
                     self.wrong(test, what);
                 }
             }

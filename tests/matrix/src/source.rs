@@ -133,7 +133,7 @@ impl Source {
             Item::Const(constant) => drop(self.items.insert(constant.ident.to_string())),
             Item::Static(constant) => drop(self.items.insert(constant.ident.to_string())),
             Item::Type(alias) => drop(self.items.insert(alias.ident.to_string())),
-            Item::Macro(call) if call.mac.path.is_ident("proptest") => self.add_properties(&call.mac.tokens),
+            Item::Macro(call) if is_named(&call.mac.path, "proptest") => self.add_properties(&call.mac.tokens),
             _ => {}
         }
     }
@@ -150,9 +150,9 @@ impl Source {
             let (true, Some(TokenTree::Ident(name))) = (is_keyword, tokens.get(index + 1)) else {
                 continue;
             };
-            let body = tokens.iter().skip(index).find(|token| {
-                matches!(token, TokenTree::Group(group) if group.delimiter() == proc_macro2::Delimiter::Brace)
-            });
+            let body = tokens.iter().skip(index).find(
+                |token| matches!(token, TokenTree::Group(group) if group.delimiter() == proc_macro2::Delimiter::Brace),
+            );
             let start = token.span().start().line.saturating_sub(1);
             let end = body.map_or(start, |body| body.span().end().line);
             self.tests.insert(name.to_string(), Function { lines: start..=end });
@@ -187,7 +187,12 @@ fn words(line: &str) -> impl Iterator<Item = &str> {
 }
 
 fn is_test(attributes: &[Attribute]) -> bool {
-    attributes.iter().any(|attribute| attribute.path().segments.last().is_some_and(|last| last.ident == "test"))
+    attributes.iter().any(|attribute| is_named(attribute.path(), "test"))
+}
+
+/// Whether this is the last part of the path.
+fn is_named(path: &syn::Path, name: &str) -> bool {
+    path.segments.last().is_some_and(|last| last.ident == name)
 }
 
 fn lines_of(item: &impl Spanned, attributes: &[Attribute]) -> RangeInclusive<usize> {
@@ -259,10 +264,7 @@ mod tests {
             assert!(source.items.contains(item), "{item}");
         }
         let ids: Vec<_> = source.cited.iter().map(|(line, id)| (*line, id.as_str())).collect();
-        assert_eq!(
-            ids,
-            [(4, "R7296-2.2-1"), (4, "R7296-2.21.2-1"), (11, "R7383-3-1"), (18, "R8031-3.2-1")]
-        );
+        assert_eq!(ids, [(4, "R7296-2.2-1"), (4, "R7296-2.21.2-1"), (11, "R7383-3-1"), (18, "R8031-3.2-1")]);
         assert_eq!(source.tests.keys().collect::<Vec<_>>(), ["it_always_counts", "it_counts"]);
     }
 

@@ -122,6 +122,7 @@ fn rekeying_all_the_time_loses_no_packet() {
     });
 }
 
+/// R7296-2.8.1-2.
 #[test]
 fn simultaneous_rekeyings_end_with_one_pair() {
     for_seeds(200, |seed| {

@@ -186,7 +186,7 @@ mod tests {
         }
     }
 
-    /// R6989-2.5-1.
+    /// R6989-2.5-1, openiked_ecdh_double_free.
     #[test]
     fn the_right_value_still_counts_after_a_forged_one() {
         let mut random = SeededRandom::new(1);

@@ -53,7 +53,7 @@ impl Admission {
         self.half_open < settings.half_open_limit && of_source < settings.half_open_per_address
     }
 
-    /// Decides about a request with this nonce and cookie. A wrong cookie is none (R7296-2.6-5).
+    /// Decides about a request with this nonce and cookie. A wrong cookie is none (R7296-2.6-5, R7296-2.6-2).
     pub(super) fn judge(
         &mut self,
         settings: &Settings,
@@ -190,6 +190,7 @@ mod tests {
         (admission, settings)
     }
 
+    /// R7296-2.6-2.
     #[test]
     fn above_the_threshold_only_a_right_cookie_lets_in() {
         let (mut admission, settings) = crowded();
@@ -202,6 +203,7 @@ mod tests {
         assert_eq!(admission.judge(&settings, elsewhere, SPI, &NONCE, Some(&cookie)), Admittance::CookieWanted);
     }
 
+    /// R7296-2.6-5.
     #[test]
     fn cookies_outlive_one_change_of_the_secret_and_not_two() {
         let (mut admission, settings) = crowded();

@@ -100,7 +100,7 @@ impl Established {
         });
     }
 
-    /// Sends on this child from now on, and not on the one that it replaces.
+    /// Sends on this child from now on, and not on the one that it replaces (R7296-2.8.1-2).
     pub(super) fn switch_to(&mut self, cx: &mut Context, id: ChildSaId) {
         let Some(child) = self.children.get_mut(&id) else {
             return;

@@ -112,6 +112,7 @@ pub(super) fn survivor(our_exchange: [&[u8]; 2], their_exchange: [&[u8]; 2]) -> 
 mod tests {
     use super::*;
 
+    /// R7296-2.25.1-1, R7296-2.25.2-1.
     #[test]
     fn requests_that_meet_are_judged_by_the_table_of_the_rfc() {
         use ChildActivity as Child;
@@ -142,6 +143,7 @@ mod tests {
         }
     }
 
+    /// R7296-1.4.1-2.
     #[test]
     fn deletes_that_cross_name_nothing_in_their_responses() {
         assert_eq!(judge_delete(true, false), DeleteVerdict::DeleteBoth);
@@ -150,6 +152,7 @@ mod tests {
         assert_eq!(judge_delete(false, true), DeleteVerdict::Ignore);
     }
 
+    /// R7296-2.8.1-1.
     #[test]
     fn the_lowest_of_four_nonces_loses_and_both_ends_agree() {
         let nonces: [&[u8]; 4] = [&[1, 9], &[1, 9, 0], &[2], &[0xff]];

@@ -330,6 +330,7 @@ mod tests {
         }
     }
 
+    /// R7296-2.6-1.
     #[test]
     fn spis_are_never_zero_and_never_given_twice_while_in_use() {
         let mut cx = Context::new(Settings::default(), Box::new(Stutter(0)));

@@ -64,7 +64,7 @@ impl Established {
         self.end(cx, now, reason);
     }
 
-    /// The peer deleted these children: the SPIs of our halves that the response has to name.
+    /// The peer deleted these children: the SPIs of our halves that the response has to name (R7296-1.4.1-1).
     fn on_children_deleted(&mut self, cx: &mut Context, now: Instant, spis: &[EspSpi]) -> Vec<EspSpi> {
         let mut ours = Vec::new();
         for &spi in spis {

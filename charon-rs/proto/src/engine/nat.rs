@@ -40,7 +40,7 @@ impl Nat {
         Self { local: differs(destination, path.local), remote: differs(source, path.remote), fake: fake && traverses }
     }
 
-    /// Whether ESP must travel in UDP.
+    /// Whether ESP must travel in UDP (R7296-2.23-4).
     pub(super) fn encapsulates(self) -> bool {
         self.local || self.remote || self.fake
     }
@@ -121,6 +121,7 @@ mod tests {
         assert_eq!(in_front_of_us, Nat { local: true, ..Nat::default() });
     }
 
+    /// R7296-2.23-5.
     #[test]
     fn one_fitting_source_hash_of_several_is_enough() {
         let mut notifies = vec![Notify::with_data(NotifyType::NatDetectionSourceIp, vec![0; 20])];

@@ -307,7 +307,7 @@ impl Established {
         cx.follow_up(FollowUp::Inherit { heir, estate: Box::new(Estate { children, tasks, old }) });
     }
 
-    /// Takes over what a replaced SA left.
+    /// Takes over what a replaced SA left (R7296-2.8.2-1).
     pub(super) fn inherit(&mut self, cx: &mut Context, now: Instant, estate: Estate) {
         self.is_spare = false;
         let Estate { mut children, mut tasks, old } = estate;

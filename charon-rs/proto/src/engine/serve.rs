@@ -199,7 +199,7 @@ impl Established {
         }
     }
 
-    /// Tells the peer that there will be no child.
+    /// Tells the peer that there will be no child (R7296-1.3.1-2).
     fn refuse_child(
         &mut self,
         cx: &mut Context,

@@ -229,6 +229,7 @@ mod tests {
     use super::*;
     use crate::engine::testbed::start_of_time;
 
+    /// R7296-2.25-1.
     #[test]
     fn a_task_that_is_put_off_waits_longer_each_time_and_not_for_ever() {
         let start = start_of_time();

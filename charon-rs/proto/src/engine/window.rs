@@ -58,7 +58,7 @@ impl OurWindow {
         self.outstanding.as_ref().map(|outstanding| outstanding.message_id)
     }
 
-    /// Notes that `packet` was sent as request number [`Self::free_id`].
+    /// Notes that `packet` was sent as request number [`Self::free_id`] (R7296-2.1-4).
     pub(super) fn sent(&mut self, now: Instant, exchange: ExchangeType, packet: Vec<u8>, policy: &Retransmission) {
         let message_id = self.next;
         self.next = self.next.saturating_add(1);
@@ -176,6 +176,7 @@ mod tests {
     const POLICY: Retransmission =
         Retransmission { first: Duration::from_secs(2), factor: 2.0, tries: 3, longest: Duration::from_secs(7) };
 
+    /// R7296-2.4-3.
     #[test]
     fn waits_grow_up_to_the_longest_and_the_octets_stay_the_same() {
         let start = start_of_time();
@@ -195,6 +196,7 @@ mod tests {
         assert_eq!(waits, [2, 4, 7, 7]);
     }
 
+    /// R7296-2.2-1, R7296-2.3-1.
     #[test]
     fn only_one_request_is_outstanding_and_numbers_never_wrap() {
         let now = start_of_time();
@@ -209,6 +211,7 @@ mod tests {
         assert!(window.is_running_out());
     }
 
+    /// R7296-2.1-1, R7296-2.1-3, R7296-2.3-3.
     #[test]
     fn a_repeated_request_gets_the_cached_response_and_older_ones_nothing() {
         let mut window = TheirWindow::starting_at(1);

@@ -34,7 +34,7 @@ pub struct EspAgreement {
 }
 
 /// Chooses from the proposals of a peer for an IKE SA: the first of ours that agrees with one of theirs, and in it of
-/// each type the first of ours that they offer, too.
+/// each type the first of ours that they offer, too (R7296-2.7-1).
 ///
 /// # Errors
 /// A [`Mismatch`] that says for each pair of proposals what they lack.
@@ -254,7 +254,7 @@ impl<'a> Matching<'a> {
     }
 
     /// The same for a type that we do without when `ours` is empty. The peer may then leave it out or offer NONE, which
-    /// is chosen in that case.
+    /// is chosen in that case (R5282-8-1).
     fn choose_optional<A: Algorithm>(&mut self, ours: &[A]) -> Option<A> {
         if !ours.is_empty() {
             return self.choose(ours);

@@ -148,6 +148,7 @@ fn an_aead_comes_with_integrity_none_or_without() {
     assert_eq!(mismatch.misses[0].obstacles, [Obstacle::Unwanted(TransformType::Integrity)]);
 }
 
+/// R7296-2.18-1.
 #[test]
 fn proposal_without_dh_or_another_mandatory_type_is_unacceptable() {
     let ours = ike("aes128-sha256-modp2048");

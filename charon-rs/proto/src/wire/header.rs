@@ -172,7 +172,7 @@ impl Header {
     }
 }
 
-/// The header and the type of the first payload.
+/// The header and the type of the first payload (R7296-2.5-2).
 pub(super) fn parse_header(datagram: &[u8]) -> Result<(Header, PayloadType), WireError> {
     let found = datagram.len();
     let mut reader = Reader::new(PayloadType::None, datagram, 0);

@@ -126,6 +126,7 @@ fn other_version_payloads_are_unknown() {
     }
 }
 
+/// R7296-4-1.
 #[test]
 fn the_critical_bit_of_known_types_means_nothing() {
     // R7296-3.2-1
@@ -268,6 +269,7 @@ fn notify_spi_size_beyond_the_payload() {
     assert_eq!(parse_one(NOTIFY, &[9, 3, 0x9c, 0x40, 1, 2, 3]), Ok(Payload::Notify(unknown)));
 }
 
+/// R7296-1.3.3-1.
 #[test]
 fn rekey_sa_protoid_must_be_esp_with_its_spi() {
     let rekey = |protocol: u8, spi: &[u8]| {
@@ -298,6 +300,7 @@ fn natd_len_is_that_of_sha1() {
     }
 }
 
+/// R7296-2.6-3.
 #[test]
 fn cookies_and_wanted_groups_have_the_right_length() {
     let cookie = |length: usize| parse_one(NOTIFY, &[&[0, 0, 0x40, 0x06][..], &vec![7; length]].concat());
@@ -393,6 +396,7 @@ fn identities_have_the_length_of_their_type() {
     assert_eq!((unknown.identity(), unknown.kind()), (None, 13));
 }
 
+/// R7296-2.10-1.
 #[test]
 fn nonces_have_16_to_256_octets() {
     // R7296-3.9-1

@@ -78,6 +78,7 @@ const IPV6_ADDR: u8 = 5;
 const DER_ASN1_DN: u8 = 9;
 const KEY_ID: u8 = 11;
 
+/// R7296-3.5-1.
 fn parse_identity(kind: u8, data: &mut Reader<'_>) -> Result<Option<Identity>, WireError> {
     let (offset, found) = (data.offset(), data.len());
     let octets = data.rest();

@@ -100,7 +100,7 @@ impl Notify {
     }
 }
 
-/// How long the data of those types may be whose data is used here.
+/// How long the data of those types may be whose data is used here (R7296-2.6-3).
 fn data_lengths(kind: NotifyType) -> Option<(RangeInclusive<usize>, &'static str)> {
     if matches!(kind, NotifyType::NatDetectionSourceIp | NotifyType::NatDetectionDestinationIp) {
         Some((20..=20, "20 octets"))

@@ -91,7 +91,7 @@ impl PayloadType {
     }
 
     /// Whether an RFC assigns the number to IKEv2 (33 to 54), so that the critical bit says nothing (RFC 7296 §3.2).
-    /// The numbers below are IKEv1's, and here as unknown as those above.
+    /// The numbers below are IKEv1's, and here as unknown as those above (R7296-4-1).
     #[must_use]
     pub fn is_known(self) -> bool {
         matches!(self.number(), 33..=54)

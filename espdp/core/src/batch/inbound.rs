@@ -148,7 +148,7 @@ impl InboundBatch {
 
     /// Adds `len` octets that a UDP socket with `UDP_GRO` put in [`Self::space`]: datagrams of `stride` octets each, the
     /// last one perhaps shorter (0: just one). IKE messages (behind four zero octets, RFC 3948 §2.2) are handed to `on_ike` without
-    /// the marker, keepalives (RFC 3948 §2.3) are ignored, the rest is taken as ESP.
+    /// the marker, keepalives (RFC 3948 §2.3) are ignored, the rest is taken as ESP (R7296-2-2, R3948-4-1).
     pub fn add_udp(&mut self, len: usize, stride: usize, origin: Origin, mut on_ike: impl FnMut(&[u8])) {
         let received = self.take(len);
         let stride = if stride == 0 { len } else { stride };
@@ -291,6 +291,7 @@ mod tests {
         batch.space().unwrap()[..octets.len()].copy_from_slice(octets);
     }
 
+    /// R7296-2-2, R3948-4-1.
     #[test]
     fn one_receive_can_mix_ike_keepalives_and_esp() {
         let mut batch = InboundBatch::new();
@@ -357,6 +358,7 @@ mod tests {
         }
     }
 
+    /// R4303-3.4.1-1.
     #[test]
     fn raw_ipv4_packets_lose_their_header_and_keep_what_it_said() {
         let mut batch = InboundBatch::new();

@@ -195,6 +195,7 @@ impl Place {
 mod tests {
     use super::*;
 
+    /// R3948-2.1-1, R4303-2.1-1.
     #[test]
     fn spis_are_never_reserved_values_and_never_given_twice() {
         let mut table = InboundTable::default();

@@ -65,6 +65,7 @@ fn reordered_packets_pass_within_the_window_and_not_before_it() {
     assert_eq!(right.drops(Direction::Inbound), one("replay_too_old", 36));
 }
 
+/// R4303-3.4.2-1.
 #[test]
 fn unknown_spis_are_counted_and_reported_once_a_second() {
     let (mut left, mut right) = Setup::default().connect();

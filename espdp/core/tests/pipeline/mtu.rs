@@ -9,6 +9,7 @@ use crate::support::{Setup, UDP, all_algorithms, udp, udp_between};
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
+    /// R4301-8.2.1-1.
     #[test]
     fn a_packet_of_the_inner_mtu_fits_and_one_octet_more_does_not(
         algorithms in proptest::sample::select(all_algorithms()),

@@ -33,6 +33,7 @@ fn either_end_deletes_the_ike_sa_and_all_is_gone() {
     }
 }
 
+/// R7296-1.4.1-1.
 #[test]
 fn one_child_goes_and_the_other_stays() {
     let mut world = World::with(two_children);
@@ -100,6 +101,7 @@ fn an_attempt_that_is_stopped_before_the_peer_answers_leaves_nothing_there() {
     world.assert_agreement(1);
 }
 
+/// R7296-2.3-2.
 #[test]
 fn requests_of_both_ends_pass_each_other() {
     let mut world = World::with(two_children);
@@ -121,6 +123,7 @@ fn with_dpd(action: DpdAction) -> World {
     })
 }
 
+/// R7296-1.4-2.
 #[test]
 fn a_peer_that_answers_probes_lives() {
     let mut world = with_dpd(DpdAction::Clear);
@@ -267,6 +270,7 @@ fn shutting_down_does_not_wait_for_dead_peers() {
     world.assert_nothing_left();
 }
 
+/// R7296-2.23-6.
 #[test]
 fn a_peer_behind_a_nat_is_followed_by_authentic_messages_only() {
     let mut world = World::with(|who, connection| {
@@ -296,6 +300,7 @@ fn a_crashed_peer_that_comes_back_replaces_its_old_sa() {
     world.assert_agreement(1);
 }
 
+/// R7296-2.23-4.
 #[test]
 fn a_nat_in_front_of_us_is_kept_awake() {
     let mut world = World::with(|_, connection| connection.dpd = None);
@@ -310,6 +315,7 @@ fn a_nat_in_front_of_us_is_kept_awake() {
     world.assert_agreement(1);
 }
 
+/// R7296-1.3.1-1.
 #[test]
 fn transport_mode_needs_both_ends() {
     let transport = |_: Who, connection: &mut crate::config::Connection| {
@@ -467,6 +473,7 @@ fn an_unknown_identity_is_refused_with_both_views() {
     assert_eq!(world.failures(Who::Moon), [FailureCode::AuthRefusedByPeer]);
 }
 
+/// R7296-3.5-1.
 #[test]
 fn all_types_of_identities_authenticate() {
     use crate::identity::{Identity, IdentityPattern};

@@ -48,6 +48,7 @@ fn suites_of_all_kinds_come_up() {
     }
 }
 
+/// R7296-2.21.2-2.
 #[test]
 fn the_wrong_key_is_refused_alike_and_named_here() {
     let mut world = World::new();
@@ -98,6 +99,7 @@ fn no_common_proposal_is_explained_on_both_sides() {
     world.assert_nothing_left();
 }
 
+/// R7296-2.21.2-3, R7296-1.3.1-2.
 #[test]
 fn a_child_that_fails_keeps_the_ike_sa() {
     let mut world = World::with(|who, connection| {
@@ -111,6 +113,7 @@ fn a_child_that_fails_keeps_the_ike_sa() {
     world.assert_agreement(0);
 }
 
+/// R7296-2.1-2, R7296-2.1-4.
 #[test]
 fn lost_messages_are_sent_again_unchanged() {
     let mut world = World::new();
@@ -180,6 +183,7 @@ fn a_cookie_is_asked_for_and_given_back_in_front() {
     assert_eq!(requests[0][28..], requests[1][28 + 8 + 36..]);
 }
 
+/// R7296-1.2-1, R7296-3.4-2.
 #[test]
 fn another_group_is_tried_when_the_peer_asks_for_it() {
     let mut world = World::bare(&Settings { cookie_threshold: 0, ..Settings::default() });

@@ -34,6 +34,7 @@ fn header(exchange: ExchangeType, kind: MessageKind) -> Header {
     }
 }
 
+/// R7296-3.1-3.
 #[test]
 fn a_request_for_an_unknown_sa_is_told_so_and_a_response_nothing() {
     let mut world = World::new();
@@ -161,6 +162,7 @@ fn forged_answers_to_ike_sa_init_do_not_stop_the_true_one() {
     world.assert_agreement(1);
 }
 
+/// R7296-2.4-1, R7296-2.4-2.
 #[test]
 fn unprotected_notifications_do_not_end_an_sa_but_make_it_look() {
     let mut world = World::new();
@@ -226,6 +228,7 @@ fn half_open_sas_of_one_source_are_limited_and_forgotten() {
     assert!(world.ike_sas(Who::Sun).is_empty());
 }
 
+/// R7296-1-1, R7296-1.4-1.
 #[test]
 fn nothing_but_ike_auth_is_heard_before_authentication() {
     let mut world = World::new();

@@ -57,6 +57,7 @@ fn either_end_replaces_a_child_and_keeps_its_policy() {
     }
 }
 
+/// R7296-2.8-1.
 #[test]
 fn the_answering_end_sends_on_the_old_child_until_the_peer_is_known_to_be_ready() {
     let mut world = up();
@@ -134,6 +135,7 @@ fn a_child_with_pfs_is_replaced_with_a_key_exchange_in_the_group_that_the_peer_w
     }
 }
 
+/// R7296-2.8-3.
 #[test]
 fn either_end_replaces_the_ike_sa_and_the_new_one_inherits_the_child() {
     for who in [Who::Moon, Who::Sun] {
@@ -204,6 +206,7 @@ fn a_child_rekeying_that_only_one_end_notices_is_forgotten() {
     drained(&mut world);
 }
 
+/// R7296-2.8.2-1.
 #[test]
 fn two_ike_sas_replaced_at_once_leave_one() {
     for held in [MessageKind::Request, MessageKind::Response] {
@@ -280,6 +283,7 @@ fn a_rekeying_that_meets_a_deletion_leaves_nothing() {
     }
 }
 
+/// R7296-2.8-2.
 #[test]
 fn lifetimes_replace_and_end_sas() {
     let lifetime = Lifetime {
