@@ -88,7 +88,7 @@ pub enum Prf {
     HmacSha2_512,
 }
 
-/// A key exchange group (transform type 4); the value is the IANA number.
+/// A key exchange method (transform types 4 and 6 to 12); the value is the IANA number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 #[repr(u16)]
@@ -107,6 +107,12 @@ pub enum KeyExchangeGroup {
     Ecp521 = 21,
     /// Curve25519 (RFC 8031).
     Curve25519 = 31,
+    /// ML-KEM-512 (FIPS 203).
+    MlKem512 = 35,
+    /// ML-KEM-768.
+    MlKem768 = 36,
+    /// ML-KEM-1024.
+    MlKem1024 = 37,
 }
 
 /// One IKE proposal: alternatives for each transform type, in order of preference.

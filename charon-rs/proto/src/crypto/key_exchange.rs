@@ -1,17 +1,23 @@
 //! Key exchange: private values, public values as the KE payload carries them, shared secrets.
+//!
+//! All methods have the shape of a key encapsulation mechanism, which is the most that ML-KEM can do: the initiator draws a
+//! key pair ([`KeyExchange::generate`]) and sends the public value, the responder makes the answer and the secret of it at
+//! once ([`respond`]), and the initiator gets the same secret out of the answer ([`KeyExchange::agree`]).
 
 mod ecp;
+mod ml_kem;
 mod modp;
 
 use std::fmt;
 
+use ::ml_kem::{MlKem512, MlKem768, MlKem1024, ml_kem_512, ml_kem_768, ml_kem_1024};
 use espdp_api::Secret;
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use crate::proposal::KeyExchangeGroup;
 use crate::random::SecureRandom;
 
-/// Our half of a key exchange. The private value is wiped when this is dropped.
+/// The initiator's half of a key exchange. The private value is wiped when this is dropped.
 pub struct KeyExchange {
     group: KeyExchangeGroup,
     private: Private,
@@ -34,7 +40,7 @@ pub enum KeyExchangeError {
         actual: usize,
     },
     /// The value is no element of the group, or one that gives the secret away: 0, 1, p-1 or more of a MODP group, no point
-    /// of a curve, a point of small order of Curve25519.
+    /// of a curve, a point of small order of Curve25519, an encapsulation key of ML-KEM with numbers above the modulus.
     #[error("public value that is not a sound element of {group:?}")]
     NotInGroup {
         /// The group.
@@ -48,25 +54,70 @@ enum Private {
     P384(p384::SecretKey),
     P521(p521::SecretKey),
     Curve25519(StaticSecret),
+    MlKem512(ml_kem_512::DecapsulationKey),
+    MlKem768(ml_kem_768::DecapsulationKey),
+    MlKem1024(ml_kem_1024::DecapsulationKey),
+}
+
+/// The answer to an initiator's public value, as the KE payload carries it, and the shared secret: what a responder does,
+/// all at once.
+///
+/// # Errors
+///
+/// If the initiator's value has the wrong length or is not a sound element of the group.
+pub fn respond(
+    group: KeyExchangeGroup,
+    peer_public: &[u8],
+    random: &mut dyn SecureRandom,
+) -> Result<(Vec<u8>, Secret<Vec<u8>>), KeyExchangeError> {
+    check_len(group, group.public_len(), peer_public)?;
+    let answer = match group {
+        KeyExchangeGroup::MlKem512 => ml_kem::encapsulate::<MlKem512>(peer_public, random),
+        KeyExchangeGroup::MlKem768 => ml_kem::encapsulate::<MlKem768>(peer_public, random),
+        KeyExchangeGroup::MlKem1024 => ml_kem::encapsulate::<MlKem1024>(peer_public, random),
+        KeyExchangeGroup::Modp2048
+        | KeyExchangeGroup::Modp3072
+        | KeyExchangeGroup::Modp4096
+        | KeyExchangeGroup::Ecp256
+        | KeyExchangeGroup::Ecp384
+        | KeyExchangeGroup::Ecp521
+        | KeyExchangeGroup::Curve25519 => {
+            let ours = KeyExchange::generate(group, random);
+            ours.private.agree(peer_public).map(|secret| (ours.public, secret))
+        }
+    };
+    answer.ok_or(KeyExchangeError::NotInGroup { group })
 }
 
 impl KeyExchange {
     /// Draws a private value and computes the public one.
     pub fn generate(group: KeyExchangeGroup, random: &mut dyn SecureRandom) -> Self {
-        let private = match group {
-            KeyExchangeGroup::Modp2048 => Private::modp(modp::Group::Modp2048, random),
-            KeyExchangeGroup::Modp3072 => Private::modp(modp::Group::Modp3072, random),
-            KeyExchangeGroup::Modp4096 => Private::modp(modp::Group::Modp4096, random),
-            KeyExchangeGroup::Ecp256 => Private::P256(ecp::generate(random)),
-            KeyExchangeGroup::Ecp384 => Private::P384(ecp::generate(random)),
-            KeyExchangeGroup::Ecp521 => Private::P521(ecp::generate(random)),
+        let (private, public) = match group {
+            KeyExchangeGroup::Modp2048 => modp(modp::Group::Modp2048, random),
+            KeyExchangeGroup::Modp3072 => modp(modp::Group::Modp3072, random),
+            KeyExchangeGroup::Modp4096 => modp(modp::Group::Modp4096, random),
+            KeyExchangeGroup::Ecp256 => pair(ecp::generate(random), ecp::public, Private::P256),
+            KeyExchangeGroup::Ecp384 => pair(ecp::generate(random), ecp::public, Private::P384),
+            KeyExchangeGroup::Ecp521 => pair(ecp::generate(random), ecp::public, Private::P521),
             KeyExchangeGroup::Curve25519 => {
                 let mut octets = Secret::new([0; 32]);
                 random.fill_secret(octets.expose_mut());
-                Private::Curve25519(StaticSecret::from(*octets.expose()))
+                let public = |scalar: &StaticSecret| PublicKey::from(scalar).as_bytes().to_vec();
+                pair(StaticSecret::from(*octets.expose()), public, Private::Curve25519)
+            }
+            KeyExchangeGroup::MlKem512 => {
+                let (key, public) = ml_kem::generate::<MlKem512>(random);
+                (Private::MlKem512(key), public)
+            }
+            KeyExchangeGroup::MlKem768 => {
+                let (key, public) = ml_kem::generate::<MlKem768>(random);
+                (Private::MlKem768(key), public)
+            }
+            KeyExchangeGroup::MlKem1024 => {
+                let (key, public) = ml_kem::generate::<MlKem1024>(random);
+                (Private::MlKem1024(key), public)
             }
         };
-        let public = private.public();
         Self { group, private, public }
     }
 
@@ -82,36 +133,35 @@ impl KeyExchange {
         &self.public
     }
 
-    /// The secret shared with the owner of `peer_public`, g^ir of the key schedule. Can be called again with another value
-    /// when the first turned out to be forged.
+    /// The secret shared with the responder that sent `answer`, g^ir of the key schedule. Can be called again with another
+    /// value when the first turned out to be forged.
     ///
     /// # Errors
     ///
-    /// If the peer's value has the wrong length or is not a sound element of the group.
-    pub fn agree(&self, peer_public: &[u8]) -> Result<Secret<Vec<u8>>, KeyExchangeError> {
-        let expected = self.group.public_len();
-        if peer_public.len() != expected {
-            return Err(KeyExchangeError::WrongLength { group: self.group, expected, actual: peer_public.len() });
-        }
-        self.private.agree(peer_public).ok_or(KeyExchangeError::NotInGroup { group: self.group })
+    /// If the answer has the wrong length or is not a sound element of the group.
+    pub fn agree(&self, answer: &[u8]) -> Result<Secret<Vec<u8>>, KeyExchangeError> {
+        check_len(self.group, self.group.answer_len(), answer)?;
+        self.private.agree(answer).ok_or(KeyExchangeError::NotInGroup { group: self.group })
     }
 }
 
+fn check_len(group: KeyExchangeGroup, expected: usize, value: &[u8]) -> Result<(), KeyExchangeError> {
+    let actual = value.len();
+    if actual == expected { Ok(()) } else { Err(KeyExchangeError::WrongLength { group, expected, actual }) }
+}
+
+fn modp(group: modp::Group, random: &mut dyn SecureRandom) -> (Private, Vec<u8>) {
+    let exponent = group.generate(random);
+    let public = group.public(&exponent);
+    (Private::Modp(group, exponent), public)
+}
+
+fn pair<K>(key: K, public: impl Fn(&K) -> Vec<u8>, private: fn(K) -> Private) -> (Private, Vec<u8>) {
+    let public = public(&key);
+    (private(key), public)
+}
+
 impl Private {
-    fn modp(group: modp::Group, random: &mut dyn SecureRandom) -> Self {
-        Self::Modp(group, group.generate(random))
-    }
-
-    fn public(&self) -> Vec<u8> {
-        match self {
-            Self::Modp(group, exponent) => group.public(exponent),
-            Self::P256(scalar) => ecp::public(scalar),
-            Self::P384(scalar) => ecp::public(scalar),
-            Self::P521(scalar) => ecp::public(scalar),
-            Self::Curve25519(scalar) => PublicKey::from(scalar).as_bytes().to_vec(),
-        }
-    }
-
     /// The shared secret, or `None` if the peer's value is not sound.
     fn agree(&self, peer_public: &[u8]) -> Option<Secret<Vec<u8>>> {
         match self {
@@ -126,6 +176,9 @@ impl Private {
                 let shared = scalar.diffie_hellman(&PublicKey::from(peer));
                 shared.was_contributory().then(|| Secret::new(shared.as_bytes().to_vec()))
             }
+            Self::MlKem512(key) => ml_kem::decapsulate::<MlKem512>(key, peer_public),
+            Self::MlKem768(key) => ml_kem::decapsulate::<MlKem768>(key, peer_public),
+            Self::MlKem1024(key) => ml_kem::decapsulate::<MlKem1024>(key, peer_public),
         }
     }
 }
@@ -137,8 +190,8 @@ impl fmt::Debug for KeyExchange {
 }
 
 impl KeyExchangeGroup {
-    /// Octets of a public value on the wire: the length of the modulus (RFC 7296 §3.4), x and y of a point (RFC 5903 §7), or
-    /// u of Curve25519 (RFC 8031 §3.1).
+    /// Octets of the initiator's public value on the wire: the length of the modulus (RFC 7296 §3.4), x and y of a point
+    /// (RFC 5903 §7), u of Curve25519 (RFC 8031 §3.1), or an encapsulation key (FIPS 203 §8).
     #[must_use]
     pub fn public_len(self) -> usize {
         match self {
@@ -149,6 +202,26 @@ impl KeyExchangeGroup {
             Self::Ecp384 => 96,
             Self::Ecp521 => 132,
             Self::Curve25519 => 32,
+            Self::MlKem512 => 800,
+            Self::MlKem768 => 1184,
+            Self::MlKem1024 => 1568,
+        }
+    }
+
+    /// Octets of the responder's answer on the wire: a public value like the initiator's, or a ciphertext (FIPS 203 §8).
+    #[must_use]
+    pub fn answer_len(self) -> usize {
+        match self {
+            Self::MlKem512 => 768,
+            Self::MlKem768 => 1088,
+            Self::MlKem1024 => 1568,
+            Self::Modp2048
+            | Self::Modp3072
+            | Self::Modp4096
+            | Self::Ecp256
+            | Self::Ecp384
+            | Self::Ecp521
+            | Self::Curve25519 => self.public_len(),
         }
     }
 }
@@ -163,7 +236,7 @@ mod tests {
         let modp = Vector::parse(include_str!("../../../../tests/vectors/modp.txt"));
         let curves = Vector::parse(include_str!("../../../../tests/vectors/ecdh.txt"));
         let groups: Vec<_> = modp.iter().chain(&curves).map(|case| group(case.text("group"))).collect();
-        assert_eq!(groups, GROUPS);
+        assert_eq!(groups, DIFFIE_HELLMAN);
         for case in modp.iter().chain(&curves) {
             let [i, r] = ["i", "r"].map(|name| with_private(group(case.text("group")), case.octets(name)));
             assert_eq!(i.public(), case.octets("public_i"));
@@ -173,16 +246,59 @@ mod tests {
         }
     }
 
+    /// Among them ciphertexts that nobody made for the key: no error tells, the secret is another one (FIPS 203 §6.3).
+    #[test]
+    fn ml_kem_keys_ciphertexts_and_secrets_are_those_of_others() {
+        let cases = Vector::parse(include_str!("../../../../tests/vectors/mlkem.txt"));
+        let of = |case: &Vector<'_>| group(case.text("group"));
+        assert_eq!(cases.iter().map(of).collect::<Vec<_>>(), [ML_KEM, ML_KEM, ML_KEM].concat());
+        let (encapsulating, others): (Vec<_>, Vec<_>) = cases.iter().partition(|case| case.text("m").is_some());
+        for case in encapsulating {
+            let mut message = std::iter::once(case.octets("m"));
+            let (answer, secret) = respond(of(case), &case.octets("public_i"), &mut Draws(&mut message)).unwrap();
+            assert_eq!((&answer, secret.expose()), (&case.octets("public_r"), &case.octets("shared")));
+        }
+        for case in others {
+            let ours = with_private(of(case), [case.octets("d"), case.octets("z")].concat());
+            if case.text("public_i").is_some() {
+                assert_eq!(ours.public(), case.octets("public_i"));
+            }
+            assert_eq!(ours.agree(&case.octets("public_r")).unwrap().expose(), &case.octets("shared"));
+        }
+    }
+
+    /// FIPS 203 §7.2: numbers of 12 bits, each below 3329, then 32 octets that may be anything.
+    #[test]
+    fn ml_kem_encapsulation_keys_above_the_modulus_are_refused() {
+        for group in ML_KEM {
+            let mut random = SeededRandom::new(1);
+            let right = KeyExchange::generate(group, &mut random).public().to_vec();
+            let last = right.len() - 32 - 3;
+            for (offset, shift) in [(0, 0), (last, 12)] {
+                for (number, sound) in [(3328u32, true), (3329, false), (4095, false)] {
+                    let mut key = right.clone();
+                    key[offset..offset + 3].copy_from_slice(&(number << shift).to_le_bytes()[..3]);
+                    let error = respond(group, &key, &mut random).err();
+                    assert_eq!(error, (!sound).then_some(KeyExchangeError::NotInGroup { group }));
+                }
+            }
+            let random_tail = [&right[..right.len() - 32], &[0xff; 32]].concat();
+            assert!(respond(group, &random_tail, &mut random).is_ok());
+        }
+    }
+
     #[test]
     fn both_ends_agree_whatever_the_private_values_are() {
         for group in GROUPS {
             let mut random = SeededRandom::new(group as u64);
             let ours = KeyExchange::generate(group, &mut random);
-            let theirs = KeyExchange::generate(group, &mut random);
-            assert_ne!(ours.public(), theirs.public());
+            let another = KeyExchange::generate(group, &mut random);
+            assert_ne!(ours.public(), another.public());
             assert_eq!((ours.public().len(), ours.group()), (group.public_len(), group));
-            let secret = ours.agree(theirs.public()).unwrap();
-            assert_eq!(secret.expose(), theirs.agree(ours.public()).unwrap().expose());
+            let (answer, secret) = respond(group, ours.public(), &mut random).unwrap();
+            assert_eq!(answer.len(), group.answer_len());
+            assert_eq!(ours.agree(&answer).unwrap().expose(), secret.expose());
+            assert_ne!(another.agree(&answer).unwrap().expose(), secret.expose());
         }
     }
 
@@ -233,13 +349,20 @@ mod tests {
     fn ke_wrong_len() {
         for group in GROUPS {
             let ours = KeyExchange::generate(group, &mut SeededRandom::new(1));
-            let right = ours.public().to_vec();
-            let len = right.len();
-            let longer = [&right[..], &[0]].concat();
-            let padded = [&[0], &right[..]].concat();
-            for wrong in [&right[..len - 1], &right[1..], &right[..len / 2], &longer, &padded, &[0; 65536]] {
-                let error = KeyExchangeError::WrongLength { group, expected: len, actual: wrong.len() };
-                assert_eq!(ours.agree(wrong).unwrap_err(), error);
+            let request = ours.public().to_vec();
+            let (answer, _) = respond(group, &request, &mut SeededRandom::new(2)).unwrap();
+            type Receive<'a> = &'a dyn Fn(&[u8]) -> Option<KeyExchangeError>;
+            let agree: Receive<'_> = &|value| ours.agree(value).err();
+            let responding: Receive<'_> = &|value| respond(group, value, &mut SeededRandom::new(2)).err();
+            for (right, receive) in [(&answer, agree), (&request, responding)] {
+                let len = right.len();
+                let longer = [&right[..], &[0]].concat();
+                let padded = [&[0], &right[..]].concat();
+                for wrong in [&right[..len - 1], &right[1..], &right[..len / 2], &longer, &padded, &[0; 65536]] {
+                    let error = KeyExchangeError::WrongLength { group, expected: len, actual: wrong.len() };
+                    assert_eq!(receive(wrong), Some(error));
+                }
+                assert_eq!(receive(right), None);
             }
         }
     }
@@ -248,8 +371,9 @@ mod tests {
     fn ec_empty_point() {
         for group in GROUPS {
             let ours = KeyExchange::generate(group, &mut SeededRandom::new(1));
-            let error = KeyExchangeError::WrongLength { group, expected: group.public_len(), actual: 0 };
-            assert_eq!(ours.agree(&[]).unwrap_err(), error);
+            let error = |expected| KeyExchangeError::WrongLength { group, expected, actual: 0 };
+            assert_eq!(ours.agree(&[]).unwrap_err(), error(group.answer_len()));
+            assert_eq!(respond(group, &[], &mut SeededRandom::new(1)).unwrap_err(), error(group.public_len()));
         }
     }
 
@@ -364,7 +488,10 @@ mod tests {
         ),
     ];
 
-    const GROUPS: [KeyExchangeGroup; 7] = [
+    const ML_KEM: [KeyExchangeGroup; 3] =
+        [KeyExchangeGroup::MlKem512, KeyExchangeGroup::MlKem768, KeyExchangeGroup::MlKem1024];
+
+    const DIFFIE_HELLMAN: [KeyExchangeGroup; 7] = [
         KeyExchangeGroup::Modp2048,
         KeyExchangeGroup::Modp3072,
         KeyExchangeGroup::Modp4096,
@@ -373,6 +500,11 @@ mod tests {
         KeyExchangeGroup::Ecp521,
         KeyExchangeGroup::Curve25519,
     ];
+
+    const GROUPS: [KeyExchangeGroup; 10] = {
+        let ([a, b, c, d, e, f, g], [h, i, j]) = (DIFFIE_HELLMAN, ML_KEM);
+        [a, b, c, d, e, f, g, h, i, j]
+    };
 
     fn group(name: Option<&str>) -> KeyExchangeGroup {
         match name {
@@ -383,22 +515,25 @@ mod tests {
             Some("P-384") => KeyExchangeGroup::Ecp384,
             Some("P-521") => KeyExchangeGroup::Ecp521,
             Some("X25519") => KeyExchangeGroup::Curve25519,
+            Some("ML-KEM-512") => KeyExchangeGroup::MlKem512,
+            Some("ML-KEM-768") => KeyExchangeGroup::MlKem768,
+            Some("ML-KEM-1024") => KeyExchangeGroup::MlKem1024,
             other => panic!("no group {other:?}"),
         }
     }
 
     fn exponent_len(group: KeyExchangeGroup) -> usize {
-        match KeyExchange::generate(group, &mut SeededRandom::new(0)).private {
-            Private::Modp(_, exponent) => exponent.expose().len(),
-            Private::P256(_) | Private::P384(_) | Private::P521(_) | Private::Curve25519(_) => panic!("no exponent"),
-        }
+        let Private::Modp(_, exponent) = KeyExchange::generate(group, &mut SeededRandom::new(0)).private else {
+            panic!("no exponent");
+        };
+        exponent.expose().len()
     }
 
     fn prime(group: KeyExchangeGroup) -> Vec<u8> {
-        match KeyExchange::generate(group, &mut SeededRandom::new(0)).private {
-            Private::Modp(group, _) => group.prime(),
-            Private::P256(_) | Private::P384(_) | Private::P521(_) | Private::Curve25519(_) => panic!("no prime"),
-        }
+        let Private::Modp(group, _) = KeyExchange::generate(group, &mut SeededRandom::new(0)).private else {
+            panic!("no prime");
+        };
+        group.prime()
     }
 
     fn with_private(group: KeyExchangeGroup, private: Vec<u8>) -> KeyExchange {

@@ -1,4 +1,5 @@
-//! The key schedule: from a shared secret to the keys of IKE and Child SAs (RFC 7296 §2.14, §2.17, §2.18).
+//! The key schedule: from shared secrets to the keys of IKE and Child SAs (RFC 7296 §2.14, §2.17, §2.18), with additional
+//! key exchanges (RFC 9370 §2.2) and post-quantum pre-shared keys (RFC 8784 §3).
 //!
 //! *Initiator* and *responder* are always those of the exchange that made the keys: IKE_SA_INIT and IKE_AUTH for the first
 //! SAs, afterwards whoever sent the CREATE_CHILD_SA request. When the original responder rekeys the IKE SA, it is the
@@ -13,8 +14,11 @@ use crate::proposal::{IkeCipher, IkeIntegrity, IkeSuite, Prf};
 /// What an exchange brings to the keys of an IKE SA.
 #[derive(Clone, Copy, Debug)]
 pub struct IkeExchange<'a> {
-    /// The shared secret of the key exchange, g^ir, as [`super::key_exchange::KeyExchange::agree`] returns it.
+    /// The shared secret of the key exchange, g^ir, as [`super::key_exchange::KeyExchange::agree`] returns it. For
+    /// [`IkeKeys::next`] that of the additional key exchange.
     pub shared_secret: &'a Secret<Vec<u8>>,
+    /// The secrets of the IKE_FOLLOWUP_KE exchanges of a rekeying, in their order; none in IKE_SA_INIT.
+    pub more_secrets: &'a [Secret<Vec<u8>>],
     /// The initiator's nonce, without payload header.
     pub initiator_nonce: &'a [u8],
     /// The responder's nonce.
@@ -52,11 +56,27 @@ impl IkeKeys {
         Self::from_skeyseed(suite, &first_skeyseed(suite.prf, exchange), exchange)
     }
 
-    /// The keys of the SA that replaces another: `SKEYSEED = prf(SK_d (old), g^ir (new) | Ni | Nr)` with the PRF of the old
-    /// SA, all else with the PRF of the new `suite` (RFC 7296 §2.18, R7296-2.18-2).
+    /// The keys of the SA that replaces another: `SKEYSEED = prf(SK_d (old), g^ir (new) | Ni | Nr [| SK(1) | ... | SK(n)])`
+    /// with the PRF of the old SA, all else with the PRF of the new `suite` (RFC 7296 §2.18, R7296-2.18-2; RFC 9370 §2.2.4).
     #[must_use]
     pub fn rekeyed(suite: IkeSuite, old_prf: Prf, old_sk_d: &Secret<Vec<u8>>, exchange: &IkeExchange<'_>) -> Self {
         Self::from_skeyseed(suite, &rekeyed_skeyseed(old_prf, old_sk_d, exchange), exchange)
+    }
+
+    /// The keys after an IKE_INTERMEDIATE exchange with an additional key exchange: `SKEYSEED(n) = prf(SK_d(n-1), SK(n) | Ni
+    /// | Nr)`, with the nonces and SPIs of IKE_SA_INIT (RFC 9370 §2.2.2).
+    #[must_use]
+    pub fn next(&self, suite: IkeSuite, exchange: &IkeExchange<'_>) -> Self {
+        Self::rekeyed(suite, suite.prf, &self.sk_d, exchange)
+    }
+
+    /// The same keys with a post-quantum pre-shared key mixed into those that later keys and proofs of identity come from:
+    /// `SK_x = prf+(PPK, SK_x')` for SK_d, SK_pi and SK_pr (RFC 8784 §3). What replaces the SA inherits it by SK_d, so that
+    /// it is done once (R8784-3-3).
+    #[must_use]
+    pub fn with_ppk(&self, prf: Prf, ppk: &Secret<Vec<u8>>) -> Self {
+        let mix = |key: &Secret<Vec<u8>>| prf.expand(ppk.expose(), &[key.expose()], prf.key_len());
+        Self { sk_d: mix(&self.sk_d), sk_pi: mix(&self.sk_pi), sk_pr: mix(&self.sk_pr), ..self.clone() }
     }
 
     /// `{SK_d | SK_ai | SK_ar | SK_ei | SK_er | SK_pi | SK_pr} = prf+(SKEYSEED, Ni | Nr | SPIi | SPIr)`.
@@ -88,7 +108,8 @@ fn first_skeyseed(prf: Prf, exchange: &IkeExchange<'_>) -> Secret<Vec<u8>> {
 }
 
 fn rekeyed_skeyseed(old_prf: Prf, old_sk_d: &Secret<Vec<u8>>, exchange: &IkeExchange<'_>) -> Secret<Vec<u8>> {
-    let data = [exchange.shared_secret.expose(), exchange.initiator_nonce, exchange.responder_nonce];
+    let mut data = vec![exchange.shared_secret.expose().as_slice(), exchange.initiator_nonce, exchange.responder_nonce];
+    data.extend(exchange.more_secrets.iter().map(|secret| secret.expose().as_slice()));
     old_prf.compute(old_sk_d.expose(), &data)
 }
 
@@ -97,6 +118,8 @@ fn rekeyed_skeyseed(old_prf: Prf, old_sk_d: &Secret<Vec<u8>>, exchange: &IkeExch
 pub struct ChildExchange<'a> {
     /// The shared secret of a key exchange of its own (PFS); `None` if the keys come from SK_d and nonces alone.
     pub shared_secret: Option<&'a Secret<Vec<u8>>>,
+    /// The secrets of the IKE_FOLLOWUP_KE exchanges, in their order.
+    pub more_secrets: &'a [Secret<Vec<u8>>],
     /// The initiator's nonce: that of IKE_SA_INIT for the first Child SA, else that of the CREATE_CHILD_SA exchange.
     pub initiator_nonce: &'a [u8],
     /// The responder's nonce.
@@ -122,12 +145,14 @@ pub struct DirectionKeys {
 }
 
 impl ChildKeys {
-    /// `KEYMAT = prf+(SK_d, [g^ir (new) |] Ni | Nr)`, with the PRF and SK_d of the IKE SA that the exchange runs in. The
-    /// initiator's sending half comes first, encryption before integrity (RFC 7296 §2.17, R7296-2.17-1).
+    /// `KEYMAT = prf+(SK_d, [g^ir (new) |] Ni | Nr [| SK(1) | ... | SK(n)])`, with the PRF and SK_d of the IKE SA that the
+    /// exchange runs in. The initiator's sending half comes first, encryption before integrity (RFC 7296 §2.17,
+    /// R7296-2.17-1; RFC 9370 §2.2.4).
     #[must_use]
     pub fn derive(prf: Prf, sk_d: &Secret<Vec<u8>>, algorithms: EspAlgorithms, exchange: &ChildExchange<'_>) -> Self {
         let shared_secret = exchange.shared_secret.map_or(&[][..], |secret| secret.expose());
-        let seed = [shared_secret, exchange.initiator_nonce, exchange.responder_nonce];
+        let mut seed = vec![shared_secret, exchange.initiator_nonce, exchange.responder_nonce];
+        seed.extend(exchange.more_secrets.iter().map(|secret| secret.expose().as_slice()));
         let stream = prf.expand(sk_d.expose(), &seed, 2 * algorithms.keymat_len());
         let mut keys = KeyStream(stream.expose());
         let mut direction = || DirectionKeys {
@@ -233,6 +258,66 @@ mod tests {
         assert_eq!(&in_order(&keys), stream.expose());
     }
 
+    /// RFC 9370 §2.2.2: a key exchange in IKE_INTERMEDIATE starts from SK_d and keeps nonces and SPIs.
+    #[test]
+    fn keys_after_an_additional_key_exchange_come_from_those_before_and_its_secret() {
+        let sample = &Sample::all()[1];
+        let (prf, before) = (sample.suite.prf, IkeKeys::first(sample.suite, &sample.exchange()));
+        let secret = Secret::new(vec![7; 32]);
+        let next = IkeExchange { shared_secret: &secret, ..sample.exchange() };
+        let keys = before.next(sample.suite, &next);
+        let nonces = ["ni", "nr"].map(|name| sample.case.octets(name)).concat();
+        let skeyseed = prf.compute(before.sk_d.expose(), &[&[7; 32], &nonces]);
+        let seed = [nonces, ["spii", "spir"].map(|name| sample.case.octets(name)).concat()].concat();
+        let stream = prf.expand(skeyseed.expose(), &[&seed], 3 * 32 + 2 * (20 + 16));
+        assert_eq!(&in_order(&keys), stream.expose());
+    }
+
+    /// RFC 9370 §2.2.4: the first secret stands before the nonces, the others behind them.
+    #[test]
+    fn secrets_of_followup_exchanges_stand_behind_the_nonces() {
+        let sample = &Sample::all()[1];
+        let (prf, old) = (sample.suite.prf, IkeKeys::first(sample.suite, &sample.exchange()));
+        let more = [Secret::new(vec![7; 32]), Secret::new(vec![8; 20])];
+        let data = [&sample.case.octets("gir")[..], &sample.nonces.concat(), &[7; 32], &[8; 20]].concat();
+        let exchange = IkeExchange { more_secrets: &more, ..sample.exchange() };
+        assert_eq!(
+            rekeyed_skeyseed(prf, &old.sk_d, &exchange).expose(),
+            prf.compute(old.sk_d.expose(), &[&data]).expose()
+        );
+        let algorithms = EspAlgorithms {
+            cipher: EspCipher::ChaCha20Poly1305,
+            integrity: EspIntegrity::None,
+            extended_sequence_numbers: false,
+        };
+        let exchange = ChildExchange {
+            shared_secret: Some(&sample.shared_secret),
+            more_secrets: &more,
+            initiator_nonce: &sample.nonces[0],
+            responder_nonce: &sample.nonces[1],
+        };
+        let keys = ChildKeys::derive(prf, &old.sk_d, algorithms, &exchange);
+        let stream = prf.expand(old.sk_d.expose(), &[&data], 72);
+        assert_eq!(keys.initiator_to_responder.encryption_key.expose(), &stream.expose()[..36]);
+        assert_eq!(keys.responder_to_initiator.encryption_key.expose(), &stream.expose()[36..]);
+    }
+
+    /// RFC 8784 §3: SK_d, SK_pi and SK_pr, and no other key.
+    #[test]
+    fn a_ppk_goes_into_the_keys_that_others_come_from() {
+        let sample = &Sample::all()[2];
+        let (prf, before) = (sample.suite.prf, IkeKeys::first(sample.suite, &sample.exchange()));
+        let ppk = Secret::new(b"quantum".to_vec());
+        let keys = before.with_ppk(prf, &ppk);
+        for (old, new) in [(&before.sk_d, &keys.sk_d), (&before.sk_pi, &keys.sk_pi), (&before.sk_pr, &keys.sk_pr)] {
+            // One block of prf+ is as long as the key: prf(PPK, SK_x' | 1).
+            assert_eq!(new.expose(), prf.compute(b"quantum", &[old.expose(), &[1]]).expose());
+        }
+        let untouched =
+            |keys: &IkeKeys| [&keys.sk_ai, &keys.sk_ar, &keys.sk_ei, &keys.sk_er].map(|key| key.expose().clone());
+        assert_eq!(untouched(&keys), untouched(&before));
+    }
+
     /// R5282-7.1-1, RFC 7634 §3.
     #[test]
     fn aead_suites_have_salts_and_no_integrity_keys() {
@@ -264,6 +349,7 @@ mod tests {
             let secret = secret.map(|name| Secret::new(sample.case.octets(name)));
             let exchange = ChildExchange {
                 shared_secret: secret.as_ref(),
+                more_secrets: &[],
                 initiator_nonce: &sample.nonces[0],
                 responder_nonce: &sample.nonces[1],
             };
@@ -288,6 +374,7 @@ mod tests {
         };
         let exchange = ChildExchange {
             shared_secret: None,
+            more_secrets: &[],
             initiator_nonce: &sample.nonces[0],
             responder_nonce: &sample.nonces[1],
         };
@@ -339,6 +426,7 @@ mod tests {
         fn exchange(&self) -> IkeExchange<'_> {
             IkeExchange {
                 shared_secret: &self.shared_secret,
+                more_secrets: &[],
                 initiator_nonce: &self.nonces[0],
                 responder_nonce: &self.nonces[1],
                 initiator_spi: self.spis[0],

@@ -12,7 +12,7 @@ use super::negotiate::esp_incompatible;
 use super::session::Session;
 use super::task::ChildWish;
 use crate::config::{Child, Connection};
-use crate::crypto::key_exchange::KeyExchange;
+use crate::crypto::key_exchange::{KeyExchange, respond};
 use crate::crypto::schedule::{ChildExchange, ChildKeys};
 use crate::io::{ChildSaId, FailureCode};
 use crate::proposal::{
@@ -355,7 +355,7 @@ fn child_keys(
     shared_secret: Option<&espdp_api::Secret<Vec<u8>>>,
     [initiator_nonce, responder_nonce]: &[Vec<u8>; 2],
 ) -> ChildKeys {
-    let exchange = ChildExchange { shared_secret, initiator_nonce, responder_nonce };
+    let exchange = ChildExchange { shared_secret, more_secrets: &[], initiator_nonce, responder_nonce };
     ChildKeys::derive(session.suite.prf, &session.keys.sk_d, agreement.suite.algorithms, &exchange)
 }
 
@@ -389,9 +389,9 @@ fn answer_key_exchange(
     let wanted = group as u16;
     let theirs = body.key_exchange().ok().filter(|theirs| theirs.group == wanted);
     let theirs = theirs.ok_or(Trouble::WrongGroup { group: wanted })?;
-    let ours = KeyExchange::generate(group, &mut *cx.random);
-    let secret = ours.agree(&theirs.data).map_err(|error| Trouble::NotOffered(error.to_string()))?;
-    Ok((KeyExchangePayload { group: wanted, data: ours.public().to_vec() }, secret))
+    let (public, secret) =
+        respond(group, &theirs.data, &mut *cx.random).map_err(|error| Trouble::NotOffered(error.to_string()))?;
+    Ok((KeyExchangePayload { group: wanted, data: public }, secret))
 }
 
 /// What the configuration allows of the selectors that the peer wants (RFC 7296 §2.9): ours and theirs, as seen from

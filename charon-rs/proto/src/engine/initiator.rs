@@ -362,6 +362,7 @@ impl Initiating {
             suite,
             &IkeExchange {
                 shared_secret: &shared_secret,
+                more_secrets: &[],
                 initiator_nonce: &self.nonce,
                 responder_nonce: &nonce_r,
                 initiator_spi: names.initiator_spi,

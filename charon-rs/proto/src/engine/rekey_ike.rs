@@ -16,7 +16,7 @@ use super::negotiate::choose_ike;
 use super::session::{Names, Session, SessionParts};
 use super::task::{Progress, Queued, Running, Task, TaskQueue};
 use super::window::{OurWindow, TheirWindow};
-use crate::crypto::key_exchange::KeyExchange;
+use crate::crypto::key_exchange::{KeyExchange, respond};
 use crate::crypto::schedule::{IkeExchange, IkeKeys};
 use crate::io::{ChildSaId, DownReason, IkeSpi, Notice};
 use crate::proposal::{IkeSuite, check_ike_answer, ike_offer};
@@ -201,8 +201,8 @@ impl Established {
         let mut agreement = choose_ike(&connection, body.proposals()?, theirs.group)?;
         let peer_spi = agreement.peer_spi.filter(|spi| *spi != IkeSpi::default());
         let initiator_spi = peer_spi.ok_or_else(|| Trouble::NotOffered("the new IKE SA has no SPI".to_owned()))?;
-        let ours = KeyExchange::generate(agreement.suite.group, &mut *cx.random);
-        let shared_secret = ours.agree(&theirs.data).map_err(|error| Trouble::NotOffered(error.to_string()))?;
+        let (public, shared_secret) = respond(agreement.suite.group, &theirs.data, &mut *cx.random)
+            .map_err(|error| Trouble::NotOffered(error.to_string()))?;
         let nonces = [body.nonce()?.to_vec(), cx.new_nonce()];
         let (id, role) = (self.session.names.id, Role::OriginalResponder);
         let responder_spi = cx.new_ike_spi();
@@ -219,10 +219,7 @@ impl Established {
         let answer = vec![
             Payload::SecurityAssociation(vec![agreement.answer]),
             Payload::Nonce(nonces[1].clone()),
-            Payload::KeyExchange(KeyExchangePayload {
-                group: agreement.suite.group as u16,
-                data: ours.public().to_vec(),
-            }),
+            Payload::KeyExchange(KeyExchangePayload { group: agreement.suite.group as u16, data: public }),
         ];
         let mut new = self.successor(cx, now, session);
         self.answer(cx, now, request, answer);
@@ -253,6 +250,7 @@ impl Established {
         let [nonce_i, nonce_r] = made.nonces;
         let exchange = IkeExchange {
             shared_secret: made.shared_secret,
+            more_secrets: &[],
             initiator_nonce: nonce_i,
             responder_nonce: nonce_r,
             initiator_spi: made.names.initiator_spi,

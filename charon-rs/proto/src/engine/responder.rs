@@ -20,7 +20,7 @@ use super::negotiate::{accepts, choose_ike, suite_refused};
 use super::session::{Names, Session, SessionParts};
 use super::window::{Arrival, OurWindow, TheirWindow};
 use crate::config::{Connection, UdpEncapsulation};
-use crate::crypto::key_exchange::KeyExchange;
+use crate::crypto::key_exchange::respond;
 use crate::crypto::schedule::{IkeExchange, IkeKeys};
 use crate::identity::Identity;
 use crate::io::{FailureCode, IkeSpi, RemarkLevel, TimerKind};
@@ -52,9 +52,9 @@ impl HalfOpen {
     ) -> Result<Self, Trouble> {
         let theirs = body.key_exchange()?;
         let (connection, agreement) = choose_connection(candidates, body, theirs.group)?;
-        let ours = KeyExchange::generate(agreement.suite.group, &mut *cx.random);
         // R6989-2.5-1: a bad public value is nobody's business.
-        let shared_secret = ours.agree(&theirs.data).map_err(|error| Trouble::NotOffered(error.to_string()))?;
+        let (public, shared_secret) = respond(agreement.suite.group, &theirs.data, &mut *cx.random)
+            .map_err(|error| Trouble::NotOffered(error.to_string()))?;
         let (nonce_i, nonce_r) = (body.nonce()?.to_vec(), cx.new_nonce());
         let initiator_spi = received.message.header.initiator_spi;
         let responder_spi = cx.new_ike_spi();
@@ -62,6 +62,7 @@ impl HalfOpen {
         let names = Names { id, role: Role::OriginalResponder, initiator_spi, responder_spi };
         let exchange = IkeExchange {
             shared_secret: &shared_secret,
+            more_secrets: &[],
             initiator_nonce: &nonce_i,
             responder_nonce: &nonce_r,
             initiator_spi,
@@ -88,10 +89,7 @@ impl HalfOpen {
         })?;
         let mut answer = vec![
             Payload::SecurityAssociation(vec![agreement.answer]),
-            Payload::KeyExchange(KeyExchangePayload {
-                group: agreement.suite.group as u16,
-                data: ours.public().to_vec(),
-            }),
+            Payload::KeyExchange(KeyExchangePayload { group: agreement.suite.group as u16, data: public }),
             Payload::Nonce(nonce_r),
         ];
         answer.extend(nat_detection_payloads(

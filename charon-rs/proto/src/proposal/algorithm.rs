@@ -308,8 +308,18 @@ impl KeyExchangeGroup {
 impl Algorithm for KeyExchangeGroup {
     const KIND: TransformType = TransformType::KeyExchange;
 
-    const ALL: &'static [Self] =
-        &[Self::Curve25519, Self::Ecp256, Self::Ecp384, Self::Ecp521, Self::Modp2048, Self::Modp3072, Self::Modp4096];
+    const ALL: &'static [Self] = &[
+        Self::Curve25519,
+        Self::Ecp256,
+        Self::Ecp384,
+        Self::Ecp521,
+        Self::Modp2048,
+        Self::Modp3072,
+        Self::Modp4096,
+        Self::MlKem512,
+        Self::MlKem768,
+        Self::MlKem1024,
+    ];
 
     fn id(self) -> u16 {
         match self {
@@ -320,6 +330,9 @@ impl Algorithm for KeyExchangeGroup {
             Self::Ecp384 => 20,
             Self::Ecp521 => 21,
             Self::Curve25519 => 31,
+            Self::MlKem512 => 35,
+            Self::MlKem768 => 36,
+            Self::MlKem1024 => 37,
         }
     }
 
@@ -332,6 +345,9 @@ impl Algorithm for KeyExchangeGroup {
             Self::Ecp384 => "ECP_384",
             Self::Ecp521 => "ECP_521",
             Self::Curve25519 => "CURVE_25519",
+            Self::MlKem512 => "ML_KEM_512",
+            Self::MlKem768 => "ML_KEM_768",
+            Self::MlKem1024 => "ML_KEM_1024",
         }
     }
 
@@ -344,6 +360,9 @@ impl Algorithm for KeyExchangeGroup {
             Self::Ecp384 => "ecp384",
             Self::Ecp521 => "ecp521",
             Self::Curve25519 => "x25519",
+            Self::MlKem512 => "mlkem512",
+            Self::MlKem768 => "mlkem768",
+            Self::MlKem1024 => "mlkem1024",
         }
     }
 }

@@ -24,7 +24,7 @@ pub(super) fn find_word(keyword: &str) -> Option<Word> {
 /// Why a word in lower case, though it is one of strongSwan's, means nothing here.
 pub(super) fn why_not(keyword: &str) -> Option<&'static str> {
     let additional = keyword.split_once('_').is_some_and(|(first, _)| ADDITIONAL.contains(&first));
-    if additional || POST_QUANTUM.contains(&keyword) {
+    if additional {
         return Some("post-quantum key exchange is not there yet");
     }
     if WEAK.contains(&keyword) {
@@ -69,8 +69,6 @@ const ALIASES: &[(&str, &str)] = &[
 
 /// Prefixes of additional key exchanges (RFC 9370).
 const ADDITIONAL: &[&str] = &["ke1", "ke2", "ke3", "ke4", "ke5", "ke6", "ke7"];
-
-const POST_QUANTUM: &[&str] = &["mlkem512", "mlkem768", "mlkem1024"];
 
 const WEAK: &[&str] = &[
     "des",

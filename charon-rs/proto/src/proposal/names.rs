@@ -112,8 +112,5 @@ const FOREIGN: &[(TransformType, u16, &str)] = {
         (KeyExchange, 29, "ECP_384_BP"),
         (KeyExchange, 30, "ECP_512_BP"),
         (KeyExchange, 32, "CURVE_448"),
-        (KeyExchange, 35, "ML_KEM_512"),
-        (KeyExchange, 36, "ML_KEM_768"),
-        (KeyExchange, 37, "ML_KEM_1024"),
     ]
 };

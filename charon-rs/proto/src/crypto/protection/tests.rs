@@ -244,6 +244,7 @@ fn keys(suite: IkeSuite) -> IkeKeys {
 fn keys_from(suite: IkeSuite, shared_secret: &[u8]) -> IkeKeys {
     let exchange = IkeExchange {
         shared_secret: &shared_secret.to_vec().into(),
+        more_secrets: &[],
         initiator_nonce: &[1; 32],
         responder_nonce: &[2; 32],
         initiator_spi: IkeSpi([1; 8]),
