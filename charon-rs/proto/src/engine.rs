@@ -34,13 +34,14 @@ mod testbed;
 mod tests;
 mod tickets;
 mod timers;
+mod twins;
 mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use espdp_api::{Done, Encapsulation, Event, IkePath, Outcome, PolicyId};
+use espdp_api::{Direction, Done, Encapsulation, EspSpi, Event, IkePath, Outcome, PolicyId};
 
 use self::admission::Admission;
 use self::child::InstallStep;
@@ -48,7 +49,7 @@ use self::context::{Asker, Context};
 use self::ike_sa::{FollowUp, IkeSa, Received};
 use self::task::ChildWish;
 use crate::config::{Child, Connection};
-use crate::io::{Answer, AskId, Command, IkeSaReport, IkeSpi, Notice, Output, RemarkLevel, TimerKind};
+use crate::io::{Answer, AskId, Command, DownReason, IkeSaReport, IkeSpi, Notice, Output, RemarkLevel, TimerKind};
 use crate::wire::{ExchangeType, Message, MessageKind, Role, peek_header};
 use crate::{SecureRandom, Settings};
 
@@ -150,19 +151,21 @@ impl Engine {
                 }
             }
             Event::SoftLimit { direction, spi, policy } => {
-                self.with_user(policy, |sa, cx| sa.on_limit(cx, now, (direction, spi, policy), false));
+                let limit = (direction, spi, policy);
+                self.with_owner(limit, |sa, cx| sa.on_limit(cx, now, limit, false));
             }
             Event::HardLimit { direction, spi, policy } => {
-                self.with_user(policy, |sa, cx| sa.on_limit(cx, now, (direction, spi, policy), true));
+                let limit = (direction, spi, policy);
+                self.with_owner(limit, |sa, cx| sa.on_limit(cx, now, limit, true));
             }
             Event::FirstPacket { spi, policy } => {
-                self.with_user(policy, |sa, cx| sa.on_first_packet(cx, now, spi));
+                self.with_owner((Direction::Inbound, spi, policy), |sa, cx| sa.on_first_packet(cx, now, spi));
             }
-            Event::PeerMoved { path, policy, .. } => {
+            Event::PeerMoved { path, policy, spi } => {
                 if let Encapsulation::Udp { local_port, remote_port } = path.encapsulation {
                     let path =
                         IkePath { local: (path.local, local_port).into(), remote: (path.remote, remote_port).into() };
-                    self.with_user(policy, |sa, cx| sa.on_peer_moved(cx, path));
+                    self.with_owner((Direction::Inbound, spi, policy), |sa, cx| sa.on_peer_moved(cx, path));
                 }
             }
             Event::UnknownSpi { path, spi } => {
@@ -320,10 +323,14 @@ impl Engine {
         });
     }
 
-    /// The same for the IKE SA whose child uses a policy.
-    fn with_user(&mut self, policy: PolicyId, act: impl FnOnce(&mut established::Established, &mut Context)) {
-        if let Some(spi) = self.cx.policies.get(policy).and_then(|policy| policy.user) {
-            self.with_established(spi, act);
+    /// The same for the IKE SA to whose child an SPI belongs.
+    fn with_owner(
+        &mut self,
+        (direction, spi, policy): (Direction, EspSpi, PolicyId),
+        act: impl FnOnce(&mut established::Established, &mut Context),
+    ) {
+        if let Some(owner) = self.cx.policies.owner_of(policy, direction, spi) {
+            self.with_established(owner, act);
         }
     }
 
@@ -375,6 +382,17 @@ impl Engine {
                 FollowUp::Close { spi, reason } => self.with_established(spi, |sa, cx| sa.end(cx, now, reason)),
                 FollowUp::ChildDeleted { heir, spi_out } => {
                     self.with_established(heir, |sa, cx| sa.on_inherited_child_deleted(cx, now, spi_out));
+                }
+                FollowUp::Sends { owner, child } => self.with_established(owner, |sa, _| sa.on_sends(child)),
+                FollowUp::Drain { heir, child } => {
+                    let mut child = Some(child);
+                    self.with_established(heir, |sa, cx| {
+                        child.take().into_iter().for_each(|child| sa.adopt_draining(cx, *child));
+                    });
+                    child.into_iter().for_each(|child| child.abandon(&mut self.cx));
+                }
+                FollowUp::Drained { owner, child } => {
+                    self.with_established(owner, |sa, cx| sa.drop_child(cx, now, child, &DownReason::Replaced));
                 }
                 FollowUp::Unique { spi } => self.end_duplicates(now, spi),
                 FollowUp::InitialContact { spi, connection } => {

@@ -9,6 +9,7 @@ use espdp_api::{
 };
 
 use super::context::{Asker, Context};
+use super::policies::{Claim, Member, Stage};
 use super::session::Session;
 use crate::config::{Child, Lifetime};
 use crate::crypto::schedule::DirectionKeys;
@@ -23,16 +24,22 @@ pub(super) struct AgreedChild {
     pub(super) spi_out: EspSpi,
     pub(super) suite: EspSuite,
     pub(super) mode: Mode,
-    /// It has other selectors than the one that it replaces.
-    pub(super) changes_policy: bool,
     pub(super) local: Vec<TrafficSelector>,
     pub(super) remote: Vec<TrafficSelector>,
     pub(super) keys_in: DirectionKeys,
     pub(super) keys_out: DirectionKeys,
     /// Of the exchange that made it, the requester's first.
     pub(super) nonces: [Vec<u8>; 2],
+    pub(super) maker: Maker,
     /// The Child SA that it replaces, with its policy.
     pub(super) replaces: Option<(ChildSaId, PolicyId)>,
+}
+
+/// Who asked for a Child SA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Maker {
+    We,
+    Peer,
 }
 
 /// A Child SA.
@@ -52,9 +59,10 @@ pub(super) struct ChildSa {
     pub(super) inbound: Half,
     pub(super) outbound: Half,
     pub(super) nonces: [Vec<u8>; 2],
+    pub(super) maker: Maker,
     /// The Child SA that it replaces.
     pub(super) replaces: Option<ChildSaId>,
-    /// Two rekeyings met and another one's result stays: it only receives until it is deleted.
+    /// Another one that was made at the same time stays: it is there to be deleted.
     pub(super) redundant: bool,
     /// Somebody was told that it is up.
     pub(super) announced: bool,
@@ -116,7 +124,14 @@ impl ChildSa {
         // What is replaced may have been deleted meanwhile, and its policy with it.
         let inherited =
             agreed.replaces.map(|(_, policy)| policy).filter(|policy| cx.policies.is_used_by(*policy, owner));
-        let policy = inherited.unwrap_or_else(|| cx.policies.claim(owner, &session.connection, &agreed.child));
+        let policy = inherited.unwrap_or_else(|| {
+            let kin = cx.same_contact(&session.connection.name, owner);
+            let (connection, child) = (&*session.connection, &*agreed.child);
+            let (local, remote) = (&agreed.local[..], &agreed.remote[..]);
+            cx.policies.claim(Claim { owner, kin: &kin, connection, child, local, remote })
+        });
+        let (spi_in, spi_out) = (agreed.spi_in, agreed.spi_out);
+        cx.policies.join(policy, id, Member { owner, spi_in, spi_out, stage: Stage::Installing });
         let path = session.nat.outer_path(session.path, cx.settings.nat_port);
         let (rekey_at, expires_at) = deadlines(cx, now, &agreed.child.lifetime);
         let mut sa = Self {
@@ -133,6 +148,7 @@ impl ChildSa {
             inbound: Half::Asked,
             outbound: Half::Asked,
             nonces: agreed.nonces,
+            maker: agreed.maker,
             replaces: agreed.replaces.map(|(id, _)| id),
             redundant: false,
             announced: false,
@@ -145,8 +161,7 @@ impl ChildSa {
             child: agreed.child,
         };
         sa.export_keys(cx, &agreed.keys_in, &agreed.keys_out);
-        let sets_policy = inherited.is_none() || agreed.changes_policy;
-        sa.ask_for_halves(cx, owner, sets_policy, (agreed.keys_in, agreed.keys_out));
+        sa.ask_for_halves(cx, owner, (agreed.keys_in, agreed.keys_out));
         sa
     }
 
@@ -154,14 +169,10 @@ impl ChildSa {
         &mut self,
         cx: &mut Context,
         owner: IkeSpi,
-        sets_policy: bool,
         (keys_in, keys_out): (DirectionKeys, DirectionKeys),
     ) {
-        let mut commands = Vec::new();
-        if sets_policy {
-            let command = cx.policies.in_use(self.policy, &self.child, &self.local, &self.remote);
-            commands.push((InstallStep::Policy, command));
-        }
+        let policy = cx.policies.use_for(self.policy, &self.child, &self.local, &self.remote);
+        let mut commands: Vec<_> = policy.map(|command| (InstallStep::Policy, command)).into_iter().collect();
         let replay_window = self.child.replay_window;
         let inbound = InboundSaSpec { sa: self.spec(self.spi_in, keys_in), replay_window };
         commands.push((InstallStep::Inbound(self.spi_in), Command::InstallInbound(Box::new(inbound))));
@@ -191,18 +202,19 @@ impl ChildSa {
 
     /// Takes the outcome of one step. After the last one: whether the child is up.
     ///
-    /// A child that is alone on its policy sends before anybody is told that it is up; it has nothing to lose. What
-    /// replaces another one waits until the peer is known to be ready (RFC 7296 §2.8).
+    /// A child on whose policy nobody sends does so before anybody is told that it is up; it has nothing to lose. What
+    /// takes another one's place waits until the peer is known to be ready (RFC 7296 §2.8).
     pub(super) fn on_installed(
         &mut self,
         cx: &mut Context,
-        (owner, is_alone): (IkeSpi, bool),
+        owner: IkeSpi,
         step: InstallStep,
         outcome: Result<(), Refusal>,
     ) -> Option<Result<(), Refusal>> {
         self.awaited = self.awaited.saturating_sub(1);
         let half = if outcome.is_ok() { Half::Ready } else { Half::Refused };
         match step {
+            InstallStep::Policy if outcome.is_err() => cx.policies.was_refused(self.policy),
             InstallStep::Policy => {}
             InstallStep::Inbound(_) => self.inbound = half,
             InstallStep::Outbound => self.outbound = half,
@@ -217,14 +229,18 @@ impl ChildSa {
         }
         match self.refusal.take() {
             Some(refusal) => Some(Err(refusal)),
-            None if is_alone && self.outbound == Half::Ready => {
+            None if self.outbound == Half::Ready && !cx.policies.has_sender(self.policy) => {
                 self.awaited += 1;
+                cx.policies.set_sender(self.policy, self.id);
                 let activate = Command::Activate { policy: self.policy, spi: self.spi_out };
                 cx.ask(Asker::Install(owner, self.id, InstallStep::Active), Ask::Dataplane(activate));
                 None
             }
             None => {
                 self.phase = Phase::Up;
+                if self.outbound == Half::Ready {
+                    cx.policies.set_stage(self.policy, self.id, Stage::Waiting);
+                }
                 Some(Ok(()))
             }
         }
@@ -234,8 +250,7 @@ impl ChildSa {
     pub(super) fn activate(&mut self, cx: &mut Context) {
         if self.outbound == Half::Ready {
             self.outbound = Half::Active;
-            let activate = Command::Activate { policy: self.policy, spi: self.spi_out };
-            cx.command("send on a new SA", activate);
+            cx.activate(self.policy, self.id, self.spi_out);
         }
     }
 
@@ -246,6 +261,7 @@ impl ChildSa {
             cx.command("remove an SA", Command::RemoveSa { direction: Direction::Outbound, spi, policy });
         }
         self.outbound = Half::Gone;
+        cx.policies.set_stage(self.policy, self.id, Stage::Receiving);
     }
 
     /// Removes the half that receives.
@@ -259,6 +275,34 @@ impl ChildSa {
             Half::Gone => {}
         }
         self.inbound = Half::Gone;
+    }
+
+    /// There is nobody to take it: the dataplane is cleaned up.
+    pub(super) fn abandon(mut self, cx: &mut Context) {
+        cx.pass_on_sending(self.policy, self.id);
+        self.remove_outbound(cx);
+        self.remove_inbound(cx);
+        cx.leave_policy(self.policy, self.id);
+    }
+
+    /// Both ends have deleted it, and everybody was told: it only receives what is still under way, for a while.
+    pub(super) fn drain(&mut self, cx: &mut Context, now: Instant) {
+        cx.pass_on_sending(self.policy, self.id);
+        self.remove_outbound(cx);
+        cx.policies.set_stage(self.policy, self.id, Stage::Draining);
+        if !self.is_draining() {
+            self.phase = Phase::Draining(now + cx.settings.drain_time);
+        }
+        (self.rekey_at, self.expires_at, self.announced) = (None, None, false);
+    }
+
+    /// Whether somebody believes that it is up.
+    pub(super) fn is_known(&self) -> bool {
+        self.announced && !self.superseded && !self.redundant
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        matches!(self.phase, Phase::Draining(_))
     }
 
     /// Has both halves travel on another path.

@@ -58,7 +58,7 @@ impl Established {
         (id, step): (ChildSaId, InstallStep),
         outcome: Result<(), Refusal>,
     ) {
-        let circumstances = (self.local_spi(), !self.shares_policy(id));
+        let owner = self.local_spi();
         let Some(child) = self.children.get_mut(&id) else {
             // It was given up meanwhile. Its halves are removed, but what was refused is still reserved.
             if let (InstallStep::Inbound(spi), Err(_)) = (step, outcome) {
@@ -66,7 +66,7 @@ impl Established {
             }
             return;
         };
-        let Some(result) = child.on_installed(cx, circumstances, step, outcome) else {
+        let Some(result) = child.on_installed(cx, owner, step, outcome) else {
             return;
         };
         if self.is_serving(id) {
@@ -80,7 +80,7 @@ impl Established {
     /// Tells everybody that a child is there, in the place of `old` if there was one.
     pub(super) fn announce(&mut self, cx: &mut Context, id: ChildSaId, old: Option<ChildSaId>) {
         let sa = Box::new(self.report());
-        let old = old.and_then(|old| self.children.get_mut(&old)).filter(|old| old.announced);
+        let old = old.and_then(|old| self.children.get_mut(&old)).filter(|old| old.announced && !old.superseded);
         let old = old.map(|old| {
             old.rekey_at = None;
             old.superseded = true;
@@ -210,108 +210,131 @@ impl Established {
     /// The child is deleted by both ends. What replaced it takes over now at the latest, and what is still under way may
     /// come in for a while.
     pub(super) fn retire_child(&mut self, cx: &mut Context, now: Instant, id: ChildSaId, reason: &DownReason) {
-        let Some(successor) = self.successor_of(id) else {
-            let has_heirs = |child: &ChildSa| (child.redundant || child.superseded) && child.inbound == Half::Ready;
-            if self.children.get(&id).is_some_and(has_heirs) && self.shares_policy(id) {
-                return self.drain_child(cx, now, id);
-            }
+        let successor = self.successor_of(id);
+        let waits = |successor: &ChildSaId| {
+            self.children.get(successor).is_some_and(|child| child.outbound == Half::Ready || !child.announced)
+        };
+        if let Some(successor) = successor.filter(waits) {
+            self.switch_to(cx, successor);
+        }
+        let Some(child) = self.children.get(&id).filter(|child| child.inbound == Half::Ready) else {
             return self.drop_child(cx, now, id, reason);
         };
-        if self.children.get(&successor).is_some_and(|child| child.outbound == Half::Ready) {
-            self.switch_to(cx, successor);
+        let goes_back = self.is_replaced_in_vain(child);
+        if successor.is_none() && (goes_back || !cx.policies.is_shared(child.policy, id)) {
+            return self.drop_child(cx, now, id, reason);
+        }
+        if successor.is_none() && child.is_known() {
+            let (sa, report) = (Box::new(self.report()), Box::new(child.report(false)));
+            cx.notice(Notice::ChildDown { sa, child: report, reason: reason.clone() });
         }
         self.drain_child(cx, now, id);
     }
 
+    /// Whether this child was to replace one that can go on.
+    fn is_replaced_in_vain(&self, child: &ChildSa) -> bool {
+        let old = child.replaces.and_then(|old| self.children.get(&old));
+        old.is_some_and(can_go_on)
+    }
+
     fn drain_child(&mut self, cx: &mut Context, now: Instant, id: ChildSaId) {
-        let until = now + cx.settings.drain_time;
         if let Some(child) = self.children.get_mut(&id) {
-            child.remove_outbound(cx);
-            child.phase = Phase::Draining(until);
-            (child.rekey_at, child.expires_at) = (None, None);
+            child.drain(cx, now);
         }
     }
 
     /// Removes a child from here and from the dataplane, with its policy if no other child needs that.
     pub(super) fn drop_child(&mut self, cx: &mut Context, now: Instant, id: ChildSaId, reason: &DownReason) {
-        let in_use = self.shares_policy(id);
         let sa = self.report();
-        let Some(mut child) = self.children.remove(&id) else {
+        let Some(child) = self.children.remove(&id) else {
             return;
         };
         self.abandon_installing(cx, id, reason);
         self.abandon_serving(cx, now, id);
-        let was_active = child.outbound == Half::Active;
-        let is_drained = matches!(child.phase, Phase::Draining(_));
         let report = child.report(false);
-        child.remove_outbound(cx);
-        child.remove_inbound(cx);
-        if !in_use && !is_drained {
-            self.release_policy_of(cx, &child, reason);
-        } else if was_active {
-            self.reselect_outbound(cx, child.policy);
-        }
-        if child.announced && !child.superseded && !child.redundant && !self.revive_replaced(cx, now, (&child, &report))
-        {
+        let was_up = child.is_known();
+        let (name, replaces) = (child.child.name.clone(), child.replaces);
+        self.dispose_of(cx, now, child, reason);
+        if was_up && !self.revive_replaced(cx, now, (replaces, &report)) {
             cx.notice(Notice::ChildDown { sa: Box::new(sa), child: Box::new(report), reason: reason.clone() });
             let connection = &self.session.connection;
             let dpd = connection.dpd.map(|dpd| dpd.action);
             if *reason == DownReason::PeerDead && dpd == Some(DpdAction::Restart) && can_initiate(connection) {
-                cx.reconciler.want_once(now, &connection.name, &child.child.name);
+                cx.reconciler.want_once(now, &connection.name, &name);
             } else if *reason != DownReason::Command {
                 cx.reconnect_later(now, &connection.name);
             }
         }
     }
 
+    /// Takes a child out of the dataplane. If another IKE SA has taken its place over, what is still under way may come
+    /// in for a while.
+    fn dispose_of(&mut self, cx: &mut Context, now: Instant, mut child: ChildSa, reason: &DownReason) {
+        cx.pass_on_sending(child.policy, child.id);
+        child.remove_outbound(cx);
+        let is_drained = matches!(child.phase, Phase::Draining(until) if until <= now);
+        let may_drain = matches!(reason, DownReason::Replaced | DownReason::PeerDeleted | DownReason::Command);
+        let heir = cx.policies.other_owner(child.policy, self.local_spi());
+        if let Some(heir) = heir.filter(|_| may_drain && !is_drained && child.inbound == Half::Ready) {
+            child.drain(cx, now);
+            cx.follow_up(FollowUp::Drain { heir, child: Box::new(child) });
+            return;
+        }
+        child.remove_inbound(cx);
+        if !child.is_draining() && !cx.policies.is_shared(child.policy, child.id) {
+            self.hold_policy(cx, &child, reason);
+        }
+        cx.leave_policy(child.policy, child.id);
+    }
+
+    /// Takes a child of another IKE SA over that only drains.
+    pub(super) fn adopt_draining(&mut self, cx: &mut Context, child: ChildSa) {
+        cx.policies.hand_over(child.policy, child.id, self.local_spi());
+        self.children.insert(child.id, child);
+    }
+
     /// What replaced a child is gone before we sent on it, for the peer could not use it: the old one goes on, and
     /// everybody learns that. Returns whether there is one.
-    fn revive_replaced(&mut self, cx: &mut Context, now: Instant, gone: (&ChildSa, &ChildSaReport)) -> bool {
-        let (gone, gone_report) = gone;
-        let old = gone.replaces.and_then(|old| self.children.get_mut(&old));
-        let Some(old) = old.filter(|old| old.superseded && old.phase == Phase::Up && old.outbound == Half::Active)
-        else {
+    fn revive_replaced(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        (replaces, gone): (Option<ChildSaId>, &ChildSaReport),
+    ) -> bool {
+        let old = replaces.and_then(|old| self.children.get_mut(&old));
+        let Some(old) = old.filter(|old| can_go_on(old)) else {
             return false;
         };
         old.superseded = false;
         old.rekey_at = old.child.lifetime.rekey_after.map(|_| now + REKEY_AGAIN);
         let new = Box::new(old.report(false));
-        cx.notice(Notice::ChildRekeyed { sa: Box::new(self.report()), old: Box::new(gone_report.clone()), new });
+        cx.notice(Notice::ChildRekeyed { sa: Box::new(self.report()), old: Box::new(gone.clone()), new });
         true
     }
 
-    fn release_policy_of(&mut self, cx: &mut Context, child: &ChildSa, reason: &DownReason) {
-        let drained: Vec<ChildSaId> =
-            self.children.values().filter(|other| other.policy == child.policy).map(|other| other.id).collect();
-        for id in drained {
-            if let Some(mut drained) = self.children.remove(&id) {
-                drained.remove_inbound(cx);
-            }
-        }
+    /// A dead peer's policy stays and waits for a packet, if that is what is wanted.
+    fn hold_policy(&mut self, cx: &mut Context, child: &ChildSa, reason: &DownReason) {
         let dpd = self.session.connection.dpd.map(|dpd| dpd.action);
         let holds = *reason == DownReason::PeerDead && dpd == Some(DpdAction::Hold);
         if let Some(connection) = cx.connections.get(self.connection_name()).filter(|_| holds)
             && let Some(child) = connection.children.iter().find(|other| other.name == child.child.name)
         {
-            // The policy stays and waits for a packet.
             match cx.policies.trap(connection, child) {
                 Ok(command) => command.into_iter().for_each(|command| cx.command("set a trap", command)),
                 Err(error) => cx.remark(Some(self.connection_name()), RemarkLevel::Warn, error.to_string()),
             }
         }
-        cx.release_policy(child.policy);
     }
 
-    /// The SA that sent is gone: another one of its policy sends.
-    fn reselect_outbound(&mut self, cx: &mut Context, policy: PolicyId) {
-        let usable = self.children.values_mut().filter(|child| {
-            child.policy == policy
-                && matches!(child.phase, Phase::Up | Phase::Replaced)
-                && matches!(child.outbound, Half::Ready | Half::Active)
-        });
-        if let Some(child) = usable.max_by_key(|child| child.id) {
-            child.outbound = Half::Ready;
-            child.activate(cx);
+    /// A child of ours was made to send in the place of one that went.
+    pub(super) fn on_sends(&mut self, id: ChildSaId) {
+        if let Some(child) = self.children.get_mut(&id).filter(|child| child.outbound == Half::Ready) {
+            child.outbound = Half::Active;
         }
     }
+}
+
+/// Whether a child that was replaced can take the place of what replaced it again.
+fn can_go_on(old: &ChildSa) -> bool {
+    old.superseded && old.phase == Phase::Up && matches!(old.outbound, Half::Ready | Half::Active)
 }

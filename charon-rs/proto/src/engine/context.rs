@@ -8,7 +8,7 @@ use espdp_api::{Command as DataplaneCommand, EspSpi, IkePath, PolicyId};
 
 use super::child::InstallStep;
 use super::ike_sa::FollowUp;
-use super::policies::Policies;
+use super::policies::{Departure, Member, Policies, Stage};
 use super::reconcile::{Reconciler, Waits};
 use super::tickets::Tickets;
 use crate::config::{Connection, RemoteAddress, SharedSecret};
@@ -277,11 +277,46 @@ impl Context {
         found.into_iter().map(|(_, connection)| connection.clone()).collect()
     }
 
-    /// Releases the policy of a child that is gone; a trap goes back to waiting.
-    pub(super) fn release_policy(&mut self, policy: PolicyId) {
-        if let Some(command) = self.policies.release(policy) {
+    /// A child leaves its policy, which goes with the last one; a trap goes back to waiting.
+    pub(super) fn leave_policy(&mut self, policy: PolicyId, child: ChildSaId) {
+        let Departure { command, drained } = self.policies.leave(policy, child);
+        if let Some(command) = command {
             self.command("give a policy up", command);
         }
+        for (owner, child) in drained {
+            self.follow_up(FollowUp::Drained { owner, child });
+        }
+    }
+
+    /// Has a child send for its policy.
+    pub(super) fn activate(&mut self, policy: PolicyId, child: ChildSaId, spi: EspSpi) {
+        self.policies.set_sender(policy, child);
+        self.command("send on another SA", DataplaneCommand::Activate { policy, spi });
+    }
+
+    /// The child that sends for its policy is about to go: another one sends from now on, so that no packet is lost.
+    pub(super) fn pass_on_sending(&mut self, policy: PolicyId, child: ChildSaId) {
+        if !self.policies.is_sender(policy, child) {
+            return;
+        }
+        if let Some(next) = self.policies.next_sender(policy, child) {
+            self.have_send(policy, next);
+        }
+    }
+
+    /// The same before the peer knows, and so only if it is ready to receive on another one.
+    pub(super) fn pass_on_sending_early(&mut self, policy: PolicyId, child: ChildSaId) {
+        if !self.policies.is_sender(policy, child) {
+            return;
+        }
+        if let Some(next) = self.policies.next_sender(policy, child).filter(|(_, member)| member.stage == Stage::Ready) {
+            self.have_send(policy, next);
+        }
+    }
+
+    fn have_send(&mut self, policy: PolicyId, (child, member): (ChildSaId, Member)) {
+        self.activate(policy, child, member.spi_out);
+        self.follow_up(FollowUp::Sends { owner: member.owner, child });
     }
 }
 

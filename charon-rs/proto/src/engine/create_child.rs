@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use espdp_api::{AddressRange, EspSpi, Mode, PacketSummary, PolicyId, PortRange, TrafficSelector};
 
-use super::child::{AgreedChild, ChildSa};
+use super::child::{AgreedChild, ChildSa, Maker};
 use super::context::Context;
 use super::failure::{Incompatible, Trouble, hint_for_refusal};
 use super::negotiate::esp_incompatible;
@@ -160,12 +160,12 @@ impl ChildOffer {
             spi_out: agreement.peer_spi,
             suite: agreement.suite,
             mode,
-            changes_policy: self.replaces.as_ref().is_some_and(|old| old.local != local || old.remote != remote),
             local,
             remote,
             keys_in: keys.responder_to_initiator,
             keys_out: keys.initiator_to_responder,
             nonces,
+            maker: Maker::We,
             replaces: self.replaces.as_ref().map(|old| (old.id, old.policy)),
         })
     }
@@ -330,19 +330,18 @@ impl ChildAnswer {
         payloads.extend(self.key_exchange.map(|(payload, _)| Payload::KeyExchange(payload)));
         payloads.push(Payload::SelectorsInitiator(self.remote.clone()));
         payloads.push(Payload::SelectorsResponder(self.local.clone()));
-        let changes = self.replaces.as_ref().is_some_and(|old| old.local != self.local || old.remote != self.remote);
         let agreed = AgreedChild {
             child: self.child,
             spi_in: spi,
             spi_out: self.agreement.peer_spi,
             suite: self.agreement.suite,
             mode: self.mode,
-            changes_policy: changes,
             local: self.local,
             remote: self.remote,
             keys_in: keys.initiator_to_responder,
             keys_out: keys.responder_to_initiator,
             nonces: self.nonces,
+            maker: Maker::Peer,
             replaces: self.replaces.map(|old| (old.id, old.policy)),
         };
         (agreed, payloads)

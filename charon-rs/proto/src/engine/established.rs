@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use espdp_api::{EspSpi, IkePath};
 
 use super::auth::PeerAuthenticated;
-use super::child::{ChildSa, Phase, deadlines};
+use super::child::{ChildSa, deadlines};
 use super::collision::IkeActivity;
 use super::context::Context;
 use super::failure::{About, Reaction, Trouble, Trust};
@@ -397,14 +397,6 @@ impl Established {
             report.tasks.clear();
             cx.notice(Notice::IkeDown { sa: Box::new(report), reason });
         }
-    }
-
-    /// Whether this child's policy is used by another one, too.
-    pub(super) fn shares_policy(&self, id: ChildSaId) -> bool {
-        let policy = self.children.get(&id).map(|child| child.policy);
-        self.children
-            .values()
-            .any(|other| other.id != id && Some(other.policy) == policy && !matches!(other.phase, Phase::Draining(_)))
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use espdp_api::{EspSpi, IkePath};
 
+use super::child::ChildSa;
 use super::context::{Context, Sent};
 use super::established::Established;
 use super::initiator::{Attempt, Initiating, Locating};
@@ -12,7 +13,7 @@ use super::initiator_auth::{AuthSent, Keyed, Refusing};
 use super::rekey_ike::Estate;
 use super::responder::{HalfOpen, Refused};
 use super::task::ChildWish;
-use crate::io::{DownReason, IkeSaId, IkeSpi, TimerKind};
+use crate::io::{ChildSaId, DownReason, IkeSaId, IkeSpi, TimerKind};
 use crate::wire::{Message, Payload, Role};
 
 /// An IKE SA. A handler consumes the stage and returns the next one, or `None` when the SA is gone.
@@ -53,6 +54,12 @@ pub(super) enum FollowUp {
     Close { spi: IkeSpi, reason: DownReason },
     /// A child of the SA was deleted over the SA from which it was inherited.
     ChildDeleted { heir: IkeSpi, spi_out: EspSpi },
+    /// A child of the SA was made to send in the place of another one.
+    Sends { owner: IkeSpi, child: ChildSaId },
+    /// A child that only drains goes to another SA, for its own is gone.
+    Drain { heir: IkeSpi, child: Box<ChildSa> },
+    /// Nobody waits any more for what is under way to a child that drains.
+    Drained { owner: IkeSpi, child: ChildSaId },
     /// The SA is in full use: another one that the peer set up at the same time may be one too many.
     Unique { spi: IkeSpi },
     /// The peer says that it has no SA with us but this one.

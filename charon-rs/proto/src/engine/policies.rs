@@ -1,17 +1,22 @@
 //! Policies of the dataplane: whose they are, and which of them wait for a packet.
+//!
+//! A policy outlives its Child SAs: what takes the place of a child takes its policy over, within an IKE SA and from one
+//! IKE SA to the next, so that no packet finds a policy without an SA.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use espdp_api::{AddressRange, Command, PolicyId, PolicySpec, TrafficSelector};
+use espdp_api::{AddressRange, Command, Direction, EspSpi, PolicyId, PolicySpec, TrafficSelector};
 
 use super::routes::routes_of;
 use crate::config::{Child, Connection, RemoteAddress};
-use crate::io::IkeSpi;
+use crate::io::{ChildSaId, IkeSpi};
 
 /// All policies that are set.
 #[derive(Debug, Default)]
 pub(super) struct Policies {
     set: BTreeMap<PolicyId, Policy>,
+    /// The same by the names of connection and child.
+    by_name: BTreeMap<(String, String), BTreeSet<PolicyId>>,
     last: u64,
 }
 
@@ -21,59 +26,218 @@ pub(super) struct Policy {
     /// The name of the connection, which may be configured anew meanwhile.
     pub(super) connection: String,
     pub(super) child: String,
-    /// The IKE SA (by our SPI) whose child uses it now.
-    pub(super) user: Option<IkeSpi>,
+    /// The Child SAs in it.
+    members: BTreeMap<ChildSaId, Member>,
+    /// Whose outbound half sends.
+    sends: Option<ChildSaId>,
+    /// What it is now that it is in use, as the dataplane was told.
+    in_use: Option<PolicySpec>,
     /// Whether it stays when nobody uses it, and what it is then.
     trap: Option<PolicySpec>,
 }
 
+/// A Child SA of a policy.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Member {
+    /// The IKE SA that it belongs to, by our SPI.
+    pub(super) owner: IkeSpi,
+    pub(super) spi_in: EspSpi,
+    pub(super) spi_out: EspSpi,
+    pub(super) stage: Stage,
+}
+
+/// What a Child SA can do for its policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It is being installed.
+    Installing,
+    /// It could send, but the peer may not be ready yet.
+    Waiting,
+    /// It receives, and sends if it is the one that does.
+    Ready,
+    /// It receives until it is deleted.
+    Receiving,
+    /// It is deleted, and receives what is still under way.
+    Draining,
+}
+
+/// Whose policy a Child SA may take over.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claim<'a> {
+    /// The IKE SA of the child.
+    pub(super) owner: IkeSpi,
+    /// Other IKE SAs of the same connection with the same two identities.
+    pub(super) kin: &'a [IkeSpi],
+    pub(super) connection: &'a Connection,
+    pub(super) child: &'a Child,
+    pub(super) local: &'a [TrafficSelector],
+    pub(super) remote: &'a [TrafficSelector],
+}
+
+/// What follows when a Child SA leaves its policy.
+#[derive(Debug, Default)]
+pub(super) struct Departure {
+    /// What the dataplane must be told.
+    pub(super) command: Option<Command>,
+    /// Those that drain and are all that is left: nobody waits for what is under way to them any more.
+    pub(super) drained: Vec<(IkeSpi, ChildSaId)>,
+}
+
 impl Policies {
-    /// The policy for a child that comes up: the trap that waited for it, or a new one. It is set when the child is
-    /// installed.
-    pub(super) fn claim(&mut self, user: IkeSpi, connection: &Connection, child: &Child) -> PolicyId {
-        let waiting = self.set.iter_mut().find(|(_, policy)| policy.user.is_none() && policy.is_for(connection, child));
-        if let Some((&id, policy)) = waiting {
-            policy.user = Some(user);
-            return id;
+    /// The policy for a child that comes up: that of a child with the same name and selectors, of the same two ends; or
+    /// the trap that waited for it; or a new one. It is set when the child is installed.
+    pub(super) fn claim(&mut self, claim: Claim<'_>) -> PolicyId {
+        let of_same_ends = self.named(claim.connection, claim.child).find(|(_, policy)| policy.may_be_shared(&claim));
+        let waiting = || self.named(claim.connection, claim.child).find(|(_, policy)| policy.members.is_empty());
+        match of_same_ends.or_else(waiting) {
+            Some((id, _)) => id,
+            None => self.add(Policy::of(claim.connection, claim.child)),
         }
-        let id = self.next_id();
-        self.set.insert(id, Policy { user: Some(user), ..Policy::of(connection, child) });
+    }
+
+    /// The policies for the child of this name.
+    fn named(&self, connection: &Connection, child: &Child) -> impl Iterator<Item = (PolicyId, &Policy)> {
+        let ids = self.by_name.get(&(connection.name.clone(), child.name.clone()));
+        ids.into_iter().flatten().filter_map(|id| Some((*id, self.set.get(id)?)))
+    }
+
+    /// Adds a policy. Identifiers are never used twice, see [`PolicyId`].
+    fn add(&mut self, policy: Policy) -> PolicyId {
+        self.last += 1;
+        let id = PolicyId(self.last);
+        self.by_name.entry((policy.connection.clone(), policy.child.clone())).or_default().insert(id);
+        self.set.insert(id, policy);
         id
     }
 
-    /// What the policy of a child is while the child is up with these selectors.
-    pub(super) fn in_use(
-        &self,
+    fn remove(&mut self, id: PolicyId) {
+        let Some(policy) = self.set.remove(&id) else {
+            return;
+        };
+        let name = (policy.connection, policy.child);
+        if let Some(ids) = self.by_name.get_mut(&name) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.by_name.remove(&name);
+            }
+        }
+    }
+
+    /// Notes that a child is in a policy now.
+    pub(super) fn join(&mut self, id: PolicyId, child: ChildSaId, member: Member) {
+        if let Some(policy) = self.set.get_mut(&id) {
+            policy.members.insert(child, member);
+        }
+    }
+
+    /// Notes what a child can do.
+    pub(super) fn set_stage(&mut self, id: PolicyId, child: ChildSaId, stage: Stage) {
+        if let Some(policy) = self.set.get_mut(&id) {
+            policy.members.entry(child).and_modify(|member| member.stage = stage);
+            policy.sends.take_if(|sends| *sends == child && stage != Stage::Ready);
+        }
+    }
+
+    /// Notes which child sends.
+    pub(super) fn set_sender(&mut self, id: PolicyId, child: ChildSaId) {
+        self.set_stage(id, child, Stage::Ready);
+        if let Some(policy) = self.set.get_mut(&id) {
+            policy.sends = Some(child);
+        }
+    }
+
+    /// Whether this child sends for its policy.
+    pub(super) fn is_sender(&self, id: PolicyId, child: ChildSaId) -> bool {
+        self.set.get(&id).is_some_and(|policy| policy.sends == Some(child))
+    }
+
+    /// Whether any child sends.
+    pub(super) fn has_sender(&self, id: PolicyId) -> bool {
+        self.set.get(&id).is_some_and(|policy| policy.sends.is_some())
+    }
+
+    /// The child that would send if `but` did not: the newest that can, and one whose peer is ready if there is any.
+    pub(super) fn next_sender(&self, id: PolicyId, but: ChildSaId) -> Option<(ChildSaId, Member)> {
+        let members = self.set.get(&id)?.members.iter();
+        let is_able = |member: &Member| matches!(member.stage, Stage::Waiting | Stage::Ready);
+        let able = members.filter(|(child, member)| **child != but && is_able(member));
+        let best = able.max_by_key(|(child, member)| (member.stage == Stage::Ready, **child));
+        best.map(|(child, member)| (*child, *member))
+    }
+
+    /// Whether another child is in the policy and does not only drain.
+    pub(super) fn is_shared(&self, id: PolicyId, child: ChildSaId) -> bool {
+        self.set.get(&id).is_some_and(|policy| policy.others(child).next().is_some())
+    }
+
+    /// Another IKE SA than `owner` that has a child in the policy which does not only drain.
+    pub(super) fn other_owner(&self, id: PolicyId, owner: IkeSpi) -> Option<IkeSpi> {
+        let policy = self.set.get(&id)?;
+        let mut others = policy.members.values().filter(|member| member.stage != Stage::Draining);
+        others.find(|member| member.owner != owner).map(|member| member.owner)
+    }
+
+    /// The command that makes the policy what it is while a child with these selectors is up; `None` if it is that
+    /// already.
+    pub(super) fn use_for(
+        &mut self,
         id: PolicyId,
         child: &Child,
         local: &[TrafficSelector],
         remote: &[TrafficSelector],
-    ) -> Command {
-        Command::SetPolicy(Box::new(PolicySpec {
+    ) -> Option<Command> {
+        let policy = self.set.get_mut(&id)?;
+        let spec = PolicySpec {
             id,
             interface: child.interface.clone(),
             local: local.to_vec(),
             remote: remote.to_vec(),
             routes: routes_of(&child.routes, remote),
-            acquire: self.set.get(&id).is_some_and(|policy| policy.trap.is_some()),
-        }))
+            acquire: policy.trap.is_some(),
+        };
+        if policy.in_use.as_ref() == Some(&spec) {
+            return None;
+        }
+        policy.in_use = Some(spec.clone());
+        Some(Command::SetPolicy(Box::new(spec)))
     }
 
-    /// The child that used the policy is gone: what the dataplane must be told.
-    pub(super) fn release(&mut self, id: PolicyId) -> Option<Command> {
-        let policy = self.set.get_mut(&id)?;
-        policy.user = None;
-        if let Some(trap) = &policy.trap {
-            return Some(Command::SetPolicy(Box::new(trap.clone())));
+    /// The dataplane did not take the policy as it was to be.
+    pub(super) fn was_refused(&mut self, id: PolicyId) {
+        if let Some(policy) = self.set.get_mut(&id) {
+            policy.in_use = None;
         }
-        self.set.remove(&id);
-        Some(Command::RemovePolicy(id))
+    }
+
+    /// A child is gone. The policy goes with the last one, or waits for packets again.
+    pub(super) fn leave(&mut self, id: PolicyId, child: ChildSaId) -> Departure {
+        let Some(policy) = self.set.get_mut(&id) else {
+            return Departure::default();
+        };
+        policy.members.remove(&child);
+        policy.sends.take_if(|sends| *sends == child);
+        if !policy.members.is_empty() {
+            let drained = match policy.others(child).next() {
+                Some(_) => Vec::new(),
+                None => policy.members.iter().map(|(child, member)| (member.owner, *child)).collect(),
+            };
+            return Departure { command: None, drained };
+        }
+        policy.in_use = None;
+        let command = match &policy.trap {
+            Some(trap) => Command::SetPolicy(Box::new(trap.clone())),
+            None => {
+                self.remove(id);
+                Command::RemovePolicy(id)
+            }
+        };
+        Departure { command: Some(command), drained: Vec::new() }
     }
 
     /// Lets a child's policy wait for packets: the one in use stays when its child goes, or a new one is set by the
     /// command that is returned.
     pub(super) fn trap(&mut self, connection: &Connection, child: &Child) -> Result<Option<Command>, NoSelectors> {
-        let existing = self.set.iter().find(|(_, policy)| policy.is_for(connection, child)).map(|(&id, _)| id);
+        let existing = self.named(connection, child).next().map(|(id, _)| id);
         let id = existing.unwrap_or_else(|| PolicyId(self.last + 1));
         let Some(spec) = trap_spec(id, connection, child) else {
             return Err(NoSelectors { child: child.name.clone() });
@@ -83,47 +247,52 @@ impl Policies {
             return Ok(None);
         }
         let command = Command::SetPolicy(Box::new(spec.clone()));
-        let id = self.next_id();
-        self.set.insert(id, Policy { trap: Some(spec), ..Policy::of(connection, child) });
+        self.add(Policy { trap: Some(spec), ..Policy::of(connection, child) });
         Ok(Some(command))
     }
 
     /// Lets no policy of the connection wait any more; those that nobody uses go.
     pub(super) fn untrap(&mut self, connection: &str) -> Vec<Command> {
+        let first = (connection.to_owned(), String::new());
+        let of_connection = self.by_name.range(first..).take_while(|((name, _), _)| name == connection);
+        let ids: Vec<PolicyId> = of_connection.flat_map(|(_, ids)| ids).copied().collect();
         let mut gone = Vec::new();
-        self.set.retain(|&id, policy| {
-            if policy.connection != connection {
-                return true;
-            }
+        for id in ids {
+            let Some(policy) = self.set.get_mut(&id) else {
+                continue;
+            };
             policy.trap = None;
-            if policy.user.is_none() {
+            if policy.members.is_empty() {
+                self.remove(id);
                 gone.push(Command::RemovePolicy(id));
             }
-            policy.user.is_some()
-        });
+        }
         gone
     }
 
-    /// Whether the policy exists and belongs to a child of this IKE SA.
-    pub(super) fn is_used_by(&self, id: PolicyId, user: IkeSpi) -> bool {
-        self.set.get(&id).is_some_and(|policy| policy.user == Some(user))
+    /// Whether the policy exists and has a child of this IKE SA.
+    pub(super) fn is_used_by(&self, id: PolicyId, owner: IkeSpi) -> bool {
+        self.set.get(&id).is_some_and(|policy| policy.members.values().any(|member| member.owner == owner))
+    }
+
+    /// The IKE SA whose child has this SPI in this direction.
+    pub(super) fn owner_of(&self, id: PolicyId, direction: Direction, spi: EspSpi) -> Option<IkeSpi> {
+        let has_spi = |member: &&Member| match direction {
+            Direction::Inbound => member.spi_in == spi,
+            Direction::Outbound => member.spi_out == spi,
+        };
+        self.set.get(&id)?.members.values().find(has_spi).map(|member| member.owner)
     }
 
     pub(super) fn get(&self, id: PolicyId) -> Option<&Policy> {
         self.set.get(&id)
     }
 
-    /// Notes that the child with this policy belongs to another IKE SA now.
-    pub(super) fn hand_over(&mut self, id: PolicyId, user: IkeSpi) {
+    /// Notes that a child belongs to another IKE SA now.
+    pub(super) fn hand_over(&mut self, id: PolicyId, child: ChildSaId, owner: IkeSpi) {
         if let Some(policy) = self.set.get_mut(&id) {
-            policy.user = Some(user);
+            policy.members.entry(child).and_modify(|member| member.owner = owner);
         }
-    }
-
-    /// Identifiers are never used twice, see [`PolicyId`].
-    fn next_id(&mut self) -> PolicyId {
-        self.last += 1;
-        PolicyId(self.last)
     }
 }
 
@@ -136,11 +305,31 @@ pub(super) struct NoSelectors {
 
 impl Policy {
     fn of(connection: &Connection, child: &Child) -> Self {
-        Self { connection: connection.name.clone(), child: child.name.clone(), user: None, trap: None }
+        Self {
+            connection: connection.name.clone(),
+            child: child.name.clone(),
+            members: BTreeMap::new(),
+            sends: None,
+            in_use: None,
+            trap: None,
+        }
     }
 
-    fn is_for(&self, connection: &Connection, child: &Child) -> bool {
-        self.connection == connection.name && self.child == child.name
+    /// Whether what is in the policy is just what the claim is for. Clients of one connection have policies of their own.
+    fn may_be_shared(&self, claim: &Claim<'_>) -> bool {
+        let is_kin = |member: &Member| member.owner == claim.owner || claim.kin.contains(&member.owner);
+        let is_same = |spec: &PolicySpec| {
+            spec.local == claim.local && spec.remote == claim.remote && spec.interface == claim.child.interface
+        };
+        self.members.values().any(is_kin) && self.in_use.as_ref().is_some_and(is_same)
+    }
+
+    /// The children that do not only drain, but this one.
+    fn others(&self, but: ChildSaId) -> impl Iterator<Item = &Member> {
+        let others = self.members.iter().filter(move |(child, member)| {
+            **child != but && member.stage != Stage::Draining
+        });
+        others.map(|(_, member)| member)
     }
 }
 

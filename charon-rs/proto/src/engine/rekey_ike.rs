@@ -49,10 +49,8 @@ pub(super) struct Estate {
 impl Estate {
     /// There is nobody to take it: the dataplane is cleaned up.
     pub(super) fn abandon(self, cx: &mut Context) {
-        for mut child in self.children.into_values() {
-            child.remove_outbound(cx);
-            child.remove_inbound(cx);
-            cx.release_policy(child.policy);
+        for child in self.children.into_values() {
+            child.abandon(cx);
         }
         let mut tasks = self.tasks;
         for mut queued in tasks.drain() {
@@ -297,7 +295,7 @@ impl Established {
         }
         let children = std::mem::take(&mut self.children);
         for child in children.values() {
-            cx.policies.hand_over(child.policy, heir);
+            cx.policies.hand_over(child.policy, child.id, heir);
         }
         self.life = Life::Replaced(heir);
         self.rekey_at = None;

@@ -74,6 +74,11 @@ impl Established {
         match &queued.task {
             Task::CreateChild(wish) if self.has_child(&wish.child.name) => self.finish(cx, queued, &Ok(())),
             Task::RekeyChild { child, .. } if !self.may_rekey(*child) => self.finish(cx, queued, &Ok(())),
+            // It may be just what we want.
+            Task::CreateChild(wish) if self.is_serving_child(&wish.child.name) => {
+                queued.not_before = Some(now + UNTIL_SERVED);
+                self.tasks.push_first(queued);
+            }
             Task::CreateChild(_) | Task::RekeyChild { .. } => {
                 self.running = Some(Running::new(queued, Progress::AwaitingSpi));
                 let asker = Asker::SpiToOffer(self.local_spi());
@@ -90,10 +95,10 @@ impl Established {
             }
             Task::DeleteChild { child, .. } => {
                 let child = *child;
-                let Some(sa) = self.children.get_mut(&child).filter(|sa| !matches!(sa.phase, Phase::Draining(_)))
-                else {
+                let Some(sa) = self.children.get_mut(&child).filter(|sa| !sa.is_draining()) else {
                     return self.finish(cx, queued, &Ok(()));
                 };
+                cx.pass_on_sending_early(sa.policy, child);
                 sa.phase = Phase::Deleting;
                 let delete = Payload::Delete(Delete::Esp(vec![sa.spi_in]));
                 self.send_task(cx, now, queued, &[delete]);
@@ -196,6 +201,12 @@ impl Established {
             return self.run_tasks(cx, now);
         }
         let (wish, replaces) = match &queued.task {
+            // The peer may have made it meanwhile, or may be about to.
+            Task::CreateChild(wish) if self.has_child(&wish.child.name) || self.is_serving_child(&wish.child.name) => {
+                cx.release_spi(spi);
+                self.queue_first(queued);
+                return self.run_tasks(cx, now);
+            }
             Task::CreateChild(wish) => (wish.clone(), None),
             // The peer may have replaced or deleted it meanwhile.
             Task::RekeyChild { child, group } if self.may_rekey(*child) => match self.children.get(child) {
@@ -364,7 +375,7 @@ impl Established {
                 if let Task::RekeyChild { child: old, .. } = queued.task {
                     self.take_over(cx, now, (id, old), rival.as_ref());
                 } else {
-                    self.switch_to(cx, id);
+                    self.settle_creation(cx, now, id);
                 }
                 self.finish(cx, queued, &Ok(()));
             }

@@ -89,7 +89,7 @@ impl Established {
             None if self.is_offering_child() => ChildActivity::MayCome,
             None => ChildActivity::Unknown,
             Some(old) if self.is_rekeying(old.id) => ChildActivity::Rekeying,
-            Some(old) if old.phase == Phase::Up && !self.is_replaced(old.id) => ChildActivity::Idle,
+            Some(old) if old.phase == Phase::Up && !old.redundant && !self.is_replaced(old.id) => ChildActivity::Idle,
             Some(_) => ChildActivity::Closing,
         };
         let verdict = judge_request(PeerWish::RekeyChild, self.activity_for_peer(), activity);
@@ -159,6 +159,14 @@ impl Established {
         })
     }
 
+    /// Whether the peer is making a child of this name just now.
+    pub(super) fn is_serving_child(&self, name: &str) -> bool {
+        self.serving.as_ref().is_some_and(|serving| match &serving.work {
+            Work::AwaitingSpi(answer) => answer.child.name == name,
+            Work::Installing { child, .. } => self.children.get(child).is_some_and(|child| child.child.name == name),
+        })
+    }
+
     /// Whether the peer waits for this child.
     pub(super) fn is_serving(&self, id: ChildSaId) -> bool {
         self.serving
@@ -185,7 +193,7 @@ impl Established {
             // Ours was there first, and it stays: the peer will see it, too, and delete this one.
             Some(old) if self.is_replaced_by_other(old, id) => self.make_redundant(cx, id),
             Some(old) => self.announce(cx, id, Some(old)),
-            None => self.switch_to(cx, id),
+            None => self.settle_creation(cx, now, id),
         }
     }
 

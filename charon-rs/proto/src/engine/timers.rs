@@ -116,8 +116,10 @@ impl Established {
         } else if is_due(child.expires_at) {
             child.expires_at = None;
             // R7296-2.8-2: not a packet more, whenever the peer answers.
+            cx.pass_on_sending(child.policy, id);
             child.remove_outbound(cx);
-            self.queue(cx, now, Queued::new(Task::DeleteChild { child: id, reason: DownReason::Expired }));
+            let reason = if child.redundant { DownReason::Replaced } else { DownReason::Expired };
+            self.queue(cx, now, Queued::new(Task::DeleteChild { child: id, reason }));
         } else if is_due(child.rekey_at) && child.phase == Phase::Up {
             child.rekey_at = None;
             self.queue(cx, now, Queued::new(Task::RekeyChild { child: id, group: None }));
