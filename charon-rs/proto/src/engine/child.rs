@@ -165,12 +165,7 @@ impl ChildSa {
         sa
     }
 
-    fn ask_for_halves(
-        &mut self,
-        cx: &mut Context,
-        owner: IkeSpi,
-        (keys_in, keys_out): (DirectionKeys, DirectionKeys),
-    ) {
+    fn ask_for_halves(&mut self, cx: &mut Context, owner: IkeSpi, (keys_in, keys_out): (DirectionKeys, DirectionKeys)) {
         let policy = cx.policies.use_for(self.policy, &self.child, &self.local, &self.remote);
         let mut commands: Vec<_> = policy.map(|command| (InstallStep::Policy, command)).into_iter().collect();
         let replay_window = self.child.replay_window;

@@ -309,7 +309,8 @@ impl Context {
         if !self.policies.is_sender(policy, child) {
             return;
         }
-        if let Some(next) = self.policies.next_sender(policy, child).filter(|(_, member)| member.stage == Stage::Ready) {
+        if let Some(next) = self.policies.next_sender(policy, child).filter(|(_, member)| member.stage == Stage::Ready)
+        {
             self.have_send(policy, next);
         }
     }

@@ -326,9 +326,8 @@ impl Policy {
 
     /// The children that do not only drain, but this one.
     fn others(&self, but: ChildSaId) -> impl Iterator<Item = &Member> {
-        let others = self.members.iter().filter(move |(child, member)| {
-            **child != but && member.stage != Stage::Draining
-        });
+        let others =
+            self.members.iter().filter(move |(child, member)| **child != but && member.stage != Stage::Draining);
         others.map(|(_, member)| member)
     }
 }

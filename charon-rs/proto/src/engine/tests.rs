@@ -7,4 +7,5 @@ mod hostile;
 mod nat;
 mod rekey;
 mod reload;
+mod twins;
 mod upkeep;
