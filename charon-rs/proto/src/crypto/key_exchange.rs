@@ -4,7 +4,7 @@
 //! key pair ([`KeyExchange::generate`]) and sends the public value, the responder makes the answer and the secret of it at
 //! once ([`respond`]), and the initiator gets the same secret out of the answer ([`KeyExchange::agree`]).
 
-mod ecp;
+mod curve;
 mod ml_kem;
 mod modp;
 
@@ -12,8 +12,8 @@ use std::fmt;
 
 use ::ml_kem::{MlKem512, MlKem768, MlKem1024, ml_kem_512, ml_kem_768, ml_kem_1024};
 use espdp_api::Secret;
-use x25519_dalek::{PublicKey, StaticSecret};
 
+use self::curve::Curve;
 use crate::proposal::KeyExchangeGroup;
 use crate::random::SecureRandom;
 
@@ -50,10 +50,7 @@ pub enum KeyExchangeError {
 
 enum Private {
     Modp(modp::Group, Secret<Vec<u8>>),
-    P256(p256::SecretKey),
-    P384(p384::SecretKey),
-    P521(p521::SecretKey),
-    Curve25519(StaticSecret),
+    Curve(curve::Scalar),
     MlKem512(ml_kem_512::DecapsulationKey),
     MlKem768(ml_kem_768::DecapsulationKey),
     MlKem1024(ml_kem_1024::DecapsulationKey),
@@ -96,15 +93,10 @@ impl KeyExchange {
             KeyExchangeGroup::Modp2048 => modp(modp::Group::Modp2048, random),
             KeyExchangeGroup::Modp3072 => modp(modp::Group::Modp3072, random),
             KeyExchangeGroup::Modp4096 => modp(modp::Group::Modp4096, random),
-            KeyExchangeGroup::Ecp256 => pair(ecp::generate(random), ecp::public, Private::P256),
-            KeyExchangeGroup::Ecp384 => pair(ecp::generate(random), ecp::public, Private::P384),
-            KeyExchangeGroup::Ecp521 => pair(ecp::generate(random), ecp::public, Private::P521),
-            KeyExchangeGroup::Curve25519 => {
-                let mut octets = Secret::new([0; 32]);
-                random.fill_secret(octets.expose_mut());
-                let public = |scalar: &StaticSecret| PublicKey::from(scalar).as_bytes().to_vec();
-                pair(StaticSecret::from(*octets.expose()), public, Private::Curve25519)
-            }
+            KeyExchangeGroup::Ecp256 => curve(Curve::P256, random),
+            KeyExchangeGroup::Ecp384 => curve(Curve::P384, random),
+            KeyExchangeGroup::Ecp521 => curve(Curve::P521, random),
+            KeyExchangeGroup::Curve25519 => curve(Curve::Curve25519, random),
             KeyExchangeGroup::MlKem512 => {
                 let (key, public) = ml_kem::generate::<MlKem512>(random);
                 (Private::MlKem512(key), public)
@@ -156,9 +148,10 @@ fn modp(group: modp::Group, random: &mut dyn SecureRandom) -> (Private, Vec<u8>)
     (Private::Modp(group, exponent), public)
 }
 
-fn pair<K>(key: K, public: impl Fn(&K) -> Vec<u8>, private: fn(K) -> Private) -> (Private, Vec<u8>) {
-    let public = public(&key);
-    (private(key), public)
+fn curve(curve: Curve, random: &mut dyn SecureRandom) -> (Private, Vec<u8>) {
+    let scalar = curve.generate(random);
+    let public = scalar.public();
+    (Private::Curve(scalar), public)
 }
 
 impl Private {
@@ -166,16 +159,7 @@ impl Private {
     fn agree(&self, peer_public: &[u8]) -> Option<Secret<Vec<u8>>> {
         match self {
             Self::Modp(group, exponent) => group.agree(exponent, peer_public),
-            Self::P256(scalar) => ecp::agree(scalar, peer_public),
-            Self::P384(scalar) => ecp::agree(scalar, peer_public),
-            Self::P521(scalar) => ecp::agree(scalar, peer_public),
-            Self::Curve25519(scalar) => {
-                // R8031-3.2-1: the library ignores the top bit and reduces what is not below the prime, as RFC 7748 §5 says.
-                // RFC 8031 §3.2, RFC 7748 §6.1: an all-zero result comes from a point of small order.
-                let peer = <[u8; 32]>::try_from(peer_public).ok()?;
-                let shared = scalar.diffie_hellman(&PublicKey::from(peer));
-                shared.was_contributory().then(|| Secret::new(shared.as_bytes().to_vec()))
-            }
+            Self::Curve(scalar) => scalar.agree(peer_public),
             Self::MlKem512(key) => ml_kem::decapsulate::<MlKem512>(key, peer_public),
             Self::MlKem768(key) => ml_kem::decapsulate::<MlKem768>(key, peer_public),
             Self::MlKem1024(key) => ml_kem::decapsulate::<MlKem1024>(key, peer_public),
