@@ -261,6 +261,8 @@ pub enum TimerKind {
     Drain,
     /// A half-open SA has waited long enough.
     HalfOpen,
+    /// Fragments of a message have waited for the others long enough.
+    Reassembly,
     /// A task that was put off is due again.
     RetryTask,
     /// A connection that should be up is tried again.

@@ -18,18 +18,28 @@ pub struct Faults {
     pub latency: Duration,
     /// Up to this much more, drawn for each datagram: more than the gap between two reorders them.
     pub jitter: Duration,
+    /// The longest IP packet that passes, in octets, of IPv4 and without options. Longer ones vanish: somebody on the way
+    /// drops the fragments of IP.
+    pub mtu: usize,
 }
 
 impl Faults {
     /// A good network: 10 ms, nothing lost.
-    pub const NONE: Self = Self { loss: 0, duplication: 0, latency: Duration::from_millis(10), jitter: Duration::ZERO };
+    pub const NONE: Self =
+        Self { loss: 0, duplication: 0, latency: Duration::from_millis(10), jitter: Duration::ZERO, mtu: 1500 };
     /// A bad one.
-    pub const BAD: Self =
-        Self { loss: 25, duplication: 10, latency: Duration::from_millis(20), jitter: Duration::from_millis(150) };
+    pub const BAD: Self = Self {
+        loss: 25,
+        duplication: 10,
+        latency: Duration::from_millis(20),
+        jitter: Duration::from_millis(150),
+        mtu: 1500,
+    };
 
-    /// After how long the copies of a datagram arrive; none when it is lost.
-    pub(crate) fn fate(&self, rng: &mut Rng) -> Vec<Duration> {
-        let copies = if rng.chance(self.loss) { 0 } else { 1 + usize::from(rng.chance(self.duplication)) };
+    /// After how long the copies of a datagram with so many octets in UDP arrive; none when it is lost.
+    pub(crate) fn fate(&self, rng: &mut Rng, octets: usize) -> Vec<Duration> {
+        let fits = octets.saturating_add(IPV4_AND_UDP) <= self.mtu;
+        let copies = if rng.chance(self.loss) || !fits { 0 } else { 1 + usize::from(rng.chance(self.duplication)) };
         (0..copies).map(|_| self.delay(rng)).collect()
     }
 
@@ -79,6 +89,9 @@ impl Nat {
         self.ports.iter().find(|(_, mapped)| **mapped == port).map(|(inner, _)| *inner)
     }
 }
+
+/// Octets of both headers.
+const IPV4_AND_UDP: usize = 28;
 
 /// The first port that a NAT gives out.
 const FIRST_PORT: u16 = 20_000;

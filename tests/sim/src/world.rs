@@ -341,7 +341,7 @@ impl World {
         }
         let from = self.translated(id, path.local);
         let faults = self.faults;
-        for delay in faults.fate(&mut self.rng) {
+        for delay in faults.fate(&mut self.rng, message.len()) {
             self.schedule(delay, Happening::Datagram { to: path.remote, from, message: message.to_vec() });
         }
     }

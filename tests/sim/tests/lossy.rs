@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ike_proto::Settings;
 use ike_proto::config::{Connection, Dpd, DpdAction, Lifetime, StartAction};
+use ike_proto::identity::{Identity, IdentityPattern};
 use ike_proto::io::{Command, DownReason, Notice, Target, Ticket};
 use sim::{Faults, HostId, World, address, connection, for_seeds, secret};
 
@@ -280,6 +281,27 @@ fn the_other_group_is_found_and_is_used_from_then_on() {
         assert!(established(&world, left, right), "{}", world.story());
         let rekeyed = world.host(left).count(|notice| matches!(notice, Notice::IkeRekeyed { .. }));
         assert!(rekeyed > 1, "{}", world.story());
+    });
+}
+
+/// Fragments get lost one by one, come twice and in any order.
+#[test]
+fn messages_of_many_fragments_come_through_a_bad_and_narrow_network() {
+    for_seeds(100, |seed| {
+        let narrow = if seed % 2 == 0 { 1280 } else { 576 };
+        let faults = Faults { mtu: narrow, ..Faults::BAD };
+        let name = |is_left: bool| Identity::KeyId(vec![u8::from(is_left); 2000]);
+        let (mut world, left, right) = pair_with(seed, faults, &Settings::default(), |is_left, connection| {
+            connection.local.identity = Some(name(is_left));
+            connection.remote.identity = IdentityPattern::Exactly(name(!is_left));
+            connection.fragment_size = u16::try_from(narrow).unwrap_or(u16::MAX);
+        });
+        up(&mut world, left, right);
+        settle(&mut world);
+        world.assert_agreement(left, right, 1);
+        let is_fragmented = |notice: &Notice| matches!(notice, Notice::Message(trace) if trace.sent && trace.summary.ends_with("fragments"));
+        assert!(world.host(left).count(is_fragmented) > 0, "{}", world.story());
+        assert!(world.host(right).count(is_fragmented) > 0, "{}", world.story());
     });
 }
 

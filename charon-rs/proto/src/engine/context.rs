@@ -14,7 +14,7 @@ use super::tickets::Tickets;
 use crate::config::{Connection, RemoteAddress, SharedSecret};
 use crate::identity::{Identity, IdentityPattern};
 use crate::io::{Ask, AskId, ChildSaId, Failure, IkeSaId, IkeSpi, MessageTrace, Notice, Output, RemarkLevel, Ticket};
-use crate::wire::{Header, Payload, summary};
+use crate::wire::{Fragment, Header, Payload, fragment_summary, summary};
 use crate::{SecureRandom, Settings};
 
 /// Everything that an SA needs and does not own.
@@ -164,12 +164,31 @@ impl Context {
 
     /// Writes a message into the journal.
     pub(super) fn trace(&mut self, owner: Option<(&str, IkeSaId)>, sent: Sent, header: &Header, payloads: &[Payload]) {
+        let summary = match sent.fragments {
+            None => summary(header, payloads),
+            Some(fragments) => format!("{} in {fragments} fragments", summary(header, payloads)),
+        };
+        self.journal(owner, sent, summary);
+    }
+
+    /// Writes a fragment of a message that is not complete into the journal.
+    pub(super) fn trace_fragment(
+        &mut self,
+        owner: Option<(&str, IkeSaId)>,
+        sent: Sent,
+        header: &Header,
+        fragment: Fragment,
+    ) {
+        self.journal(owner, sent, fragment_summary(header, fragment));
+    }
+
+    fn journal(&mut self, owner: Option<(&str, IkeSaId)>, sent: Sent, summary: String) {
         self.notice(Notice::Message(MessageTrace {
             connection: owner.map(|(connection, _)| connection.to_owned()),
             ike_sa: owner.map(|(_, id)| id),
             path: sent.path,
             sent: sent.by_us,
-            summary: summary(header, payloads),
+            summary,
             octets: sent.octets,
         }));
     }
@@ -327,6 +346,8 @@ pub(super) struct Sent {
     pub(super) path: IkePath,
     pub(super) by_us: bool,
     pub(super) octets: usize,
+    /// How many fragments it has, if it is fragmented.
+    pub(super) fragments: Option<u16>,
 }
 
 /// How precisely the connection names these addresses; `None` if they are not meant at all.

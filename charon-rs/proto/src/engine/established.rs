@@ -24,7 +24,7 @@ use crate::config::Connection;
 use crate::identity::Identity;
 use crate::io::{ChildSaId, DownReason, IkeSpi, Notice, RemarkLevel};
 use crate::rules::notifies;
-use crate::wire::{ExchangeType, MessageKind, Notify, NotifyType, Payload, UnprotectError};
+use crate::wire::{ExchangeType, MessageKind, Notify, NotifyType, Payload};
 
 /// Both identities, and the proof that the peer's is true.
 #[derive(Clone)]
@@ -146,59 +146,52 @@ impl Established {
     // Messages.
 
     pub(super) fn on_message(&mut self, cx: &mut Context, now: Instant, received: &Received<'_>) {
-        let Some(encrypted) = received.message.encrypted else {
-            let is_hint = notifies(&received.message.payloads).any(|notify| notify.kind.is_error());
-            return if is_hint {
-                self.on_hint(cx, now)
-            };
-        };
-        // R7383-2.4-1: fragments were not agreed on.
-        if encrypted.fragment.is_some() {
+        if received.message.encrypted.is_none() {
+            if notifies(&received.message.payloads).any(|notify| notify.kind.is_error()) {
+                self.on_hint(cx, now);
+            }
             return;
         }
-        let opened = match self.session.open(received.datagram, &encrypted) {
-            Ok(payloads) => Ok(payloads),
-            Err(UnprotectError::Inauthentic(_)) => return,
-            Err(UnprotectError::Malformed(error)) => Err(error),
-        };
         let header = received.message.header;
         match header.kind {
-            MessageKind::Request => {
-                match self.theirs.arrival(header.message_id) {
-                    Arrival::New => {}
-                    Arrival::Repeated(response) => return self.session.send(cx, now, received.path, response),
-                    Arrival::Ignored => return,
+            MessageKind::Request => match self.theirs.arrival(header.message_id) {
+                Arrival::New => self.on_new_request(cx, now, received),
+                Arrival::Repeated(response) if self.session.is_repetition(received) => {
+                    self.session.send(cx, now, received.path, response);
                 }
-                self.heard(cx, now, received.path);
-                self.trace(cx, received, opened.as_deref().unwrap_or_default());
-                self.theirs.accept();
-                let request = Request { exchange: header.exchange, message_id: header.message_id, path: received.path };
-                let handled = match opened {
-                    Ok(payloads) => self.on_request(cx, now, request, payloads),
-                    Err(error) => Err(error.into()),
-                };
-                if let Err(trouble) = handled {
-                    self.react(cx, now, request, trouble);
-                }
-                self.run_tasks(cx, now);
-            }
-            MessageKind::Response => {
-                if !self.ours.expects(header.message_id, header.exchange) {
+                Arrival::Repeated(_) | Arrival::Ignored => {}
+            },
+            MessageKind::Response if self.ours.expects(header.message_id, header.exchange) => {
+                let Some(opened) = self.session.open(cx, now, received) else {
                     return;
-                }
+                };
                 self.heard(cx, now, received.path);
-                self.trace(cx, received, opened.as_deref().unwrap_or_default());
                 self.ours.close();
                 match opened {
-                    Ok(payloads) => self.on_response(cx, now, payloads),
+                    Ok(opened) => self.on_response(cx, now, opened.payloads),
                     Err(error) => self.on_bad_response(cx, now, error.into()),
                 }
             }
+            MessageKind::Response => {}
         }
     }
 
-    fn trace(&self, cx: &mut Context, received: &Received<'_>, payloads: &[Payload]) {
-        received.trace(cx, Some((self.connection_name(), self.session.names.id)), payloads);
+    fn on_new_request(&mut self, cx: &mut Context, now: Instant, received: &Received<'_>) {
+        let Some(opened) = self.session.open(cx, now, received) else {
+            return;
+        };
+        let header = received.message.header;
+        self.heard(cx, now, received.path);
+        self.theirs.accept();
+        let request = Request { exchange: header.exchange, message_id: header.message_id, path: received.path };
+        let handled = match opened {
+            Ok(opened) => self.on_request(cx, now, request, opened.payloads),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(trouble) = handled {
+            self.react(cx, now, request, trouble);
+        }
+        self.run_tasks(cx, now);
     }
 
     fn on_request(

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::config::{Connection, LocalMethod, RemoteMethod};
+use crate::config::{Connection, Fragmentation, LocalMethod, RemoteMethod};
 use crate::wire::{Notify, NotifyType, Payload};
 
 /// What the peer announced. It holds for the IKE SA and for those that replace it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Extensions {
+    /// Both ends understand fragments (RFC 7383 §2.3).
+    pub(super) fragmentation: bool,
     /// The numbers of the hashes that it takes in signatures of method 14 (RFC 7427 §4); `None` if it does not know that
     /// method.
     pub(super) signature_hashes: Option<Vec<u16>>,
@@ -15,10 +17,12 @@ pub(super) struct Extensions {
 
 impl Extensions {
     /// Reads the notifications of the peer's IKE_SA_INIT message.
-    pub(super) fn announced_in_init<'a>(notifies: impl Iterator<Item = &'a Notify>) -> Self {
+    pub(super) fn announced_in_init<'a>(connection: &Connection, notifies: impl Iterator<Item = &'a Notify>) -> Self {
         let mut extensions = Self::default();
         for notify in notifies {
-            if notify.kind == NotifyType::SignatureHashAlgorithms && extensions.signature_hashes.is_none() {
+            if notify.kind == NotifyType::FragmentationSupported {
+                extensions.fragmentation = understands_fragments(connection);
+            } else if notify.kind == NotifyType::SignatureHashAlgorithms && extensions.signature_hashes.is_none() {
                 extensions.signature_hashes = Some(hash_numbers(&notify.data));
             }
         }
@@ -26,15 +30,32 @@ impl Extensions {
     }
 }
 
-/// What we announce in IKE_SA_INIT. A responder knows by then which connections may be meant, and speaks for all of
-/// them.
-pub(super) fn announcements_in_init(connections: &[Arc<Connection>]) -> Vec<Payload> {
-    let mut payloads = Vec::new();
-    if connections.iter().any(|connection| signs(connection)) {
-        let numbers = SIGNATURE_HASHES.iter().flat_map(|number| number.to_be_bytes()).collect();
-        payloads.push(Payload::Notify(Notify::with_data(NotifyType::SignatureHashAlgorithms, numbers)));
-    }
-    payloads
+/// What we announce in an IKE_SA_INIT request.
+pub(super) fn announcements_in_init_request(connection: &Arc<Connection>) -> Vec<Payload> {
+    let fragmentation = understands_fragments(connection).then_some(FRAGMENTATION);
+    let hashes = signature_hashes(std::slice::from_ref(connection));
+    fragmentation.map(Notify::new).into_iter().chain(hashes).map(Payload::Notify).collect()
+}
+
+/// What we announce in an IKE_SA_INIT response. It is not known yet which of the connections for the peer's address is
+/// meant, so we promise what any of them may need.
+pub(super) fn announcements_in_init_response(connections: &[Arc<Connection>], theirs: &Extensions) -> Vec<Payload> {
+    let fragmentation = theirs.fragmentation.then_some(FRAGMENTATION);
+    let hashes = signature_hashes(connections);
+    fragmentation.map(Notify::new).into_iter().chain(hashes).map(Payload::Notify).collect()
+}
+
+fn understands_fragments(connection: &Connection) -> bool {
+    connection.fragmentation != Fragmentation::Never
+}
+
+const FRAGMENTATION: NotifyType = NotifyType::FragmentationSupported;
+
+/// The hashes that we take in signatures, if somebody signs.
+fn signature_hashes(connections: &[Arc<Connection>]) -> Option<Notify> {
+    let numbers = || SIGNATURE_HASHES.iter().flat_map(|number| number.to_be_bytes()).collect();
+    let signs = connections.iter().any(|connection| signs(connection));
+    signs.then(|| Notify::with_data(NotifyType::SignatureHashAlgorithms, numbers()))
 }
 
 /// Whether one of the ends authenticates itself by a signature.
@@ -62,25 +83,61 @@ const MAX_HASHES: usize = 32;
 mod tests {
     use super::*;
     use crate::config::{CredentialName, LocalAuth};
+    use crate::rules::notifies;
+
+    fn kinds(payloads: &[Payload]) -> Vec<NotifyType> {
+        notifies(payloads).map(|notify| notify.kind).collect()
+    }
+
+    fn learned(connection: &Connection, notify: &Notify) -> Extensions {
+        Extensions::announced_in_init(connection, [notify].into_iter())
+    }
 
     fn hashes(data: &[u8]) -> Option<Vec<u16>> {
         let notify = Notify::with_data(NotifyType::SignatureHashAlgorithms, data.to_vec());
-        Extensions::announced_in_init([&notify].into_iter()).signature_hashes
+        learned(&Connection::new("any"), &notify).signature_hashes
     }
 
     #[test]
     fn hashes_for_signatures_are_announced_where_somebody_signs() {
-        let plain = Arc::new(Connection::new("psk"));
-        assert_eq!(announcements_in_init(&[plain.clone()]), []);
+        let plain = Arc::new(Connection { fragmentation: Fragmentation::Never, ..Connection::new("psk") });
+        assert_eq!(announcements_in_init_request(&plain), []);
         let method = LocalMethod::Signature(CredentialName("key".to_owned()));
-        let signing = Connection { local: LocalAuth { identity: None, method }, ..Connection::new("key") };
+        let local = LocalAuth { identity: None, method };
+        let signing = Arc::new(Connection { local, ..Connection::clone(&plain) });
         let notify = Notify::with_data(NotifyType::SignatureHashAlgorithms, vec![0, 2, 0, 3, 0, 4, 0, 5]);
-        assert_eq!(announcements_in_init(&[plain, Arc::new(signing)]), [Payload::Notify(notify)]);
+        assert_eq!(announcements_in_init_request(&signing), [Payload::Notify(notify.clone())]);
+        let response = announcements_in_init_response(&[plain, signing], &Extensions::default());
+        assert_eq!(response, [Payload::Notify(notify)]);
+    }
+
+    /// R7383-2.4-1.
+    #[test]
+    fn fragmentation_is_agreed_on_if_both_ends_understand_it() {
+        let theirs = Notify::new(NotifyType::FragmentationSupported);
+        for (mode, expected) in [
+            (Fragmentation::Offer, true),
+            (Fragmentation::Force, true),
+            (Fragmentation::Accept, true),
+            (Fragmentation::Never, false),
+        ] {
+            let connection = Arc::new(Connection { fragmentation: mode, ..Connection::new("any") });
+            assert_eq!(!announcements_in_init_request(&connection).is_empty(), expected);
+            let both = learned(&connection, &theirs);
+            assert_eq!(both.fragmentation, expected);
+            assert_eq!(
+                kinds(&announcements_in_init_response(std::slice::from_ref(&connection), &both)).len(),
+                usize::from(expected)
+            );
+            let silent = Extensions::announced_in_init(&connection, [].into_iter());
+            assert!(!silent.fragmentation);
+            assert_eq!(announcements_in_init_response(&[connection], &silent), []);
+        }
     }
 
     #[test]
     fn the_peers_hashes_are_read_and_bounded() {
-        assert_eq!(Extensions::announced_in_init([].into_iter()).signature_hashes, None);
+        assert_eq!(Extensions::default().signature_hashes, None);
         assert_eq!(hashes(&[]), Some(vec![]));
         assert_eq!(hashes(&[0, 2, 0, 5, 9]), Some(vec![2, 5]), "half a number is none");
         assert_eq!(hashes(&[1; 60_000]).map(|numbers| numbers.len()), Some(MAX_HASHES));

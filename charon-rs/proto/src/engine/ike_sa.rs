@@ -37,9 +37,9 @@ pub(super) struct Received<'a> {
 }
 
 impl Received<'_> {
-    /// Writes the message into the journal, with the payloads that it turned out to have.
+    /// Writes a message in clear into the journal, with its payloads.
     pub(super) fn trace(&self, cx: &mut Context, owner: Option<(&str, IkeSaId)>, payloads: &[Payload]) {
-        let sent = Sent { path: self.path, by_us: false, octets: self.datagram.len() };
+        let sent = Sent { path: self.path, by_us: false, octets: self.datagram.len(), fragments: None };
         cx.trace(owner, sent, &self.message.header, payloads);
     }
 }

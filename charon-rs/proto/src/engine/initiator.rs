@@ -12,11 +12,12 @@ use espdp_api::{Command as DataplaneCommand, IkePath};
 
 use super::auth::InitMessages;
 use super::context::{Asker, Context, Sent};
-use super::extensions::{Extensions, announcements_in_init};
+use super::extensions::{Extensions, announcements_in_init_request};
 use super::failure::{About, Incompatible, Trouble};
 use super::ike_sa::{IkeSa, Received};
 use super::initiator_auth::Keyed;
 use super::nat::{Nat, floated, nat_detection_payloads};
+use super::packets::Packets;
 use super::session::{Names, Session, SessionParts};
 use super::task::ChildWish;
 use super::window::{OurWindow, Retransmit};
@@ -224,7 +225,12 @@ impl Initiating {
         match initiating.build(cx) {
             Ok(()) => {
                 let message = initiating.message.clone();
-                initiating.window.sent(now, ExchangeType::IkeSaInit, message.clone(), &connection.retransmission);
+                initiating.window.sent(
+                    now,
+                    ExchangeType::IkeSaInit,
+                    Packets::whole(message.clone()),
+                    &connection.retransmission,
+                );
                 cx.transmit(path, message);
                 Some(IkeSa::Initiating(Box::new(initiating)))
             }
@@ -256,9 +262,9 @@ impl Initiating {
         }));
         payloads.push(Payload::Nonce(self.nonce.clone()));
         payloads.extend(self.nat_detection.iter().cloned());
-        payloads.extend(announcements_in_init(std::slice::from_ref(&self.attempt.connection)));
+        payloads.extend(announcements_in_init_request(&self.attempt.connection));
         self.message = encode_message(&header, &payloads)?;
-        let sent = Sent { path: self.path, by_us: true, octets: self.message.len() };
+        let sent = Sent { path: self.path, by_us: true, octets: self.message.len(), fragments: None };
         cx.trace(Some((&self.attempt.connection.name, self.attempt.id)), sent, &header, &payloads);
         Ok(())
     }
@@ -268,7 +274,7 @@ impl Initiating {
         self.retries += 1;
         match self.build(cx) {
             Ok(()) => {
-                self.window.replace(now, self.message.clone(), &self.attempt.connection.retransmission);
+                self.window.replace(now, Packets::whole(self.message.clone()), &self.attempt.connection.retransmission);
                 cx.transmit(self.path, self.message.clone());
                 Some(IkeSa::Initiating(Box::new(self)))
             }
@@ -388,7 +394,7 @@ impl Initiating {
             keys,
             nonce_i: self.nonce.clone(),
             nonce_r,
-            extensions: Extensions::announced_in_init(theirs),
+            extensions: Extensions::announced_in_init(connection, theirs),
         };
         Session::new(now, parts).map_err(|error| Trouble::Local(error.to_string()))
     }
@@ -407,8 +413,8 @@ impl Initiating {
         }
         match self.window.retransmit(now, &connection.retransmission) {
             Retransmit::NotDue => Some(IkeSa::Initiating(Box::new(self))),
-            Retransmit::Again(message) => {
-                cx.transmit(self.path, message);
+            Retransmit::Again(packets) => {
+                packets.transmit(cx, self.path);
                 Some(IkeSa::Initiating(Box::new(self)))
             }
             Retransmit::Exhausted => self.give_up(cx, now),

@@ -14,16 +14,14 @@ use super::established::{Authenticated, Established};
 use super::failure::{Incompatible, Trouble};
 use super::ike_sa::{IkeSa, Received};
 use super::initiator::Attempt;
-use super::session::Session;
+use super::session::{Opened, Session};
 use super::task::{Queued, Task};
 use super::window::{OurWindow, Retransmit, TheirWindow};
 use crate::config::Connection;
 use crate::identity::{Identity, IdentityPattern};
 use crate::io::{Ask, FailureCode, TimerKind};
 use crate::rules::{AUTH_RESPONSE, Body, notifies};
-use crate::wire::{
-    Delete, ExchangeType, Identification, MessageKind, Notify, NotifyType, Payload, PayloadType, UnprotectError,
-};
+use crate::wire::{Delete, ExchangeType, Identification, MessageKind, Notify, NotifyType, Payload, PayloadType};
 
 /// The keys exist, and the dataplane was asked for an SPI for the first child.
 pub(super) struct Keyed {
@@ -120,21 +118,13 @@ impl AuthSent {
     pub(super) fn on_message(mut self, cx: &mut Context, now: Instant, received: &Received<'_>) -> Option<IkeSa> {
         let header = &received.message.header;
         let expected = header.kind == MessageKind::Response && self.window.expects(header.message_id, header.exchange);
-        let opened = match &received.message.encrypted {
-            // Nothing but IKE_AUTH may come before authentication (R7296-1-1).
-            Some(encrypted) if expected && encrypted.fragment.is_none() => {
-                self.session.open(received.datagram, encrypted)
-            }
-            _ => return Some(IkeSa::AuthSent(Box::new(self))),
-        };
+        // Nothing but IKE_AUTH may come before authentication (R7296-1-1).
+        let opened = if expected { self.session.open(cx, now, received) } else { None };
         let payloads = match opened {
-            Ok(payloads) => payloads,
-            Err(UnprotectError::Inauthentic(_)) => return Some(IkeSa::AuthSent(Box::new(self))),
-            Err(UnprotectError::Malformed(error)) => {
-                return self.refuse(cx, now, error.into(), NotifyType::InvalidSyntax);
-            }
+            None => return Some(IkeSa::AuthSent(Box::new(self))),
+            Some(Ok(opened)) => opened.payloads,
+            Some(Err(error)) => return self.refuse(cx, now, error.into(), NotifyType::InvalidSyntax),
         };
-        received.trace(cx, Some((&self.attempt.connection.name, self.attempt.id)), &payloads);
         self.window.close();
         let authenticates = payloads.iter().any(|payload| payload.kind() == PayloadType::Authentication);
         if let Some(error) = notifies(&payloads).find(|notify| notify.kind.is_error() && !authenticates) {
@@ -258,12 +248,10 @@ impl Refusing {
     pub(super) fn on_message(mut self, cx: &mut Context, now: Instant, received: &Received<'_>) -> Option<IkeSa> {
         let header = &received.message.header;
         let expected = header.kind == MessageKind::Response && self.window.expects(header.message_id, header.exchange);
-        let encrypted = received.message.encrypted.filter(|_| expected);
-        let opened = encrypted.and_then(|encrypted| self.session.open(received.datagram, &encrypted).ok());
-        let Some(payloads) = opened else {
+        let opened = if expected { self.session.open(cx, now, received) } else { None };
+        let Some(Ok(Opened { payloads, .. })) = opened else {
             return Some(IkeSa::Refusing(Box::new(self)));
         };
-        received.trace(cx, Some((&self.session.connection.name, self.session.names.id)), &payloads);
         let authenticates = payloads.iter().any(|payload| payload.kind() == PayloadType::Authentication);
         if header.exchange != ExchangeType::IkeAuth || !authenticates {
             return None;

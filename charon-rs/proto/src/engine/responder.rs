@@ -11,7 +11,7 @@ use super::auth::{Identities, InitMessages, PeerAuthenticated, prove_ourselves, 
 use super::context::{Context, Sent};
 use super::create_child::has_child_for;
 use super::established::{Authenticated, Established, Request};
-use super::extensions::{Extensions, announcements_in_init};
+use super::extensions::{Extensions, announcements_in_init_response};
 use super::failure::{About, Incompatible, Reaction, Trouble, Trust, abridged};
 use super::ike_sa::{FollowUp, IkeSa, Received};
 use super::initiator_auth::own_identity;
@@ -27,7 +27,7 @@ use crate::io::{FailureCode, IkeSpi, RemarkLevel, TimerKind};
 use crate::rules::{AUTH_REQUEST, Body};
 use crate::wire::{
     ExchangeType, Identification, KeyExchange as KeyExchangePayload, MessageKind, NotifyType, Payload, Role,
-    UnprotectError, encode_message,
+    encode_message,
 };
 
 /// An IKE_SA_INIT request is answered; nobody knows who sent it.
@@ -81,8 +81,9 @@ impl HalfOpen {
             keys: IkeKeys::first(agreement.suite, &exchange),
             nonce_i,
             nonce_r: nonce_r.clone(),
-            extensions: Extensions::announced_in_init(body.notifies()),
+            extensions: Extensions::announced_in_init(&connection, body.notifies()),
         };
+        let announcements = announcements_in_init_response(candidates, &parts.extensions);
         let session = Session::new(now, parts).map_err(|error| {
             cx.release_ike_spi(responder_spi);
             Trouble::Local(error.to_string())
@@ -98,10 +99,10 @@ impl HalfOpen {
             received.path,
             connection.encapsulation == UdpEncapsulation::Force,
         ));
-        answer.extend(announcements_in_init(candidates));
+        answer.extend(announcements);
         let header = names.header(ExchangeType::IkeSaInit, MessageKind::Response, 0);
         let message = encode_message(&header, &answer).inspect_err(|_| cx.release_ike_spi(responder_spi))?;
-        let sent = Sent { path: received.path, by_us: true, octets: message.len() };
+        let sent = Sent { path: received.path, by_us: true, octets: message.len(), fragments: None };
         cx.trace(Some((&connection.name, id)), sent, &header, &answer);
         session.export_keys(cx);
         cx.transmit(received.path, message.clone());
@@ -126,20 +127,16 @@ impl HalfOpen {
         let header = received.message.header;
         let is_auth =
             header.kind == MessageKind::Request && header.exchange == ExchangeType::IkeAuth && header.message_id == 1;
-        let encrypted = received.message.encrypted.filter(|encrypted| is_auth && encrypted.fragment.is_none());
-        let opened = match encrypted.map(|encrypted| self.session.open(received.datagram, &encrypted)) {
-            None | Some(Err(UnprotectError::Inauthentic(_))) => return Some(IkeSa::HalfOpen(Box::new(self))),
-            Some(Ok(payloads)) => Ok(payloads),
-            Some(Err(UnprotectError::Malformed(error))) => Err(error),
+        let opened = if is_auth { self.session.open(cx, now, received) } else { None };
+        let Some(opened) = opened else {
+            return Some(IkeSa::HalfOpen(Box::new(self)));
         };
-        let owner = (self.session.connection.name.clone(), self.session.names.id);
-        received.trace(cx, Some((&owner.0, owner.1)), opened.as_deref().unwrap_or_default());
         self.theirs.accept();
         // Whatever address the message came from, it is where the peer is now: usually the NAT-T ports.
         self.session.path = received.path;
         let request = Request { exchange: header.exchange, message_id: header.message_id, path: received.path };
-        let authenticated = opened.map_err(Trouble::from).and_then(|payloads| {
-            let body = AUTH_REQUEST.check(payloads)?;
+        let authenticated = opened.map_err(Trouble::from).and_then(|opened| {
+            let body = AUTH_REQUEST.check(opened.payloads)?;
             let (who, proof) = self.authenticate(cx, &body)?;
             Ok((body, who, proof))
         });
@@ -253,14 +250,10 @@ pub(super) struct Refused {
 impl Refused {
     pub(super) fn on_message(mut self, cx: &mut Context, now: Instant, received: &Received<'_>) -> IkeSa {
         let header = received.message.header;
-        let is_authentic = header.kind == MessageKind::Request
-            && received.message.encrypted.is_some_and(|encrypted| {
-                match self.session.open(received.datagram, &encrypted) {
-                    Ok(_) | Err(UnprotectError::Malformed(_)) => true,
-                    Err(UnprotectError::Inauthentic(_)) => false,
-                }
-            });
-        if is_authentic && let Arrival::Repeated(response) = self.theirs.arrival(header.message_id) {
+        if header.kind == MessageKind::Request
+            && let Arrival::Repeated(response) = self.theirs.arrival(header.message_id)
+            && self.session.is_repetition(received)
+        {
             self.session.send(cx, now, received.path, response);
         }
         IkeSa::Refused(Box::new(self))

@@ -7,15 +7,16 @@ use espdp_api::IkePath;
 
 use super::context::{Context, Sent};
 use super::extensions::Extensions;
+use super::ike_sa::Received;
+use super::inbox::{Delivered, Delivery, Inbox};
 use super::nat::Nat;
-use crate::config::Connection;
+use super::packets::Packets;
+use crate::config::{Connection, Fragmentation};
 use crate::crypto::protection::{MessageCipher, UnsoundSuite};
 use crate::crypto::schedule::IkeKeys;
 use crate::io::{IkeKeyExport, IkeSaId, IkeSpi, Notice};
 use crate::proposal::IkeSuite;
-use crate::wire::{
-    Encrypted, ExchangeType, Header, MessageKind, Payload, Role, UnprotectError, WireError, protect, unprotect,
-};
+use crate::wire::{ExchangeType, Header, MessageKind, Payload, PlainMessage, Role, UnprotectError, WireError};
 
 /// The names of an IKE SA and who is who.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +71,7 @@ pub(super) struct Session {
     pub(super) extensions: Extensions,
     /// When something was sent last to where the peer is.
     pub(super) last_sent: Instant,
+    pub(super) inbox: Inbox,
     sealing: MessageCipher,
     opening: MessageCipher,
 }
@@ -97,7 +99,7 @@ impl Session {
             Role::OriginalInitiator => (of_initiator, of_responder),
             Role::OriginalResponder => (of_responder, of_initiator),
         };
-        let last_sent = now;
+        let (last_sent, inbox) = (now, Inbox::default());
         Ok(Self {
             names,
             connection,
@@ -109,37 +111,101 @@ impl Session {
             nonce_r,
             extensions,
             last_sent,
+            inbox,
             sealing,
             opening,
         })
     }
 
-    /// Protects a message of ours and writes it into the journal.
+    /// Protects a message of ours, in fragments if it needs them, and writes it into the journal.
     pub(super) fn seal(
         &mut self,
         cx: &mut Context,
         (exchange, kind, message_id): (ExchangeType, MessageKind, u32),
         path: IkePath,
         payloads: &[Payload],
-    ) -> Result<Vec<u8>, WireError> {
+    ) -> Result<Packets, WireError> {
         let header = self.names.header(exchange, kind, message_id);
-        let message = protect(&header, payloads, &mut self.sealing, &mut *cx.random)?;
-        let sent = Sent { path, by_us: true, octets: message.len() };
+        let message = PlainMessage::new(&header, payloads)?;
+        let longest = longest_datagram(path, self.connection.fragment_size, cx.settings.nat_port);
+        let (packets, fragments) = if self.is_to_be_fragmented(&message, longest) {
+            let fragments = message.seal_in_fragments(longest, &mut self.sealing, &mut *cx.random)?;
+            let count = u16::try_from(fragments.len()).ok();
+            (Packets::fragments(fragments), count)
+        } else {
+            (Packets::whole(message.seal(&mut self.sealing, &mut *cx.random)?), None)
+        };
+        let sent = Sent { path, by_us: true, octets: packets.octets(), fragments };
         cx.trace(Some((&self.connection.name, self.names.id)), sent, &header, payloads);
-        Ok(message)
+        Ok(packets)
     }
 
-    /// Checks and decrypts a message of the peer.
-    pub(super) fn open(&self, datagram: &[u8], encrypted: &Encrypted) -> Result<Vec<Payload>, UnprotectError> {
-        unprotect(datagram, encrypted, &self.opening)
+    /// R7383-2.4-1: never, unless both ends have said that they understand fragments.
+    fn is_to_be_fragmented(&self, message: &PlainMessage, longest: usize) -> bool {
+        self.extensions.fragmentation
+            && match self.connection.fragmentation {
+                Fragmentation::Force => true,
+                Fragmentation::Offer => message.sealed_len(&self.sealing) > longest,
+                Fragmentation::Accept | Fragmentation::Never => false,
+            }
     }
 
-    /// Sends octets that were sealed before. Answers to repetitions go wherever those came from, so they do not count.
-    pub(super) fn send(&mut self, cx: &mut Context, now: Instant, path: IkePath, message: Vec<u8>) {
+    /// Checks and decrypts a message of the peer that is expected, or a fragment of one, and writes it into the journal.
+    /// `None` if there is nothing to be done yet: somebody else sent it, or fragments are still to come. An error is the
+    /// peer's: the message came from it.
+    pub(super) fn open(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        received: &Received<'_>,
+    ) -> Option<Result<Opened, WireError>> {
+        let encrypted = received.message.encrypted.as_ref()?;
+        // R7383-2.4-1.
+        if encrypted.fragment.is_some() && !self.extensions.fragmentation {
+            return None;
+        }
+        let owner = Some((self.connection.name.as_str(), self.names.id));
+        let whole = Sent { path: received.path, by_us: false, octets: received.datagram.len(), fragments: None };
+        let header = &received.message.header;
+        let delivery = self.inbox.take(now, received.datagram, (&received.message, encrypted), &self.opening);
+        let Delivered { message, octets, fragments } = match delivery {
+            Ok(Delivery::None) => return None,
+            Ok(Delivery::Incomplete) => {
+                encrypted.fragment.inspect(|fragment| cx.trace_fragment(owner, whole, header, *fragment));
+                return None;
+            }
+            Ok(Delivery::Complete(delivered)) => delivered,
+            Err(error) => {
+                cx.trace(owner, whole, header, &[]);
+                return Some(Err(error));
+            }
+        };
+        let payloads = message.payloads();
+        let sent = Sent { octets, fragments, ..whole };
+        cx.trace(owner, sent, header, payloads.as_deref().unwrap_or_default());
+        Some(payloads.map(|payloads| Opened { payloads, message }))
+    }
+
+    /// Whether a message that was answered before came from the peer again, so that the answer is to be sent again. Of a
+    /// message in fragments the first one stands for all (R7383-2.6.1-1).
+    pub(super) fn is_repetition(&self, received: &Received<'_>) -> bool {
+        let stands_for_all = |number| self.extensions.fragmentation && number == 1;
+        let encrypted = received.message.encrypted;
+        encrypted.is_some_and(|encrypted| {
+            encrypted.fragment.is_none_or(|fragment| stands_for_all(fragment.number))
+                && !matches!(
+                    PlainMessage::open(received.datagram, &encrypted, &self.opening),
+                    Err(UnprotectError::Inauthentic(_))
+                )
+        })
+    }
+
+    /// Sends what was sealed before. Answers to repetitions go wherever those came from, so they do not count.
+    pub(super) fn send(&mut self, cx: &mut Context, now: Instant, path: IkePath, packets: Packets) {
         if path == self.path {
             self.last_sent = now;
         }
-        cx.transmit(path, message);
+        packets.transmit(cx, path);
     }
 
     /// Hands the keys to those who record traffic, if somebody asked for it.
@@ -158,3 +224,25 @@ impl Session {
         })));
     }
 }
+
+/// A message of the peer that was inside an Encrypted payload.
+pub(super) struct Opened {
+    pub(super) payloads: Vec<Payload>,
+    /// The same as octets, for those who authenticate it.
+    #[expect(dead_code, reason = "nobody authenticates single messages yet")]
+    pub(super) message: PlainMessage,
+}
+
+/// Octets of an IKE message that fits in an IP packet of `packet` octets without options or extension headers.
+fn longest_datagram(path: IkePath, packet: u16, nat_port: u16) -> usize {
+    let ip = if path.local.is_ipv4() { IPV4_HEADER } else { IPV6_HEADER };
+    let marker = if path.local.port() == nat_port { NON_ESP_MARKER } else { 0 };
+    usize::from(packet).saturating_sub(ip + UDP_HEADER + marker)
+}
+
+const IPV4_HEADER: usize = 20;
+const IPV6_HEADER: usize = 40;
+const UDP_HEADER: usize = 8;
+
+/// What tells IKE from ESP on the NAT-T ports (RFC 3948 §2.2).
+const NON_ESP_MARKER: usize = 4;

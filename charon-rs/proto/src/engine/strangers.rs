@@ -129,7 +129,7 @@ impl Engine {
         let payloads = [Payload::Notify(notify)];
         if let Ok(message) = encode_message(&header, &payloads) {
             if is_journaled {
-                let sent = Sent { path, by_us: true, octets: message.len() };
+                let sent = Sent { path, by_us: true, octets: message.len(), fragments: None };
                 self.cx.trace(None, sent, &header, &payloads);
             }
             self.cx.transmit(path, message);

@@ -2,6 +2,7 @@
 
 mod chaos;
 mod established;
+mod fragments;
 mod handshake;
 mod hostile;
 mod nat;

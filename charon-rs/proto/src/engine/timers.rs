@@ -27,6 +27,7 @@ impl Established {
             (self.rekey_at.filter(|_| self.life == Life::Up), TimerKind::RekeyIke),
             (self.expires_at, TimerKind::Expire),
             (self.retry_at(), TimerKind::RetryTask),
+            (self.session.inbox.deadline(), TimerKind::Reassembly),
         ];
         own.into_iter().chain(children).filter_map(|(at, kind)| Some((at?, kind))).min()
     }
@@ -34,6 +35,7 @@ impl Established {
     pub(super) fn on_timeout(&mut self, cx: &mut Context, now: Instant) {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         self.retransmit(cx, now);
+        self.session.inbox.on_timeout(now);
         if is_due(self.expires_at) {
             self.expire(cx, now);
         }

@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::packets::Packets;
 use crate::config::Retransmission;
 use crate::wire::ExchangeType;
 
@@ -19,7 +20,7 @@ pub(super) struct OurWindow {
 struct Outstanding {
     message_id: u32,
     exchange: ExchangeType,
-    packet: Vec<u8>,
+    packets: Packets,
     repetitions: u32,
     wait: Duration,
     due: Instant,
@@ -30,8 +31,8 @@ struct Outstanding {
 pub(super) enum Retransmit {
     /// Nothing yet.
     NotDue,
-    /// Send these octets again, the same as before (R7296-2.1-2).
-    Again(Vec<u8>),
+    /// Send these again, the same as before (R7296-2.1-2).
+    Again(Packets),
     /// All tries were in vain.
     Exhausted,
 }
@@ -58,19 +59,19 @@ impl OurWindow {
         self.outstanding.as_ref().map(|outstanding| outstanding.message_id)
     }
 
-    /// Notes that `packet` was sent as request number [`Self::free_id`] (R7296-2.1-4).
-    pub(super) fn sent(&mut self, now: Instant, exchange: ExchangeType, packet: Vec<u8>, policy: &Retransmission) {
+    /// Notes that `packets` were sent as request number [`Self::free_id`] (R7296-2.1-4).
+    pub(super) fn sent(&mut self, now: Instant, exchange: ExchangeType, packets: Packets, policy: &Retransmission) {
         let message_id = self.next;
         self.next = self.next.saturating_add(1);
         let due = now + policy.first;
-        self.outstanding = Some(Outstanding { message_id, exchange, packet, repetitions: 0, wait: policy.first, due });
+        self.outstanding = Some(Outstanding { message_id, exchange, packets, repetitions: 0, wait: policy.first, due });
     }
 
-    /// Puts another packet in the place of the outstanding one, with the same number: for the second IKE_SA_INIT, with a
+    /// Puts another message in the place of the outstanding one, with the same number: for the second IKE_SA_INIT, with a
     /// cookie or another group.
-    pub(super) fn replace(&mut self, now: Instant, packet: Vec<u8>, policy: &Retransmission) {
+    pub(super) fn replace(&mut self, now: Instant, packets: Packets, policy: &Retransmission) {
         if let Some(outstanding) = &mut self.outstanding {
-            outstanding.packet = packet;
+            outstanding.packets = packets;
             outstanding.repetitions = 0;
             outstanding.wait = policy.first;
             outstanding.due = now + policy.first;
@@ -106,7 +107,7 @@ impl OurWindow {
         let longer = outstanding.wait.as_secs_f64() * policy.factor.max(1.0);
         outstanding.wait = Duration::try_from_secs_f64(longer).map_or(policy.longest, |wait| wait.min(policy.longest));
         outstanding.due = now + outstanding.wait;
-        Retransmit::Again(outstanding.packet.clone())
+        Retransmit::Again(outstanding.packets.clone())
     }
 }
 
@@ -116,7 +117,7 @@ pub(super) struct TheirWindow {
     expected: u32,
     /// The one before it is not answered yet.
     is_busy: bool,
-    response: Option<Vec<u8>>,
+    response: Option<Packets>,
 }
 
 /// What a request is by its number.
@@ -125,7 +126,7 @@ pub(super) enum Arrival {
     /// The next one: to be carried out.
     New,
     /// The last one again: here is its response (R7296-2.1-1).
-    Repeated(Vec<u8>),
+    Repeated(Packets),
     /// Being worked on, long answered, or not due before the last one is answered: to be ignored (R7296-2.1-3,
     /// R7296-2.3-3).
     Ignored,
@@ -159,7 +160,7 @@ impl TheirWindow {
     }
 
     /// Keeps the response to the request that was accepted last.
-    pub(super) fn answered(&mut self, response: Vec<u8>) {
+    pub(super) fn answered(&mut self, response: Packets) {
         self.is_busy = false;
         self.response = Some(response);
     }
@@ -181,14 +182,14 @@ mod tests {
     fn waits_grow_up_to_the_longest_and_the_octets_stay_the_same() {
         let start = start_of_time();
         let mut window = OurWindow::default();
-        window.sent(start, ExchangeType::Informational, vec![7; 3], &POLICY);
+        window.sent(start, ExchangeType::Informational, Packets::whole(vec![7; 3]), &POLICY);
         let mut waits = Vec::new();
         let mut now = start;
         while let Some(due) = window.due() {
             waits.push((due - now).as_secs());
             now = due;
             match window.retransmit(now, &POLICY) {
-                Retransmit::Again(packet) => assert_eq!(packet, vec![7; 3]),
+                Retransmit::Again(packet) => assert_eq!(packet, Packets::whole(vec![7; 3])),
                 Retransmit::Exhausted => break,
                 Retransmit::NotDue => panic!("the deadline was announced for now"),
             }
@@ -202,7 +203,7 @@ mod tests {
         let now = start_of_time();
         let mut window = OurWindow::starting_at(u32::MAX - 1);
         assert_eq!(window.free_id(), Some(u32::MAX - 1));
-        window.sent(now, ExchangeType::Informational, Vec::new(), &POLICY);
+        window.sent(now, ExchangeType::Informational, Packets::whole(Vec::new()), &POLICY);
         assert_eq!(window.free_id(), None);
         assert!(window.expects(u32::MAX - 1, ExchangeType::Informational));
         assert!(!window.expects(u32::MAX - 1, ExchangeType::CreateChildSa));
@@ -220,8 +221,8 @@ mod tests {
         assert_eq!(window.accept(), 1);
         assert_eq!(window.arrival(1), Arrival::Ignored, "no response exists yet");
         assert_eq!(window.arrival(2), Arrival::Ignored, "one at a time");
-        window.answered(vec![9]);
-        assert_eq!(window.arrival(1), Arrival::Repeated(vec![9]));
+        window.answered(Packets::whole(vec![9]));
+        assert_eq!(window.arrival(1), Arrival::Repeated(Packets::whole(vec![9])));
         assert_eq!(window.accept(), 2);
         assert_eq!(window.arrival(1), Arrival::Ignored);
         assert_eq!(window.arrival(4), Arrival::Ignored);

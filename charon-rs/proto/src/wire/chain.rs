@@ -30,8 +30,6 @@ pub(super) struct Chain<'a> {
 pub(super) struct RawPayload<'a> {
     /// Where its generic header begins.
     pub(super) offset: usize,
-    /// The type that its generic header gives to what comes next.
-    pub(super) next: PayloadType,
     /// Its body, marked with its type.
     pub(super) body: Reader<'a>,
 }
@@ -70,7 +68,7 @@ impl<'a> Chain<'a> {
         }
         self.next = PayloadType::from_number(next);
         self.reader = reader.of(PayloadType::None);
-        Ok(Some(RawPayload { offset, next: self.next, body }))
+        Ok(Some(RawPayload { offset, body }))
     }
 
     /// Whether octets are left.

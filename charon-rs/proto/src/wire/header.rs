@@ -28,6 +28,9 @@ use crate::io::IkeSpi;
 /// Octets of the IKE header.
 pub const HEADER_LEN: usize = 28;
 
+/// Where in the header the type of the first payload stands.
+pub(super) const NEXT_PAYLOAD_AT: usize = 16;
+
 /// Where in the header the length stands.
 pub(super) const LENGTH_AT: usize = 24;
 

@@ -221,7 +221,7 @@ fn an_encrypted_payload_is_the_last() {
     let mut datagram = message(&[(VENDOR, 0, b"v"), (SK, 0, b"ciphertext")]);
     datagram[33] = NONCE;
     let parsed = Message::parse(&datagram).unwrap();
-    let encrypted = Encrypted { first: PayloadType::Nonce, body: 37, fragment: None };
+    let encrypted = Encrypted { kind_at: 28, body: 37, fragment: None };
     assert_eq!((parsed.payloads.len(), parsed.encrypted), (1, Some(encrypted)));
     let behind = Message::parse(&message(&[(SK, 0, b"ciphertext"), (NOTIFY, 0, &[0, 0, 0x40, 0])]));
     assert_eq!(behind, Err(WireError::MisplacedEncrypted { offset: 28 }));
@@ -248,11 +248,7 @@ fn frag_len_underflow_and_numbers_of_fragments() {
     for numbers in [[0, 0, 0, 0], [0, 0, 0, 1], [0, 2, 0, 1], [0xff, 0xff, 0, 1]] {
         assert!(matches!(fragment(&numbers), Err(WireError::Field { field: "fragment number", .. })));
     }
-    let last = Encrypted {
-        first: PayloadType::None,
-        body: 36,
-        fragment: Some(Fragment { number: u16::MAX, total: u16::MAX }),
-    };
+    let last = Encrypted { kind_at: 16, body: 36, fragment: Some(Fragment { number: u16::MAX, total: u16::MAX }) };
     assert_eq!(fragment(&[0xff, 0xff, 0xff, 0xff, 1]), Ok(Some(last)));
 }
 

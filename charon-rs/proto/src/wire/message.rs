@@ -2,7 +2,7 @@
 
 use super::chain::{Chain, encode_chain, first_type};
 use super::error::WireError;
-use super::header::{HEADER_LEN, Header, parse_header};
+use super::header::{HEADER_LEN, Header, NEXT_PAYLOAD_AT, parse_header};
 use super::payload::Payload;
 use super::payload_type::PayloadType;
 use super::reader::Reader;
@@ -24,8 +24,8 @@ pub struct Message {
 /// Where the Encrypted payload of a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Encrypted {
-    /// The type of the first payload inside.
-    pub first: PayloadType,
+    /// Where in the datagram the octet is that tells that the payload is an Encrypted one.
+    pub kind_at: usize,
     /// Where in the datagram the IV begins, and the associated data ends.
     pub body: usize,
     /// For an Encrypted Fragment payload (RFC 7383): which of how many.
@@ -50,11 +50,12 @@ impl Message {
         let (header, first) = parse_header(datagram)?;
         let octets = datagram.get(HEADER_LEN..).unwrap_or_default();
         let mut chain = Chain::new(first, octets, HEADER_LEN);
-        let mut payloads = Vec::new();
+        let (mut payloads, mut kind_at) = (Vec::new(), NEXT_PAYLOAD_AT);
         while let Some(raw) = chain.next()? {
             let kind = raw.body.payload();
             if !matches!(kind, PayloadType::Encrypted | PayloadType::EncryptedFragment) {
                 payloads.push(Payload::parse(raw.body)?);
+                kind_at = raw.offset;
                 continue;
             }
             // R7296-3.1-1. The Next Payload field belongs to what is inside, so only the length tells.
@@ -64,7 +65,7 @@ impl Message {
             let mut body = raw.body;
             let fragmented = kind == PayloadType::EncryptedFragment;
             let fragment = fragmented.then(|| Fragment::parse(&mut body)).transpose()?;
-            let encrypted = Some(Encrypted { first: raw.next, body: body.offset(), fragment });
+            let encrypted = Some(Encrypted { kind_at, body: body.offset(), fragment });
             return Ok(Self { header, payloads, encrypted });
         }
         Ok(Self { header, payloads, encrypted: None })

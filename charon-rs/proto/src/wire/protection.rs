@@ -1,4 +1,4 @@
-//! The Encrypted payload (RFC 7296 §3.14, RFC 5282 §3).
+//! The Encrypted payload (RFC 7296 §3.14, RFC 5282 §3) and its fragments (RFC 7383 §2.5).
 //!
 //! ```text
 //!                      1                   2                   3
@@ -7,6 +7,8 @@
 //! ~           IKE header and any payloads in clear                ~
 //! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 //! | Next Payload  |C|  RESERVED   |         Payload Length        |
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! :        Fragment Number        :        Total Fragments        : (only in fragments)
 //! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+ <-- body
 //! ~                     Initialization Vector                     ~
 //! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
@@ -17,14 +19,13 @@
 //! ```
 //!
 //! All octets before *body* are the associated data of an AEAD (RFC 5282 §5.1); a MAC goes over everything before the
-//! checksum.
+//! checksum. Each fragment is protected like a message of its own, around a part of the payloads.
 
-use super::chain::{encode_chain, first_type, parse_chain};
 use super::error::WireError;
-use super::header::{HEADER_LEN, Header};
-use super::message::Encrypted;
-use super::payload::Payload;
-use super::payload_type::PayloadType;
+use super::header::{HEADER_LEN, NEXT_PAYLOAD_AT};
+use super::message::{Encrypted, Fragment};
+use super::payload_type::PayloadType as P;
+use super::plain::{GENERIC_HEADER_LEN, PlainMessage};
 use super::writer::{set_length, set_message_length};
 use crate::SecureRandom;
 
@@ -69,54 +70,129 @@ pub enum UnprotectError {
     Malformed(#[from] WireError),
 }
 
-/// Encodes a message whose `payloads` are all inside its Encrypted payload.
-///
-/// # Errors
-/// [`WireError::TooLong`] when a payload or the message does not fit in its length field.
-pub fn protect(
-    header: &Header,
-    payloads: &[Payload],
-    protection: &mut dyn MessageProtection,
-    random: &mut dyn SecureRandom,
-) -> Result<Vec<u8>, WireError> {
-    let mut message = Vec::with_capacity(TYPICAL_MESSAGE);
-    header.encode(PayloadType::Encrypted, &mut message);
-    message.extend_from_slice(&[first_type(payloads).number(), 0, 0, 0]);
-    let body = message.len();
-    append_zeros(&mut message, protection.iv_len());
-    let plain = message.len();
-    encode_chain(payloads, &mut message)?;
-    pad(&mut message, plain, protection.block_len());
-    append_zeros(&mut message, protection.icv_len());
-    set_length(&mut message, PayloadType::Encrypted, HEADER_LEN)?;
-    set_message_length(&mut message)?;
-    protection.seal(random, &mut message, body);
-    Ok(message)
+impl PlainMessage {
+    /// Encrypts the message as a whole.
+    ///
+    /// # Errors
+    /// [`WireError::TooLong`] when it does not fit in its length field.
+    pub fn seal(
+        &self,
+        protection: &mut dyn MessageProtection,
+        random: &mut dyn SecureRandom,
+    ) -> Result<Vec<u8>, WireError> {
+        let start = self.before().len().saturating_sub(GENERIC_HEADER_LEN);
+        seal_content(self.before().to_vec(), start, self.content(), protection, random)
+    }
+
+    /// Octets of the message when it is encrypted as a whole.
+    pub fn sealed_len(&self, protection: &dyn MessageProtection) -> usize {
+        let padded = self.content().len().saturating_add(1).next_multiple_of(protection.block_len().max(1));
+        let overhead = protection.iv_len().saturating_add(protection.icv_len());
+        self.before().len().saturating_add(padded).saturating_add(overhead)
+    }
+
+    /// Encrypts the message, which has no payloads in clear, in fragments (RFC 7383 §2.5). None has more than `longest`
+    /// octets, IKE header included, unless that leaves next to no room for content.
+    ///
+    /// # Errors
+    /// [`WireError::TooLong`] when a fragment does not fit in its length field.
+    pub fn seal_in_fragments(
+        &self,
+        longest: usize,
+        protection: &mut dyn MessageProtection,
+        random: &mut dyn SecureRandom,
+    ) -> Result<Vec<Vec<u8>>, WireError> {
+        let parts = [self.before().len(), FRAGMENT_NUMBERS_LEN, protection.iv_len(), protection.icv_len()];
+        let room = parts.into_iter().fold(longest, usize::saturating_sub);
+        let blocks = room.saturating_sub(room.checked_rem(protection.block_len()).unwrap_or_default());
+        // One octet is for the pad length.
+        let size = blocks.saturating_sub(1).max(LEAST_CONTENT);
+        let count = self.content().len().div_ceil(size).max(1);
+        let (what, limit) = ("fragments", usize::from(u16::MAX));
+        let total =
+            u16::try_from(count).map_err(|_| WireError::TooLong { payload: P::None, what, found: count, limit })?;
+        let mut chunks = self.content().chunks(size);
+        (1..=total)
+            .map(|number| {
+                let before = self.before_fragment(Fragment { number, total });
+                seal_content(before, HEADER_LEN, chunks.next().unwrap_or_default(), protection, random)
+            })
+            .collect()
+    }
+
+    /// The header of the message, and that of an Encrypted Fragment payload. Only the first one tells the type of the
+    /// first payload inside (R7383-2.5-1).
+    fn before_fragment(&self, fragment: Fragment) -> Vec<u8> {
+        let mut before = self.before().to_vec();
+        if let Some(kind) = before.get_mut(NEXT_PAYLOAD_AT) {
+            *kind = P::EncryptedFragment.number();
+        }
+        if let Some(next) = before.get_mut(HEADER_LEN).filter(|_| fragment.number > 1) {
+            *next = P::None.number();
+        }
+        before.extend_from_slice(&fragment.number.to_be_bytes());
+        before.extend_from_slice(&fragment.total.to_be_bytes());
+        before
+    }
+
+    /// Checks and decrypts `datagram`, whose Encrypted payload [`super::Message::parse`] found there; it is no fragment.
+    ///
+    /// # Errors
+    /// [`UnprotectError::Inauthentic`] when the checksum does not fit or the payload has no room for one, and
+    /// [`UnprotectError::Malformed`] when what was decrypted is wrong.
+    pub fn open(
+        datagram: &[u8],
+        encrypted: &Encrypted,
+        protection: &dyn MessageProtection,
+    ) -> Result<Self, UnprotectError> {
+        let content = open_content(datagram, encrypted, protection)?;
+        let before = datagram.get(..encrypted.body).unwrap_or_default();
+        Ok(Self::assemble(before, std::iter::once(content.as_slice()))?)
+    }
 }
 
-/// Checks and decrypts the Encrypted payload of `datagram`, which [`super::Message::parse`] found there, and parses the
-/// payloads inside.
-///
-/// # Errors
-/// [`UnprotectError::Inauthentic`] when the checksum does not fit or the payload has no room for one, and
-/// [`UnprotectError::Malformed`] when what was decrypted is wrong.
-pub fn unprotect(
+/// What was inside an Encrypted or Encrypted Fragment payload, without padding.
+pub(super) fn open_content(
     datagram: &[u8],
     encrypted: &Encrypted,
     protection: &dyn MessageProtection,
-) -> Result<Vec<Payload>, UnprotectError> {
+) -> Result<Vec<u8>, UnprotectError> {
     let overhead = protection.iv_len().saturating_add(protection.icv_len());
     let cipher_len = datagram.len().saturating_sub(encrypted.body).saturating_sub(overhead);
     if cipher_len == 0 || !cipher_len.is_multiple_of(protection.block_len().max(1)) {
         return Err(Inauthentic.into());
     }
-    let plain = protection.open(datagram, encrypted.body)?;
-    let payloads = strip_padding(&plain)?;
-    Ok(parse_chain(encrypted.first, payloads, 0)?)
+    let mut plain = protection.open(datagram, encrypted.body)?;
+    let content = strip_padding(&plain)?.len();
+    plain.truncate(content);
+    Ok(plain)
 }
 
-/// Room that most messages do with.
-const TYPICAL_MESSAGE: usize = 512;
+/// Appends `content` to what stands before it, in the payload that begins at `start`, and encrypts it.
+fn seal_content(
+    mut message: Vec<u8>,
+    start: usize,
+    content: &[u8],
+    protection: &mut dyn MessageProtection,
+    random: &mut dyn SecureRandom,
+) -> Result<Vec<u8>, WireError> {
+    let body = message.len();
+    append_zeros(&mut message, protection.iv_len());
+    let plain = message.len();
+    message.extend_from_slice(content);
+    pad(&mut message, plain, protection.block_len());
+    append_zeros(&mut message, protection.icv_len());
+    set_length(&mut message, P::Encrypted, start)?;
+    set_message_length(&mut message)?;
+    protection.seal(random, &mut message, body);
+    Ok(message)
+}
+
+/// Octets of Fragment Number and Total Fragments.
+pub(super) const FRAGMENT_NUMBERS_LEN: usize = 4;
+
+/// A fragment has room for so many octets, however small it is to be: the longest message then has a thousand of them.
+const LEAST_CONTENT: usize = 64;
 
 /// Appends padding and pad length, so that what begins at `plain` becomes a multiple of `block` octets.
 fn pad(message: &mut Vec<u8>, plain: usize, block: usize) {
@@ -135,7 +211,7 @@ fn strip_padding(plain: &[u8]) -> Result<&[u8], WireError> {
     let (&pad_length, before) = plain.split_last().unwrap_or((&0, &[]));
     let end = before.len().checked_sub(usize::from(pad_length));
     end.and_then(|end| before.get(..end)).ok_or(WireError::Field {
-        payload: PayloadType::Encrypted,
+        payload: P::Encrypted,
         offset: before.len(),
         field: "pad length",
         expected: "no more than what was encrypted",
@@ -145,49 +221,11 @@ fn strip_padding(plain: &[u8]) -> Result<&[u8], WireError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{ExchangeType, Message, MessageKind, Notify, NotifyType, Role};
+    use super::super::toy::Toy;
+    use super::super::{ExchangeType, Header, Message, MessageKind, Notify, NotifyType, Payload, PayloadType, Role};
     use super::*;
     use crate::io::IkeSpi;
     use crate::testing::SeededRandom;
-
-    /// A cipher that hides nothing and a checksum that protects nothing, to see where what goes.
-    struct Toy {
-        block: usize,
-    }
-
-    impl MessageProtection for Toy {
-        fn iv_len(&self) -> usize {
-            8
-        }
-
-        fn block_len(&self) -> usize {
-            self.block
-        }
-
-        fn icv_len(&self) -> usize {
-            2
-        }
-
-        fn seal(&mut self, random: &mut dyn SecureRandom, message: &mut [u8], body: usize) {
-            random.fill_public(&mut message[body..body + 8]);
-            let icv = message.len() - 2;
-            message[body + 8..icv].iter_mut().for_each(|octet| *octet ^= 0x55);
-            let sum = checksum(&message[..icv]);
-            message[icv..].copy_from_slice(&sum);
-        }
-
-        fn open(&self, message: &[u8], body: usize) -> Result<Vec<u8>, Inauthentic> {
-            let (signed, icv) = message.split_at(message.len() - 2);
-            if checksum(signed) != icv {
-                return Err(Inauthentic);
-            }
-            Ok(signed[body + 8..].iter().map(|octet| octet ^ 0x55).collect())
-        }
-    }
-
-    fn checksum(octets: &[u8]) -> [u8; 2] {
-        octets.iter().fold(0u16, |sum, &octet| sum.rotate_left(3) ^ u16::from(octet)).to_be_bytes()
-    }
 
     const HEADER: Header = Header {
         initiator_spi: IkeSpi([1; 8]),
@@ -199,12 +237,16 @@ mod tests {
     };
 
     fn sealed(payloads: &[Payload], block: usize) -> Vec<u8> {
-        protect(&HEADER, payloads, &mut Toy { block }, &mut SeededRandom::new(1)).unwrap()
+        let plain = PlainMessage::new(&HEADER, payloads).unwrap();
+        let datagram = plain.seal(&mut Toy { block }, &mut SeededRandom::new(1)).unwrap();
+        assert_eq!(plain.sealed_len(&Toy { block }), datagram.len());
+        datagram
     }
 
     fn opened(datagram: &[u8], block: usize) -> Result<Vec<Payload>, UnprotectError> {
         let message = Message::parse(datagram).map_err(UnprotectError::Malformed)?;
-        unprotect(datagram, &message.encrypted.unwrap(), &Toy { block })
+        let plain = PlainMessage::open(datagram, &message.encrypted.unwrap(), &Toy { block })?;
+        Ok(plain.payloads()?)
     }
 
     /// A datagram with an Encrypted payload around `plain`, whatever that is.
@@ -318,7 +360,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_in_the_length_field_is_not_sent() {
         let payloads = [Payload::VendorId(vec![0; 40_000]), Payload::VendorId(vec![0; 40_000])];
-        let result = protect(&HEADER, &payloads, &mut Toy { block: 1 }, &mut SeededRandom::new(1));
-        assert!(matches!(result, Err(WireError::TooLong { .. })));
+        let result = PlainMessage::new(&HEADER, &payloads);
+        assert!(matches!(result.err(), Some(WireError::TooLong { .. })));
     }
 }

@@ -3,17 +3,15 @@
 use std::fmt::Write as _;
 
 use super::header::{Header, MessageKind};
+use super::message::Fragment;
 use super::payload::Payload;
+use super::payload_type::PayloadType;
 
 /// The exchange, the message ID and the payloads: `IKE_AUTH request 1 [ IDi N(INIT_CONTACT) AUTH SA TSi TSr ]`.
 /// Nothing in it comes from strings of the peer.
 #[must_use]
 pub fn summary(header: &Header, payloads: &[Payload]) -> String {
-    let kind = match header.kind {
-        MessageKind::Request => "request",
-        MessageKind::Response => "response",
-    };
-    let mut line = format!("{} {kind} {} [ ", header.exchange, header.message_id);
+    let mut line = format!("{} [ ", name(header));
     for payload in payloads {
         let written = if let Payload::Notify(notify) = payload {
             match notify.kind.short_name() {
@@ -28,6 +26,20 @@ pub fn summary(header: &Header, payloads: &[Payload]) -> String {
     }
     line.push(']');
     line
+}
+
+/// The same of a fragment, which hides what it is a part of: `IKE_AUTH request 1 [ SKF(2/3) ]`.
+#[must_use]
+pub fn fragment_summary(header: &Header, Fragment { number, total }: Fragment) -> String {
+    format!("{} [ {}({number}/{total}) ]", name(header), PayloadType::EncryptedFragment)
+}
+
+fn name(header: &Header) -> String {
+    let kind = match header.kind {
+        MessageKind::Request => "request",
+        MessageKind::Response => "response",
+    };
+    format!("{} {kind} {}", header.exchange, header.message_id)
 }
 
 #[cfg(test)]
@@ -59,5 +71,7 @@ mod tests {
         assert_eq!(summary(&header, &payloads), "IKE_AUTH request 1 [ IDi N(INIT_CONTACT) AUTH SA TSi TSr ]");
         let header = Header { exchange: ExchangeType::Informational, kind: MessageKind::Response, ..header };
         assert_eq!(summary(&header, &[]), "INFORMATIONAL response 1 [ ]");
+        let fragment = Fragment { number: 2, total: 3 };
+        assert_eq!(fragment_summary(&header, fragment), "INFORMATIONAL response 1 [ SKF(2/3) ]");
     }
 }

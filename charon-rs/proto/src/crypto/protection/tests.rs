@@ -4,7 +4,7 @@ use crate::io::IkeSpi;
 use crate::proposal::{KeyExchangeGroup, Prf};
 use crate::testing::{SeededRandom, Vector};
 use crate::wire::{
-    ExchangeType, Header, Message, MessageKind, Notify, NotifyType, Payload, Role, UnprotectError, protect, unprotect,
+    ExchangeType, Header, Message, MessageKind, Notify, NotifyType, Payload, PlainMessage, Role, UnprotectError,
 };
 
 /// IKE header and header of the Encrypted payload.
@@ -39,7 +39,7 @@ fn every_suite_opens_what_it_sealed() {
         let (mut ours, theirs) = (of_initiator(suite, &keys), of_initiator(suite, &keys));
         for count in [0, 1, 2, 5, 20] {
             let payloads = vec![notify(); count];
-            let message = protect(&header(), &payloads, &mut ours, &mut random).unwrap();
+            let message = PlainMessage::new(&header(), &payloads).unwrap().seal(&mut ours, &mut random).unwrap();
             assert_eq!(reopen(&message, &theirs).unwrap(), payloads, "{suite:?}");
         }
     }
@@ -141,19 +141,20 @@ fn sealing_ends_before_an_iv_comes_again() {
 fn short_packet_padding() {
     for suite in suites() {
         let mut protection = of_initiator(suite, &keys(suite));
-        let message = protect(&header(), &[notify()], &mut protection, &mut SeededRandom::new(1)).unwrap();
+        let plain = PlainMessage::new(&header(), &[notify()]).unwrap();
+        let message = plain.seal(&mut protection, &mut SeededRandom::new(1)).unwrap();
         let encrypted = Message::parse(&message).unwrap().encrypted.unwrap();
         for len in 0..message.len() {
-            let opened = unprotect(&message[..len], &encrypted, &protection);
-            assert_eq!(opened, Err(UnprotectError::Inauthentic(Inauthentic)));
+            let opened = PlainMessage::open(&message[..len], &encrypted, &protection);
+            assert_eq!(opened.err(), Some(UnprotectError::Inauthentic(Inauthentic)));
         }
         for pad_length in [16, 17, 128, 255] {
             let mut plain = vec![0; 16];
             plain[15] = pad_length;
             let mut message = unsealed(&protection, &message[..BODY], &plain);
             protection.seal(&mut SeededRandom::new(1), &mut message, BODY);
-            let opened = unprotect(&message, &encrypted, &protection);
-            assert!(matches!(opened, Err(UnprotectError::Malformed(_))), "{opened:?}");
+            let opened = PlainMessage::open(&message, &encrypted, &protection);
+            assert!(matches!(opened.err(), Some(UnprotectError::Malformed(_))));
         }
     }
 }
@@ -281,7 +282,7 @@ fn sealed(protection: &mut MessageCipher) -> Vec<u8> {
 
 fn reopen(message: &[u8], protection: &MessageCipher) -> Result<Vec<Payload>, UnprotectError> {
     let encrypted = Message::parse(message).unwrap().encrypted.unwrap();
-    unprotect(message, &encrypted, protection)
+    Ok(PlainMessage::open(message, &encrypted, protection)?.payloads()?)
 }
 
 /// Gives out one IV.

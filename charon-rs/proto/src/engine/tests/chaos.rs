@@ -45,6 +45,10 @@ fn adapt(seed: u64, who: Who, connection: &mut Connection) {
     if seed % 3 == 1 {
         two_children(who, connection);
     }
+    if seed % 7 == 1 {
+        // Everything that is not tiny goes in fragments.
+        connection.fragment_size = 180;
+    }
     if seed % 5 == 1 {
         connection.children[0].start = StartAction::Start;
     }
