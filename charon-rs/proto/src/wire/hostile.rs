@@ -239,6 +239,7 @@ fn certificates_and_requests_for_them_have_an_encoding_and_may_have_no_more() {
     }
 }
 
+/// R7383-2.6-1.
 #[test]
 fn frag_len_underflow_and_numbers_of_fragments() {
     let fragment = |body: &[u8]| Message::parse(&message(&[(SKF, 0, body)])).map(|message| message.encrypted);

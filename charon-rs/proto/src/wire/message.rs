@@ -73,6 +73,8 @@ impl Message {
 }
 
 impl Fragment {
+    /// Both numbers must make sense (R7383-2.6-1).
+    ///
     /// ```text
     /// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
     /// |        Fragment Number        |        Total Fragments        |

@@ -393,6 +393,7 @@ mod tests {
         assert!(is_kept(&mut reassembly, &first_packets[0]));
     }
 
+    /// R7383-2.6-1.
     #[test]
     fn frag_total_65535_allocates_nothing_and_is_not_even_read() {
         let mut reassembly = Reassembly::default();
