@@ -6,6 +6,7 @@ mod child;
 mod children;
 mod collision;
 mod commands;
+mod connections;
 mod context;
 mod create_child;
 mod established;
@@ -207,7 +208,7 @@ impl Engine {
 
     /// The connections, by name.
     pub fn connections(&self) -> impl Iterator<Item = &Connection> {
-        self.cx.connections.values().map(|connection| &**connection)
+        self.cx.connections.iter().map(|connection| &**connection)
     }
 
     /// The child that waits for packets on this policy, as it is configured now.

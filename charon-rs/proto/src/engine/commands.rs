@@ -39,7 +39,7 @@ impl Engine {
     fn set_connection(&mut self, now: Instant, connection: Connection) {
         let connection = Arc::new(connection);
         self.untrap(&connection.name);
-        self.cx.connections.insert(connection.name.clone(), connection.clone());
+        self.cx.connections.insert(connection.clone());
         for spi in self.cx.established(&connection.name) {
             self.with_established(spi, |sa, _| sa.reconfigure(&connection));
         }
@@ -112,13 +112,13 @@ impl Engine {
         connection: Option<&str>,
         child: Option<&str>,
     ) -> Result<(Arc<Connection>, Vec<Arc<Child>>), String> {
-        let mut candidates = self.cx.connections.values().filter(|candidate| {
-            connection.is_none_or(|name| candidate.name == name)
-                && child.is_none_or(|name| candidate.children.iter().any(|child| child.name == name))
-        });
+        let has_child = |candidate: &&Arc<Connection>| {
+            child.is_none_or(|name| candidate.children.iter().any(|child| child.name == name))
+        };
         let found = match (connection, child) {
             (None, None) => return Err("neither connection nor child is named".to_owned()),
-            _ => candidates.next().cloned(),
+            (Some(connection), _) => self.cx.connections.get(connection).filter(has_child).cloned(),
+            (None, Some(_)) => self.cx.connections.iter().find(has_child).cloned(),
         };
         let found = found.ok_or_else(|| match (connection, child) {
             (Some(connection), Some(child)) => format!("there is no connection `{connection}` with a child `{child}`"),
@@ -298,7 +298,7 @@ impl Engine {
         }
         self.shutting_down = Some(ShuttingDown::Until(now + grace));
         self.cx.reconciler.forget_all();
-        let names: Vec<String> = self.cx.connections.keys().cloned().collect();
+        let names: Vec<String> = self.cx.connections.iter().map(|connection| connection.name.clone()).collect();
         for name in names {
             self.untrap(&name);
         }

@@ -1,17 +1,17 @@
 //! What all SAs of an engine share: the way out, randomness, configuration, numbers.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use espdp_api::{Command as DataplaneCommand, EspSpi, IkePath, PolicyId};
 
 use super::child::InstallStep;
+use super::connections::Connections;
 use super::ike_sa::FollowUp;
 use super::policies::{Departure, Member, Policies, Stage};
 use super::reconcile::{Reconciler, Waits};
 use super::tickets::Tickets;
-use crate::config::{Connection, RemoteAddress, SharedSecret};
+use crate::config::SharedSecret;
 use crate::identity::{Identity, IdentityPattern};
 use crate::io::{Ask, AskId, ChildSaId, Failure, IkeSaId, IkeSpi, MessageTrace, Notice, Output, RemarkLevel, Ticket};
 use crate::wire::{Fragment, Header, Payload, fragment_summary, summary};
@@ -21,7 +21,7 @@ use crate::{SecureRandom, Settings};
 pub(super) struct Context {
     pub(super) settings: Settings,
     pub(super) random: Box<dyn SecureRandom + Send>,
-    pub(super) connections: BTreeMap<String, Arc<Connection>>,
+    pub(super) connections: Connections,
     pub(super) secrets: BTreeMap<String, SharedSecret>,
     pub(super) policies: Policies,
     pub(super) reconciler: Reconciler,
@@ -60,7 +60,7 @@ impl Context {
         Self {
             settings,
             random,
-            connections: BTreeMap::new(),
+            connections: Connections::default(),
             secrets: BTreeMap::new(),
             policies: Policies::default(),
             reconciler: Reconciler::default(),
@@ -285,17 +285,6 @@ impl Context {
         self.reconciler.later(now, connection, waits, random);
     }
 
-    /// The connections that are for these addresses, the most specific first, then by name.
-    pub(super) fn connections_for(&self, path: IkePath) -> Vec<Arc<Connection>> {
-        let mut found: Vec<(u8, &Arc<Connection>)> = self
-            .connections
-            .values()
-            .filter_map(|connection| Some((specificity(connection, path)?, connection)))
-            .collect();
-        found.sort_by_key(|(specificity, _)| std::cmp::Reverse(*specificity));
-        found.into_iter().map(|(_, connection)| connection.clone()).collect()
-    }
-
     /// A child leaves its policy, which goes with the last one; a trap goes back to waiting.
     pub(super) fn leave_policy(&mut self, policy: PolicyId, child: ChildSaId) {
         let Departure { command, drained } = self.policies.leave(policy, child);
@@ -348,23 +337,6 @@ pub(super) struct Sent {
     pub(super) octets: usize,
     /// How many fragments it has, if it is fragmented.
     pub(super) fragments: Option<u16>,
-}
-
-/// How precisely the connection names these addresses; `None` if they are not meant at all.
-fn specificity(connection: &Connection, path: IkePath) -> Option<u8> {
-    let local = match connection.local_addresses.as_slice() {
-        [] => 0,
-        addresses => addresses.contains(&path.local.ip()).then_some(1)?,
-    };
-    let remote = connection.remote_addresses.iter().filter_map(|remote| match remote {
-        RemoteAddress::Address(address) => (*address == path.remote.ip()).then_some(4),
-        RemoteAddress::Range(range) => range.contains(path.remote.ip()).then_some(3),
-        // What the name means now is not known; the peer's identity decides.
-        RemoteAddress::Name(_) => Some(2),
-        RemoteAddress::Any => Some(1),
-    });
-    let remote: u8 = if connection.remote_addresses.is_empty() { 1 } else { remote.max()? };
-    Some(2 * remote + local)
 }
 
 const NONCE_OCTETS: usize = 32;

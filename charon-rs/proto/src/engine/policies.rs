@@ -3,6 +3,7 @@
 //! A policy outlives its Child SAs: what takes the place of a child takes its policy over, within an IKE SA and from one
 //! IKE SA to the next, so that no packet finds a policy without an SA.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use espdp_api::{AddressRange, Command, Direction, EspSpi, PolicyId, PolicySpec, TrafficSelector};
@@ -17,6 +18,10 @@ pub(super) struct Policies {
     set: BTreeMap<PolicyId, Policy>,
     /// The same by the names of connection and child.
     by_name: BTreeMap<(String, String), BTreeSet<PolicyId>>,
+    /// Those of them that have no Child SA.
+    waiting: BTreeMap<(String, String), BTreeSet<PolicyId>>,
+    /// The policies in which an IKE SA has a Child SA.
+    by_owner: BTreeSet<(IkeSpi, PolicyId)>,
     last: u64,
 }
 
@@ -87,17 +92,25 @@ impl Policies {
     /// The policy for a child that comes up: that of a child with the same name and selectors, of the same two ends; or
     /// the trap that waited for it; or a new one. It is set when the child is installed.
     pub(super) fn claim(&mut self, claim: Claim<'_>) -> PolicyId {
-        let of_same_ends = self.named(claim.connection, claim.child).find(|(_, policy)| policy.may_be_shared(&claim));
-        let waiting = || self.named(claim.connection, claim.child).find(|(_, policy)| policy.members.is_empty());
-        match of_same_ends.or_else(waiting) {
-            Some((id, _)) => id,
+        let owners = claim.kin.iter().chain([&claim.owner]);
+        let of_same_ends =
+            owners.flat_map(|owner| self.owned_by(*owner)).filter(|(_, policy)| policy.may_be_shared(&claim));
+        let waiting = || self.waiting.get(&name_of(claim.connection, claim.child))?.first().copied();
+        match of_same_ends.map(|(id, _)| id).min().or_else(waiting) {
+            Some(id) => id,
             None => self.add(Policy::of(claim.connection, claim.child)),
         }
     }
 
+    /// The policies in which this IKE SA has a Child SA.
+    fn owned_by(&self, owner: IkeSpi) -> impl Iterator<Item = (PolicyId, &Policy)> {
+        let ids = self.by_owner.range((owner, PolicyId(0))..=(owner, PolicyId(u64::MAX)));
+        ids.filter_map(|(_, id)| Some((*id, self.set.get(id)?)))
+    }
+
     /// The policies for the child of this name.
     fn named(&self, connection: &Connection, child: &Child) -> impl Iterator<Item = (PolicyId, &Policy)> {
-        let ids = self.by_name.get(&(connection.name.clone(), child.name.clone()));
+        let ids = self.by_name.get(&name_of(connection, child));
         ids.into_iter().flatten().filter_map(|id| Some((*id, self.set.get(id)?)))
     }
 
@@ -105,7 +118,8 @@ impl Policies {
     fn add(&mut self, policy: Policy) -> PolicyId {
         self.last += 1;
         let id = PolicyId(self.last);
-        self.by_name.entry((policy.connection.clone(), policy.child.clone())).or_default().insert(id);
+        self.by_name.entry(policy.name()).or_default().insert(id);
+        self.waiting.entry(policy.name()).or_default().insert(id);
         self.set.insert(id, policy);
         id
     }
@@ -114,12 +128,8 @@ impl Policies {
         let Some(policy) = self.set.remove(&id) else {
             return;
         };
-        let name = (policy.connection, policy.child);
-        if let Some(ids) = self.by_name.get_mut(&name) {
-            ids.remove(&id);
-            if ids.is_empty() {
-                self.by_name.remove(&name);
-            }
+        for index in [&mut self.by_name, &mut self.waiting] {
+            take_out(index, policy.name(), id);
         }
     }
 
@@ -127,6 +137,8 @@ impl Policies {
     pub(super) fn join(&mut self, id: PolicyId, child: ChildSaId, member: Member) {
         if let Some(policy) = self.set.get_mut(&id) {
             policy.members.insert(child, member);
+            self.by_owner.insert((member.owner, id));
+            take_out(&mut self.waiting, policy.name(), id);
         }
     }
 
@@ -214,7 +226,11 @@ impl Policies {
         let Some(policy) = self.set.get_mut(&id) else {
             return Departure::default();
         };
-        policy.members.remove(&child);
+        if let Some(Member { owner, .. }) = policy.members.remove(&child)
+            && !policy.is_owned_by(owner)
+        {
+            self.by_owner.remove(&(owner, id));
+        }
         policy.sends.take_if(|sends| *sends == child);
         if !policy.members.is_empty() {
             let drained = match policy.others(child).next() {
@@ -225,7 +241,10 @@ impl Policies {
         }
         policy.in_use = None;
         let command = match &policy.trap {
-            Some(trap) => Command::SetPolicy(Box::new(trap.clone())),
+            Some(trap) => {
+                self.waiting.entry(policy.name()).or_default().insert(id);
+                Command::SetPolicy(Box::new(trap.clone()))
+            }
             None => {
                 self.remove(id);
                 Command::RemovePolicy(id)
@@ -272,7 +291,7 @@ impl Policies {
 
     /// Whether the policy exists and has a child of this IKE SA.
     pub(super) fn is_used_by(&self, id: PolicyId, owner: IkeSpi) -> bool {
-        self.set.get(&id).is_some_and(|policy| policy.members.values().any(|member| member.owner == owner))
+        self.set.get(&id).is_some_and(|policy| policy.is_owned_by(owner))
     }
 
     /// The IKE SA whose child has this SPI in this direction.
@@ -290,10 +309,32 @@ impl Policies {
 
     /// Notes that a child belongs to another IKE SA now.
     pub(super) fn hand_over(&mut self, id: PolicyId, child: ChildSaId, owner: IkeSpi) {
-        if let Some(policy) = self.set.get_mut(&id) {
-            policy.members.entry(child).and_modify(|member| member.owner = owner);
+        let Some(policy) = self.set.get_mut(&id) else {
+            return;
+        };
+        let Some(member) = policy.members.get_mut(&child) else {
+            return;
+        };
+        let before = std::mem::replace(&mut member.owner, owner);
+        if !policy.is_owned_by(before) {
+            self.by_owner.remove(&(before, id));
+        }
+        self.by_owner.insert((owner, id));
+    }
+}
+
+/// Takes a policy out of an index by name.
+fn take_out(index: &mut BTreeMap<(String, String), BTreeSet<PolicyId>>, name: (String, String), id: PolicyId) {
+    if let Entry::Occupied(mut ids) = index.entry(name) {
+        ids.get_mut().remove(&id);
+        if ids.get().is_empty() {
+            ids.remove();
         }
     }
+}
+
+fn name_of(connection: &Connection, child: &Child) -> (String, String) {
+    (connection.name.clone(), child.name.clone())
 }
 
 /// The configuration does not say which packets a child is for.
@@ -315,13 +356,27 @@ impl Policy {
         }
     }
 
+    fn name(&self) -> (String, String) {
+        (self.connection.clone(), self.child.clone())
+    }
+
+    fn is_for(&self, connection: &Connection, child: &Child) -> bool {
+        self.connection == connection.name && self.child == child.name
+    }
+
+    fn is_owned_by(&self, owner: IkeSpi) -> bool {
+        self.members.values().any(|member| member.owner == owner)
+    }
+
     /// Whether what is in the policy is just what the claim is for. Clients of one connection have policies of their own.
     fn may_be_shared(&self, claim: &Claim<'_>) -> bool {
         let is_kin = |member: &Member| member.owner == claim.owner || claim.kin.contains(&member.owner);
         let is_same = |spec: &PolicySpec| {
             spec.local == claim.local && spec.remote == claim.remote && spec.interface == claim.child.interface
         };
-        self.members.values().any(is_kin) && self.in_use.as_ref().is_some_and(is_same)
+        self.is_for(claim.connection, claim.child)
+            && self.members.values().any(is_kin)
+            && self.in_use.as_ref().is_some_and(is_same)
     }
 
     /// The children that do not only drain, but this one.

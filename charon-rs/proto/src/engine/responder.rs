@@ -150,7 +150,7 @@ impl HalfOpen {
     fn authenticate(&mut self, cx: &Context, body: &Body) -> Result<(Authenticated, Vec<Payload>), Trouble> {
         let id_payload = body.id_initiator()?;
         let wanted = body.id_responder().ok().and_then(Identification::identity);
-        let candidates = cx.connections_for(self.source);
+        let candidates = cx.connections.of_path(self.source);
         let fits = |connection: &&Arc<Connection>| {
             let peer_fits = id_payload.identity().is_some_and(|id| connection.remote.identity.matches(id));
             peer_fits && wanted.is_none_or(|wanted| own_identity(connection, &self.session).same_as(wanted))

@@ -64,7 +64,7 @@ impl Engine {
             }
         }
         received.trace(&mut self.cx, None, &received.message.payloads);
-        let candidates = self.cx.connections_for(path);
+        let candidates = self.cx.connections.of_path(path);
         if candidates.is_empty() {
             return Err(no_connection(path));
         }
@@ -90,7 +90,7 @@ impl Engine {
             self.cx.remark(None, RemarkLevel::Debug, text);
         } else {
             // Where only one connection can be meant, its owner wants to know.
-            let candidates = self.cx.connections_for(path);
+            let candidates = self.cx.connections.of_path(path);
             let connection = if let [only] = &candidates[..] { Some(&**only) } else { None };
             self.cx.fail(trouble.into_failure(About { connection, peer: Some(path.remote), child: None }));
         }
