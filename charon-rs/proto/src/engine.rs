@@ -383,6 +383,7 @@ impl Engine {
                     }
                 }
                 FollowUp::Close { spi, reason } => self.with_established(spi, |sa, cx| sa.end(cx, now, reason)),
+                FollowUp::AwaitDelete { spi } => self.with_established(spi, |sa, _| sa.await_delete(now)),
                 FollowUp::ChildDeleted { heir, spi_out } => {
                     self.with_established(heir, |sa, cx| sa.on_inherited_child_deleted(cx, now, spi_out));
                 }

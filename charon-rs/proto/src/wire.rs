@@ -53,6 +53,8 @@ pub use notify_type::NotifyType;
 pub use payload::{KeyExchange, MAX_NONCE_OCTETS, MAX_PAYLOADS, MIN_NONCE_OCTETS, Payload};
 pub use payload_type::PayloadType;
 pub use plain::PlainMessage;
+#[cfg(test)]
+pub(crate) use protection::protect_octets;
 pub use protection::{Inauthentic, MessageProtection, UnprotectError};
 pub use reassembly::{Added, MAX_FRAGMENTS, Reassembly};
 pub use security_association::{

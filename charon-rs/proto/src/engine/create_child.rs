@@ -9,6 +9,7 @@ use super::child::{AgreedChild, ChildSa, Maker};
 use super::context::Context;
 use super::failure::{Incompatible, Trouble, hint_for_refusal};
 use super::negotiate::esp_incompatible;
+use super::routes::routes_of;
 use super::session::Session;
 use super::task::ChildWish;
 use crate::config::{Child, Connection};
@@ -221,7 +222,15 @@ impl ChildOffer {
             substitute(&mut local, session.path.local.ip());
             substitute(&mut remote, session.path.remote.ip());
         }
-        if is_narrowed(&local, &self.local) && is_narrowed(&remote, &self.remote) && share_a_family(&local, &remote) {
+        if let Some(old) = &self.replaces
+            && !covers_old(session, mode, old, (&local, &remote))
+        {
+            return Err(Trouble::NotOffered(
+                "the peer's selectors are narrower than those of the replaced SA".to_owned(),
+            ));
+        }
+        let is_part = is_narrowed(&local, &self.local) && is_narrowed(&remote, &self.remote);
+        if is_part && share_a_family(&local, &remote) && has_few_routes(&self.wish.child, &remote) {
             return Ok((local, remote));
         }
         Err(Trouble::NotOffered(format!("the peer's selectors {local:?} === {remote:?} are not part of our offer")))
@@ -296,6 +305,11 @@ impl ChildAnswer {
             Mode::Tunnel => Mode::Tunnel,
         };
         let (local, remote) = answered_selectors(session, child, mode, body)?;
+        if let Some(old) = replaces
+            && !covers_old(session, mode, old, (&local, &remote))
+        {
+            return Err(narrower_than_old(old, (&local, &remote)));
+        }
         let agreement = agree_on_esp(child, body, occasion, replaces)?;
         let nonce = match occasion {
             Occasion::IkeAuth => None,
@@ -409,7 +423,7 @@ fn answered_selectors(
     }
     let (our_local, our_remote) = configured_selectors(session, child);
     let (local, remote) = (narrow(&our_local, &for_us), narrow(&our_remote, &for_them));
-    if share_a_family(&local, &remote) {
+    if share_a_family(&local, &remote) && has_few_routes(child, &remote) {
         return Ok((local, remote));
     }
     let lines = |side: &str, selectors: &[TrafficSelector]| format!("{side} {}", listed(selectors));
@@ -423,8 +437,10 @@ fn answered_selectors(
             format!("`leftsubnet` would have to include some of {}", listed(&for_us))
         } else if remote.is_empty() {
             format!("`rightsubnet` would have to include some of {}", listed(&for_them))
-        } else {
+        } else if has_few_routes(child, &remote) {
             "what is left on both sides has no address family in common".to_owned()
+        } else {
+            format!("what is left would need more than {MAX_ROUTES} routes: let the peer ask for whole networks")
         }),
     })))
 }
@@ -445,6 +461,37 @@ fn is_asked_for_as_a_whole(session: &Session, child: &Child, body: &Body) -> boo
 fn share_a_family(local: &[TrafficSelector], remote: &[TrafficSelector]) -> bool {
     let has = |side: &[TrafficSelector], v4: bool| side.iter().any(|ts| ts.addresses.start().is_ipv4() == v4);
     [true, false].into_iter().any(|v4| has(local, v4) && has(remote, v4))
+}
+
+/// RFC 7296 §2.9.2: what replaces an SA is never narrower (R7296-2.9.2-1). Behind NATs, transport mode has the address
+/// that is seen now.
+fn covers_old(
+    session: &Session,
+    mode: Mode,
+    old: &Replaced,
+    (local, remote): (&[TrafficSelector], &[TrafficSelector]),
+) -> bool {
+    let follows_nat = mode == Mode::Transport && session.nat.encapsulates();
+    follows_nat || (is_narrowed(&old.local, local) && is_narrowed(&old.remote, remote))
+}
+
+fn narrower_than_old(old: &Replaced, (local, remote): (&[TrafficSelector], &[TrafficSelector])) -> Trouble {
+    let lines =
+        |local, remote| vec![format!("leftsubnet {}", listed(local)), format!("rightsubnet {}", listed(remote))];
+    Trouble::Incompatible(Box::new(Incompatible {
+        code: FailureCode::TsUnacceptable,
+        notify: NotifyType::TsUnacceptable,
+        what: "the peer replaces an SA by a narrower one".to_owned(),
+        ours: lines(&old.local, &old.remote),
+        theirs: lines(local, remote),
+        hint: Some("where the selectors have changed, take the SA down and up again".to_owned()),
+    }))
+}
+
+/// Whether the routes that the selectors want are not more than anybody needs: a range that no prefix fits is worth
+/// hundreds.
+fn has_few_routes(child: &Child, remote: &[TrafficSelector]) -> bool {
+    routes_of(&child.routes, remote).len() <= MAX_ROUTES
 }
 
 fn listed(selectors: &[TrafficSelector]) -> String {
@@ -504,6 +551,9 @@ fn mode_refused(child: &Child) -> Trouble {
         hint: Some("set `type` to the same value on both sides".to_owned()),
     }))
 }
+
+/// Routes of one child.
+const MAX_ROUTES: usize = 1024;
 
 /// A peer that protects only tunnels refuses all else with any of the notifies.
 const NO_TRANSPORT_HINT: &str = "does the peer do transport mode? `type = \"tunnel\"` is what every peer does; or compare `esp` and \

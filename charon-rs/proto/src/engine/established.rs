@@ -58,6 +58,8 @@ pub(super) struct Established {
     pub(super) is_spare: bool,
     /// Children that the peer deleted over this SA while it was spare and had none.
     pub(super) deleted_early: Vec<EspSpi>,
+    /// Our SPIs of the SAs that this one came after and that may still be there to be deleted, the oldest first.
+    pub(super) ancestors: Vec<IkeSpi>,
     /// When an unprotected message made us probe the peer last.
     last_hint: Option<Instant>,
 }
@@ -101,6 +103,7 @@ impl Established {
             rival: None,
             is_spare: false,
             deleted_early: Vec::new(),
+            ancestors: Vec::new(),
             last_hint: None,
         }
     }

@@ -52,6 +52,8 @@ pub(super) enum FollowUp {
     Inherit { heir: IkeSpi, estate: Box<Estate> },
     /// The SA is not needed.
     Close { spi: IkeSpi, reason: DownReason },
+    /// The SA is for its peer to delete, who will not be waited for without end.
+    AwaitDelete { spi: IkeSpi },
     /// A child of the SA was deleted over the SA from which it was inherited.
     ChildDeleted { heir: IkeSpi, spi_out: EspSpi },
     /// A child of the SA was made to send in the place of another one.

@@ -31,4 +31,11 @@ impl Packets {
             cx.transmit(path, packet);
         }
     }
+
+    /// The one datagram of a message that is not fragmented.
+    #[cfg(test)]
+    pub(super) fn only(mut self) -> Vec<u8> {
+        assert_eq!(self.0.len(), 1, "the message is in fragments");
+        self.0.remove(0)
+    }
 }

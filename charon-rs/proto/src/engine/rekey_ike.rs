@@ -44,6 +44,8 @@ pub(super) struct Estate {
     pub(super) children: BTreeMap<ChildSaId, ChildSa>,
     pub(super) tasks: TaskQueue,
     old: (IkeSpi, IkeSpi),
+    /// Our SPIs of the SA and of those that it had replaced, the oldest first.
+    ancestors: Vec<IkeSpi>,
 }
 
 impl Estate {
@@ -159,6 +161,7 @@ impl Established {
         let mut new = self.successor(cx, now, session);
         let heir = new.local_spi();
         let rival = self.take_rival(cx);
+        let rival_spi = rival.as_ref().map(|rival| rival.spi);
         let theirs_stays = rival.filter(|rival| {
             let [ours_i, ours_r] = &nonces;
             let [theirs_i, theirs_r] = &rival.nonces;
@@ -174,6 +177,7 @@ impl Established {
             }
             // The other way round.
             None => {
+                rival_spi.into_iter().for_each(|spi| cx.follow_up(FollowUp::AwaitDelete { spi }));
                 cx.follow_up(FollowUp::Insert(Box::new(new)));
                 self.bequeath(cx, now, heir);
                 self.queue_first(Queued::new(Task::DeleteIke { reason: DownReason::Replaced }));
@@ -191,7 +195,9 @@ impl Established {
         body: &Body,
     ) -> Result<(), Trouble> {
         let verdict = judge_request(PeerWish::RekeyIke, self.activity_for_peer(), ChildActivity::Unknown);
-        if !matches!(verdict, Verdict::GoAhead | Verdict::GoAheadContested) {
+        // One rival is all that an honest peer makes.
+        let has_rival = self.rival.as_ref().is_some_and(|rival| cx.has_ike_spi(rival.spi));
+        if has_rival || !matches!(verdict, Verdict::GoAhead | Verdict::GoAheadContested) {
             return Err(Trouble::NotNow);
         }
         let connection = self.session.connection.clone();
@@ -300,13 +306,26 @@ impl Established {
         self.life = Life::Replaced(heir);
         self.rekey_at = None;
         self.expires_at = Some(now + REPLACED_LINGER);
-        cx.follow_up(FollowUp::Inherit { heir, estate: Box::new(Estate { children, tasks, old }) });
+        let mut ancestors = std::mem::take(&mut self.ancestors);
+        ancestors.push(self.local_spi());
+        cx.follow_up(FollowUp::Inherit { heir, estate: Box::new(Estate { children, tasks, old, ancestors }) });
+    }
+
+    /// This is not the SA that stays, and its peer knows: it deletes it.
+    pub(super) fn await_delete(&mut self, now: Instant) {
+        self.expires_at = Some(now + REPLACED_LINGER);
     }
 
     /// Takes over what a replaced SA left (R7296-2.8.2-1).
     pub(super) fn inherit(&mut self, cx: &mut Context, now: Instant, estate: Estate) {
         self.is_spare = false;
-        let Estate { mut children, mut tasks, old } = estate;
+        let Estate { mut children, mut tasks, old, mut ancestors } = estate;
+        // Whoever replaces SAs faster than it deletes them has the oldest ones ended here.
+        let too_many = ancestors.len().saturating_sub(MAX_ANCESTORS);
+        for spi in ancestors.drain(..too_many) {
+            cx.follow_up(FollowUp::Close { spi, reason: DownReason::Replaced });
+        }
+        self.ancestors = ancestors;
         self.children.append(&mut children);
         let outer = self.session.nat.outer_path(self.session.path, cx.settings.nat_port);
         for child in self.children.values_mut() {
@@ -329,3 +348,6 @@ impl Established {
 
 /// A peer that has replaced an SA deletes the old one at once; when nothing comes for so long, it is forgotten.
 const REPLACED_LINGER: Duration = Duration::from_secs(60);
+
+/// Replaced SAs behind one that is in use. They are deleted within a few round trips, so one is usual and two are rare.
+const MAX_ANCESTORS: usize = 4;

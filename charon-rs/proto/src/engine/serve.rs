@@ -88,7 +88,9 @@ impl Established {
         let activity = match old {
             None if self.is_offering_child() => ChildActivity::MayCome,
             None => ChildActivity::Unknown,
-            Some(old) if self.is_rekeying(old.id) => ChildActivity::Rekeying,
+            Some(old) if self.is_rekeying(old.id) => {
+                if self.has_contender(old.id) { ChildActivity::Closing } else { ChildActivity::Rekeying }
+            }
             Some(old) if old.phase == Phase::Up && !old.redundant && !self.is_replaced(old.id) => ChildActivity::Idle,
             Some(_) => ChildActivity::Closing,
         };
@@ -106,6 +108,15 @@ impl Established {
             matches!(running.queued.task, Task::RekeyChild { child, .. } if child == id)
                 && !matches!(running.progress, Progress::AwaitingSpi)
         })
+    }
+
+    /// Whether the peer has replaced this child already, while our request to do so was on its way.
+    fn has_contender(&self, id: ChildSaId) -> bool {
+        let is_ours = |child: &ChildSa| {
+            let progress = self.running.as_ref().map(|running| &running.progress);
+            matches!(progress, Some(Progress::Installing(ours)) if *ours == child.id)
+        };
+        self.children.values().any(|child| child.replaces == Some(id) && child.is_useful() && !is_ours(child))
     }
 
     fn serve(&mut self, cx: &mut Context, request: Request, front: Vec<Payload>, answer: ChildAnswer) {

@@ -150,6 +150,25 @@ impl Session {
             }
     }
 
+    /// Protects octets that need not be payloads.
+    #[cfg(test)]
+    pub(super) fn seal_octets(
+        &mut self,
+        cx: &mut Context,
+        (exchange, kind, message_id): (ExchangeType, MessageKind, u32),
+        (first, octets): (crate::wire::PayloadType, &[u8]),
+    ) -> Vec<u8> {
+        let header = self.names.header(exchange, kind, message_id);
+        crate::wire::protect_octets(&header, (first, octets), &mut self.sealing, &mut *cx.random).unwrap()
+    }
+
+    /// The payloads of a message of the peer that is no fragment, whatever became of it otherwise.
+    #[cfg(test)]
+    pub(super) fn read(&self, datagram: &[u8]) -> Option<Vec<Payload>> {
+        let encrypted = crate::wire::Message::parse(datagram).ok()?.encrypted?;
+        PlainMessage::open(datagram, &encrypted, &self.opening).ok()?.payloads().ok()
+    }
+
     /// Checks and decrypts a message of the peer that is expected, or a fragment of one, and writes it into the journal.
     /// `None` if there is nothing to be done yet: somebody else sent it, or fragments are still to come. An error is the
     /// peer's: the message came from it.

@@ -562,8 +562,11 @@ impl Dataplane {
                     return Err(Refusal::Full("test".to_owned()));
                 }
                 self.keys.insert((Direction::Outbound, spec.sa.spi), spec.sa.encryption_key.expose().clone());
-                let before = self.outbound.insert((spec.sa.policy, spec.sa.spi), spec.sa.path);
-                assert!(before.is_none(), "{who:?} installs {} twice", spec.sa.spi);
+                if self.outbound.contains_key(&(spec.sa.policy, spec.sa.spi)) {
+                    self.refused.insert((Direction::Outbound, spec.sa.spi));
+                    return Err(Refusal::BadSa("the policy has an SA with this SPI".to_owned()));
+                }
+                self.outbound.insert((spec.sa.policy, spec.sa.spi), spec.sa.path);
             }
             DataplaneCommand::Activate { policy, spi } => {
                 assert!(self.outbound.contains_key(&(policy, spi)), "{who:?} activates {spi}, which is not there");

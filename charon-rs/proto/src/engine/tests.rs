@@ -8,5 +8,6 @@ mod hostile;
 mod nat;
 mod rekey;
 mod reload;
+mod scripted;
 mod twins;
 mod upkeep;

@@ -24,7 +24,7 @@ impl Established {
             (self.ours.due(), TimerKind::Retransmit),
             (self.probe_at(), TimerKind::DeadPeerDetection),
             (self.keepalive_at(cx), TimerKind::Keepalive),
-            (self.rekey_at.filter(|_| self.life == Life::Up), TimerKind::RekeyIke),
+            (self.rekey_at.filter(|_| self.may_rekey_ike()), TimerKind::RekeyIke),
             (self.expires_at, TimerKind::Expire),
             (self.retry_at(), TimerKind::RetryTask),
             (self.session.inbox.deadline(), TimerKind::Reassembly),
@@ -47,7 +47,7 @@ impl Established {
             cx.keepalive(self.session.path);
         }
         let runs_out = self.ours.is_running_out() && self.rekey_at.is_none();
-        if (is_due(self.rekey_at) || runs_out) && self.life == Life::Up {
+        if (is_due(self.rekey_at) || runs_out) && self.may_rekey_ike() {
             self.rekey_at = None;
             self.queue(cx, now, Queued::new(Task::RekeyIke { group: None }));
         }
@@ -95,9 +95,12 @@ impl Established {
     fn expire(&mut self, cx: &mut Context, now: Instant) {
         self.expires_at = None;
         match self.life {
+            // What nobody has use for goes without a word.
+            Life::Up if self.is_spare => self.end(cx, now, DownReason::Replaced),
             Life::Up => {
                 for child in self.children.values_mut() {
                     child.remove_outbound(cx);
+                    child.remove_inbound(cx);
                 }
                 self.queue_delete(cx, now, Queued::new(Task::DeleteIke { reason: DownReason::Expired }));
             }
@@ -117,15 +120,21 @@ impl Established {
             }
         } else if is_due(child.expires_at) {
             child.expires_at = None;
-            // R7296-2.8-2: not a packet more, whenever the peer answers.
+            // R7296-2.8-2: not a packet more in either direction, whenever the peer answers.
             cx.pass_on_sending(child.policy, id);
             child.remove_outbound(cx);
+            child.remove_inbound(cx);
             let reason = if child.redundant { DownReason::Replaced } else { DownReason::Expired };
             self.queue(cx, now, Queued::new(Task::DeleteChild { child: id, reason }));
         } else if is_due(child.rekey_at) && child.phase == Phase::Up {
             child.rekey_at = None;
             self.queue(cx, now, Queued::new(Task::RekeyChild { child: id, group: None }));
         }
+    }
+
+    /// Whether it is in use and not one too many.
+    fn may_rekey_ike(&self) -> bool {
+        self.life == Life::Up && !self.is_spare
     }
 
     /// When to see whether the peer is there: after a while of silence, unless a request is outstanding that tells as

@@ -114,7 +114,8 @@ impl OurWindow {
 /// The peer's requests: the number of the next one, and the response to the last one.
 #[derive(Debug, Default)]
 pub(super) struct TheirWindow {
-    expected: u32,
+    /// One more than the last number there is, once that one has come.
+    expected: u64,
     /// The one before it is not answered yet.
     is_busy: bool,
     response: Option<Packets>,
@@ -135,28 +136,27 @@ pub(super) enum Arrival {
 impl TheirWindow {
     /// The window of an SA whose peer's next request has the number `expected`.
     pub(super) fn starting_at(expected: u32) -> Self {
-        Self { expected, ..Self::default() }
+        Self { expected: expected.into(), ..Self::default() }
     }
 
     /// What the request with this number is.
     pub(super) fn arrival(&self, message_id: u32) -> Arrival {
+        let message_id = u64::from(message_id);
         if message_id == self.expected && !self.is_busy {
             return Arrival::New;
         }
         match &self.response {
-            Some(response) if message_id.checked_add(1) == Some(self.expected) => Arrival::Repeated(response.clone()),
+            Some(response) if message_id + 1 == self.expected => Arrival::Repeated(response.clone()),
             _ => Arrival::Ignored,
         }
     }
 
     /// Notes that the next request is being worked on; its repetitions, and those that come after it, are ignored until
     /// [`Self::answered`]. Numbers do not wrap: after the last one nothing is new any more.
-    pub(super) fn accept(&mut self) -> u32 {
-        let message_id = self.expected;
+    pub(super) fn accept(&mut self) {
         self.expected = self.expected.saturating_add(1);
         self.is_busy = true;
         self.response = None;
-        message_id
     }
 
     /// Keeps the response to the request that was accepted last.
@@ -218,13 +218,24 @@ mod tests {
         let mut window = TheirWindow::starting_at(1);
         assert_eq!(window.arrival(0), Arrival::Ignored);
         assert_eq!(window.arrival(1), Arrival::New);
-        assert_eq!(window.accept(), 1);
+        window.accept();
         assert_eq!(window.arrival(1), Arrival::Ignored, "no response exists yet");
         assert_eq!(window.arrival(2), Arrival::Ignored, "one at a time");
         window.answered(Packets::whole(vec![9]));
         assert_eq!(window.arrival(1), Arrival::Repeated(Packets::whole(vec![9])));
-        assert_eq!(window.accept(), 2);
+        window.accept();
         assert_eq!(window.arrival(1), Arrival::Ignored);
         assert_eq!(window.arrival(4), Arrival::Ignored);
+    }
+
+    /// R7296-2.2-1.
+    #[test]
+    fn the_last_number_there_is_comes_once() {
+        let mut window = TheirWindow::starting_at(u32::MAX);
+        assert_eq!(window.arrival(u32::MAX), Arrival::New);
+        window.accept();
+        window.answered(Packets::whole(vec![9]));
+        assert_eq!(window.arrival(u32::MAX), Arrival::Repeated(Packets::whole(vec![9])));
+        assert_eq!(window.arrival(0), Arrival::Ignored);
     }
 }

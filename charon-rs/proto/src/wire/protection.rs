@@ -188,6 +188,20 @@ fn seal_content(
     Ok(message)
 }
 
+/// Encodes a message with an Encrypted payload around `octets`, whatever they are; `first` is the type of what stands first.
+#[cfg(test)]
+pub(crate) fn protect_octets(
+    header: &super::Header,
+    (first, octets): (P, &[u8]),
+    protection: &mut dyn MessageProtection,
+    random: &mut dyn SecureRandom,
+) -> Result<Vec<u8>, WireError> {
+    let mut before = Vec::new();
+    header.encode(P::Encrypted, &mut before);
+    before.extend_from_slice(&[first.number(), 0, 0, 0]);
+    seal_content(before, HEADER_LEN, octets, protection, random)
+}
+
 /// Octets of Fragment Number and Total Fragments.
 pub(super) const FRAGMENT_NUMBERS_LEN: usize = 4;
 
