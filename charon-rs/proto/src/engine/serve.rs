@@ -89,7 +89,11 @@ impl Established {
             None if self.is_offering_child() => ChildActivity::MayCome,
             None => ChildActivity::Unknown,
             Some(old) if self.is_rekeying(old.id) => {
-                if self.has_contender(old.id) { ChildActivity::Closing } else { ChildActivity::Rekeying }
+                if self.has_contender(old.id) {
+                    ChildActivity::Closing
+                } else {
+                    ChildActivity::Rekeying
+                }
             }
             Some(old) if old.phase == Phase::Up && !old.redundant && !self.is_replaced(old.id) => ChildActivity::Idle,
             Some(_) => ChildActivity::Closing,

@@ -15,9 +15,7 @@ use crate::config::{Connection, Fragmentation, RemoteAddress};
 use crate::io::{Command, IkeSpi, Target, Ticket};
 use crate::proposal::{EspProposal, esp_offer, ike_offer};
 use crate::testing::SeededRandom;
-use crate::wire::{
-    Delete, ExchangeType, Header, KeyExchange, MessageKind, Notify, NotifyType, Payload, PayloadType,
-};
+use crate::wire::{Delete, ExchangeType, Header, KeyExchange, MessageKind, Notify, NotifyType, Payload, PayloadType};
 
 mod hostile_peer;
 mod stages;

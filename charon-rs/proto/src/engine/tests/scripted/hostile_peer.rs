@@ -307,7 +307,8 @@ fn parallel_children_with_the_same_selectors_are_all_good() {
     }
     assert_eq!(peer.children_of_sun(), 6);
     let dataplane = &peer.world.sun.dataplane;
-    assert_eq!((dataplane.policies.len(), dataplane.active.len()), (6, 6), "each sends for itself");
+    assert_eq!((dataplane.inbound.len(), dataplane.outbound.len()), (6, 6));
+    assert!(!dataplane.active.is_empty(), "one of them sends");
 }
 
 /// R7296-2.11-1.
