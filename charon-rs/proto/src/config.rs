@@ -105,6 +105,30 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// How we authenticate ourselves, round by round.
+    pub fn local_rounds(&self) -> impl Iterator<Item = &LocalAuth> {
+        std::iter::once(&self.local).chain(&self.more_local)
+    }
+
+    /// How the peer must authenticate itself, round by round.
+    pub fn remote_rounds(&self) -> impl Iterator<Item = &RemoteAuth> {
+        std::iter::once(&self.remote).chain(&self.more_remote)
+    }
+
+    /// Whether one of the two ends authenticates itself more than once (RFC 4739).
+    #[must_use]
+    pub fn has_several_rounds(&self) -> bool {
+        self.has_round(1)
+    }
+
+    /// Whether one of the two ends authenticates itself in round number `round`, from 0.
+    #[must_use]
+    pub fn has_round(&self, round: usize) -> bool {
+        round <= self.more_local.len().max(self.more_remote.len())
+    }
+}
+
 /// Where a peer may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RemoteAddress {

@@ -10,7 +10,7 @@
 //! | [`key_exchange`] | private and public values, shared secrets (RFC 3526, RFC 5903, RFC 8031, FIPS 203) |
 //! | [`schedule`] | SKEYSEED, the SK_* keys and KEYMAT (RFC 7296 §2.14, §2.17, §2.18, RFC 9370, RFC 8784) |
 //! | [`protection`] | sealing and opening of Encrypted payloads |
-//! | [`auth`] | the AUTH payload for pre-shared keys (RFC 7296 §2.15) |
+//! | [`auth`] | what the AUTH payload is made over, and the one for pre-shared keys (RFC 7296 §2.15) |
 //! | [`hash`] | NAT detection and cookies (RFC 7296 §2.23, §2.6) |
 
 pub mod auth;

@@ -16,7 +16,6 @@ mod ike_sa;
 mod inbox;
 mod informational;
 mod initiator;
-mod initiator_auth;
 mod nat;
 mod negotiate;
 mod packets;
@@ -129,6 +128,12 @@ impl Engine {
             (Some(asker), Answer::Dataplane(outcome)) => self.on_outcome(now, asker, outcome),
             (Some(Asker::PeerAddresses(spi)), Answer::Addresses(addresses)) => {
                 self.with_sa(spi, |sa, cx| sa.on_addresses(cx, now, addresses));
+            }
+            (Some(Asker::Signature(spi)), Answer::Signed(signed)) => {
+                self.with_sa(spi, |sa, cx| sa.on_signed(cx, now, signed));
+            }
+            (Some(Asker::Judgement(spi)), Answer::Verified(verified)) => {
+                self.with_sa(spi, |sa, cx| sa.on_verified(cx, now, verified));
             }
             // Nobody asked for them.
             (_, Answer::Addresses(_) | Answer::Signed(_) | Answer::Verified(_)) => {}
@@ -266,7 +271,7 @@ impl Engine {
                 };
                 self.with_sa(spi, |sa, cx| sa.on_local_address(cx, now, local));
             }
-            Asker::PeerAddresses(_) => self.give_back(outcome),
+            Asker::PeerAddresses(_) | Asker::Signature(_) | Asker::Judgement(_) => self.give_back(outcome),
             Asker::SpiToOffer(spi) if self.sas.contains_key(&spi) => {
                 self.with_sa(spi, |sa, cx| sa.on_spi_to_offer(cx, now, spi_of(outcome)));
             }

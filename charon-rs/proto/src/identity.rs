@@ -76,6 +76,14 @@ impl IdentityPattern {
     }
 }
 
+impl IdentityPattern {
+    /// Whether only one identity is meant.
+    #[must_use]
+    pub fn is_exact(&self) -> bool {
+        matches!(self, Self::Exactly(_))
+    }
+}
+
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -29,17 +29,25 @@ pub(crate) const INIT_REQUEST: Form =
 pub(crate) const INIT_RESPONSE: Form =
     Form { name: "IKE_SA_INIT response", required: &[P::SecurityAssociation, P::KeyExchange, P::Nonce], optional: &[] };
 
-/// RFC 7296 §1.2: `IDi, [IDr,] AUTH, SAi2, TSi, TSr`.
+/// RFC 7296 §1.2: `IDi, [IDr,] AUTH, SAi2, TSi, TSr`. Without AUTH it asks for EAP (§2.16).
 pub(crate) const AUTH_REQUEST: Form = Form {
     name: "IKE_AUTH request",
-    required: &[
-        P::IdInitiator,
-        P::Authentication,
-        P::SecurityAssociation,
-        P::SelectorsInitiator,
-        P::SelectorsResponder,
-    ],
-    optional: &[P::IdResponder],
+    required: &[P::IdInitiator, P::SecurityAssociation, P::SelectorsInitiator, P::SelectorsResponder],
+    optional: &[P::Authentication, P::IdResponder],
+};
+
+/// RFC 6023 §5: the same without a Child SA. Without AUTH it asks for EAP (RFC 7296 §2.16).
+pub(crate) const CHILDLESS_AUTH_REQUEST: Form = Form {
+    name: "IKE_AUTH request without Child SA",
+    required: &[P::IdInitiator],
+    optional: &[P::Authentication, P::IdResponder],
+};
+
+/// RFC 4739 §2.1: `IDi, AUTH` in the next round, or nothing if only the responder has one.
+pub(crate) const LATER_AUTH_REQUEST: Form = Form {
+    name: "IKE_AUTH request of a further round",
+    required: &[],
+    optional: &[P::IdInitiator, P::Authentication, P::IdResponder],
 };
 
 /// RFC 7296 §1.2: `IDr, AUTH, SAr2, TSi, TSr`, the last three absent when the Child SA failed (§2.21.2).
@@ -47,6 +55,19 @@ pub(crate) const AUTH_RESPONSE: Form = Form {
     name: "IKE_AUTH response",
     required: &[P::IdResponder, P::Authentication],
     optional: &[P::SecurityAssociation, P::SelectorsInitiator, P::SelectorsResponder],
+};
+
+/// RFC 4739 §2.1: `IDr, AUTH` in the next round if the responder has one; with the Child SA in the last.
+pub(crate) const LATER_AUTH_RESPONSE: Form = Form {
+    name: "IKE_AUTH response of a further round",
+    required: &[],
+    optional: &[
+        P::IdResponder,
+        P::Authentication,
+        P::SecurityAssociation,
+        P::SelectorsInitiator,
+        P::SelectorsResponder,
+    ],
 };
 
 /// RFC 7296 §1.3.1, §1.3.3: `SA, Ni, [KEi,] TSi, TSr`.
@@ -187,7 +208,6 @@ impl Body {
     }
 
     /// The certificates, in the order of the payloads: the first is the one of the signer (R7296-1.2-3).
-    #[cfg_attr(not(test), expect(dead_code, reason = "signatures are not judged yet"))]
     pub(crate) fn certificates(&self) -> impl Iterator<Item = &CertificateData> {
         self.payloads.iter().filter_map(|payload| {
             if let Payload::Certificate(certificate) = payload { Some(certificate) } else { None }
@@ -195,7 +215,6 @@ impl Body {
     }
 
     /// Whose certificates the peer asks for, in the order of the payloads.
-    #[cfg_attr(not(test), expect(dead_code, reason = "signatures are not made yet"))]
     pub(crate) fn certificate_requests(&self) -> impl Iterator<Item = &CertificateRequest> {
         self.payloads
             .iter()
@@ -227,6 +246,11 @@ impl Body {
     /// The first error notification.
     pub(crate) fn error(&self) -> Option<&Notify> {
         self.notifies().find(|notify| notify.kind.is_error())
+    }
+
+    /// Forgets certificates and requests for them, which may be long.
+    pub(crate) fn drop_certificates(&mut self) {
+        self.payloads.retain(|payload| !matches!(payload.kind(), P::Certificate | P::CertificateRequest));
     }
 
     fn find<'a, T: ?Sized>(

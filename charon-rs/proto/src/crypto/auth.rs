@@ -1,4 +1,4 @@
-//! The AUTH payload for pre-shared keys (RFC 7296 §2.15).
+//! What the AUTH payload is made over, and the AUTH payload for pre-shared keys (RFC 7296 §2.15).
 
 use espdp_api::Secret;
 use subtle::ConstantTimeEq;
@@ -25,27 +25,35 @@ pub struct SignedOctets<'a> {
     pub id_body: &'a [u8],
 }
 
+impl SignedOctets<'_> {
+    /// The octets themselves. Whoever signs them may see them: of the key only a PRF's output is in them.
+    #[must_use]
+    pub fn concatenated(&self, prf: Prf) -> Vec<u8> {
+        let identity = prf.compute(self.sk_p.expose(), &[self.id_body]);
+        [self.message, self.peer_nonce, identity.expose()].concat()
+    }
+}
+
 /// AUTH data of method 2, Shared Key Message Integrity Code:
 /// `prf(prf(PSK, "Key Pad for IKEv2"), SignedOctets)`. The key may have any length; no NUL belongs to the pad
 /// (R7296-2.15-1).
 #[must_use]
-pub fn psk_auth(prf: Prf, psk: &[u8], signed: &SignedOctets<'_>) -> Secret<Vec<u8>> {
+pub fn psk_auth(prf: Prf, psk: &[u8], signed: &[u8]) -> Secret<Vec<u8>> {
     let key = prf.compute(psk, &[KEY_PAD]);
-    let identity = prf.compute(signed.sk_p.expose(), &[signed.id_body]);
-    prf.compute(key.expose(), &[signed.message, signed.peer_nonce, identity.expose()])
+    prf.compute(key.expose(), &[signed])
 }
 
 /// Whether `received` is the AUTH data that belongs to this key and these octets (R7296-1.2-2). The comparison takes the
 /// same time wherever they differ.
 #[must_use]
-pub fn verify_psk_auth(prf: Prf, psk: &[u8], signed: &SignedOctets<'_>, received: &[u8]) -> bool {
+pub fn verify_psk_auth(prf: Prf, psk: &[u8], signed: &[u8], received: &[u8]) -> bool {
     psk_auth(prf, psk, signed).expose().as_slice().ct_eq(received).into()
 }
 
 /// Whether AUTH data that did not fit `psk` fits the key without the white space at its end: a hint for the local log that
 /// a newline or a blank slipped into our copy of the key. It never makes the peer authentic.
 #[must_use]
-pub fn fits_without_trailing_whitespace(prf: Prf, psk: &[u8], signed: &SignedOctets<'_>, received: &[u8]) -> bool {
+pub fn fits_without_trailing_whitespace(prf: Prf, psk: &[u8], signed: &[u8], received: &[u8]) -> bool {
     let trimmed = psk.trim_ascii_end();
     trimmed.len() < psk.len() && verify_psk_auth(prf, trimmed, signed, received)
 }
@@ -141,13 +149,14 @@ mod tests {
             }
         }
 
-        fn signed(&self) -> SignedOctets<'_> {
-            SignedOctets {
+        fn signed(&self) -> Vec<u8> {
+            let signed = SignedOctets {
                 message: &self.message,
                 peer_nonce: &self.peer_nonce,
                 sk_p: &self.sk_p,
                 id_body: &self.id_body,
-            }
+            };
+            signed.concatenated(Prf::HmacSha1)
         }
     }
 }

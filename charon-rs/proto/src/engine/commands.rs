@@ -8,7 +8,7 @@ use super::ike_sa::IkeSa;
 use super::initiator::Locating;
 use super::task::{ChildWish, Queued, Task};
 use super::{Engine, ShuttingDown};
-use crate::config::{Child, Connection, StartAction};
+use crate::config::{Child, Childless, Connection, StartAction};
 use crate::io::{ChildSaId, Command, DownReason, IkeSpi, Notice, RemarkLevel, Target, Ticket};
 use crate::wire::Role;
 
@@ -82,7 +82,7 @@ impl Engine {
                 sa.queue_delete(cx, now, delete);
             });
         } else {
-            self.with_sa(spi, |sa, cx| sa.stop(cx));
+            self.with_sa(spi, |sa, cx| sa.stop(cx, now));
             self.cx.settle(tickets, &Ok(()));
         }
     }
@@ -98,11 +98,27 @@ impl Engine {
         if self.shutting_down.is_some() {
             return self.cx.open_ticket(ticket, 0, "the daemon shuts down");
         }
+        if child.is_none() && connection.children.is_empty() {
+            return self.initiate_childless(now, ticket, &connection);
+        }
         self.cx.open_ticket(ticket, children.len(), "the connection has no children");
         for child in children {
             self.cx.reconciler.resume(&connection, &child.name);
             let wish = ChildWish { tickets: vec![ticket], ..ChildWish::new(child) };
             self.bring_up(now, &connection, wish);
+        }
+    }
+
+    /// Brings the IKE SA of a connection without children up (RFC 6023).
+    fn initiate_childless(&mut self, now: Instant, ticket: Ticket, connection: &Arc<Connection>) {
+        if connection.childless == Childless::Never {
+            return self.cx.open_ticket(ticket, 0, "the connection has no children, and `childless` is `never`");
+        }
+        self.cx.open_ticket(ticket, 1, "");
+        if self.usable_sas(connection).is_empty() {
+            self.attempt(now, connection, None, vec![ticket]);
+        } else {
+            self.cx.settle([ticket], &Ok(()));
         }
     }
 
@@ -135,21 +151,33 @@ impl Engine {
         if self.shutting_down.is_some() {
             return self.cx.settle(wish.tickets, &Err("the daemon shuts down".to_owned()));
         }
-        let is_usable = |sa: &Established| sa.life == Life::Up && !sa.is_spare && sa.is_meant_by(connection);
-        let all = self.cx.established(&connection.name).into_iter();
-        let established: Vec<IkeSpi> = all.filter(|spi| self.established_sa(*spi).is_some_and(is_usable)).collect();
+        let established = self.usable_sas(connection);
         let has_child = |spi: &IkeSpi| self.established_sa(*spi).is_some_and(|sa| sa.has_child(&wish.child.name));
         if let Some(&spi) = established.iter().find(|spi| has_child(spi)).or(established.first()) {
             let queued = Queued::new(Task::CreateChild(wish));
             self.with_established(spi, |sa, cx| sa.queue(cx, now, queued));
-        } else if let Some(&spi) = self.attempts.get(&connection.name) {
+        } else {
+            self.attempt(now, connection, Some(wish), Vec::new());
+        }
+    }
+
+    /// The IKE SAs over which the children of a connection may come up.
+    fn usable_sas(&self, connection: &Connection) -> Vec<IkeSpi> {
+        let is_usable = |sa: &Established| sa.life == Life::Up && !sa.is_spare && sa.is_meant_by(connection);
+        let all = self.cx.established(&connection.name).into_iter();
+        all.filter(|spi| self.established_sa(*spi).is_some_and(is_usable)).collect()
+    }
+
+    /// Sets an IKE SA up, or joins the attempt that is under way.
+    fn attempt(&mut self, now: Instant, connection: &Arc<Connection>, wish: Option<ChildWish>, tickets: Vec<Ticket>) {
+        if let Some(&spi) = self.attempts.get(&connection.name) {
             self.with_sa(spi, |mut sa, _| {
-                sa.wish(wish);
+                sa.wish(wish, tickets);
                 Some(sa)
             });
         } else {
             let spi = self.cx.new_ike_spi();
-            match Locating::begin(&mut self.cx, now, connection.clone(), spi, [wish].into()) {
+            match Locating::begin(&mut self.cx, now, connection.clone(), spi, (wish.into_iter().collect(), tickets)) {
                 Some(sa) => self.keep(spi, sa),
                 None => self.forget(spi),
             }
@@ -313,7 +341,7 @@ impl Engine {
         let spis: Vec<IkeSpi> = self.sas.keys().copied().collect();
         for spi in spis {
             self.with_established(spi, |sa, cx| sa.end(cx, now, DownReason::Command));
-            self.with_sa(spi, |sa, cx| sa.stop(cx));
+            self.with_sa(spi, |sa, cx| sa.stop(cx, now));
         }
     }
 }

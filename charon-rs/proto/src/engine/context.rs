@@ -47,6 +47,10 @@ pub(super) enum Asker {
     LocalAddress(IkeSpi),
     /// An SA that is being set up wants the addresses of its peer.
     PeerAddresses(IkeSpi),
+    /// An SA that is being set up wants our proof.
+    Signature(IkeSpi),
+    /// An SA that is being set up wants to know whether the peer's proof is true.
+    Judgement(IkeSpi),
     /// An SA wants an SPI for a child that it is going to offer.
     SpiToOffer(IkeSpi),
     /// An SA wants an SPI for a child that its peer asked for.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use espdp_api::{EspSpi, IkePath};
 
-use super::auth::PeerAuthenticated;
+use super::auth::Authenticated;
 use super::child::{ChildSa, deadlines};
 use super::collision::IkeActivity;
 use super::context::Context;
@@ -21,19 +21,9 @@ use super::session::Session;
 use super::task::{Progress, Queued, Running, Task, TaskQueue};
 use super::window::{Arrival, OurWindow, TheirWindow};
 use crate::config::Connection;
-use crate::identity::Identity;
 use crate::io::{ChildSaId, DownReason, IkeSpi, Notice, RemarkLevel};
 use crate::rules::notifies;
 use crate::wire::{ExchangeType, MessageKind, Notify, NotifyType, Payload};
-
-/// Both identities, and the proof that the peer's is true.
-#[derive(Clone)]
-pub(super) struct Authenticated {
-    pub(super) local_id: Identity,
-    pub(super) remote_id: Identity,
-    /// Never read: that it is here means that nobody forgot to check.
-    pub(super) _peer: PeerAuthenticated,
-}
 
 /// An IKE SA whose peer is known.
 pub(super) struct Established {
@@ -134,7 +124,9 @@ impl Established {
     pub(super) fn is_meant_by(&self, connection: &Connection) -> bool {
         let before = &self.session.connection;
         before.local == connection.local
+            && before.more_local == connection.more_local
             && before.remote.method == connection.remote.method
+            && before.more_remote == connection.more_remote
             && connection.remote.identity.matches(&self.who.remote_id)
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::{Connection, Fragmentation, LocalMethod, RemoteMethod};
+use crate::config::{Childless, Connection, Fragmentation, LocalMethod, RemoteMethod};
 use crate::wire::{Notify, NotifyType, Payload};
 
 /// What the peer announced. It holds for the IKE SA and for those that replace it.
@@ -13,6 +13,10 @@ pub(super) struct Extensions {
     /// The numbers of the hashes that it takes in signatures of method 14 (RFC 7427 §4); `None` if it does not know that
     /// method.
     pub(super) signature_hashes: Option<Vec<u16>>,
+    /// It does several rounds of authentication (RFC 4739).
+    pub(super) multiple_auth: bool,
+    /// It sets up IKE SAs without a Child SA (RFC 6023).
+    pub(super) childless: bool,
 }
 
 impl Extensions {
@@ -25,8 +29,17 @@ impl Extensions {
             } else if notify.kind == NotifyType::SignatureHashAlgorithms && extensions.signature_hashes.is_none() {
                 extensions.signature_hashes = Some(hash_numbers(&notify.data));
             }
+            extensions.multiple_auth |= notify.kind == NotifyType::MultipleAuthSupported;
+            extensions.childless |= notify.kind == NotifyType::ChildlessIkev2Supported;
         }
         extensions
+    }
+
+    /// Reads the notifications of the peer's first IKE_AUTH request as well.
+    pub(super) fn add_announced_in_auth<'a>(&mut self, notifies: impl Iterator<Item = &'a Notify>) {
+        for notify in notifies {
+            self.multiple_auth |= notify.kind == NotifyType::MultipleAuthSupported;
+        }
     }
 }
 
@@ -41,8 +54,20 @@ pub(super) fn announcements_in_init_request(connection: &Arc<Connection>) -> Vec
 /// meant, so we promise what any of them may need.
 pub(super) fn announcements_in_init_response(connections: &[Arc<Connection>], theirs: &Extensions) -> Vec<Payload> {
     let fragmentation = theirs.fragmentation.then_some(FRAGMENTATION);
-    let hashes = signature_hashes(connections);
-    fragmentation.map(Notify::new).into_iter().chain(hashes).map(Payload::Notify).collect()
+    let may_be_childless = connections.iter().any(|connection| may_be_childless(connection));
+    let childless = may_be_childless.then_some(NotifyType::ChildlessIkev2Supported);
+    let plain = fragmentation.into_iter().chain([NotifyType::MultipleAuthSupported]).chain(childless);
+    plain.map(Notify::new).chain(signature_hashes(connections)).map(Payload::Notify).collect()
+}
+
+/// What we announce in our first IKE_AUTH request.
+pub(super) fn announcements_in_auth_request() -> Vec<Payload> {
+    vec![Payload::Notify(Notify::new(NotifyType::MultipleAuthSupported))]
+}
+
+/// Whether a peer may set up an IKE SA of this connection without a Child SA.
+pub(super) fn may_be_childless(connection: &Connection) -> bool {
+    connection.childless != Childless::Never
 }
 
 fn understands_fragments(connection: &Connection) -> bool {
@@ -60,10 +85,8 @@ fn signature_hashes(connections: &[Arc<Connection>]) -> Option<Notify> {
 
 /// Whether one of the ends authenticates itself by a signature.
 fn signs(connection: &Connection) -> bool {
-    let mut ours = std::iter::once(&connection.local).chain(&connection.more_local);
-    let mut theirs = std::iter::once(&connection.remote).chain(&connection.more_remote);
-    ours.any(|local| matches!(local.method, LocalMethod::Signature(_)))
-        || theirs.any(|remote| matches!(remote.method, RemoteMethod::Signature(_)))
+    connection.local_rounds().any(|local| matches!(local.method, LocalMethod::Signature(_)))
+        || connection.remote_rounds().any(|remote| matches!(remote.method, RemoteMethod::Signature(_)))
 }
 
 /// RFC 7427 §4: numbers of two octets each, without padding.
@@ -108,7 +131,19 @@ mod tests {
         let notify = Notify::with_data(NotifyType::SignatureHashAlgorithms, vec![0, 2, 0, 3, 0, 4, 0, 5]);
         assert_eq!(announcements_in_init_request(&signing), [Payload::Notify(notify.clone())]);
         let response = announcements_in_init_response(&[plain, signing], &Extensions::default());
-        assert_eq!(response, [Payload::Notify(notify)]);
+        assert!(response.contains(&Payload::Notify(notify)));
+    }
+
+    /// R6023-3-1.
+    #[test]
+    fn only_where_it_is_allowed_an_sa_without_child_is_announced() {
+        for (mode, expected) in [(Childless::Allow, true), (Childless::Force, true), (Childless::Never, false)] {
+            let connection = Arc::new(Connection { childless: mode, ..Connection::new("any") });
+            let response = announcements_in_init_response(std::slice::from_ref(&connection), &Extensions::default());
+            assert_eq!(kinds(&response).contains(&NotifyType::ChildlessIkev2Supported), expected);
+            let learned = Extensions::announced_in_init(&connection, notifies(&response));
+            assert_eq!((learned.childless, learned.multiple_auth), (expected, true));
+        }
     }
 
     /// R7383-2.4-1.
@@ -125,13 +160,14 @@ mod tests {
             assert_eq!(!announcements_in_init_request(&connection).is_empty(), expected);
             let both = learned(&connection, &theirs);
             assert_eq!(both.fragmentation, expected);
-            assert_eq!(
-                kinds(&announcements_in_init_response(std::slice::from_ref(&connection), &both)).len(),
-                usize::from(expected)
-            );
+            let answers = |theirs| {
+                let response = announcements_in_init_response(std::slice::from_ref(&connection), theirs);
+                kinds(&response).contains(&NotifyType::FragmentationSupported)
+            };
+            assert_eq!(answers(&both), expected);
             let silent = Extensions::announced_in_init(&connection, [].into_iter());
             assert!(!silent.fragmentation);
-            assert_eq!(announcements_in_init_response(&[connection], &silent), []);
+            assert!(!answers(&silent));
         }
     }
 

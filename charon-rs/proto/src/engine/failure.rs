@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use espdp_api::EspSpi;
 
-use crate::config::Connection;
-use crate::io::{Failure, FailureCode};
+use crate::config::{Childless, Connection};
+use crate::io::{Failure, FailureCode, ProofRefusal};
 use crate::rules::Violation;
 use crate::wire::{ExchangeType, Notify, NotifyType, WireError};
 
@@ -99,8 +99,10 @@ impl Trouble {
                 Reaction::AnswerAndClose(Notify::new(NotifyType::InvalidSyntax))
             }
             (Self::WrongGroup { group }, _) => Reaction::Answer(Notify::invalid_ke(*group)),
-            (Self::Incompatible(reason), Trust::Keyed) if reason.notify == NotifyType::AuthenticationFailed => {
-                Reaction::AnswerAndClose(Notify::new(NotifyType::AuthenticationFailed))
+            (Self::Incompatible(reason), Trust::Keyed)
+                if matches!(reason.notify, NotifyType::AuthenticationFailed | NotifyType::InvalidSyntax) =>
+            {
+                Reaction::AnswerAndClose(Notify::new(reason.notify))
             }
             (Self::Incompatible(reason), _) => answer(reason.notify),
             (Self::NotNow, Trust::Authenticated) => answer(NotifyType::TemporaryFailure),
@@ -133,6 +135,64 @@ impl Trouble {
             ours: Vec::new(),
             theirs: Vec::new(),
             hint: Some(format!("is UDP {} to the peer open, and does an IKE daemon listen there?", peer.port())),
+        }))
+    }
+
+    /// The shell refused the peer's proof, or makes none of ours.
+    pub(super) fn proof_refused(refusal: ProofRefusal) -> Self {
+        let ProofRefusal { code, what, ours, theirs, hint } = refusal;
+        let notify = NotifyType::AuthenticationFailed;
+        Self::Incompatible(Box::new(Incompatible { code, notify, what, ours, theirs, hint }))
+    }
+
+    /// The shell was asked for something, and does not answer.
+    pub(super) fn shell_is_silent(asked_for: &str) -> Self {
+        Self::Incompatible(Box::new(Incompatible {
+            code: FailureCode::AuthTimeout,
+            notify: NotifyType::AuthenticationFailed,
+            what: format!("the {asked_for} did not come in time"),
+            ours: Vec::new(),
+            theirs: Vec::new(),
+            hint: Some(
+                "does something that is asked for CRLs or OCSP answers, or a key in a token, not answer?".to_owned(),
+            ),
+        }))
+    }
+
+    /// We have several rounds of authentication, and the peer does not know that there can be (RFC 4739).
+    pub(super) fn rounds_unsupported(connection: &Connection) -> Self {
+        Self::Incompatible(Box::new(Incompatible {
+            code: FailureCode::AuthRoundsUnsupported,
+            notify: NotifyType::AuthenticationFailed,
+            what: format!("connection `{}` has several rounds of authentication, the peer does one", connection.name),
+            ours: vec![format!(
+                "{} of ours, {} of the peer's",
+                connection.local_rounds().count(),
+                connection.remote_rounds().count()
+            )],
+            theirs: vec!["no MULTIPLE_AUTH_SUPPORTED".to_owned()],
+            hint: Some("leave one round on both sides, or use a peer that does RFC 4739".to_owned()),
+        }))
+    }
+
+    /// One side wants an IKE SA without Child SA and the other does not (RFC 6023).
+    pub(super) fn childless_refused(connection: &Connection, theirs: &str) -> Self {
+        Self::Incompatible(Box::new(Incompatible {
+            code: FailureCode::ChildlessRefused,
+            // RFC 6023 §3: as if nobody had heard of it.
+            notify: NotifyType::InvalidSyntax,
+            what: format!("connection `{}`: {theirs}", connection.name),
+            ours: vec![format!(
+                "childless = {}",
+                match connection.childless {
+                    Childless::Allow => "allow",
+                    Childless::Prefer => "prefer",
+                    Childless::Force => "force",
+                    Childless::Never => "never",
+                }
+            )],
+            theirs: vec![theirs.to_owned()],
+            hint: Some("`childless` must be compatible on both sides".to_owned()),
         }))
     }
 

@@ -5,25 +5,27 @@ use std::time::Instant;
 
 use espdp_api::{EspSpi, IkePath};
 
+use super::auth::initiator::InitiatorAuth;
+use super::auth::refusal::{Refused, Refusing};
+use super::auth::responder::ResponderAuth;
 use super::child::ChildSa;
 use super::context::{Context, Sent};
 use super::established::Established;
 use super::initiator::{Attempt, Initiating, Locating};
-use super::initiator_auth::{AuthSent, Keyed, Refusing};
 use super::rekey_ike::Estate;
-use super::responder::{HalfOpen, Refused};
+use super::responder::HalfOpen;
 use super::task::ChildWish;
-use crate::io::{ChildSaId, DownReason, IkeSaId, IkeSpi, TimerKind};
+use crate::io::{ChildSaId, DownReason, IkeSaId, IkeSpi, ProofRefusal, Signed, Ticket, TimerKind, Verified};
 use crate::wire::{Message, Payload, Role};
 
 /// An IKE SA. A handler consumes the stage and returns the next one, or `None` when the SA is gone.
 pub(super) enum IkeSa {
     Locating(Box<Locating>),
     Initiating(Box<Initiating>),
-    Keyed(Box<Keyed>),
-    AuthSent(Box<AuthSent>),
+    InitiatorAuth(Box<InitiatorAuth>),
     Refusing(Box<Refusing>),
     HalfOpen(Box<HalfOpen>),
+    ResponderAuth(Box<ResponderAuth>),
     Refused(Box<Refused>),
     Established(Box<Established>),
 }
@@ -75,10 +77,10 @@ impl IkeSa {
             Self::Locating(_) => return false,
             // The responder's SPI comes with its answer.
             Self::Initiating(_) => return sender == Role::OriginalResponder,
-            Self::Keyed(keyed) => &keyed.session.names,
-            Self::AuthSent(sent) => &sent.session.names,
+            Self::InitiatorAuth(auth) => &auth.handshake.session.names,
             Self::Refusing(refusing) => &refusing.session.names,
             Self::HalfOpen(half_open) => &half_open.session.names,
+            Self::ResponderAuth(auth) => &auth.handshake.half_open.session.names,
             Self::Refused(refused) => &refused.session.names,
             Self::Established(sa) => &sa.session.names,
         };
@@ -91,11 +93,12 @@ impl IkeSa {
 
     pub(super) fn on_message(self, cx: &mut Context, now: Instant, received: &Received<'_>) -> Option<Self> {
         match self {
-            Self::Locating(_) | Self::Keyed(_) => Some(self),
+            Self::Locating(_) => Some(self),
             Self::Initiating(initiating) => initiating.on_message(cx, now, received),
-            Self::AuthSent(sent) => sent.on_message(cx, now, received),
+            Self::InitiatorAuth(auth) => auth.on_message(cx, now, received),
             Self::Refusing(refusing) => refusing.on_message(cx, now, received),
             Self::HalfOpen(half_open) => half_open.on_message(cx, now, received),
+            Self::ResponderAuth(auth) => auth.on_message(cx, now, received),
             Self::Refused(refused) => Some(refused.on_message(cx, now, received)),
             Self::Established(mut sa) => {
                 sa.on_message(cx, now, received);
@@ -106,11 +109,12 @@ impl IkeSa {
 
     pub(super) fn on_timeout(self, cx: &mut Context, now: Instant) -> Option<Self> {
         match self {
-            Self::Locating(_) | Self::Keyed(_) => Some(self),
+            Self::Locating(_) => Some(self),
             Self::Initiating(initiating) => initiating.on_timeout(cx, now),
-            Self::AuthSent(sent) => sent.on_timeout(cx, now),
+            Self::InitiatorAuth(auth) => auth.on_timeout(cx, now),
             Self::Refusing(refusing) => refusing.on_timeout(cx, now),
             Self::HalfOpen(half_open) => half_open.on_timeout(cx, now),
+            Self::ResponderAuth(auth) => auth.on_timeout(cx, now),
             Self::Refused(refused) => refused.on_timeout(now),
             Self::Established(mut sa) => {
                 sa.on_timeout(cx, now);
@@ -122,11 +126,12 @@ impl IkeSa {
     /// What is due first.
     pub(super) fn deadline(&self, cx: &Context) -> Option<(Instant, TimerKind)> {
         match self {
-            Self::Locating(_) | Self::Keyed(_) => None,
+            Self::Locating(_) => None,
             Self::Initiating(initiating) => initiating.deadline(),
-            Self::AuthSent(sent) => sent.deadline(),
+            Self::InitiatorAuth(auth) => auth.deadline(),
             Self::Refusing(refusing) => refusing.deadline(),
             Self::HalfOpen(half_open) => Some(half_open.deadline()),
+            Self::ResponderAuth(auth) => Some(auth.deadline()),
             Self::Refused(refused) => Some(refused.deadline()),
             Self::Established(sa) => sa.deadline(cx),
         }
@@ -149,16 +154,16 @@ impl IkeSa {
 
     pub(super) fn on_spi_to_offer(self, cx: &mut Context, now: Instant, spi: Result<EspSpi, String>) -> Option<Self> {
         match self {
-            Self::Keyed(keyed) => keyed.on_spi(cx, now, spi),
+            Self::InitiatorAuth(auth) => auth.on_spi(cx, now, spi),
             Self::Established(mut sa) => {
                 sa.on_spi_to_offer(cx, now, spi);
                 (!sa.is_over()).then_some(Self::Established(sa))
             }
             Self::Locating(_)
             | Self::Initiating(_)
-            | Self::AuthSent(_)
             | Self::Refusing(_)
             | Self::HalfOpen(_)
+            | Self::ResponderAuth(_)
             | Self::Refused(_) => {
                 spi.into_iter().for_each(|spi| cx.release_spi(spi));
                 Some(self)
@@ -174,14 +179,50 @@ impl IkeSa {
             }
             Self::Locating(_)
             | Self::Initiating(_)
-            | Self::Keyed(_)
-            | Self::AuthSent(_)
+            | Self::InitiatorAuth(_)
             | Self::Refusing(_)
             | Self::HalfOpen(_)
+            | Self::ResponderAuth(_)
             | Self::Refused(_) => {
                 spi.into_iter().for_each(|spi| cx.release_spi(spi));
                 Some(self)
             }
+        }
+    }
+
+    pub(super) fn on_signed(
+        self,
+        cx: &mut Context,
+        now: Instant,
+        signed: Result<Signed, Box<ProofRefusal>>,
+    ) -> Option<Self> {
+        match self {
+            Self::InitiatorAuth(auth) => auth.on_signed(cx, now, signed),
+            Self::ResponderAuth(auth) => auth.on_signed(cx, now, signed),
+            other @ (Self::Locating(_)
+            | Self::Initiating(_)
+            | Self::Refusing(_)
+            | Self::HalfOpen(_)
+            | Self::Refused(_)
+            | Self::Established(_)) => Some(other),
+        }
+    }
+
+    pub(super) fn on_verified(
+        self,
+        cx: &mut Context,
+        now: Instant,
+        verified: Result<Verified, Box<ProofRefusal>>,
+    ) -> Option<Self> {
+        match self {
+            Self::InitiatorAuth(auth) => auth.on_verified(cx, now, verified),
+            Self::ResponderAuth(auth) => auth.on_verified(cx, now, verified),
+            other @ (Self::Locating(_)
+            | Self::Initiating(_)
+            | Self::Refusing(_)
+            | Self::HalfOpen(_)
+            | Self::Refused(_)
+            | Self::Established(_)) => Some(other),
         }
     }
 
@@ -197,31 +238,38 @@ impl IkeSa {
         match self {
             Self::Locating(locating) => Some(&locating.attempt),
             Self::Initiating(initiating) => Some(&initiating.attempt),
-            Self::Keyed(keyed) => Some(&keyed.attempt),
-            Self::AuthSent(sent) => Some(&sent.attempt),
-            Self::Refusing(_) | Self::HalfOpen(_) | Self::Refused(_) | Self::Established(_) => None,
+            Self::InitiatorAuth(auth) => Some(&auth.handshake.attempt),
+            Self::Refusing(_)
+            | Self::HalfOpen(_)
+            | Self::ResponderAuth(_)
+            | Self::Refused(_)
+            | Self::Established(_) => None,
         }
     }
 
-    /// Adds a child to the attempt.
-    pub(super) fn wish(&mut self, wish: ChildWish) {
-        match self {
-            Self::Locating(locating) => locating.attempt.wish(wish),
-            Self::Initiating(initiating) => initiating.attempt.wish(wish),
-            Self::Keyed(keyed) => keyed.attempt.wish(wish),
-            Self::AuthSent(sent) => sent.wish(wish),
-            Self::Refusing(_) | Self::HalfOpen(_) | Self::Refused(_) | Self::Established(_) => {}
-        }
+    /// Adds a child to the attempt, and those who wait for the IKE SA itself.
+    pub(super) fn wish(&mut self, wish: Option<ChildWish>, tickets: Vec<Ticket>) {
+        let attempt = match self {
+            Self::Locating(locating) => &mut locating.attempt,
+            Self::Initiating(initiating) => &mut initiating.attempt,
+            Self::InitiatorAuth(auth) => return auth.wish(wish, tickets),
+            Self::Refusing(_)
+            | Self::HalfOpen(_)
+            | Self::ResponderAuth(_)
+            | Self::Refused(_)
+            | Self::Established(_) => return,
+        };
+        attempt.tickets.extend(tickets);
+        wish.into_iter().for_each(|wish| attempt.wish(wish));
     }
 
     /// Stops an attempt, or forgets a stranger. Established SAs are deleted otherwise.
-    pub(super) fn stop(self, cx: &mut Context) -> Option<Self> {
+    pub(super) fn stop(self, cx: &mut Context, now: Instant) -> Option<Self> {
         match self {
             Self::Locating(locating) => locating.attempt.stop(cx),
             Self::Initiating(initiating) => initiating.attempt.stop(cx),
-            Self::Keyed(keyed) => keyed.attempt.stop(cx),
-            Self::AuthSent(sent) => return Some(Self::Refusing(Box::new(sent.stop(cx)))),
-            Self::Refusing(_) | Self::HalfOpen(_) | Self::Refused(_) => {}
+            Self::InitiatorAuth(auth) => return auth.stop(cx, now),
+            Self::Refusing(_) | Self::HalfOpen(_) | Self::ResponderAuth(_) | Self::Refused(_) => {}
             Self::Established(_) => return Some(self),
         }
         None
@@ -232,10 +280,10 @@ impl IkeSa {
         match self {
             Self::Locating(locating) => locating.attempt.id,
             Self::Initiating(initiating) => initiating.attempt.id,
-            Self::Keyed(keyed) => keyed.attempt.id,
-            Self::AuthSent(sent) => sent.attempt.id,
+            Self::InitiatorAuth(auth) => auth.handshake.attempt.id,
             Self::Refusing(refusing) => refusing.session.names.id,
             Self::HalfOpen(half_open) => half_open.session.names.id,
+            Self::ResponderAuth(auth) => auth.handshake.half_open.session.names.id,
             Self::Refused(refused) => refused.session.names.id,
             Self::Established(sa) => sa.session.names.id,
         }
@@ -245,10 +293,10 @@ impl IkeSa {
         match self {
             Self::Locating(locating) => &locating.attempt.connection.name,
             Self::Initiating(initiating) => &initiating.attempt.connection.name,
-            Self::Keyed(keyed) => &keyed.attempt.connection.name,
-            Self::AuthSent(sent) => &sent.attempt.connection.name,
+            Self::InitiatorAuth(auth) => &auth.handshake.attempt.connection.name,
             Self::Refusing(refusing) => &refusing.session.connection.name,
             Self::HalfOpen(half_open) => &half_open.session.connection.name,
+            Self::ResponderAuth(auth) => &auth.handshake.half_open.session.connection.name,
             Self::Refused(refused) => &refused.session.connection.name,
             Self::Established(sa) => &sa.session.connection.name,
         }

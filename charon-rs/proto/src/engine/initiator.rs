@@ -1,7 +1,7 @@
 //! Setting an IKE SA up as its initiator: from a connection's name to the IKE_AUTH request (RFC 7296 §1.2).
 //!
 //! Each stage holds what exists then, and its transition consumes it:
-//! [`Locating`] → [`Initiating`] → [`Keyed`] and what follows in [`super::initiator_auth`].
+//! [`Locating`] → [`Initiating`] → [`Keyed`] and what follows in [`super::auth::initiator`].
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -10,12 +10,13 @@ use std::time::Instant;
 
 use espdp_api::{Command as DataplaneCommand, IkePath};
 
-use super::auth::InitMessages;
+use super::auth::Transcript;
+use super::auth::certificates::requested;
+use super::auth::initiator::{InitiatorAuth, Keyed};
 use super::context::{Asker, Context, Sent};
 use super::extensions::{Extensions, announcements_in_init_request};
 use super::failure::{About, Incompatible, Trouble};
 use super::ike_sa::{IkeSa, Received};
-use super::initiator_auth::Keyed;
 use super::nat::{Nat, floated, nat_detection_payloads};
 use super::packets::Packets;
 use super::session::{Names, Session, SessionParts};
@@ -24,7 +25,7 @@ use super::window::{OurWindow, Retransmit};
 use crate::config::{Connection, RemoteAddress, UdpEncapsulation};
 use crate::crypto::key_exchange::KeyExchange;
 use crate::crypto::schedule::{IkeExchange, IkeKeys};
-use crate::io::{Ask, FailureCode, IkeSaId, IkeSpi, RemarkLevel, TimerKind};
+use crate::io::{Ask, CertificateRequest, FailureCode, IkeSaId, IkeSpi, RemarkLevel, Ticket, TimerKind};
 use crate::proposal::{IkeProposal, KeyExchangeGroup, check_ike_answer, ike_offer};
 use crate::rules::{Body, INIT_RESPONSE, notifies};
 use crate::wire::{
@@ -38,8 +39,10 @@ pub(super) struct Attempt {
     pub(super) id: IkeSaId,
     /// The SPI that we chose.
     pub(super) spi: IkeSpi,
-    /// The children that are to come up, the first with IKE_AUTH; never empty.
+    /// The children that are to come up, the first with IKE_AUTH.
     pub(super) wishes: VecDeque<ChildWish>,
+    /// Whose commands end when the IKE SA is up, whatever becomes of the children.
+    pub(super) tickets: Vec<Ticket>,
     /// The peer's addresses that are left to try.
     addresses: VecDeque<IpAddr>,
 }
@@ -61,15 +64,18 @@ impl Attempt {
         let failure = trouble.into_failure(About { connection: Some(&self.connection), child: None, peer });
         let text = failure.what.clone();
         cx.fail(failure);
-        let tickets = self.wishes.drain(..).flat_map(|wish| wish.tickets);
-        cx.settle(tickets, &Err(text));
+        cx.settle(self.take_tickets(), &Err(text));
         cx.reconnect_later(now, &self.connection.name);
     }
 
     /// Stops the attempt because somebody here wants it.
     pub(super) fn stop(mut self, cx: &mut Context) {
-        let tickets = self.wishes.drain(..).flat_map(|wish| wish.tickets);
-        cx.settle(tickets, &Err("the attempt was stopped".to_owned()));
+        cx.settle(self.take_tickets(), &Err("the attempt was stopped".to_owned()));
+    }
+
+    fn take_tickets(&mut self) -> Vec<Ticket> {
+        let of_wishes = self.wishes.drain(..).flat_map(|wish| wish.tickets);
+        self.tickets.drain(..).chain(of_wishes).collect()
     }
 
     /// Gives the attempt up for a cause that concerns neither messages nor proposals.
@@ -101,10 +107,10 @@ impl Locating {
         now: Instant,
         connection: Arc<Connection>,
         spi: IkeSpi,
-        wishes: VecDeque<ChildWish>,
+        (wishes, tickets): (VecDeque<ChildWish>, Vec<Ticket>),
     ) -> Option<IkeSa> {
         let id = cx.new_ike_sa_id();
-        let attempt = Attempt { connection, id, spi, wishes, addresses: VecDeque::new() };
+        let attempt = Attempt { connection, id, spi, wishes, tickets, addresses: VecDeque::new() };
         let mut locating = Self { attempt, unresolved: 0 };
         for remote in locating.attempt.connection.clone().remote_addresses.iter() {
             match remote {
@@ -311,9 +317,9 @@ impl Initiating {
         let agreed = INIT_RESPONSE
             .check(payloads)
             .map_err(Trouble::from)
-            .and_then(|body| self.agree(now, cx.settings.nat_port, received, &body));
+            .and_then(|body| Ok((self.agree(now, cx.settings.nat_port, received, &body)?, requested(&body))));
         match agreed {
-            Ok(session) => Keyed::begin(cx, self.into_keyed(session, received)),
+            Ok((session, requested)) => InitiatorAuth::begin(cx, now, self.into_keyed(session, requested, received)),
             Err(trouble) => {
                 let text = format!("an answer to IKE_SA_INIT from {} is ignored: {trouble}", received.path.remote);
                 cx.remark(Some(&self.attempt.connection.name), RemarkLevel::Debug, text);
@@ -399,9 +405,11 @@ impl Initiating {
         Session::new(now, parts).map_err(|error| Trouble::Local(error.to_string()))
     }
 
-    fn into_keyed(self, session: Session, received: &Received<'_>) -> Keyed {
-        let messages = InitMessages { ours: self.message, theirs: received.datagram.to_vec() };
-        Keyed { attempt: self.attempt, session, messages }
+    fn into_keyed(self, session: Session, requested: Vec<CertificateRequest>, received: &Received<'_>) -> Keyed {
+        let Self { attempt, mut window, message, .. } = self;
+        window.close();
+        let transcript = Transcript { ours: message, theirs: received.datagram.to_vec() };
+        Keyed { attempt, session, transcript, window, requested }
     }
 
     pub(super) fn on_timeout(mut self, cx: &mut Context, now: Instant) -> Option<IkeSa> {

@@ -46,9 +46,9 @@ impl IkeSa {
             Self::Initiating(initiating) => {
                 Some(of_attempt(&initiating.attempt, initiating.path, IkeState::Connecting))
             }
-            Self::Keyed(keyed) => Some(of_session(&keyed.session, IkeState::Connecting)),
-            Self::AuthSent(sent) => Some(of_session(&sent.session, IkeState::Connecting)),
+            Self::InitiatorAuth(auth) => Some(of_session(&auth.handshake.session, IkeState::Connecting)),
             Self::HalfOpen(half_open) => Some(of_session(&half_open.session, IkeState::Connecting)),
+            Self::ResponderAuth(auth) => Some(of_session(&auth.handshake.half_open.session, IkeState::Connecting)),
             Self::Established(sa) => (!sa.is_spare).then(|| sa.report()),
             Self::Refusing(_) | Self::Refused(_) => None,
         }

@@ -1,43 +1,46 @@
-//! Setting an IKE SA up as its responder: from an admitted IKE_SA_INIT request to the answer to IKE_AUTH (RFC 7296 §1.2).
+//! Setting an IKE SA up as its responder: from an admitted IKE_SA_INIT request to the first IKE_AUTH request
+//! (RFC 7296 §1.2).
 //!
-//! [`HalfOpen`] → established, or [`Refused`], which repeats the refusal to those who did not hear it.
+//! [`HalfOpen`] → what follows in [`super::auth::responder`], or [`Refused`], which repeats the refusal to those who did
+//! not hear it.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use espdp_api::IkePath;
 
-use super::auth::{Identities, InitMessages, PeerAuthenticated, prove_ourselves, verify_peer};
+use super::auth::Transcript;
+use super::auth::certificates;
+use super::auth::refusal::Refused;
+use super::auth::responder::ResponderAuth;
 use super::context::{Context, Sent};
-use super::create_child::has_child_for;
-use super::established::{Authenticated, Established, Request};
-use super::extensions::{Extensions, announcements_in_init_response};
-use super::failure::{About, Incompatible, Reaction, Trouble, Trust, abridged};
-use super::ike_sa::{FollowUp, IkeSa, Received};
-use super::initiator_auth::own_identity;
+use super::established::Request;
+use super::extensions::{Extensions, announcements_in_init_response, may_be_childless};
+use super::failure::{About, Reaction, Trouble, Trust};
+use super::ike_sa::{IkeSa, Received};
 use super::nat::{Nat, nat_detection_payloads};
-use super::negotiate::{accepts, choose_ike, suite_refused};
+use super::negotiate::choose_ike;
 use super::session::{Names, Session, SessionParts};
-use super::window::{Arrival, OurWindow, TheirWindow};
+use super::window::{Arrival, TheirWindow};
 use crate::config::{Connection, UdpEncapsulation};
 use crate::crypto::key_exchange::respond;
 use crate::crypto::schedule::{IkeExchange, IkeKeys};
-use crate::identity::Identity;
-use crate::io::{FailureCode, IkeSpi, RemarkLevel, TimerKind};
-use crate::rules::{AUTH_REQUEST, Body};
+use crate::io::{IkeSpi, RemarkLevel, TimerKind};
+use crate::rules::{AUTH_REQUEST, Body, CHILDLESS_AUTH_REQUEST};
 use crate::wire::{
-    ExchangeType, Identification, KeyExchange as KeyExchangePayload, MessageKind, NotifyType, Payload, Role,
-    encode_message,
+    ExchangeType, KeyExchange as KeyExchangePayload, MessageKind, Payload, PayloadType, Role, WireError, encode_message,
 };
 
 /// An IKE_SA_INIT request is answered; nobody knows who sent it.
 pub(super) struct HalfOpen {
     pub(super) session: Session,
-    messages: InitMessages,
+    pub(super) transcript: Transcript,
     /// Where the request came from.
-    source: IkePath,
-    theirs: TheirWindow,
-    expires: Instant,
+    pub(super) source: IkePath,
+    pub(super) theirs: TheirWindow,
+    /// We said that there need not be a Child SA (RFC 6023).
+    childless: bool,
+    pub(super) expires: Instant,
 }
 
 impl HalfOpen {
@@ -99,6 +102,7 @@ impl HalfOpen {
             received.path,
             connection.encapsulation == UdpEncapsulation::Force,
         ));
+        answer.extend(certificates::requests(candidates.iter().map(|connection| &**connection)));
         answer.extend(announcements);
         let header = names.header(ExchangeType::IkeSaInit, MessageKind::Response, 0);
         let message = encode_message(&header, &answer).inspect_err(|_| cx.release_ike_spi(responder_spi))?;
@@ -108,130 +112,114 @@ impl HalfOpen {
         cx.transmit(received.path, message.clone());
         Ok(Self {
             session,
-            messages: InitMessages { ours: message, theirs: received.datagram.to_vec() },
+            transcript: Transcript { ours: message, theirs: received.datagram.to_vec() },
             source: received.path,
             theirs: TheirWindow::starting_at(1),
+            childless: candidates.iter().any(|connection| may_be_childless(connection)),
             expires: now + cx.settings.half_open_timeout,
         })
     }
 
     /// The IKE_SA_INIT request again: the same answer again, if it is the same request.
     pub(super) fn on_init_again(&self, cx: &mut Context, path: IkePath, datagram: &[u8]) {
-        if datagram == self.messages.theirs {
-            cx.transmit(path, self.messages.ours.clone());
+        if datagram == self.transcript.theirs {
+            cx.transmit(path, self.transcript.ours.clone());
         }
     }
 
-    /// Takes the IKE_AUTH request. Nothing else is heard before it (R7296-1-1, R7296-1.4-1).
+    /// Takes the first IKE_AUTH request. Nothing else is heard before it (R7296-1-1, R7296-1.4-1).
     pub(super) fn on_message(mut self, cx: &mut Context, now: Instant, received: &Received<'_>) -> Option<IkeSa> {
-        let header = received.message.header;
-        let is_auth =
-            header.kind == MessageKind::Request && header.exchange == ExchangeType::IkeAuth && header.message_id == 1;
-        let opened = if is_auth { self.session.open(cx, now, received) } else { None };
-        let Some(opened) = opened else {
+        let Some((request, opened)) = self.receive(cx, now, received) else {
             return Some(IkeSa::HalfOpen(Box::new(self)));
         };
-        self.theirs.accept();
-        // Whatever address the message came from, it is where the peer is now: usually the NAT-T ports.
-        self.session.path = received.path;
-        let request = Request { exchange: header.exchange, message_id: header.message_id, path: received.path };
-        let authenticated = opened.map_err(Trouble::from).and_then(|opened| {
-            let body = AUTH_REQUEST.check(opened.payloads)?;
-            let (who, proof) = self.authenticate(cx, &body)?;
-            Ok((body, who, proof))
+        let checked = opened.map_err(Trouble::from).and_then(|payloads| {
+            let wants_child = payloads.iter().any(|payload| CHILD_PAYLOADS.contains(&payload.kind()));
+            let form = if wants_child || !self.childless { &AUTH_REQUEST } else { &CHILDLESS_AUTH_REQUEST };
+            Ok(form.check(payloads)?)
         });
-        match authenticated {
-            Ok((body, who, proof)) => Some(self.establish(cx, now, request, (who, proof), &body)),
+        match checked {
+            Ok(body) => ResponderAuth::begin(cx, now, self, request, body),
             Err(trouble) => self.refuse(cx, now, request, trouble),
         }
     }
 
-    /// Finds the connection that is meant by the identities, and checks that the peer's is true.
-    fn authenticate(&mut self, cx: &Context, body: &Body) -> Result<(Authenticated, Vec<Payload>), Trouble> {
-        let id_payload = body.id_initiator()?;
-        let wanted = body.id_responder().ok().and_then(Identification::identity);
-        let candidates = cx.connections.of_path(self.source);
-        let fits = |connection: &&Arc<Connection>| {
-            let peer_fits = id_payload.identity().is_some_and(|id| connection.remote.identity.matches(id));
-            peer_fits && wanted.is_none_or(|wanted| own_identity(connection, &self.session).same_as(wanted))
-        };
-        let meant: Vec<&Arc<Connection>> = candidates.iter().filter(fits).collect();
-        let (Some(first), Some(remote_id)) = (meant.first(), id_payload.identity()) else {
-            return Err(id_refused(&candidates, &self.session, id_payload, wanted));
-        };
-        let suite = self.session.suite;
-        let Some(accepting) = meant.iter().find(|connection| accepts(connection, suite)) else {
-            self.session.connection = Arc::clone(first);
-            return Err(suite_refused(first, suite));
-        };
-        self.session.connection = Arc::clone(accepting);
-        let local_id = own_identity(&self.session.connection, &self.session);
-        let identities = Identities { local: &local_id, remote: remote_id };
-        let incompatible = |reason| Trouble::Incompatible(Box::new(reason));
-        let theirs = (id_payload, body.authentication()?);
-        let peer: PeerAuthenticated =
-            verify_peer(&cx.secrets, &self.session, &self.messages, theirs, identities).map_err(incompatible)?;
-        let our_id = Identification::new(local_id.clone());
-        let auth =
-            prove_ourselves(&cx.secrets, &self.session, &self.messages, &our_id, identities).map_err(incompatible)?;
-        let proof = vec![Payload::IdResponder(our_id), Payload::Authentication(auth)];
-        // Several connections may be for the very same peer; then the one with the right child is meant.
-        let with_child = meant.iter().find(|connection| {
-            let is_for_same_peer = (&connection.local, &connection.remote, &connection.remote_addresses)
-                == (&accepting.local, &accepting.remote, &accepting.remote_addresses);
-            is_for_same_peer && accepts(connection, suite) && has_child_for(&self.session, connection, body)
-        });
-        self.session.connection = Arc::clone(with_child.unwrap_or(accepting));
-        Ok((Authenticated { local_id, remote_id: remote_id.clone(), _peer: peer }, proof))
+    /// Takes what may be the next IKE_AUTH request: `None` if it is none, or is dealt with. Only one that carries the
+    /// right checksum means anything.
+    pub(super) fn receive(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        received: &Received<'_>,
+    ) -> Option<(Request, Result<Vec<Payload>, WireError>)> {
+        let header = received.message.header;
+        let is_auth = header.kind == MessageKind::Request && header.exchange == ExchangeType::IkeAuth;
+        match self.theirs.arrival(header.message_id) {
+            Arrival::New if is_auth => {}
+            Arrival::Repeated(response) if self.session.is_repetition(received) => {
+                self.session.send(cx, now, received.path, response);
+                return None;
+            }
+            Arrival::New | Arrival::Repeated(_) | Arrival::Ignored => return None,
+        }
+        let opened = self.session.open(cx, now, received)?;
+        self.theirs.accept();
+        // Whatever address the message came from, it is where the peer is now: usually the NAT-T ports.
+        self.session.path = received.path;
+        let request = Request { exchange: header.exchange, message_id: header.message_id, path: received.path };
+        Some((request, opened.map(|opened| opened.payloads)))
     }
 
-    fn establish(
-        self,
+    /// Answers a request, after which another one is awaited. `None` if the answer cannot be sent, which ends the SA.
+    pub(super) fn answer(
+        &mut self,
         cx: &mut Context,
         now: Instant,
         request: Request,
-        (who, proof): (Authenticated, Vec<Payload>),
-        body: &Body,
-    ) -> IkeSa {
-        if body.has_notify(NotifyType::InitialContact) {
-            cx.follow_up(FollowUp::InitialContact {
-                spi: self.session.names.local_spi(),
-                connection: self.session.connection.name.clone(),
-            });
-        }
-        let mut sa = Established::new(cx, now, self.session, who, (OurWindow::starting_at(0), self.theirs));
-        sa.come_up(cx);
-        if sa.session.nat.encapsulates() && sa.session.path.local.port() != cx.settings.nat_port {
-            let text = "there is a NAT, and the peer stays on the port of plain IKE: ESP goes without UDP";
-            cx.remark(Some(sa.connection_name()), RemarkLevel::Info, text);
-        }
-        sa.serve_ike_auth(cx, now, request, proof, body);
-        IkeSa::Established(Box::new(sa))
+        payloads: &[Payload],
+    ) -> Option<()> {
+        let what = (request.exchange, MessageKind::Response, request.message_id);
+        let message = self.session.seal(cx, what, request.path, payloads).ok()?;
+        self.theirs.answered(message.clone());
+        self.session.send(cx, now, request.path, message);
+        Some(())
     }
 
     /// Says no: all failures of authentication look alike from outside (R7296-2.21.2-2).
-    fn refuse(mut self, cx: &mut Context, now: Instant, request: Request, trouble: Trouble) -> Option<IkeSa> {
+    pub(super) fn refuse(
+        mut self,
+        cx: &mut Context,
+        now: Instant,
+        request: Request,
+        trouble: Trouble,
+    ) -> Option<IkeSa> {
         let reaction = trouble.reaction(Trust::Keyed);
-        let about =
-            About { connection: Some(&self.session.connection), child: None, peer: Some(self.session.path.remote) };
-        cx.fail(trouble.into_failure(about));
+        self.report(cx, trouble);
         let (Reaction::Answer(notify) | Reaction::AnswerAndClose(notify)) = reaction else {
             return None;
         };
-        let what = (request.exchange, MessageKind::Response, request.message_id);
-        let message = self.session.seal(cx, what, request.path, &[Payload::Notify(notify)]).ok()?;
-        self.theirs.answered(message.clone());
-        self.session.send(cx, now, request.path, message);
-        let Self { session, theirs, expires, .. } = self;
-        Some(IkeSa::Refused(Box::new(Refused { session, theirs, expires })))
+        self.answer(cx, now, request, &[Payload::Notify(notify)])?;
+        Some(Refused::keep(self))
+    }
+
+    fn report(&self, cx: &mut Context, trouble: Trouble) {
+        let (connection, peer) = (Some(&*self.session.connection), Some(self.session.path.remote));
+        cx.fail(trouble.into_failure(About { connection, child: None, peer }));
+    }
+
+    /// Time is up: `trouble` tells if that is our fault.
+    pub(super) fn give_up(self, cx: &mut Context, trouble: Option<Trouble>) {
+        if let Some(trouble) = trouble {
+            return self.report(cx, trouble);
+        }
+        let text = format!("{} did not go on after IKE_SA_INIT", self.source.remote);
+        cx.remark(Some(&self.session.connection.name), RemarkLevel::Debug, text);
     }
 
     pub(super) fn on_timeout(self, cx: &mut Context, now: Instant) -> Option<IkeSa> {
         if self.expires > now {
             return Some(IkeSa::HalfOpen(Box::new(self)));
         }
-        let text = format!("{} did not go on after IKE_SA_INIT", self.source.remote);
-        cx.remark(Some(&self.session.connection.name), RemarkLevel::Debug, text);
+        self.give_up(cx, None);
         None
     }
 
@@ -240,33 +228,9 @@ impl HalfOpen {
     }
 }
 
-/// An IKE_AUTH request was refused. The refusal is kept for a while, in case it got lost.
-pub(super) struct Refused {
-    pub(super) session: Session,
-    theirs: TheirWindow,
-    expires: Instant,
-}
-
-impl Refused {
-    pub(super) fn on_message(mut self, cx: &mut Context, now: Instant, received: &Received<'_>) -> IkeSa {
-        let header = received.message.header;
-        if header.kind == MessageKind::Request
-            && let Arrival::Repeated(response) = self.theirs.arrival(header.message_id)
-            && self.session.is_repetition(received)
-        {
-            self.session.send(cx, now, received.path, response);
-        }
-        IkeSa::Refused(Box::new(self))
-    }
-
-    pub(super) fn on_timeout(self, now: Instant) -> Option<IkeSa> {
-        (self.expires > now).then(|| IkeSa::Refused(Box::new(self)))
-    }
-
-    pub(super) fn deadline(&self) -> (Instant, TimerKind) {
-        (self.expires, TimerKind::HalfOpen)
-    }
-}
+/// By these a request wants a Child SA.
+const CHILD_PAYLOADS: [PayloadType; 3] =
+    [PayloadType::SecurityAssociation, PayloadType::SelectorsInitiator, PayloadType::SelectorsResponder];
 
 /// The first connection that has proposals in common with the request.
 fn choose_connection(
@@ -287,29 +251,4 @@ fn choose_connection(
         }
     }
     Err(first_trouble.unwrap_or_else(|| Trouble::Local("there is no connection for these addresses".to_owned())))
-}
-
-fn id_refused(
-    candidates: &[Arc<Connection>],
-    session: &Session,
-    id_payload: &Identification,
-    wanted: Option<&Identity>,
-) -> Trouble {
-    let theirs = id_payload.identity().map_or_else(|| "of an unknown type".to_owned(), ToString::to_string);
-    let mut their_lines = vec![format!("identity `{theirs}`")];
-    their_lines.extend(wanted.map(|wanted| format!("asks for `{wanted}`")));
-    let ours = candidates.iter().map(|connection| {
-        let local = own_identity(connection, session);
-        format!("connection `{}`: we are `{local}`, the peer is `{}`", connection.name, connection.remote.identity)
-    });
-    Trouble::Incompatible(Box::new(Incompatible {
-        code: FailureCode::AuthIdRefused,
-        notify: NotifyType::AuthenticationFailed,
-        what: format!("no connection accepts the peer's identity `{theirs}`"),
-        ours: abridged(ours),
-        theirs: their_lines,
-        hint: Some(
-            "`rightid` must be the identity that the peer has, and `leftid` the one that it asks for".to_owned(),
-        ),
-    }))
 }

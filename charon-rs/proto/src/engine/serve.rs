@@ -66,8 +66,8 @@ impl Established {
         Ok(())
     }
 
-    /// Answers an IKE_AUTH request whose sender is authenticated. A child that fails does not take the IKE SA with it
-    /// (R7296-2.21.2-3).
+    /// Answers the last IKE_AUTH request of a peer that is authenticated; `body` is the first one, with what child it
+    /// wants, if any (RFC 6023 §5). A child that fails does not take the IKE SA with it (R7296-2.21.2-3).
     pub(super) fn serve_ike_auth(
         &mut self,
         cx: &mut Context,
@@ -76,6 +76,9 @@ impl Established {
         proof: Vec<Payload>,
         body: &Body,
     ) {
+        if body.proposals().is_err() {
+            return self.answer(cx, now, request, proof);
+        }
         match ChildAnswer::negotiate(cx, &self.session, body, Occasion::IkeAuth, None) {
             Ok(answer) => self.serve(cx, request, proof, answer),
             Err(trouble) => self.refuse_child(cx, now, request, proof, trouble),

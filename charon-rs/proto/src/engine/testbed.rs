@@ -1,5 +1,7 @@
 //! Two engines with a dataplane each, a network between them and a clock that only moves when it is told.
 
+mod signer;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -9,6 +11,8 @@ use espdp_api::{
     InterfaceName, Mode, Outcome, PolicyId, Refusal, Routes, SaStatistics, Secret, TrafficLimit, TrafficSelector,
 };
 
+use self::signer::Signer;
+pub(super) use self::signer::{sign_both, sign_with, trust_in};
 use super::Engine;
 use crate::Settings;
 use crate::config::{
@@ -50,7 +54,7 @@ impl Who {
         }
     }
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Moon => "moon",
             Self::Sun => "sun",
@@ -78,6 +82,7 @@ pub(super) struct Side {
     /// The dataplane gives SPIs and does nothing else until [`World::catch_up`].
     pub(super) is_slow: bool,
     withheld: Vec<(AskId, DataplaneCommand)>,
+    pub(super) signer: Signer,
 }
 
 impl Side {
@@ -88,6 +93,7 @@ impl Side {
             notices: Vec::new(),
             is_slow: false,
             withheld: Vec::new(),
+            signer: Signer::default(),
         }
     }
 }
@@ -120,6 +126,8 @@ pub(super) enum Fate {
     Late(Vec<Duration>),
     /// Kept back until [`World::release`].
     Hold,
+    /// Somebody on the way puts this in its place.
+    Replace(Vec<u8>),
 }
 
 /// Two gateways and what is between them.
@@ -234,8 +242,12 @@ impl World {
     }
 
     pub(super) fn initiate_child(&mut self, who: Who, child: Option<&str>) -> Ticket {
+        self.initiate_of(who, "net-net", child)
+    }
+
+    pub(super) fn initiate_of(&mut self, who: Who, connection: &str, child: Option<&str>) -> Ticket {
         let ticket = self.ticket();
-        let (connection, child) = (Some("net-net".to_owned()), child.map(str::to_owned));
+        let (connection, child) = (Some(connection.to_owned()), child.map(str::to_owned));
         self.command(who, Command::Initiate { ticket, connection, child });
         self.run();
         ticket
@@ -344,6 +356,7 @@ impl World {
                         self.late.extend(copies.map(|arrival| (arrival, datagram.clone())));
                     }
                     Fate::Hold => self.held.push(datagram),
+                    Fate::Replace(message) => self.wire.push_back(Datagram { message, ..datagram }),
                 }
             }
             Output::Keepalive(_) => self.keepalives += 1,
@@ -356,7 +369,11 @@ impl World {
                 let outcome = side.dataplane.carry_out(who, command);
                 side.engine.handle_answer(now, id, Answer::Dataplane(outcome));
             }
-            Output::Ask(_, ask @ (Ask::Sign(_) | Ask::Verify(_))) => panic!("no keys here: {ask:?}"),
+            Output::Ask(id, ask @ (Ask::Sign(_) | Ask::Verify(_))) => {
+                if let Some(answer) = side.signer.take(id, ask) {
+                    side.engine.handle_answer(now, id, answer);
+                }
+            }
             Output::Ask(id, Ask::Resolve(_)) => {
                 side.engine.handle_answer(now, id, Answer::Addresses(vec![who.other().address()]));
             }
@@ -378,6 +395,16 @@ impl World {
         for (id, command) in std::mem::take(&mut side.withheld) {
             let outcome = side.dataplane.carry_out(who, command);
             side.engine.handle_answer(now, id, Answer::Dataplane(outcome));
+        }
+        self.run();
+    }
+
+    /// A slow signer does what it was asked to do.
+    pub(super) fn let_sign(&mut self, who: Who) {
+        let now = self.now;
+        let side = self.side(who);
+        for (id, answer) in side.signer.catch_up() {
+            side.engine.handle_answer(now, id, answer);
         }
         self.run();
     }

@@ -1,5 +1,6 @@
 //! Two engines against each other.
 
+mod auth;
 mod chaos;
 mod established;
 mod fragments;

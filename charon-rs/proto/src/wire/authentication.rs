@@ -49,6 +49,13 @@ impl AuthenticationMethod {
             Self::Other(number) => number,
         }
     }
+
+    /// Whether it is a signature by a key that a certificate, or something in its place, vouches for: RFC 7427's, or one of
+    /// those that it replaces (RSA, and ECDSA of RFC 4754). DSS is not among them: nobody has such keys any more.
+    #[must_use]
+    pub fn is_signature(self) -> bool {
+        matches!(self, Self::RsaSignature | Self::DigitalSignature | Self::Other(9..=11))
+    }
 }
 
 impl fmt::Display for AuthenticationMethod {

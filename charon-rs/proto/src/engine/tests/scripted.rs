@@ -219,12 +219,12 @@ fn session_of(side: &mut Side, spi: IkeSpi) -> &mut Session {
 fn session_in(sa: &mut IkeSa) -> &mut Session {
     if let IkeSa::Established(sa) = sa {
         &mut sa.session
-    } else if let IkeSa::AuthSent(sent) = sa {
-        &mut sent.session
+    } else if let IkeSa::InitiatorAuth(auth) = sa {
+        &mut auth.handshake.session
+    } else if let IkeSa::ResponderAuth(auth) = sa {
+        &mut auth.handshake.half_open.session
     } else if let IkeSa::HalfOpen(half_open) = sa {
         &mut half_open.session
-    } else if let IkeSa::Keyed(keyed) = sa {
-        &mut keyed.session
     } else if let IkeSa::Refused(refused) = sa {
         &mut refused.session
     } else if let IkeSa::Refusing(refusing) = sa {

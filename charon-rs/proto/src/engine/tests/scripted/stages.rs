@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::engine::established::Life;
+use crate::engine::testbed::{sign_with, trust_in};
 use crate::testing::SeededRandom;
 use crate::wire::{Message, Role, encode_message};
 
@@ -28,8 +29,8 @@ fn name_of(sa: &IkeSa) -> &'static str {
         },
         IkeSa::Locating(_) => "locating",
         IkeSa::Initiating(_) => "initiating",
-        IkeSa::Keyed(_) => "keyed",
-        IkeSa::AuthSent(_) => "authentication sent",
+        IkeSa::InitiatorAuth(auth) => auth.stage_name(),
+        IkeSa::ResponderAuth(auth) => auth.stage_name(),
         IkeSa::Refusing(_) => "refusing",
         IkeSa::HalfOpen(_) => "half-open",
         IkeSa::Refused(_) => "refused",
@@ -69,6 +70,34 @@ fn keyed() -> World {
     world
 }
 
+/// Moon and sun sign as told, and the signer of one of them takes its time.
+fn signing(moon: bool, sun: bool, slow: Who) -> World {
+    let mut world = World::with(|who, connection| {
+        let (ours, theirs) = if who == Who::Moon { (moon, sun) } else { (sun, moon) };
+        if ours {
+            connection.local.method = sign_with(who.name());
+        }
+        if theirs {
+            connection.remote.method = trust_in("ca");
+        }
+    });
+    world.side(slow).signer.is_slow = true;
+    initiated(world)
+}
+
+/// Moon authenticates itself twice, and the second time gets lost.
+fn listening() -> World {
+    let mut world = World::with(|who, connection| {
+        if who == Who::Moon {
+            connection.more_local = vec![connection.local.clone()];
+        } else {
+            connection.more_remote = vec![connection.remote.clone()];
+        }
+    });
+    world.network(|datagram| if datagram.header().message_id == 2 { Fate::Lose } else { Fate::Deliver });
+    initiated(world)
+}
+
 fn locating() -> World {
     let mut world = without(&[], |who, connection| {
         if who == Who::Moon {
@@ -98,6 +127,11 @@ fn stages() -> Vec<Stage> {
         stage("locating", locating(), Who::Moon, None),
         stage("initiating", initiated(plain(&[(INIT, RESPONSE)])), Who::Moon, Some((INIT, RESPONSE, 0))),
         stage("keyed", keyed(), Who::Moon, None),
+        stage("proving to the responder", signing(true, false, Who::Moon), Who::Moon, None),
+        stage("judging the responder", signing(false, true, Who::Moon), Who::Moon, None),
+        stage("judging the initiator", signing(true, false, Who::Sun), Who::Sun, None),
+        stage("proving to the initiator", signing(false, true, Who::Sun), Who::Sun, None),
+        stage("listening", listening(), Who::Sun, Some((AUTH, REQUEST, 2))),
         stage("authentication sent", initiated(plain(&[(AUTH, RESPONSE)])), Who::Moon, Some((AUTH, RESPONSE, 1))),
         stage("refusing", refusing, Who::Moon, Some((AUTH, RESPONSE, 1))),
         stage("half-open", initiated(plain(&[(AUTH, REQUEST)])), Who::Sun, Some((AUTH, REQUEST, 1))),
@@ -208,6 +242,7 @@ fn each_stage_is_moved_on_by_its_own_message_alone() {
         stage.world.repair_network();
         for who in [Who::Moon, Who::Sun] {
             stage.world.catch_up(who);
+            stage.world.let_sign(who);
         }
         stage.world.pass(Duration::from_secs(120));
         if ["refusing", "refused", "deleting"].contains(&stage.name) {
