@@ -16,6 +16,7 @@ mod ike_sa;
 mod inbox;
 mod informational;
 mod initiator;
+mod mobike;
 mod nat;
 mod negotiate;
 mod packets;
@@ -40,6 +41,7 @@ mod twins;
 mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -173,9 +175,10 @@ impl Engine {
                 if let Encapsulation::Udp { local_port, remote_port } = path.encapsulation {
                     let path =
                         IkePath { local: (path.local, local_port).into(), remote: (path.remote, remote_port).into() };
-                    self.with_owner((Direction::Inbound, spi, policy), |sa, cx| sa.on_peer_moved(cx, path));
+                    self.with_owner((Direction::Inbound, spi, policy), |sa, cx| sa.on_peer_moved(cx, now, path));
                 }
             }
+            Event::NetworkChanged { addresses } => self.on_network_changed(now, addresses),
             Event::UnknownSpi { path, spi } => {
                 let text = format!("ESP from {} for SPI {spi:08x}, which nobody has", path.remote);
                 self.cx.remark(None, RemarkLevel::Debug, text);
@@ -264,12 +267,12 @@ impl Engine {
                 }
             }
             Asker::LocalAddress(spi) => {
-                let local = match outcome {
-                    Ok(Done::LocalAddress(address)) => Ok(address),
-                    Ok(other) => Err(format!("the dataplane gave no address but {other:?}")),
-                    Err(refusal) => Err(refusal.to_string()),
-                };
+                let local = local_address(outcome);
                 self.with_sa(spi, |sa, cx| sa.on_local_address(cx, now, local));
+            }
+            Asker::WayToPeer { spi, remote, detour } => {
+                let local = local_address(outcome);
+                self.with_established(spi, |sa, cx| sa.on_way_to_peer(cx, now, (remote, detour), local));
             }
             Asker::PeerAddresses(_) | Asker::Signature(_) | Asker::Judgement(_) => self.give_back(outcome),
             Asker::SpiToOffer(spi) if self.sas.contains_key(&spi) => {
@@ -296,6 +299,16 @@ impl Engine {
     fn give_back(&mut self, outcome: Outcome) {
         if let Ok(Done::Spi(spi)) = outcome {
             self.cx.release_spi(spi);
+        }
+    }
+
+    /// The addresses or routes of this host have changed.
+    fn on_network_changed(&mut self, now: Instant, addresses: Vec<IpAddr>) {
+        self.cx.set_host_addresses(addresses);
+        let established: Vec<IkeSpi> =
+            self.sas.iter().filter(|(_, sa)| sa.established().is_some()).map(|(spi, _)| *spi).collect();
+        for spi in established {
+            self.with_established(spi, |sa, cx| sa.on_network_changed(cx, now));
         }
     }
 
@@ -421,5 +434,14 @@ impl Engine {
             self.cx.settle_all("the daemon shuts down");
             self.cx.notice(Notice::ShutDown);
         }
+    }
+}
+
+/// The address that the dataplane was asked for.
+fn local_address(outcome: Outcome) -> Result<IpAddr, String> {
+    match outcome {
+        Ok(Done::LocalAddress(address)) => Ok(address),
+        Ok(other) => Err(format!("the dataplane gave no address but {other:?}")),
+        Err(refusal) => Err(refusal.to_string()),
     }
 }

@@ -48,7 +48,7 @@ pub use error::WireError;
 pub use header::{ExchangeType, HEADER_LEN, Header, MessageKind, Role, peek_header};
 pub use identification::{Identification, MAX_IDENTITY_OCTETS};
 pub use message::{Encrypted, Fragment, Message, encode_message};
-pub use notify::{MAX_COOKIE_OCTETS, Notify};
+pub use notify::{COOKIE2_OCTETS, MAX_COOKIE_OCTETS, Notify};
 pub use notify_type::NotifyType;
 pub use payload::{KeyExchange, MAX_NONCE_OCTETS, MAX_PAYLOADS, MIN_NONCE_OCTETS, Payload};
 pub use payload_type::PayloadType;

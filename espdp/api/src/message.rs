@@ -239,6 +239,11 @@ pub enum Event {
         /// Where it came from now.
         path: OuterPath,
     },
+    /// The addresses or routes of the host have changed, or the dataplane has just begun to watch them.
+    NetworkChanged {
+        /// All addresses that can be used to reach other hosts now, those of the dataplane's own interfaces left out.
+        addresses: Vec<IpAddr>,
+    },
     /// ESP for an SPI that nobody has (RFC 4303 §3.4.2). Sampled: at most once a second in all.
     UnknownSpi {
         /// Its outer path.

@@ -79,7 +79,7 @@ impl Books {
             }
             Command::SetInterface(_) | Command::RemoveInterface(_) => Ok(Done::Ok),
             Command::LocalAddress { .. } => {
-                Err(Refusal::System { operation: "look up a route".into(), reason: "hosts have one address".into() })
+                Err(Refusal::System { operation: "look up a route".into(), reason: "the world knows routes".into() })
             }
             Command::Statistics => Ok(Done::Statistics { sas: Vec::new(), interfaces: Vec::new(), drops: Vec::new() }),
         }

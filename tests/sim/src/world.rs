@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use espdp_api::{EspSpi, IkePath, PolicyId};
+use espdp_api::{Done, EspSpi, Event, IkePath, PolicyId};
 use ike_proto::Settings;
 use ike_proto::io::{Answer, Ask, AskId, Command, Notice, Output};
 
@@ -114,6 +114,15 @@ impl World {
     pub fn command(&mut self, id: HostId, command: Command) {
         let now = self.now;
         self.host_mut(id).command(now, command);
+        self.drain(id);
+    }
+
+    /// Gives a host another address, which it notices.
+    pub fn readdress(&mut self, id: HostId, address: IpAddr) {
+        let now = self.now;
+        let host = self.host_mut(id);
+        host.address = address;
+        host.engine.handle_dataplane(now, Event::NetworkChanged { addresses: vec![address] });
         self.drain(id);
     }
 
@@ -295,6 +304,9 @@ impl World {
                     continue;
                 };
                 self.tally.sent += 1;
+                if packet.from.ip() != self.host(id).address {
+                    continue; // from an address that is gone
+                }
                 if packet.from.port() != 0 {
                     packet.from = self.translated(id, packet.from);
                 }
@@ -311,6 +323,10 @@ impl World {
                 Output::Transmit { path, message } => self.transmit(id, path, &message),
                 // A keepalive only refreshes the NAT's mapping.
                 Output::Keepalive(path) => drop(self.translated(id, path.local)),
+                Output::Ask(ask, Ask::Dataplane(espdp_api::Command::LocalAddress { .. })) => {
+                    let answer = Answer::Dataplane(Ok(Done::LocalAddress(self.host(id).address)));
+                    self.schedule(DATAPLANE_DELAY, Happening::Answer { host: id, id: ask, answer });
+                }
                 Output::Ask(ask, Ask::Dataplane(command)) => {
                     let mut rng = self.rng.clone();
                     let outcome = self.host_mut(id).books.carry_out(command, &mut rng);
@@ -336,7 +352,8 @@ impl World {
     }
 
     fn transmit(&mut self, id: HostId, path: IkePath, message: &[u8]) {
-        if self.host(id).down {
+        let host = self.host(id);
+        if host.down || host.address != path.local.ip() {
             return;
         }
         let from = self.translated(id, path.local);

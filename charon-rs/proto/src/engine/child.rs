@@ -132,7 +132,7 @@ impl ChildSa {
         });
         let (spi_in, spi_out) = (agreed.spi_in, agreed.spi_out);
         cx.policies.join(policy, id, Member { owner, spi_in, spi_out, stage: Stage::Installing });
-        let path = session.nat.outer_path(session.path, cx.settings.nat_port);
+        let path = session.outer_path(cx.settings.nat_port);
         let (rekey_at, expires_at) = deadlines(cx, now, &agreed.child.lifetime);
         let mut sa = Self {
             id,

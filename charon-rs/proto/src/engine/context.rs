@@ -1,6 +1,7 @@
 //! What all SAs of an engine share: the way out, randomness, configuration, numbers.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use espdp_api::{Command as DataplaneCommand, EspSpi, IkePath, PolicyId};
@@ -25,6 +26,8 @@ pub(super) struct Context {
     pub(super) secrets: BTreeMap<String, SharedSecret>,
     pub(super) policies: Policies,
     pub(super) reconciler: Reconciler,
+    /// The addresses of this host, once somebody has told.
+    host_addresses: Option<BTreeSet<IpAddr>>,
     tickets: Tickets,
     outputs: VecDeque<Output>,
     asks: BTreeMap<AskId, Asker>,
@@ -51,6 +54,9 @@ pub(super) enum Asker {
     Signature(IkeSpi),
     /// An SA that is being set up wants to know whether the peer's proof is true.
     Judgement(IkeSpi),
+    /// An established SA wants the address from which its peer is reached at `remote`: for now, or in case the peer goes on
+    /// not to answer.
+    WayToPeer { spi: IkeSpi, remote: IpAddr, detour: bool },
     /// An SA wants an SPI for a child that it is going to offer.
     SpiToOffer(IkeSpi),
     /// An SA wants an SPI for a child that its peer asked for.
@@ -68,6 +74,7 @@ impl Context {
             secrets: BTreeMap::new(),
             policies: Policies::default(),
             reconciler: Reconciler::default(),
+            host_addresses: None,
             tickets: Tickets::default(),
             outputs: VecDeque::new(),
             asks: BTreeMap::new(),
@@ -216,6 +223,17 @@ impl Context {
     /// Who asked; each answer is taken once.
     pub(super) fn answered(&mut self, id: AskId) -> Option<Asker> {
         self.asks.remove(&id)
+    }
+
+    // The network.
+
+    pub(super) fn set_host_addresses(&mut self, addresses: Vec<IpAddr>) {
+        self.host_addresses = Some(addresses.into_iter().collect());
+    }
+
+    /// Whether this host has an address now. As long as nobody has told, it may have any.
+    pub(super) fn has_address(&self, address: IpAddr) -> bool {
+        self.host_addresses.as_ref().is_none_or(|addresses| addresses.contains(&address))
     }
 
     // Tickets.

@@ -15,6 +15,7 @@ use super::collision::IkeActivity;
 use super::context::Context;
 use super::failure::{About, Reaction, Trouble, Trust};
 use super::ike_sa::{FollowUp, Received};
+use super::mobike::Mobike;
 use super::rekey_ike::Rival;
 use super::serve::Serving;
 use super::session::Session;
@@ -42,6 +43,8 @@ pub(super) struct Established {
     pub(super) expires_at: Option<Instant>,
     /// When the peer was heard last: an authentic new message, or a packet on an SA that was silent.
     pub(super) last_heard: Instant,
+    /// What belongs to changes of addresses, if both ends can (RFC 4555).
+    pub(super) mobike: Option<Box<Mobike>>,
     /// The SA that the peer made to replace this one while our own request to do so was on its way.
     pub(super) rival: Option<Rival>,
     /// One of two SAs that were made in the place of a third one, and has nothing until it is known which of them stays.
@@ -90,6 +93,7 @@ impl Established {
             rekey_at,
             expires_at,
             last_heard: now,
+            mobike: None,
             rival: None,
             is_spare: false,
             deleted_early: Vec::new(),
@@ -162,6 +166,7 @@ impl Established {
                 };
                 self.heard(cx, now, received.path);
                 self.ours.close();
+                self.on_answered_over(cx, now, received.path);
                 match opened {
                     Ok(opened) => self.on_response(cx, now, opened.payloads),
                     Err(error) => self.on_bad_response(cx, now, error.into()),
@@ -271,9 +276,10 @@ impl Established {
         self.follow_path(cx, path);
     }
 
-    /// RFC 7296 §2.23: a peer behind a NAT is followed to where its latest authentic message came from.
+    /// RFC 7296 §2.23: a peer behind a NAT is followed to where its latest authentic message came from. With MOBIKE it says
+    /// itself where it is, and other messages say nothing (RFC 4555 §3.8).
     fn follow_path(&mut self, cx: &mut Context, path: IkePath) {
-        if path != self.session.path && self.session.nat.follows_peer() {
+        if path != self.session.path && self.session.nat.follows_peer() && self.mobike.is_none() {
             self.move_to(cx, path);
         }
     }
@@ -282,15 +288,10 @@ impl Established {
         let text = format!("the peer moved from {} to {}", self.session.path.remote, path.remote);
         cx.remark(Some(self.connection_name()), RemarkLevel::Debug, text);
         self.session.path = path;
-        let outer = self.session.nat.outer_path(path, cx.settings.nat_port);
+        let outer = self.session.outer_path(cx.settings.nat_port);
         for child in self.children.values_mut() {
             child.move_to(cx, outer);
         }
-    }
-
-    /// ESP of the peer comes from elsewhere.
-    pub(super) fn on_peer_moved(&mut self, cx: &mut Context, path: IkePath) {
-        self.follow_path(cx, path);
     }
 
     /// A new SA of the same identities claims to be the only one (R7296-2.4-4). If the peer forgot this one, nothing is lost;
@@ -401,9 +402,12 @@ pub(super) struct Request {
 pub(super) fn outcome_of_end(task: &Task, reason: &DownReason) -> Result<(), String> {
     match task {
         Task::DeleteIke { .. } | Task::DeleteChild { .. } => Ok(()),
-        Task::CreateChild(_) | Task::RekeyChild { .. } | Task::RekeyIke { .. } | Task::Liveness | Task::Discard(_) => {
-            Err(format!("the IKE SA ended: {}", describe(reason)))
-        }
+        Task::CreateChild(_)
+        | Task::RekeyChild { .. }
+        | Task::RekeyIke { .. }
+        | Task::Liveness
+        | Task::Discard(_)
+        | Task::Move(..) => Err(format!("the IKE SA ended: {}", describe(reason))),
     }
 }
 

@@ -34,8 +34,9 @@ impl Established {
             }
             cx.remark(Some(self.connection_name()), RemarkLevel::Debug, format!("the peer notes: {kind}"));
         }
+        let mut answer = self.serve_addresses(cx, now, request, &body);
         if body.deletes().any(|delete| *delete == Delete::IkeSa) {
-            self.answer(cx, now, request, Vec::new());
+            self.answer(cx, now, request, answer);
             self.on_ike_deleted(cx, now);
             return Ok(());
         }
@@ -48,7 +49,9 @@ impl Established {
             .copied()
             .collect();
         let ours = self.on_children_deleted(cx, now, &spis);
-        let answer = if ours.is_empty() { Vec::new() } else { vec![Payload::Delete(Delete::Esp(ours))] };
+        if !ours.is_empty() {
+            answer.push(Payload::Delete(Delete::Esp(ours)));
+        }
         self.answer(cx, now, request, answer);
         Ok(())
     }
@@ -105,7 +108,13 @@ impl Established {
     }
 
     /// The peer has answered one of our requests, and with that the task is done; errors change nothing about it.
-    pub(super) fn on_informational_response(&mut self, cx: &mut Context, now: Instant, queued: Queued) {
+    pub(super) fn on_informational_response(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        queued: Queued,
+        payloads: &[Payload],
+    ) {
         match &queued.task {
             Task::DeleteChild { child, reason } => {
                 let (child, reason) = (*child, reason.clone());
@@ -116,11 +125,13 @@ impl Established {
                 self.finish(cx, queued, &Ok(()));
                 return self.end(cx, now, reason);
             }
+            Task::Liveness => self.on_probe_response(cx, now, payloads),
+            Task::Move(wanted, Some(told)) => self.on_move_response(cx, now, (*wanted, told), payloads),
             Task::CreateChild(_)
             | Task::RekeyChild { .. }
             | Task::RekeyIke { .. }
             | Task::Discard(_)
-            | Task::Liveness => {}
+            | Task::Move(_, None) => {}
         }
         self.finish(cx, queued, &Ok(()));
     }

@@ -17,12 +17,12 @@ use super::context::{Asker, Context, Sent};
 use super::extensions::{Extensions, announcements_in_init_request};
 use super::failure::{About, Incompatible, Trouble};
 use super::ike_sa::{IkeSa, Received};
-use super::nat::{Nat, floated, nat_detection_payloads};
+use super::nat::{Nat, nat_detection_payloads, path_after_init};
 use super::packets::Packets;
 use super::session::{Names, Session, SessionParts};
 use super::task::ChildWish;
 use super::window::{OurWindow, Retransmit};
-use crate::config::{Connection, RemoteAddress, UdpEncapsulation};
+use crate::config::{Connection, RemoteAddress};
 use crate::crypto::key_exchange::KeyExchange;
 use crate::crypto::schedule::{IkeExchange, IkeKeys};
 use crate::io::{Ask, CertificateRequest, FailureCode, IkeSaId, IkeSpi, RemarkLevel, Ticket, TimerKind};
@@ -190,7 +190,7 @@ pub(super) struct Initiating {
     key_exchange: KeyExchange,
     /// NAT detection hashes, which stay over retries so that all but cookie and key exchange is unchanged
     /// (R7296-2.6-4).
-    nat_detection: [Payload; 2],
+    nat_detection: Vec<Payload>,
     cookie: Option<Vec<u8>>,
     /// The message as it was sent last.
     message: Vec<u8>,
@@ -215,7 +215,7 @@ impl Initiating {
         let nonce = cx.new_nonce();
         let key_exchange = KeyExchange::generate(group, &mut *cx.random);
         let spis = (attempt.spi, IkeSpi::default());
-        let nat_detection = nat_detection_payloads(cx, spis, path, connection.encapsulation == UdpEncapsulation::Force);
+        let nat_detection = nat_detection_payloads(cx, spis, path, connection.encapsulation);
         let mut initiating = Self {
             attempt,
             path,
@@ -382,15 +382,8 @@ impl Initiating {
             },
         );
         let theirs = notifies(&received.message.payloads);
-        let nat = Nat::detect(
-            theirs.clone(),
-            names.spis(),
-            received.path,
-            connection.encapsulation == UdpEncapsulation::Force,
-        );
-        // R7296-2.23-2: with a NAT under way everything from IKE_AUTH on goes to the NAT-T ports.
-        let floats = nat.encapsulates() && self.path.local.port() != nat_port;
-        let path = if floats { floated(self.path, nat_port) } else { self.path };
+        let nat = Nat::detect(theirs.clone(), names.spis(), received.path, connection.encapsulation);
+        let path = path_after_init(self.path, nat, connection, nat_port);
         let parts = SessionParts {
             names,
             connection: connection.clone(),

@@ -1,10 +1,9 @@
 //! NAT detection (RFC 7296 §2.23).
 
-use std::net::SocketAddr;
-
 use espdp_api::{Encapsulation, IkePath, OuterPath};
 
 use super::context::Context;
+use crate::config::{Connection, UdpEncapsulation};
 use crate::crypto::hash::{NAT_DETECTION_LEN, nat_detection};
 use crate::io::IkeSpi;
 use crate::wire::{Notify, NotifyType, Payload};
@@ -12,6 +11,8 @@ use crate::wire::{Notify, NotifyType, Payload};
 /// Where NATs are between us and the peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Nat {
+    /// Both ends look for NATs and can work around them.
+    pub(super) traverses: bool,
     /// One is in front of us.
     pub(super) local: bool,
     /// One is in front of the peer, or the peer says so.
@@ -22,22 +23,28 @@ pub(super) struct Nat {
 
 impl Nat {
     /// Reads the NAT_DETECTION notifications of a message that arrived on `path`. A peer without them does not do NAT
-    /// traversal, so nothing is found. Of several source hashes one that fits is enough (R7296-2.23-5). `fake` tells
-    /// whether we say that there is a NAT.
+    /// traversal, and with [`UdpEncapsulation::Refuse`] we do not, so nothing is found. Of several source hashes one that
+    /// fits is enough (R7296-2.23-5). With [`UdpEncapsulation::Force`] we say that there is a NAT.
     pub(super) fn detect<'a>(
         notifies: impl Iterator<Item = &'a Notify> + Clone,
         spis: (IkeSpi, IkeSpi),
         path: IkePath,
-        fake: bool,
+        encapsulation: UdpEncapsulation,
     ) -> Self {
+        if encapsulation == UdpEncapsulation::Refuse || !is_detecting(notifies.clone()) {
+            return Self::default();
+        }
         let differs = |kind, address| {
             let expected = nat_detection(spis.0, spis.1, address);
             let mut hashes = notifies.clone().filter(|notify| notify.kind == kind).peekable();
             hashes.peek().is_some() && !hashes.any(|notify| notify.data == expected)
         };
-        let (source, destination) = (NotifyType::NatDetectionSourceIp, NotifyType::NatDetectionDestinationIp);
-        let traverses = notifies.clone().any(|notify| notify.kind == source || notify.kind == destination);
-        Self { local: differs(destination, path.local), remote: differs(source, path.remote), fake: fake && traverses }
+        Self {
+            traverses: true,
+            local: differs(NotifyType::NatDetectionDestinationIp, path.local),
+            remote: differs(NotifyType::NatDetectionSourceIp, path.remote),
+            fake: encapsulation == UdpEncapsulation::Force,
+        }
     }
 
     /// Whether ESP must travel in UDP (R7296-2.23-4).
@@ -63,32 +70,48 @@ impl Nat {
     }
 }
 
-/// Both NAT_DETECTION notifications of an IKE_SA_INIT message that goes out on `path`. With `fake` the source is a hash
-/// of nothing, so that the peer sees a NAT in front of us and encapsulates ESP in UDP.
+/// Whether a message has NAT_DETECTION notifications.
+pub(super) fn is_detecting<'a>(mut notifies: impl Iterator<Item = &'a Notify>) -> bool {
+    let kinds = [NotifyType::NatDetectionSourceIp, NotifyType::NatDetectionDestinationIp];
+    notifies.any(|notify| kinds.contains(&notify.kind))
+}
+
+/// Both NAT_DETECTION notifications of a message that goes out on `path`. With [`UdpEncapsulation::Force`] the source is a
+/// hash of nothing, so that the peer sees a NAT in front of us and encapsulates ESP in UDP; with
+/// [`UdpEncapsulation::Refuse`] there are none.
 pub(super) fn nat_detection_payloads(
     cx: &mut Context,
     spis: (IkeSpi, IkeSpi),
     path: IkePath,
-    fake: bool,
-) -> [Payload; 2] {
-    let source = if fake {
-        let mut hash = [0; NAT_DETECTION_LEN];
-        cx.random.fill_public(&mut hash);
-        hash
-    } else {
-        nat_detection(spis.0, spis.1, path.local)
+    encapsulation: UdpEncapsulation,
+) -> Vec<Payload> {
+    let source = match encapsulation {
+        UdpEncapsulation::Refuse => return Vec::new(),
+        UdpEncapsulation::Force => {
+            let mut hash = [0; NAT_DETECTION_LEN];
+            cx.random.fill_public(&mut hash);
+            hash
+        }
+        UdpEncapsulation::Detect => nat_detection(spis.0, spis.1, path.local),
     };
     let destination = nat_detection(spis.0, spis.1, path.remote);
     [(NotifyType::NatDetectionSourceIp, source), (NotifyType::NatDetectionDestinationIp, destination)]
         .map(|(kind, hash)| Payload::Notify(Notify::with_data(kind, hash.to_vec())))
+        .to_vec()
 }
 
-/// The path after the float to the NAT-T ports.
-pub(super) fn floated(path: IkePath, nat_port: u16) -> IkePath {
-    IkePath {
-        local: SocketAddr::new(path.local.ip(), nat_port),
-        remote: SocketAddr::new(path.remote.ip(), PEER_NAT_PORT),
+/// The initiator's path from IKE_AUTH on. With a NAT under way everything goes to the NAT-T ports (R7296-2.23-2). So does
+/// everything where MOBIKE is wanted and both ends can, in case a NAT appears later (R4555-3.3-1); whether the peer wants
+/// it, too, only IKE_AUTH tells.
+pub(super) fn path_after_init(path: IkePath, nat: Nat, connection: &Connection, nat_port: u16) -> IkePath {
+    let floats = nat.encapsulates() || connection.mobike && nat.traverses;
+    if !floats || path.local.port() == nat_port {
+        return path;
     }
+    let mut floated = path;
+    floated.local.set_port(nat_port);
+    floated.remote.set_port(PEER_NAT_PORT);
+    floated
 }
 
 /// The port on which every peer expects NAT-T (RFC 7296 §2.23).
@@ -96,7 +119,11 @@ const PEER_NAT_PORT: u16 = 4500;
 
 #[cfg(test)]
 mod tests {
+    use UdpEncapsulation::{Detect, Force, Refuse};
+
     use super::*;
+
+    const NO_NAT: Nat = Nat { traverses: true, local: false, remote: false, fake: false };
 
     const SPIS: (IkeSpi, IkeSpi) = (IkeSpi([1; 8]), IkeSpi([2; 8]));
 
@@ -113,12 +140,15 @@ mod tests {
     #[test]
     fn a_nat_is_seen_on_the_side_where_the_address_changed() {
         let notifies = sent_on(path("10.0.0.1:500", "192.0.2.2:500"));
-        let straight = Nat::detect(notifies.iter(), SPIS, path("192.0.2.2:500", "10.0.0.1:500"), false);
-        assert_eq!(straight, Nat::default());
-        let in_front_of_peer = Nat::detect(notifies.iter(), SPIS, path("192.0.2.2:500", "192.0.2.1:1024"), false);
-        assert_eq!(in_front_of_peer, Nat { remote: true, ..Nat::default() });
-        let in_front_of_us = Nat::detect(notifies.iter(), SPIS, path("172.16.0.1:500", "10.0.0.1:500"), false);
-        assert_eq!(in_front_of_us, Nat { local: true, ..Nat::default() });
+        let straight = Nat::detect(notifies.iter(), SPIS, path("192.0.2.2:500", "10.0.0.1:500"), Detect);
+        assert_eq!(straight, NO_NAT);
+        let in_front_of_peer = Nat::detect(notifies.iter(), SPIS, path("192.0.2.2:500", "192.0.2.1:1024"), Detect);
+        assert_eq!(in_front_of_peer, Nat { remote: true, ..NO_NAT });
+        let in_front_of_us = Nat::detect(notifies.iter(), SPIS, path("172.16.0.1:500", "10.0.0.1:500"), Detect);
+        assert_eq!(in_front_of_us, Nat { local: true, ..NO_NAT });
+        let both = Nat::detect(notifies.iter(), SPIS, path("172.16.0.1:500", "192.0.2.1:1024"), Detect);
+        assert_eq!(both, Nat { local: true, remote: true, ..NO_NAT });
+        assert!(!both.follows_peer(), "R7296-2.23-6");
     }
 
     /// R7296-2.23-5.
@@ -126,11 +156,35 @@ mod tests {
     fn one_fitting_source_hash_of_several_is_enough() {
         let mut notifies = vec![Notify::with_data(NotifyType::NatDetectionSourceIp, vec![0; 20])];
         let here = path("192.0.2.2:500", "10.0.0.1:500");
-        assert!(Nat::detect(notifies.iter(), SPIS, here, false).remote);
+        assert!(Nat::detect(notifies.iter(), SPIS, here, Detect).remote);
         notifies.extend(sent_on(path("10.0.0.1:500", "192.0.2.2:500")));
-        assert_eq!(Nat::detect(notifies.iter(), SPIS, here, false), Nat::default());
-        assert_eq!(Nat::detect([].iter(), SPIS, here, false), Nat::default(), "the peer does not do NAT traversal");
-        assert_eq!(Nat::detect([].iter(), SPIS, here, true), Nat::default(), "and sees no NAT that we make up");
-        assert!(Nat::detect(notifies.iter(), SPIS, here, true).fake);
+        assert_eq!(Nat::detect(notifies.iter(), SPIS, here, Detect), NO_NAT);
+        assert_eq!(Nat::detect([].iter(), SPIS, here, Detect), Nat::default(), "the peer does not do NAT traversal");
+        assert_eq!(Nat::detect([].iter(), SPIS, here, Force), Nat::default(), "and sees no NAT that we make up");
+        assert!(Nat::detect(notifies.iter(), SPIS, here, Force).fake);
+    }
+
+    #[test]
+    fn whoever_refuses_encapsulation_sees_no_nat() {
+        let notifies = sent_on(path("10.0.0.1:500", "192.0.2.2:500"));
+        let natted = path("172.16.0.1:500", "192.0.2.1:1024");
+        assert_eq!(Nat::detect(notifies.iter(), SPIS, natted, Refuse), Nat::default());
+    }
+
+    /// R7296-2.23-2, R4555-3.3-1.
+    #[test]
+    fn ike_floats_for_a_nat_and_for_mobike_if_both_ends_can() {
+        let before = path("10.0.0.1:500", "192.0.2.2:500");
+        let connection = |mobike| Connection { mobike, ..Connection::new("test") };
+        let ports = |nat, mobike| {
+            let after = path_after_init(before, nat, &connection(mobike), 14500);
+            (after.local.port(), after.remote.port())
+        };
+        assert_eq!(ports(NO_NAT, false), (500, 500));
+        assert_eq!(ports(Nat { local: true, ..NO_NAT }, false), (14500, 4500));
+        assert_eq!(ports(NO_NAT, true), (14500, 4500));
+        assert_eq!(ports(Nat::default(), true), (500, 500), "the peer does no NAT traversal");
+        let from_nat_port = path("10.0.0.1:14500", "192.0.2.2:24500");
+        assert_eq!(path_after_init(from_nat_port, NO_NAT, &connection(true), 14500), from_nat_port);
     }
 }

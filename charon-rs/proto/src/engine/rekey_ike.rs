@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use espdp_api::{IkePath, OuterPath};
+
 use super::child::ChildSa;
 use super::collision::{ChildActivity, IkeActivity, PeerWish, Survivor, Verdict, judge_request, survivor};
 use super::context::Context;
@@ -12,6 +14,8 @@ use super::established::{Established, Life, Request};
 use super::failure::Trouble;
 use super::ike_sa::FollowUp;
 use super::initiator::offered_group;
+use super::mobike::Mobike;
+use super::nat::Nat;
 use super::negotiate::choose_ike;
 use super::session::{Names, Session, SessionParts};
 use super::task::{Progress, Queued, Running, Task, TaskQueue};
@@ -46,6 +50,15 @@ pub(super) struct Estate {
     old: (IkeSpi, IkeSpi),
     /// Our SPIs of the SA and of those that it had replaced, the oldest first.
     ancestors: Vec<IkeSpi>,
+    mobile: Option<Mobile>,
+}
+
+/// Where a replaced SA that may move was last.
+struct Mobile {
+    path: IkePath,
+    nat: Nat,
+    unconfirmed: Option<OuterPath>,
+    mobike: Box<Mobike>,
 }
 
 impl Estate {
@@ -299,7 +312,14 @@ impl Established {
                 tasks.push_last(queued);
             }
         }
+        // Its answer comes too late to do anything.
+        if let Some(Task::Move(wanted, _)) = self.running.as_ref().map(|running| &running.queued.task) {
+            tasks.push_last(Queued::new(Task::Move(*wanted, None)));
+        }
         let children = std::mem::take(&mut self.children);
+        let Session { path, nat, unconfirmed, .. } = self.session;
+        // The old SA needs it, too, see `queue_update`.
+        let mobile = self.mobike.clone().map(|mobike| Mobile { path, nat, unconfirmed, mobike });
         for child in children.values() {
             cx.policies.hand_over(child.policy, child.id, heir);
         }
@@ -308,7 +328,7 @@ impl Established {
         self.expires_at = Some(now + REPLACED_LINGER);
         let mut ancestors = std::mem::take(&mut self.ancestors);
         ancestors.push(self.local_spi());
-        cx.follow_up(FollowUp::Inherit { heir, estate: Box::new(Estate { children, tasks, old, ancestors }) });
+        cx.follow_up(FollowUp::Inherit { heir, estate: Box::new(Estate { children, tasks, old, ancestors, mobile }) });
     }
 
     /// This is not the SA that stays, and its peer knows: it deletes it.
@@ -319,7 +339,7 @@ impl Established {
     /// Takes over what a replaced SA left (R7296-2.8.2-1).
     pub(super) fn inherit(&mut self, cx: &mut Context, now: Instant, estate: Estate) {
         self.is_spare = false;
-        let Estate { mut children, mut tasks, old, mut ancestors } = estate;
+        let Estate { mut children, mut tasks, old, mut ancestors, mobile } = estate;
         // Whoever replaces SAs faster than it deletes them has the oldest ones ended here.
         let too_many = ancestors.len().saturating_sub(MAX_ANCESTORS);
         for spi in ancestors.drain(..too_many) {
@@ -327,7 +347,11 @@ impl Established {
         }
         self.ancestors = ancestors;
         self.children.append(&mut children);
-        let outer = self.session.nat.outer_path(self.session.path, cx.settings.nat_port);
+        if let Some(Mobile { path, nat, unconfirmed, mobike }) = mobile {
+            (self.session.path, self.session.nat, self.session.unconfirmed) = (path, nat, unconfirmed);
+            self.mobike = Some(mobike.inherited());
+        }
+        let outer = self.session.outer_path(cx.settings.nat_port);
         for child in self.children.values_mut() {
             child.move_to(cx, outer);
         }

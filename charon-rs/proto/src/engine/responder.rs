@@ -22,7 +22,7 @@ use super::nat::{Nat, nat_detection_payloads};
 use super::negotiate::choose_ike;
 use super::session::{Names, Session, SessionParts};
 use super::window::{Arrival, TheirWindow};
-use crate::config::{Connection, UdpEncapsulation};
+use crate::config::Connection;
 use crate::crypto::key_exchange::respond;
 use crate::crypto::schedule::{IkeExchange, IkeKeys};
 use crate::io::{IkeSpi, RemarkLevel, TimerKind};
@@ -73,8 +73,7 @@ impl HalfOpen {
         };
         // The sender hashed the SPIs of the header, where the responder's is still zero (RFC 7296 §2.23).
         let spis = (initiator_spi, IkeSpi::default());
-        let nat =
-            Nat::detect(body.notifies(), spis, received.path, connection.encapsulation == UdpEncapsulation::Force);
+        let nat = Nat::detect(body.notifies(), spis, received.path, connection.encapsulation);
         let parts = SessionParts {
             names,
             connection: connection.clone(),
@@ -96,12 +95,7 @@ impl HalfOpen {
             Payload::KeyExchange(KeyExchangePayload { group: agreement.suite.group as u16, data: public }),
             Payload::Nonce(nonce_r),
         ];
-        answer.extend(nat_detection_payloads(
-            cx,
-            names.spis(),
-            received.path,
-            connection.encapsulation == UdpEncapsulation::Force,
-        ));
+        answer.extend(nat_detection_payloads(cx, names.spis(), received.path, connection.encapsulation));
         answer.extend(certificates::requests(candidates.iter().map(|connection| &**connection)));
         answer.extend(announcements);
         let header = names.header(ExchangeType::IkeSaInit, MessageKind::Response, 0);

@@ -108,12 +108,16 @@ impl Established {
                 self.send_task(cx, now, queued, &[delete]);
             }
             Task::DeleteIke { .. } => self.send_task(cx, now, queued, &[Payload::Delete(Delete::IkeSa)]),
-            Task::Liveness => self.send_task(cx, now, queued, &[]),
+            Task::Liveness => {
+                let payloads = self.probe_payloads(cx);
+                self.send_task(cx, now, queued, &payloads);
+            }
+            Task::Move(..) => self.start_move(cx, now, queued),
         }
     }
 
     /// Sends the INFORMATIONAL request that is all of a task.
-    fn send_task(&mut self, cx: &mut Context, now: Instant, queued: Queued, payloads: &[Payload]) {
+    pub(super) fn send_task(&mut self, cx: &mut Context, now: Instant, queued: Queued, payloads: &[Payload]) {
         match self.request(cx, now, ExchangeType::Informational, payloads) {
             Ok(()) => self.running = Some(Running::new(queued, Progress::Requested)),
             Err(trouble) => self.fail_task(cx, now, queued, trouble),
@@ -141,7 +145,8 @@ impl Established {
             | Task::DeleteChild { .. }
             | Task::Discard(_)
             | Task::DeleteIke { .. }
-            | Task::Liveness => None,
+            | Task::Liveness
+            | Task::Move(..) => None,
         };
         self.report_trouble(cx, trouble, child.as_ref().map(|child| child.name.as_str()));
         match &queued.task {
@@ -160,7 +165,7 @@ impl Established {
                 let reason = reason.clone();
                 self.end(cx, now, reason);
             }
-            Task::DeleteChild { .. } | Task::Discard(_) | Task::Liveness => {}
+            Task::DeleteChild { .. } | Task::Discard(_) | Task::Liveness | Task::Move(..) => {}
         }
         self.finish(cx, queued, &Err(text));
     }
@@ -221,7 +226,8 @@ impl Established {
             | Task::DeleteChild { .. }
             | Task::Discard(_)
             | Task::DeleteIke { .. }
-            | Task::Liveness => {
+            | Task::Liveness
+            | Task::Move(..) => {
                 cx.release_spi(spi);
                 return self.finish(cx, queued, &Ok(()));
             }
@@ -268,7 +274,7 @@ impl Established {
                 let body = form.check(payloads).map_err(Trouble::from);
                 self.on_rekey_ike_response(cx, now, queued, *offer, body);
             }
-            Progress::Requested => self.on_informational_response(cx, now, queued),
+            Progress::Requested => self.on_informational_response(cx, now, queued, &payloads),
             progress @ (Progress::AwaitingSpi | Progress::Installing(_)) => {
                 self.running = Some(Running::new(queued, progress));
             }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use espdp_api::IkePath;
+use espdp_api::{IkePath, OuterPath};
 
 use super::context::{Context, Sent};
 use super::extensions::Extensions;
@@ -63,6 +63,8 @@ pub(super) struct Session {
     /// Where our requests go.
     pub(super) path: IkePath,
     pub(super) nat: Nat,
+    /// Where ESP travels as long as the peer has not shown that it can be reached at `path` (RFC 4555 §3.7).
+    pub(super) unconfirmed: Option<OuterPath>,
     pub(super) suite: IkeSuite,
     pub(super) keys: IkeKeys,
     pub(super) nonce_i: Vec<u8>,
@@ -105,6 +107,7 @@ impl Session {
             connection,
             path,
             nat,
+            unconfirmed: None,
             suite,
             keys,
             nonce_i,
@@ -115,6 +118,11 @@ impl Session {
             sealing,
             opening,
         })
+    }
+
+    /// How ESP travels.
+    pub(super) fn outer_path(&self, nat_port: u16) -> OuterPath {
+        self.unconfirmed.unwrap_or_else(|| self.nat.outer_path(self.path, nat_port))
     }
 
     /// Protects a message of ours, in fragments if it needs them, and writes it into the journal.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use espdp_api::{EspSpi, PacketSummary};
 
 use super::create_child::ChildOffer;
+use super::mobike::{Move, Told};
 use super::rekey_ike::IkeOffer;
 use crate::config::Child;
 use crate::io::{ChildSaId, DownReason, Ticket};
@@ -49,6 +50,8 @@ pub(super) enum Task {
     DeleteIke { reason: DownReason },
     /// See whether the peer is there.
     Liveness,
+    /// Change addresses; with what the request said, once it is sent.
+    Move(Move, Option<Told>),
 }
 
 impl Task {
@@ -60,6 +63,7 @@ impl Task {
             Self::DeleteChild { .. } | Self::Discard(_) => "CHILD_DELETE",
             Self::DeleteIke { .. } => "IKE_DELETE",
             Self::Liveness => "IKE_DPD",
+            Self::Move(..) => "IKE_MOBIKE",
         }
     }
 
@@ -70,6 +74,7 @@ impl Task {
             (Self::RekeyChild { child: a, .. }, Self::RekeyChild { child: b, .. })
             | (Self::DeleteChild { child: a, .. }, Self::DeleteChild { child: b, .. }) => a == b,
             (Self::Discard(a), Self::Discard(b)) => a == b,
+            (Self::Move(a, _), Self::Move(b, _)) => a == b,
             (Self::RekeyIke { .. }, Self::RekeyIke { .. })
             | (Self::DeleteIke { .. }, Self::DeleteIke { .. })
             | (Self::Liveness, Self::Liveness) => true,
@@ -150,6 +155,13 @@ impl TaskQueue {
     /// Puts a task in front of all others.
     pub(super) fn push_first(&mut self, queued: Queued) {
         self.queue.push_front(queued);
+    }
+
+    /// Puts a task in front of all others, unless the same is queued already.
+    pub(super) fn push_first_of_kind(&mut self, queued: Queued) {
+        if !self.queue.iter().any(|waiting| waiting.task.is_same(&queued.task)) {
+            self.queue.push_front(queued);
+        }
     }
 
     /// Appends a task that was queued before.

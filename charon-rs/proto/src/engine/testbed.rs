@@ -86,10 +86,10 @@ pub(super) struct Side {
 }
 
 impl Side {
-    fn new(settings: &Settings, seed: u64) -> Self {
+    fn new(settings: &Settings, who: Who, seed: u64) -> Self {
         Self {
             engine: Engine::new(settings.clone(), Box::new(SeededRandom::new(seed))),
-            dataplane: Dataplane::new(seed),
+            dataplane: Dataplane::new(seed, who),
             notices: Vec::new(),
             is_slow: false,
             withheld: Vec::new(),
@@ -144,6 +144,8 @@ pub(super) struct World {
     began: Instant,
     /// Moon is behind a NAT, which shows it under another address.
     natted: bool,
+    /// What that NAT adds to port numbers.
+    pub(super) nat_shift: u16,
     pub(super) keepalives: usize,
     /// Prints what happens.
     pub(super) chatty: bool,
@@ -157,10 +159,11 @@ impl World {
             now,
             began: now,
             natted: false,
+            nat_shift: 1000,
             keepalives: 0,
             chatty: std::env::var_os("IKE_PROTO_CHAT").is_some(),
-            moon: Side::new(settings, 1),
-            sun: Side::new(settings, 2),
+            moon: Side::new(settings, Who::Moon, 1),
+            sun: Side::new(settings, Who::Sun, 2),
             wire: VecDeque::new(),
             held: Vec::new(),
             late: BTreeMap::new(),
@@ -193,7 +196,7 @@ impl World {
 
     /// Moon loses all that it knows, and starts anew with the same configuration.
     pub(super) fn crash_moon(&mut self) {
-        self.moon = Side::new(&Settings::default(), 3);
+        self.moon = Side::new(&Settings::default(), Who::Moon, 3);
         self.command(Who::Moon, Command::SetSecret(secret("psk", &[], b"Vpp123")));
         self.command(Who::Moon, Command::SetConnection(Box::new(connection(Who::Moon))));
     }
@@ -284,7 +287,9 @@ impl World {
                 return;
             };
             let (now, to) = (self.now, datagram.from.other());
-            let path = self.path_at_receiver(&datagram);
+            let Some(path) = self.path_at_receiver(&datagram) else {
+                continue;
+            };
             self.side(to).engine.handle_datagram(now, path, &datagram.message);
         }
         panic!("the engines never come to rest");
@@ -319,15 +324,35 @@ impl World {
         }
     }
 
-    fn path_at_receiver(&self, datagram: &Datagram) -> IkePath {
+    /// How a datagram looks to whom it is sent, if it gets there: it needs addresses that exist, and the NAT lets in what
+    /// is sent to itself.
+    fn path_at_receiver(&self, datagram: &Datagram) -> Option<IkePath> {
         let IkePath { local, remote } = datagram.path;
-        match datagram.from {
-            Who::Moon if self.natted => IkePath { local: remote, remote: (NAT, local.port() + 1000).into() },
+        let (moon, sun) = (&self.moon.dataplane.addresses, &self.sun.dataplane.addresses);
+        let (ours, theirs) = if datagram.from == Who::Moon { (moon, sun) } else { (sun, moon) };
+        let arrived = match datagram.from {
+            Who::Moon if self.natted => {
+                IkePath { local: remote, remote: (NAT, local.port().wrapping_add(self.nat_shift)).into() }
+            }
             Who::Sun if self.natted => {
-                IkePath { local: (Who::Moon.address(), remote.port() - 1000).into(), remote: local }
+                let inside = remote.port().wrapping_sub(self.nat_shift);
+                IkePath { local: (*moon.first().filter(|_| remote.ip() == NAT)?, inside).into(), remote: local }
             }
             Who::Moon | Who::Sun => IkePath { local: remote, remote: local },
-        }
+        };
+        (ours.contains(&local.ip()) && theirs.contains(&arrived.local.ip())).then_some(arrived)
+    }
+
+    /// Gives a host other addresses, the one that its routes prefer first, and has it notice.
+    pub(super) fn readdress(&mut self, who: Who, addresses: &[&str]) {
+        let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        self.side(who).dataplane.addresses.clone_from(&addresses);
+        self.event(who, Event::NetworkChanged { addresses });
+    }
+
+    /// Puts a NAT in front of Moon, or takes it away, without a word to anybody.
+    pub(super) fn set_nat(&mut self, natted: bool) {
+        self.natted = natted;
     }
 
     pub(super) fn nat_in_front_of_moon(&mut self, natted: bool) {
@@ -521,6 +546,8 @@ impl World {
 #[derive(Debug)]
 pub(super) struct Dataplane {
     next_spi: u32,
+    /// The addresses of the host, the one that its routes prefer first.
+    pub(super) addresses: Vec<IpAddr>,
     pub(super) reserved: BTreeSet<EspSpi>,
     pub(super) inbound: BTreeMap<EspSpi, PolicyId>,
     pub(super) outbound: BTreeMap<(PolicyId, EspSpi), espdp_api::OuterPath>,
@@ -536,8 +563,9 @@ pub(super) struct Dataplane {
 }
 
 impl Dataplane {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, who: Who) -> Self {
         Self {
+            addresses: vec![who.address()],
             next_spi: 0x1000_0000 * u32::try_from(seed).unwrap(),
             reserved: BTreeSet::new(),
             inbound: BTreeMap::new(),
@@ -636,7 +664,12 @@ impl Dataplane {
                     || self.outbound.keys().any(|(other, _)| *other == policy);
                 assert!(!left, "{who:?} removes {policy:?} with SAs in it");
             }
-            DataplaneCommand::LocalAddress { .. } => return Ok(Done::LocalAddress(who.address())),
+            DataplaneCommand::LocalAddress { remote } => {
+                let found = self.addresses.iter().find(|address| address.is_ipv4() == remote.is_ipv4());
+                let unreachable =
+                    || Refusal::System { operation: "look up a route".to_owned(), reason: "no route".to_owned() };
+                return found.copied().map(Done::LocalAddress).ok_or_else(unreachable);
+            }
             other @ (DataplaneCommand::SetInterface(_)
             | DataplaneCommand::RemoveInterface(_)
             | DataplaneCommand::Statistics) => panic!("{other:?} is not for the engine"),

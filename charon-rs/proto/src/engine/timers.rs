@@ -67,6 +67,7 @@ impl Established {
             Retransmit::NotDue => {}
             Retransmit::Again(message) => {
                 let path = self.session.path;
+                self.try_detours(cx, &message);
                 self.session.send(cx, now, path, message);
             }
             Retransmit::Exhausted => {

@@ -95,6 +95,15 @@ impl OurWindow {
         self.outstanding.as_ref().map(|outstanding| outstanding.due)
     }
 
+    /// Has the outstanding request sent again at once, as often as if it were new: there is hope on another path.
+    pub(super) fn hurry(&mut self, now: Instant, policy: &Retransmission) {
+        if let Some(outstanding) = &mut self.outstanding {
+            outstanding.repetitions = 0;
+            outstanding.wait = policy.first;
+            outstanding.due = now;
+        }
+    }
+
     /// What is due now. Each wait is longer than the one before (R7296-2.4-3).
     pub(super) fn retransmit(&mut self, now: Instant, policy: &Retransmission) -> Retransmit {
         let Some(outstanding) = self.outstanding.as_mut().filter(|outstanding| outstanding.due <= now) else {

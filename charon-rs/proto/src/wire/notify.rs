@@ -12,6 +12,9 @@ use super::security_association::Protocol;
 /// The longest cookie (RFC 7296 §2.6).
 pub const MAX_COOKIE_OCTETS: usize = 64;
 
+/// How long the data of COOKIE2 is (R4555-4.2.5-1).
+pub const COOKIE2_OCTETS: RangeInclusive<usize> = 8..=64;
+
 /// A notification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notify {
@@ -19,8 +22,8 @@ pub struct Notify {
     pub kind: NotifyType,
     /// The ESP SA that it is about. Always there in REKEY_SA and CHILD_SA_NOT_FOUND.
     pub spi: Option<EspSpi>,
-    /// What belongs to it. COOKIE, INVALID_KE_PAYLOAD and the NAT_DETECTIONs have lengths of their own, which were
-    /// checked.
+    /// What belongs to it. COOKIE, COOKIE2, INVALID_KE_PAYLOAD, the NAT_DETECTIONs and the ADDITIONAL_ADDRESSes have lengths
+    /// of their own, which were checked.
     pub data: Vec<u8>,
 }
 
@@ -106,6 +109,12 @@ fn data_lengths(kind: NotifyType) -> Option<(RangeInclusive<usize>, &'static str
         Some((20..=20, "20 octets"))
     } else if kind == NotifyType::Cookie {
         Some((1..=MAX_COOKIE_OCTETS, "1 to 64 octets"))
+    } else if kind == NotifyType::Cookie2 {
+        Some((COOKIE2_OCTETS, "8 to 64 octets"))
+    } else if kind == NotifyType::AdditionalIp4Address {
+        Some((4..=4, "4 octets"))
+    } else if kind == NotifyType::AdditionalIp6Address {
+        Some((16..=16, "16 octets"))
     } else if kind == NotifyType::InvalidKePayload {
         Some((2..=2, "2 octets"))
     } else {

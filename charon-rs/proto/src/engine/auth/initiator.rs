@@ -20,6 +20,7 @@ use crate::engine::extensions::announcements_in_auth_request;
 use crate::engine::failure::{Reaction, Trouble, Trust};
 use crate::engine::ike_sa::{IkeSa, Received};
 use crate::engine::initiator::Attempt;
+use crate::engine::mobike::{Mobike, announcement};
 use crate::engine::session::Session;
 use crate::engine::task::{ChildWish, Queued, Task};
 use crate::engine::window::{OurWindow, Retransmit, TheirWindow};
@@ -327,6 +328,7 @@ impl Handshake {
             payloads.push(Payload::Notify(Notify::new(NotifyType::InitialContact)));
         }
         payloads.extend(announcements_in_auth_request());
+        payloads.extend(announcement(cx, &self.session, true));
         payloads.extend(self.offer.iter().flat_map(ChildOffer::payloads));
         payloads
     }
@@ -396,6 +398,7 @@ impl Handshake {
     fn establish(self, cx: &mut Context, now: Instant, who: Authenticated, body: &Body) -> IkeSa {
         let Self { attempt, session, window, offer, .. } = self;
         let mut sa = Established::new(cx, now, session, who, (window, TheirWindow::starting_at(0)));
+        sa.mobike = Mobike::agreed(cx, &sa.session, body.notifies(), true);
         sa.come_up(cx);
         cx.settle(attempt.tickets, &Ok(()));
         if let Some(offer) = offer {

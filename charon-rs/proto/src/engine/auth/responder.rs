@@ -20,6 +20,7 @@ use crate::engine::established::{Established, Request};
 use crate::engine::extensions::may_be_childless;
 use crate::engine::failure::{Incompatible, Trouble, abridged};
 use crate::engine::ike_sa::{FollowUp, IkeSa, Received};
+use crate::engine::mobike::{Mobike, announcement, nat_not_allowed, unexpected_nat};
 use crate::engine::negotiate::{accepts, suite_refused};
 use crate::engine::responder::HalfOpen;
 use crate::engine::session::Session;
@@ -83,6 +84,9 @@ impl ResponderAuth {
             Ok(read) => read,
             Err(trouble) => return half_open.refuse(cx, now, request, trouble),
         };
+        if half_open.session.connection.mobike && unexpected_nat(body.notifies(), request.path) {
+            return half_open.refuse(cx, now, request, nat_not_allowed());
+        }
         let requested = certificates::requested(&body);
         body.drop_certificates();
         let handshake = Handshake { half_open, first: body, requested, round: 0, passed: Passed::default() };
@@ -262,7 +266,7 @@ impl Handshake {
         now: Instant,
         request: Request,
         who: Authenticated,
-        proof: Vec<Payload>,
+        mut proof: Vec<Payload>,
     ) -> IkeSa {
         let child_connection = self.connection_with_child(cx);
         let Self { half_open: HalfOpen { mut session, theirs, .. }, first, .. } = self;
@@ -274,6 +278,10 @@ impl Handshake {
             });
         }
         let mut sa = Established::new(cx, now, session, who, (OurWindow::starting_at(0), theirs));
+        sa.mobike = Mobike::agreed(cx, &sa.session, first.notifies(), false);
+        if sa.mobike.is_some() {
+            proof.extend(announcement(cx, &sa.session, false));
+        }
         sa.come_up(cx);
         if sa.session.nat.encapsulates() && sa.session.path.local.port() != cx.settings.nat_port {
             let text = "there is a NAT, and the peer stays on the port of plain IKE: ESP goes without UDP";

@@ -19,6 +19,8 @@ const IPV4_AND_UDP: usize = 28;
 const SMALL: u16 = 180;
 
 fn small(_: Who, connection: &mut Connection) {
+    // On the ports of plain IKE, where no marker takes four octets.
+    connection.mobike = false;
     connection.fragment_size = SMALL;
 }
 

@@ -21,7 +21,7 @@ fn a_pre_shared_key_brings_an_ike_sa_and_a_child_up_with_four_messages() {
     assert!(moon.initiator);
     assert_eq!(moon.remote_id.as_deref(), Some("sun"));
     assert_eq!(moon.children[0].path.encapsulation, Encapsulation::Esp, "there is no NAT");
-    assert_eq!(moon.path.local.port(), 500);
+    assert_eq!(moon.path.local.port(), 4500, "MOBIKE leaves the port of plain IKE all the same");
     // Both ends made the same keys, crossed.
     let (spi_in, spi_out) = (moon.children[0].spi_in, moon.children[0].spi_out.unwrap());
     let (ours, theirs) = (&world.moon.dataplane.keys, &world.sun.dataplane.keys);

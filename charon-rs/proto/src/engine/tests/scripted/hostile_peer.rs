@@ -326,6 +326,8 @@ fn the_answer_goes_to_where_the_request_came_from_from_where_it_arrived() {
 #[test]
 fn addr_update_before_auth_only_a_new_authentic_message_moves_the_peer() {
     let mut peer = Peer::established_with(|who, connection| {
+        // With MOBIKE only UPDATE_SA_ADDRESSES would (RFC 4555 §3.8).
+        connection.mobike = false;
         if who == Who::Moon {
             connection.encapsulation = UdpEncapsulation::Force;
         }
