@@ -9,12 +9,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use espdp_api::{Command, Direction, Done, EspSpi, InterfaceName, InterfaceReport, InterfaceSpec, IpPrefix};
+use espdp_api::{Command, Direction, Done, EspSpi, Event, InterfaceName, InterfaceReport, InterfaceSpec, IpPrefix};
 use espdp_api::{OutboundSaSpec, Outcome, OuterPath, PolicyId, PolicySpec, Refusal, RequestId};
 use espdp_core::{Dataplane, InterfaceId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time;
-use tunnels::{Family, LinkWatch, Netlink, NetlinkError, NetworkState, preferred_source};
+use tunnels::{Family, LinkWatch, Netlink, NetlinkError, NetworkState, NetworkWatch, preferred_source};
 
 use crate::events::Events;
 use crate::io::tun::Tun;
@@ -73,6 +73,7 @@ pub(crate) struct Control {
     settings: DataplaneSettings,
     netlink: Netlink,
     link_watch: LinkWatch,
+    network_watch: NetworkWatch,
     mailbox: Mailbox,
     events: Events,
     book: Book,
@@ -80,6 +81,8 @@ pub(crate) struct Control {
     actual: NetworkState,
     /// When to look at the MTU of all paths again, after one was found narrow.
     paths_due: Option<Instant>,
+    /// When to tell the daemon that addresses or routes have changed.
+    network_due: Option<Instant>,
 }
 
 impl Control {
@@ -94,24 +97,31 @@ impl Control {
         let book = Book::new(&settings);
         let netlink = Netlink::open()?;
         let link_watch = LinkWatch::open()?;
+        let network_watch = NetworkWatch::open(settings.table)?;
         for family in families {
             let rules = netlink.rules(family).await?;
             actual.rules.extend(rules.into_iter().filter(|rule| book.longest_match.owns(rule)));
         }
         netlink.apply(&mut actual, &book.desired()).await?;
-        Ok(Self { settings, netlink, link_watch, mailbox, events, book, actual, paths_due: None })
+        Ok(Self {
+            settings,
+            netlink,
+            link_watch,
+            network_watch,
+            mailbox,
+            events,
+            book,
+            actual,
+            paths_due: None,
+            network_due: Some(Instant::now()),
+        })
     }
 
     async fn serve(mut self, inputs: Inputs) {
         let Inputs { mut requests, mut narrow_paths, mut stop } = inputs;
         loop {
-            let due = self.paths_due;
-            let paths_due = async {
-                match due {
-                    Some(due) => time::sleep_until(due.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let paths_due = until(self.paths_due);
+            let network_due = until(self.network_due);
             tokio::select! {
                 biased;
                 _ = &mut stop => break,
@@ -121,6 +131,13 @@ impl Control {
                     self.paths_due = Some(Instant::now() + PATH_MTU_LIFE);
                 }
                 Some(name) = self.link_watch.next_set_up() => self.restore_link(&name).await,
+                Some(()) = self.network_watch.next_change() => {
+                    self.network_due.get_or_insert_with(|| Instant::now() + NETWORK_SETTLES);
+                }
+                () = network_due => {
+                    self.network_due = None;
+                    self.report_network().await;
+                }
                 request = requests.recv() => {
                     let Some(Request { id, command }) = request else { break };
                     let outcome = self.execute(command).await;
@@ -355,6 +372,28 @@ impl Control {
         Ok(spec.routes.iter().filter_map(source).collect())
     }
 
+    /// Tells the daemon which addresses the host has now, beside those of our own interfaces.
+    async fn report_network(&mut self) {
+        let addresses = match self.addresses_of_others().await {
+            Ok(addresses) => addresses,
+            Err(error) => return self.note_failure("look at the addresses of the host", Some(error.to_string())),
+        };
+        if !self.events.event(Event::NetworkChanged { addresses }) {
+            // The daemon is busy; it must learn of this, though.
+            self.network_due = Some(Instant::now() + NETWORK_SETTLES);
+        }
+    }
+
+    async fn addresses_of_others(&self) -> Result<Vec<IpAddr>, NetlinkError> {
+        let mut own = Vec::new();
+        for name in self.actual.links.keys() {
+            // Somebody may have deleted it.
+            own.extend(self.netlink.link_index(name).await.ok());
+        }
+        let addresses = self.netlink.local_addresses().await?;
+        Ok(addresses.into_iter().filter(|at| !own.contains(&at.link)).map(|at| at.address).collect())
+    }
+
     /// Asks for the MTU of the path to a peer, and sets what follows from it.
     async fn refresh_path(&mut self, peer: IpAddr) {
         match self.netlink.path_to(peer, self.settings.mark).await {
@@ -377,6 +416,18 @@ impl Control {
         }
     }
 }
+
+/// Waits until then; for ever when there is no such time.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A change of the network comes in many pieces: a link goes, its addresses, their routes. This long after the first one
+/// the daemon learns of all.
+const NETWORK_SETTLES: Duration = Duration::from_millis(100);
 
 /// How long the kernel believes in a path MTU (RFC 1191 §6.3: ten minutes), and a little more, so that we ask after that
 /// (R4301-8.2.2-1).

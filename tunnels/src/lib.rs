@@ -6,6 +6,7 @@
 mod link_watch;
 mod longest_match;
 mod netlink;
+mod network_watch;
 mod plan;
 mod source;
 mod state;
@@ -13,6 +14,7 @@ mod state;
 pub use link_watch::LinkWatch;
 pub use longest_match::LongestMatch;
 pub use netlink::{LocalAddress, Netlink, NetlinkError, PathToPeer};
+pub use network_watch::NetworkWatch;
 pub use plan::{Step, plan};
 pub use source::preferred_source;
 pub use state::{Family, Link, NetworkState, RouteKey, RouteTarget, Rule, network};
