@@ -67,7 +67,7 @@ impl Builder<'_> {
         Some(Connection {
             local_addresses: left,
             remote_addresses: right.value.clone(),
-            local_port: self.local_port(draft.left_port.as_ref()),
+            local_port: self.local_port(&draft),
             remote_port: draft.right_port.unwrap_or(defaults::IKE_PORT),
             local: LocalAuth {
                 identity: draft.left_identity.as_ref().map(|id| id.value.clone()),
@@ -84,11 +84,12 @@ impl Builder<'_> {
             ike_proposals: draft.ike.as_ref().map_or_else(default_ike_proposals, |ike| ike.value.clone()),
             dpd: self.dpd(&draft),
             retransmission: retransmission(&draft),
-            encapsulation: if draft.force_encapsulation.unwrap_or(false) {
-                UdpEncapsulation::Force
-            } else {
-                UdpEncapsulation::Detect
+            encapsulation: match (draft.encapsulation, draft.force_encapsulation) {
+                (Some(encapsulation), _) => encapsulation,
+                (None, Some(true)) => UdpEncapsulation::Force,
+                (None, _) => UdpEncapsulation::Detect,
             },
+            mobike: draft.mobike.unwrap_or(true),
             children,
             ..Connection::new(name)
         })
@@ -276,10 +277,13 @@ impl Builder<'_> {
         *value
     }
 
-    /// Our port of a connection must be one that the daemon has opened.
-    fn local_port(&mut self, port: Option<&At<u16>>) -> u16 {
-        let Some(At { value, span }) = port else { return self.settings.ike_port };
+    /// Our port of a connection must be one that the daemon has opened. Peers elsewhere than on port 500 expect IKE as
+    /// through a NAT.
+    fn local_port(&mut self, draft: &ConnDraft) -> u16 {
         let (ike_port, nat_port) = (self.settings.ike_port, self.settings.nat_port);
+        let Some(At { value, span }) = draft.left_port.as_ref() else {
+            return if draft.right_port.is_none_or(|port| port == defaults::IKE_PORT) { ike_port } else { nat_port };
+        };
         if ![ike_port, nat_port].contains(value) {
             self.error(
                 Complaint::new(span.clone(), format!("the daemon does not listen on port {value}"))

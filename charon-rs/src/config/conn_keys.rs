@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ike_proto::config::{DpdAction, LocalMethod, RemoteAddress, RemoteMethod};
+use ike_proto::config::{DpdAction, LocalMethod, RemoteAddress, RemoteMethod, UdpEncapsulation};
 use ike_proto::identity::{Identity, IdentityPattern};
 use ike_proto::proposal::{IkeProposal, parse_ike_list};
 
@@ -34,6 +34,8 @@ pub(super) struct ConnDraft {
     pub(super) retransmit_tries: Option<u32>,
     pub(super) retransmit_limit: Option<Duration>,
     pub(super) force_encapsulation: Option<bool>,
+    pub(super) encapsulation: Option<UdpEncapsulation>,
+    pub(super) mobike: Option<bool>,
     pub(super) child: ChildDraft,
 }
 
@@ -44,7 +46,8 @@ pub(super) const CONN_KEYS: &[Key<ConnDraft>] = &[
         also_called: &[],
         takes: "address, or a list",
         default: "the address that leads to the peer",
-        doc: "Our address. Of several, the first of the peer's family is used.",
+        doc: "Our address. Of several, the first of the peer's family is used, and with `mobike` the peer learns of the \
+              others. With `mobike` and without `left` we may come from any address.",
         set: |draft, item| {
             draft.left = Some(item.at(left(item)?));
             Ok(())
@@ -78,8 +81,9 @@ pub(super) const CONN_KEYS: &[Key<ConnDraft>] = &[
         name: "leftikeport",
         also_called: &[],
         takes: "port",
-        default: "`ike_port` of `[daemon]`",
-        doc: "Our UDP port for the first exchange: `ike_port` or `nat_port`.",
+        default: "`ike_port` of `[daemon]`; `nat_port` if `rightikeport` is given and not 500",
+        doc: "Our UDP port for the first exchange: `ike_port` or `nat_port`. From `nat_port` everything is sent as through a \
+              NAT, from the first message on.",
         set: |draft, item| {
             draft.left_port = Some(item.at(port(item)?));
             Ok(())
@@ -91,7 +95,8 @@ pub(super) const CONN_KEYS: &[Key<ConnDraft>] = &[
         takes: "address, prefix, range, host name, `%any`, or a list",
         default: "none: a connection must say it",
         doc: "Where the peer is. Prefixes, ranges, `%any`, `%any4` and `%any6` are for peers that call us. Host names are \
-              resolved anew for each attempt.",
+              resolved anew for each attempt. With `mobike` the peer may go elsewhere later, unless only prefixes or ranges \
+              are given.",
         set: |draft, item| {
             // Empty until it is known to be right, so that a mistake is not taken for its absence.
             draft.right = Some(item.at(Vec::new()));
@@ -128,7 +133,8 @@ pub(super) const CONN_KEYS: &[Key<ConnDraft>] = &[
         also_called: &[],
         takes: "port",
         default: "500",
-        doc: "The peer's UDP port for the first exchange.",
+        doc: "The peer's UDP port for the first exchange. 500 changes to 4500 where there is a NAT or `mobike`; another one \
+              is taken for the peer's port behind a NAT and does not change, unless `leftikeport = 500` is given.",
         set: |draft, item| {
             draft.right_port = Some(port(item)?);
             Ok(())
@@ -243,6 +249,35 @@ pub(super) const CONN_KEYS: &[Key<ConnDraft>] = &[
         },
     },
     Key {
+        name: "encapsulation",
+        also_called: &[],
+        takes: "`detect`, `force` or `refuse`",
+        default: "\"detect\"",
+        doc: "Whether ESP travels in UDP: if there is a NAT; always, as with `forceencaps`; or never, and NATs are not looked \
+              for. Where several connections are for the same addresses, that of the first one whose `ike` fits counts: the \
+              peer asks before it says who it is. Stands above `forceencaps`.",
+        set: |draft, item| {
+            draft.encapsulation = Some(item.choice(&[
+                ("detect", UdpEncapsulation::Detect),
+                ("force", UdpEncapsulation::Force),
+                ("refuse", UdpEncapsulation::Refuse),
+            ])?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "mobike",
+        also_called: &[],
+        takes: "`true` or `false`",
+        default: "true",
+        doc: "Whether both ends may change their addresses (RFC 4555). The one that initiated goes wherever its routes to the \
+              peer lead, and the other one follows.",
+        set: |draft, item| {
+            draft.mobike = Some(item.boolean()?);
+            Ok(())
+        },
+    },
+    Key {
         name: "keyingtries",
         also_called: &[],
         takes: "`%forever`",
@@ -267,7 +302,6 @@ pub(super) const FOREIGN_KEYS: &[Foreign] = &[
         name: "fragmentation",
         advice: "it has no effect with pre-shared keys, whose messages are small; leave it out",
     },
-    Foreign { name: "mobike", advice: "it is not supported yet; leave it out" },
     Foreign { name: "compress", advice: "IPComp is not supported; leave it out" },
     Foreign { name: "ah", advice: "AH is not supported; use esp" },
     Foreign { name: "aggressive", advice: "it belongs to IKEv1; leave it out" },

@@ -7,6 +7,8 @@ use ike_proto::config::Retransmission;
 
 /// UDP port of IKE_SA_INIT.
 pub const IKE_PORT: u16 = 500;
+/// UDP port of IKE and ESP through NATs.
+pub const NAT_PORT: u16 = 4500;
 /// An IKE SA ends after this long.
 pub const IKE_LIFETIME: Duration = Duration::from_secs(3 * 3600);
 /// A Child SA ends after this long.

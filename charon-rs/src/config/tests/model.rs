@@ -93,7 +93,9 @@ fn each_key_of_a_connection_has_its_effect() {
     assert_eq!(with("rightid = \"%any\"").remote.identity, IdentityPattern::Any);
     assert_eq!(with("leftauth = \"secret\"").local.method, LocalMethod::PreSharedKey);
     assert_eq!(with("rightauth = \"psk\"").remote.method, RemoteMethod::PreSharedKey);
-    assert_eq!((with("leftikeport = 4500").local_port, with("rightikeport = 502").remote_port), (4500, 502));
+    let ports = |text: &str| (with(text).local_port, with(text).remote_port);
+    assert_eq!((ports("leftikeport = 4500"), ports("rightikeport = 502")), ((4500, 500), (4500, 502)));
+    assert_eq!(ports("leftikeport = 500\nrightikeport = 502"), (500, 502));
     assert_eq!(
         printed(&with("ike = \"aes256gcm16-prfsha384-ecp384!\"").ike_proposals),
         ["aes256gcm16-prfsha384-ecp384"]
@@ -108,6 +110,9 @@ fn each_key_of_a_connection_has_its_effect() {
             .retransmission;
     assert_eq!((sent.first, sent.factor, sent.tries, sent.longest), (Duration::from_millis(500), 2.0, 3, secs(10)));
     assert_eq!(with("forceencaps = true").encapsulation, UdpEncapsulation::Force);
+    assert_eq!(with("encapsulation = \"force\"").encapsulation, UdpEncapsulation::Force);
+    assert_eq!(with("forceencaps = true\nencapsulation = \"refuse\"").encapsulation, UdpEncapsulation::Refuse);
+    assert!(!with("mobike = false").mobike);
 }
 
 #[test]

@@ -33,9 +33,8 @@ const CHILD_REKEY_TIME: Duration = Duration::from_secs(3600);
 pub(super) fn read(name: &str, section: &Message) -> Result<Connection, String> {
     let mut keys = Keys::of(section);
     keys.only("version", &["0", "2"])?;
-    // Both are offers that the peer need not take up; we do not make them, as strongSwan would not to an older peer.
+    // An offer that the peer need not take up; we do not make it, as strongSwan would not to an older peer.
     keys.only("fragmentation", &["no", "yes", "accept"])?;
-    keys.only("mobike", &["no", "yes"])?;
     keys.only("reauth_time", &["0", "0s"])?;
     keys.only("unique", &["replace", "no", "never"])?;
     keys.only("send_certreq", &["no", "yes"])?;
@@ -47,14 +46,17 @@ pub(super) fn read(name: &str, section: &Message) -> Result<Connection, String> 
     let proposals = keys.list("proposals", parse_ike)?;
     let dpd_delay = keys.time("dpd_delay")?.filter(|delay| !delay.is_zero());
     let (children, dpd_action) = read_children(keys.section("children"))?;
+    let remote_port = keys.number("remote_port")?.unwrap_or(defaults::IKE_PORT);
+    // Peers elsewhere expect IKE as through a NAT, as strongSwan sends it.
+    let own_port = if remote_port == defaults::IKE_PORT { defaults::IKE_PORT } else { defaults::NAT_PORT };
     let connection = Connection {
         local_addresses: local_addresses
             .into_iter()
             .filter_map(|address| own_address(address).transpose())
             .collect::<Result<_, _>>()?,
         remote_addresses,
-        local_port: keys.number("local_port")?.unwrap_or(defaults::IKE_PORT),
-        remote_port: keys.number("remote_port")?.unwrap_or(defaults::IKE_PORT),
+        local_port: keys.number("local_port")?.unwrap_or(own_port),
+        remote_port,
         local: read_local(&keys.sections("local"))?,
         remote: read_remote(&keys.sections("remote"))?,
         ike_proposals: proposals.map_or_else(default_ike_proposals, |lists| lists.concat()),
@@ -66,6 +68,7 @@ pub(super) fn read(name: &str, section: &Message) -> Result<Connection, String> 
         } else {
             UdpEncapsulation::Detect
         },
+        mobike: keys.switch("mobike")?.unwrap_or(true),
         children,
         ..Connection::new(name)
     };
