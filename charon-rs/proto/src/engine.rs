@@ -21,6 +21,7 @@ mod nat;
 mod negotiate;
 mod packets;
 mod policies;
+mod reauth;
 mod reconcile;
 mod rekey_ike;
 mod report;
@@ -38,6 +39,7 @@ mod tests;
 mod tickets;
 mod timers;
 mod twins;
+mod uniqueness;
 mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -416,10 +418,18 @@ impl Engine {
                 FollowUp::Drained { owner, child } => {
                     self.with_established(owner, |sa, cx| sa.drop_child(cx, now, child, &DownReason::Replaced));
                 }
-                FollowUp::Unique { spi } => self.end_duplicates(now, spi),
-                FollowUp::InitialContact { spi, connection } => {
+                FollowUp::Unique { spi } => {
+                    self.end_duplicates(now, spi);
+                    self.displace_older(now, spi);
+                    self.succeed(now, spi);
+                }
+                FollowUp::Reauthenticate { spi } => self.reauthenticate(now, spi, Vec::new()),
+                FollowUp::NotReauthenticated { connection, succession, why } => {
+                    self.on_reauthentication_failed(now, &connection, *succession, &why);
+                }
+                FollowUp::InitialContact { spi, connection, began } => {
                     for other in self.cx.same_contact(&connection, spi) {
-                        self.with_established(other, |sa, cx| sa.on_initial_contact(cx, now));
+                        self.with_established(other, |sa, cx| sa.on_initial_contact(cx, now, began));
                     }
                 }
             }

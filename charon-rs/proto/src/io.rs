@@ -216,6 +216,13 @@ pub enum Command {
         /// What exactly.
         target: Target,
     },
+    /// Makes IKE SAs anew with their children, with a new authentication. For a child, the IKE SA that it belongs to.
+    Reauthenticate {
+        /// For the answer, when the old ones are on their way out.
+        ticket: Ticket,
+        /// What exactly.
+        target: Target,
+    },
     /// Deletes everything, then raises [`Notice::ShutDown`]. Peers that do not answer are not waited for longer than `grace`.
     ShutDown {
         /// How long to wait for the peers.
@@ -255,6 +262,8 @@ pub enum TimerKind {
     RekeyChild,
     /// An IKE SA is to be rekeyed.
     RekeyIke,
+    /// The peer of an IKE SA is to be authenticated anew.
+    Reauthenticate,
     /// A lifetime ends.
     Expire,
     /// An old inbound SA has drained.
@@ -438,6 +447,8 @@ pub struct IkeSaReport {
     pub established: Option<Instant>,
     /// When it will be rekeyed.
     pub rekey_at: Option<Instant>,
+    /// When it will be made anew, with a new authentication.
+    pub reauth_at: Option<Instant>,
     /// When it will end.
     pub expires_at: Option<Instant>,
     /// Names of queued and running tasks.

@@ -1,16 +1,16 @@
 //! Commands: configuration, and SAs that somebody wants up, down or replaced.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::established::{Established, Life};
+use super::established::Established;
 use super::ike_sa::IkeSa;
 use super::initiator::Locating;
 use super::task::{ChildWish, Queued, Task};
 use super::{Engine, ShuttingDown};
 use crate::config::{Child, Childless, Connection, StartAction};
 use crate::io::{ChildSaId, Command, DownReason, IkeSpi, Notice, RemarkLevel, Target, Ticket};
-use crate::wire::Role;
 
 /// What a command is for, once it is found.
 enum Object {
@@ -32,6 +32,7 @@ impl Engine {
             Command::Initiate { ticket, connection, child } => self.initiate(now, ticket, connection, child),
             Command::Terminate { ticket, target } => self.terminate(now, ticket, &target),
             Command::Rekey { ticket, target } => self.rekey(now, ticket, &target),
+            Command::Reauthenticate { ticket, target } => self.renew(now, ticket, &target),
             Command::ShutDown { grace } => self.shut_down(now, grace),
         }
     }
@@ -163,7 +164,7 @@ impl Engine {
 
     /// The IKE SAs over which the children of a connection may come up.
     fn usable_sas(&self, connection: &Connection) -> Vec<IkeSpi> {
-        let is_usable = |sa: &Established| sa.life == Life::Up && !sa.is_spare && sa.is_meant_by(connection);
+        let is_usable = |sa: &Established| sa.is_in_use() && sa.is_meant_by(connection);
         let all = self.cx.established(&connection.name).into_iter();
         all.filter(|spi| self.established_sa(*spi).is_some_and(is_usable)).collect()
     }
@@ -203,35 +204,8 @@ impl Engine {
         }
     }
 
-    fn established_sa(&self, spi: IkeSpi) -> Option<&Established> {
+    pub(super) fn established_sa(&self, spi: IkeSpi) -> Option<&Established> {
         self.sas.get(&spi).and_then(IkeSa::established)
-    }
-
-    /// Two ends that begin at the same time make two IKE SAs where one will do. Both know both: the one with the higher
-    /// initiator's SPI is one too many, and its initiator deletes it.
-    pub(super) fn end_duplicates(&mut self, now: Instant, spi: IkeSpi) {
-        let Some(sa) = self.established_sa(spi).filter(|sa| sa.life == Life::Up && !sa.is_spare) else {
-            return;
-        };
-        let is_twin = |other: &Established| {
-            other.life == Life::Up
-                && !other.is_spare
-                && other.session.names.role != sa.session.names.role
-                && other.who.remote_id.same_as(&sa.who.remote_id)
-                && other.children.values().any(|child| child.is_useful())
-        };
-        let all = self.cx.established(sa.connection_name()).into_iter().filter(|other| *other != spi);
-        let twins = all.filter_map(|other| self.established_sa(other)).filter(|other| is_twin(other));
-        let pairs =
-            twins.map(|twin| if twin.session.names.initiator_spi > sa.session.names.initiator_spi { twin } else { sa });
-        let ours: Vec<IkeSpi> = pairs
-            .filter(|redundant| redundant.session.names.role == Role::OriginalInitiator)
-            .map(Established::local_spi)
-            .collect();
-        for redundant in ours {
-            let delete = Queued::new(Task::DeleteIke { reason: DownReason::Replaced });
-            self.with_established(redundant, |sa, cx| sa.queue_delete(cx, now, delete));
-        }
     }
 
     // Down.
@@ -284,10 +258,22 @@ impl Engine {
         }
     }
 
+    fn renew(&mut self, now: Instant, ticket: Ticket, target: &Target) {
+        let spi_of = |object: Object| match object {
+            Object::Ike(spi) | Object::Child(spi, _) => spi,
+        };
+        let objects = self.find(target).into_iter().map(spi_of);
+        let spis: BTreeSet<IkeSpi> = objects.filter(|spi| self.established_sa(*spi).is_some()).collect();
+        self.cx.open_ticket(ticket, spis.len(), "no SA matches");
+        for spi in spis {
+            self.reauthenticate(now, spi, vec![ticket]);
+        }
+    }
+
     /// The SAs that are meant; those that are on their way out are not.
     fn find(&self, target: &Target) -> Vec<Object> {
         let in_use = self.sas.iter().filter(|(_, sa)| {
-            let is_up = sa.established().is_some_and(|sa| sa.life == Life::Up && !sa.is_spare);
+            let is_up = sa.established().is_some_and(Established::is_in_use);
             is_up || sa.attempt().is_some()
         });
         let ike_sas = |meant: &dyn Fn(&IkeSa) -> bool| {

@@ -37,8 +37,17 @@ pub(super) struct Context {
     next_child_sa: u32,
     /// Our SPIs that are in use, so that none is given twice (R7296-2.6-1).
     ike_spis: BTreeSet<IkeSpi>,
-    /// Established IKE SAs by connection, with both identities, ours first.
-    established: BTreeMap<String, BTreeMap<IkeSpi, (Identity, Identity)>>,
+    /// Established IKE SAs by connection.
+    established: BTreeMap<String, BTreeMap<IkeSpi, Contact>>,
+}
+
+/// Who talks to whom in an IKE SA.
+#[derive(Clone, Debug)]
+pub(super) struct Contact {
+    pub(super) local: Identity,
+    pub(super) remote: Identity,
+    /// Where the peer is.
+    pub(super) address: IpAddr,
 }
 
 /// Who waits for an answer, and what for.
@@ -63,6 +72,12 @@ pub(super) enum Asker {
     SpiToAnswer(IkeSpi),
     /// A half of a child is being installed.
     Install(IkeSpi, ChildSaId, InstallStep),
+}
+
+impl Contact {
+    fn is_of(&self, local: &Identity, remote: &Identity) -> bool {
+        self.local.same_as(local) && self.remote.same_as(remote)
+    }
 }
 
 impl Context {
@@ -261,8 +276,8 @@ impl Context {
 
     // Who is up, and who should be.
 
-    pub(super) fn note_established(&mut self, connection: &str, spi: IkeSpi, identities: (Identity, Identity)) {
-        self.established.entry(connection.to_owned()).or_default().insert(spi, identities);
+    pub(super) fn note_established(&mut self, connection: &str, spi: IkeSpi, contact: Contact) {
+        self.established.entry(connection.to_owned()).or_default().insert(spi, contact);
     }
 
     pub(super) fn note_gone(&mut self, connection: &str, spi: IkeSpi) {
@@ -278,7 +293,7 @@ impl Context {
     /// those.
     pub(super) fn has_contact(&self, local: &Identity, remote: &IdentityPattern) -> bool {
         let mut all = self.established.values().flat_map(BTreeMap::values);
-        all.any(|(ours, theirs)| ours.same_as(local) && remote.matches(theirs))
+        all.any(|contact| contact.local.same_as(local) && remote.matches(&contact.remote))
     }
 
     /// The other established IKE SAs of a connection that have the identities of this one, ours and the peer's.
@@ -286,13 +301,17 @@ impl Context {
         let Some(all) = self.established.get(connection) else {
             return Vec::new();
         };
-        let Some((ours, theirs)) = all.get(&spi) else {
+        let Some(contact) = all.get(&spi) else {
             return Vec::new();
         };
-        let same = |(other, (local, remote)): &(&IkeSpi, &(Identity, Identity))| {
-            **other != spi && local.same_as(ours) && remote.same_as(theirs)
-        };
-        all.iter().filter(same).map(|(other, _)| *other).collect()
+        let others = all.iter().filter(|(other, _)| **other != spi);
+        others.filter(|(_, other)| other.is_of(&contact.local, &contact.remote)).map(|(other, _)| *other).collect()
+    }
+
+    /// Where the peers of a connection's established IKE SAs with these identities are.
+    pub(super) fn addresses_of(&self, connection: &str, local: &Identity, remote: &Identity) -> Vec<IpAddr> {
+        let all = self.established.get(connection).into_iter().flat_map(BTreeMap::values);
+        all.filter(|contact| contact.is_of(local, remote)).map(|contact| contact.address).collect()
     }
 
     /// The established IKE SAs of a connection.

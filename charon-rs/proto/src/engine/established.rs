@@ -12,10 +12,11 @@ use espdp_api::{EspSpi, IkePath};
 use super::auth::Authenticated;
 use super::child::{ChildSa, deadlines};
 use super::collision::IkeActivity;
-use super::context::Context;
+use super::context::{Contact, Context};
 use super::failure::{About, Reaction, Trouble, Trust};
 use super::ike_sa::{FollowUp, Received};
 use super::mobike::Mobike;
+use super::reauth::{Origin, Succession};
 use super::rekey_ike::Rival;
 use super::serve::Serving;
 use super::session::Session;
@@ -53,6 +54,11 @@ pub(super) struct Established {
     pub(super) deleted_early: Vec<EspSpi>,
     /// Our SPIs of the SAs that this one came after and that may still be there to be deleted, the oldest first.
     pub(super) ancestors: Vec<IkeSpi>,
+    pub(super) origin: Origin,
+    /// What it takes over from another one that it makes needless.
+    pub(super) succession: Option<Succession>,
+    /// When it goes because a newer one with the same peer is there.
+    pub(super) displaced_at: Option<Instant>,
     /// When an unprotected message made us probe the peer last.
     last_hint: Option<Instant>,
 }
@@ -79,6 +85,8 @@ impl Established {
         (ours, theirs): (OurWindow, TheirWindow),
     ) -> Self {
         let (rekey_at, expires_at) = deadlines(cx, now, &session.connection.ike_lifetime);
+        let origin = Origin::new(cx, now, &session.connection, session.names.role);
+        let expires_at = [expires_at, origin.ends_at].into_iter().flatten().min();
         Self {
             session,
             who,
@@ -98,6 +106,9 @@ impl Established {
             is_spare: false,
             deleted_early: Vec::new(),
             ancestors: Vec::new(),
+            origin,
+            succession: None,
+            displaced_at: None,
             last_hint: None,
         }
     }
@@ -108,10 +119,11 @@ impl Established {
         cx.notice(Notice::IkeUp(Box::new(self.report())));
     }
 
-    /// Has the SA found by its connection and its identities.
+    /// Has the SA found by its connection, its identities and the peer's address.
     pub(super) fn note_established(&self, cx: &mut Context) {
-        let identities = (self.who.local_id.clone(), self.who.remote_id.clone());
-        cx.note_established(self.connection_name(), self.local_spi(), identities);
+        let (local, remote) = (self.who.local_id.clone(), self.who.remote_id.clone());
+        let contact = Contact { local, remote, address: self.session.path.remote.ip() };
+        cx.note_established(self.connection_name(), self.local_spi(), contact);
     }
 
     /// The connection was configured anew: new Child SAs are as it says now, unless this is not its peer any more. All
@@ -288,20 +300,11 @@ impl Established {
         let text = format!("the peer moved from {} to {}", self.session.path.remote, path.remote);
         cx.remark(Some(self.connection_name()), RemarkLevel::Debug, text);
         self.session.path = path;
+        self.note_established(cx);
         let outer = self.session.outer_path(cx.settings.nat_port);
         for child in self.children.values_mut() {
             child.move_to(cx, outer);
         }
-    }
-
-    /// A new SA of the same identities claims to be the only one (R7296-2.4-4). If the peer forgot this one, nothing is lost;
-    /// if two SAs only met, deleting this one brings both ends in step.
-    pub(super) fn on_initial_contact(&mut self, cx: &mut Context, now: Instant) {
-        if self.life != Life::Up {
-            return;
-        }
-        self.drop_children(cx, now, &DownReason::Replaced);
-        self.queue_delete(cx, now, Queued::new(Task::DeleteIke { reason: DownReason::Replaced }));
     }
 
     /// Drops all children. Until the peer agrees to a deletion, which may be never, they would take the packets that are
@@ -374,6 +377,10 @@ impl Established {
         for mut queued in self.tasks.drain() {
             let result = outcome_of_end(&queued.task, &reason);
             cx.settle(queued.take_tickets(), &result);
+        }
+        if let Some(succession) = self.succession.take() {
+            let (connection, why) = (self.connection_name().to_owned(), describe(&reason).to_owned());
+            cx.follow_up(FollowUp::NotReauthenticated { connection, succession: Box::new(succession), why });
         }
         let is_silent = matches!(self.life, Life::Replaced(_)) || self.is_spare;
         if let Some(rival) = self.rival.take() {

@@ -12,6 +12,7 @@ use super::child::ChildSa;
 use super::context::{Context, Sent};
 use super::established::Established;
 use super::initiator::{Attempt, Initiating, Locating};
+use super::reauth::Succession;
 use super::rekey_ike::Estate;
 use super::responder::HalfOpen;
 use super::task::ChildWish;
@@ -66,8 +67,12 @@ pub(super) enum FollowUp {
     Drained { owner: IkeSpi, child: ChildSaId },
     /// The SA is in full use: another one that the peer set up at the same time may be one too many.
     Unique { spi: IkeSpi },
-    /// The peer says that it has no SA with us but this one.
-    InitialContact { spi: IkeSpi, connection: String },
+    /// The peer says that it has no SA with us but this one, which it began to set up then.
+    InitialContact { spi: IkeSpi, connection: String, began: Instant },
+    /// The peer is to be authenticated anew.
+    Reauthenticate { spi: IkeSpi },
+    /// An attempt to do so failed.
+    NotReauthenticated { connection: String, succession: Box<Succession>, why: String },
 }
 
 impl IkeSa {

@@ -34,6 +34,9 @@ impl Established {
             }
             cx.remark(Some(self.connection_name()), RemarkLevel::Debug, format!("the peer notes: {kind}"));
         }
+        if let Some(notify) = body.notify(NotifyType::AuthLifetime) {
+            self.on_authentication_lifetime(cx, now, notify);
+        }
         let mut answer = self.serve_addresses(cx, now, request, &body);
         if body.deletes().any(|delete| *delete == Delete::IkeSa) {
             self.answer(cx, now, request, answer);

@@ -16,9 +16,10 @@ use super::auth::initiator::{InitiatorAuth, Keyed};
 use super::context::{Asker, Context, Sent};
 use super::extensions::{Extensions, announcements_in_init_request};
 use super::failure::{About, Incompatible, Trouble};
-use super::ike_sa::{IkeSa, Received};
+use super::ike_sa::{FollowUp, IkeSa, Received};
 use super::nat::{Nat, nat_detection_payloads, path_after_init};
 use super::packets::Packets;
+use super::reauth::Succession;
 use super::session::{Names, Session, SessionParts};
 use super::task::ChildWish;
 use super::window::{OurWindow, Retransmit};
@@ -45,6 +46,8 @@ pub(super) struct Attempt {
     pub(super) tickets: Vec<Ticket>,
     /// The peer's addresses that are left to try.
     addresses: VecDeque<IpAddr>,
+    /// What the new SA takes over from another one.
+    pub(super) succession: Option<Succession>,
 }
 
 impl Attempt {
@@ -64,13 +67,22 @@ impl Attempt {
         let failure = trouble.into_failure(About { connection: Some(&self.connection), child: None, peer });
         let text = failure.what.clone();
         cx.fail(failure);
-        cx.settle(self.take_tickets(), &Err(text));
+        cx.settle(self.take_tickets(), &Err(text.clone()));
+        self.give_succession_up(cx, text);
         cx.reconnect_later(now, &self.connection.name);
     }
 
     /// Stops the attempt because somebody here wants it.
     pub(super) fn stop(mut self, cx: &mut Context) {
         cx.settle(self.take_tickets(), &Err("the attempt was stopped".to_owned()));
+        self.give_succession_up(cx, "the attempt was stopped".to_owned());
+    }
+
+    fn give_succession_up(&mut self, cx: &mut Context, why: String) {
+        if let Some(succession) = self.succession.take() {
+            let (connection, succession) = (self.connection.name.clone(), Box::new(succession));
+            cx.follow_up(FollowUp::NotReauthenticated { connection, succession, why });
+        }
     }
 
     fn take_tickets(&mut self) -> Vec<Ticket> {
@@ -110,7 +122,7 @@ impl Locating {
         (wishes, tickets): (VecDeque<ChildWish>, Vec<Ticket>),
     ) -> Option<IkeSa> {
         let id = cx.new_ike_sa_id();
-        let attempt = Attempt { connection, id, spi, wishes, tickets, addresses: VecDeque::new() };
+        let attempt = Attempt { connection, id, spi, wishes, tickets, addresses: VecDeque::new(), succession: None };
         let mut locating = Self { attempt, unresolved: 0 };
         for remote in locating.attempt.connection.clone().remote_addresses.iter() {
             match remote {
@@ -123,6 +135,21 @@ impl Locating {
             }
         }
         locating.proceed(cx, now)
+    }
+
+    /// Begins an attempt with a peer that has an IKE SA with us, where it is now.
+    pub(super) fn begin_again(
+        cx: &mut Context,
+        now: Instant,
+        connection: Arc<Connection>,
+        spi: IkeSpi,
+        wishes: VecDeque<ChildWish>,
+        (address, succession): (IpAddr, Succession),
+    ) -> Option<IkeSa> {
+        let id = cx.new_ike_sa_id();
+        let (addresses, succession) = ([address].into(), Some(succession));
+        let attempt = Attempt { connection, id, spi, wishes, tickets: Vec::new(), addresses, succession };
+        Self { attempt, unresolved: 0 }.proceed(cx, now)
     }
 
     /// Takes the addresses of one name.

@@ -17,6 +17,7 @@ use super::initiator::offered_group;
 use super::mobike::Mobike;
 use super::nat::Nat;
 use super::negotiate::choose_ike;
+use super::reauth::Succession;
 use super::session::{Names, Session, SessionParts};
 use super::task::{Progress, Queued, Running, Task, TaskQueue};
 use super::window::{OurWindow, TheirWindow};
@@ -51,6 +52,8 @@ pub(super) struct Estate {
     /// Our SPIs of the SA and of those that it had replaced, the oldest first.
     ancestors: Vec<IkeSpi>,
     mobile: Option<Mobile>,
+    succession: Option<Succession>,
+    displaced_at: Option<Instant>,
 }
 
 /// Where a replaced SA that may move was last.
@@ -71,6 +74,8 @@ impl Estate {
         for mut queued in tasks.drain() {
             cx.settle(queued.take_tickets(), &Err("the IKE SA is gone".to_owned()));
         }
+        let tickets = self.succession.into_iter().flat_map(|succession| succession.tickets);
+        cx.settle(tickets, &Err("the IKE SA is gone".to_owned()));
     }
 }
 
@@ -293,7 +298,10 @@ impl Established {
     fn successor(&self, cx: &mut Context, now: Instant, session: Session) -> Self {
         session.export_keys(cx);
         let windows = (OurWindow::starting_at(0), TheirWindow::starting_at(0));
-        Self::new(cx, now, session, self.who.clone(), windows)
+        let mut new = Self::new(cx, now, session, self.who.clone(), windows);
+        new.origin = self.origin;
+        new.expires_at = [new.expires_at, self.origin.ends_at].into_iter().flatten().min();
+        new
     }
 
     /// Leaves children and tasks to another SA. This one is only there to be deleted from now on.
@@ -328,7 +336,9 @@ impl Established {
         self.expires_at = Some(now + REPLACED_LINGER);
         let mut ancestors = std::mem::take(&mut self.ancestors);
         ancestors.push(self.local_spi());
-        cx.follow_up(FollowUp::Inherit { heir, estate: Box::new(Estate { children, tasks, old, ancestors, mobile }) });
+        let (succession, displaced_at) = (self.succession.take(), self.displaced_at.take());
+        let estate = Estate { children, tasks, old, ancestors, mobile, succession, displaced_at };
+        cx.follow_up(FollowUp::Inherit { heir, estate: Box::new(estate) });
     }
 
     /// This is not the SA that stays, and its peer knows: it deletes it.
@@ -339,7 +349,8 @@ impl Established {
     /// Takes over what a replaced SA left (R7296-2.8.2-1).
     pub(super) fn inherit(&mut self, cx: &mut Context, now: Instant, estate: Estate) {
         self.is_spare = false;
-        let Estate { mut children, mut tasks, old, mut ancestors, mobile } = estate;
+        let Estate { mut children, mut tasks, old, mut ancestors, mobile, succession, displaced_at } = estate;
+        (self.succession, self.displaced_at) = (succession, displaced_at);
         // Whoever replaces SAs faster than it deletes them has the oldest ones ended here.
         let too_many = ancestors.len().saturating_sub(MAX_ANCESTORS);
         for spi in ancestors.drain(..too_many) {

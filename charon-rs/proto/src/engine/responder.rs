@@ -40,6 +40,7 @@ pub(super) struct HalfOpen {
     pub(super) theirs: TheirWindow,
     /// We said that there need not be a Child SA (RFC 6023).
     childless: bool,
+    pub(super) began: Instant,
     pub(super) expires: Instant,
 }
 
@@ -110,6 +111,7 @@ impl HalfOpen {
             source: received.path,
             theirs: TheirWindow::starting_at(1),
             childless: candidates.iter().any(|connection| may_be_childless(connection)),
+            began: now,
             expires: now + cx.settings.half_open_timeout,
         })
     }

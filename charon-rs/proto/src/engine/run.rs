@@ -9,6 +9,7 @@ use super::context::{Asker, Context};
 use super::create_child::{ChildOffer, Replaced};
 use super::established::{Established, Life, describe, outcome_of_end};
 use super::failure::Trouble;
+use super::ike_sa::FollowUp;
 use super::task::{ChildWish, Progress, Queued, Running, Task};
 use crate::io::{Ask, ChildSaId, DownReason, RemarkLevel};
 use crate::rules::{Body, CHILD_RESPONSE, INFORMATIONAL, REKEY_IKE_RESPONSE, notifies};
@@ -150,7 +151,11 @@ impl Established {
         };
         self.report_trouble(cx, trouble, child.as_ref().map(|child| child.name.as_str()));
         match &queued.task {
-            Task::CreateChild(_) => cx.reconnect_later(now, &self.session.connection.name),
+            Task::CreateChild(_) => {
+                cx.reconnect_later(now, &self.session.connection.name);
+                // Whoever waits for all children waits for this one no longer.
+                cx.follow_up(FollowUp::Unique { spi: self.local_spi() });
+            }
             Task::RekeyChild { child, .. } => {
                 if let Some(child) = self.children.get_mut(child) {
                     let by_time = child.child.lifetime.rekey_after.is_some();

@@ -12,6 +12,7 @@ use super::context::{Asker, Context};
 use super::create_child::{ChildAnswer, Occasion, Replaced};
 use super::established::{Established, Request};
 use super::failure::{Reaction, Trouble, Trust};
+use super::ike_sa::FollowUp;
 use super::task::{Progress, Task};
 use crate::io::{Ask, ChildSaId, DownReason};
 use crate::rules::{Body, CHILD_REQUEST, REKEY_IKE_REQUEST};
@@ -73,10 +74,12 @@ impl Established {
         cx: &mut Context,
         now: Instant,
         request: Request,
-        proof: Vec<Payload>,
+        mut proof: Vec<Payload>,
         body: &Body,
     ) {
+        proof.extend(self.authentication_lifetime().map(Payload::Notify));
         if body.proposals().is_err() {
+            cx.follow_up(FollowUp::Unique { spi: self.local_spi() });
             return self.answer(cx, now, request, proof);
         }
         match ChildAnswer::negotiate(cx, &self.session, body, Occasion::IkeAuth, None) {
@@ -236,6 +239,9 @@ impl Established {
     ) {
         let reaction = trouble.reaction(Trust::Authenticated);
         self.report_trouble(cx, trouble, None);
+        if request.exchange == ExchangeType::IkeAuth {
+            cx.follow_up(FollowUp::Unique { spi: self.local_spi() });
+        }
         match reaction {
             Reaction::Silence => self.answer(cx, now, request, front),
             Reaction::Answer(notify) => {

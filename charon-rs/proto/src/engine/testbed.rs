@@ -270,6 +270,13 @@ impl World {
         ticket
     }
 
+    pub(super) fn reauthenticate(&mut self, who: Who, target: Target) -> Ticket {
+        let ticket = self.ticket();
+        self.command(who, Command::Reauthenticate { ticket, target });
+        self.run();
+        ticket
+    }
+
     pub(super) fn rekey(&mut self, who: Who, target: Target) -> Ticket {
         let ticket = self.begin_rekey(who, target);
         self.run();

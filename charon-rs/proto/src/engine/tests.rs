@@ -8,6 +8,7 @@ mod handshake;
 mod hostile;
 mod mobike;
 mod nat;
+mod reauth;
 mod rekey;
 mod reload;
 mod scripted;

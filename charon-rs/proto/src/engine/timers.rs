@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::child::Phase;
 use super::context::Context;
 use super::established::{Established, Life};
+use super::ike_sa::FollowUp;
 use super::task::{Queued, Task};
 use super::window::Retransmit;
 use crate::io::{ChildSaId, DownReason, RemarkLevel, TimerKind};
@@ -25,6 +26,8 @@ impl Established {
             (self.probe_at(), TimerKind::DeadPeerDetection),
             (self.keepalive_at(cx), TimerKind::Keepalive),
             (self.rekey_at.filter(|_| self.may_rekey_ike()), TimerKind::RekeyIke),
+            (self.reauth_at(), TimerKind::Reauthenticate),
+            (self.displaced_at.filter(|_| self.life == Life::Up), TimerKind::Expire),
             (self.expires_at, TimerKind::Expire),
             (self.retry_at(), TimerKind::RetryTask),
             (self.session.inbox.deadline(), TimerKind::Reassembly),
@@ -50,6 +53,13 @@ impl Established {
         if (is_due(self.rekey_at) || runs_out) && self.may_rekey_ike() {
             self.rekey_at = None;
             self.queue(cx, now, Queued::new(Task::RekeyIke { group: None }));
+        }
+        if is_due(self.reauth_at()) {
+            self.origin.reauth_at = None;
+            cx.follow_up(FollowUp::Reauthenticate { spi: self.local_spi() });
+        }
+        if is_due(self.displaced_at) {
+            self.displace(cx, now);
         }
         let children: Vec<ChildSaId> = self.children.keys().copied().collect();
         for child in children {

@@ -12,13 +12,13 @@ use super::proof::{Audience, Proof, Proving, on_signed, prove};
 use super::refusal::Refusing;
 use super::verdict::{Authenticated, Claim, Judging, Passed, Verdict, check_round, judge};
 use super::{Transcript, certificates, identity_of, own_identity_in};
-use crate::config::{Childless, Connection};
+use crate::config::{Childless, Connection, Uniqueness};
 use crate::engine::context::{Asker, Context};
 use crate::engine::create_child::ChildOffer;
 use crate::engine::established::Established;
 use crate::engine::extensions::announcements_in_auth_request;
 use crate::engine::failure::{Reaction, Trouble, Trust};
-use crate::engine::ike_sa::{IkeSa, Received};
+use crate::engine::ike_sa::{FollowUp, IkeSa, Received};
 use crate::engine::initiator::Attempt;
 use crate::engine::mobike::{Mobike, announcement};
 use crate::engine::session::Session;
@@ -322,9 +322,10 @@ impl Handshake {
     fn first_request(&self, cx: &Context) -> Vec<Payload> {
         let connection = &self.attempt.connection;
         let mut payloads = Vec::new();
-        // R7296-2.4-4: true only if no other SA of these identities exists.
+        // R7296-2.4-4: true only if no other SA of these identities exists. Where several hosts share an identity, nobody
+        // can say so.
         let our_id = own_identity_in(connection, 0, self.session.path);
-        if !cx.has_contact(&our_id, &connection.remote.identity) {
+        if connection.uniqueness != Uniqueness::Never && !cx.has_contact(&our_id, &connection.remote.identity) {
             payloads.push(Payload::Notify(Notify::new(NotifyType::InitialContact)));
         }
         payloads.extend(announcements_in_auth_request());
@@ -399,11 +400,16 @@ impl Handshake {
         let Self { attempt, session, window, offer, .. } = self;
         let mut sa = Established::new(cx, now, session, who, (window, TheirWindow::starting_at(0)));
         sa.mobike = Mobike::agreed(cx, &sa.session, body.notifies(), true);
+        sa.succession = attempt.succession;
         sa.come_up(cx);
         cx.settle(attempt.tickets, &Ok(()));
+        if let Some(notify) = body.notify(NotifyType::AuthLifetime) {
+            sa.on_authentication_lifetime(cx, now, notify);
+        }
         if let Some(offer) = offer {
             sa.finish_offer(cx, now, offer, body);
         }
+        cx.follow_up(FollowUp::Unique { spi: sa.local_spi() });
         for wish in attempt.wishes {
             sa.queue(cx, now, Queued::new(Task::CreateChild(wish)));
         }

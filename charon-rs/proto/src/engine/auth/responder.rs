@@ -24,6 +24,7 @@ use crate::engine::mobike::{Mobike, announcement, nat_not_allowed, unexpected_na
 use crate::engine::negotiate::{accepts, suite_refused};
 use crate::engine::responder::HalfOpen;
 use crate::engine::session::Session;
+use crate::engine::uniqueness::admit_newcomer;
 use crate::engine::window::OurWindow;
 use crate::identity::Identity;
 use crate::io::{CertificateRequest, FailureCode, ProofRefusal, RemarkLevel, Signed, TimerKind, Verified};
@@ -255,9 +256,19 @@ impl Handshake {
         }
         let local_id = own_identity_in(&connection, 0, session.path);
         match std::mem::take(&mut self.passed).complete(&connection, local_id) {
-            Ok(who) => Some(self.establish(cx, now, request, who, payloads)),
+            Ok(who) => match self.admit(cx, &who) {
+                Ok(()) => Some(self.establish(cx, now, request, who, payloads)),
+                Err(trouble) => self.half_open.refuse(cx, now, request, trouble),
+            },
             Err(trouble) => self.half_open.refuse(cx, now, request, trouble),
         }
+    }
+
+    /// Another IKE SA of the same identities may be in the way.
+    fn admit(&self, cx: &Context, who: &Authenticated) -> Result<(), Trouble> {
+        let session = &self.half_open.session;
+        let (identities, address) = ((&who.local_id, &who.remote_id), session.path.remote.ip());
+        admit_newcomer(cx, &session.connection, identities, address, self.first.has_notify(NotifyType::InitialContact))
     }
 
     fn establish(
@@ -269,12 +280,13 @@ impl Handshake {
         mut proof: Vec<Payload>,
     ) -> IkeSa {
         let child_connection = self.connection_with_child(cx);
-        let Self { half_open: HalfOpen { mut session, theirs, .. }, first, .. } = self;
+        let Self { half_open: HalfOpen { mut session, theirs, began, .. }, first, .. } = self;
         session.connection = child_connection;
         if first.has_notify(NotifyType::InitialContact) {
             cx.follow_up(FollowUp::InitialContact {
                 spi: session.names.local_spi(),
                 connection: session.connection.name.clone(),
+                began,
             });
         }
         let mut sa = Established::new(cx, now, session, who, (OurWindow::starting_at(0), theirs));

@@ -70,11 +70,12 @@ fn run(seed: u64) {
     let ike = || Target::Connection("net-net".into());
     for _ in 0..12 {
         let who = if below(&mut random, 2) == 0 { Who::Moon } else { Who::Sun };
-        let ticket = match below(&mut random, 10) {
+        let ticket = match below(&mut random, 12) {
             0 | 1 => world.initiate(who),
             2..=4 => world.rekey(who, child()),
             5..=7 => world.rekey(who, ike()),
             8 => world.terminate(who, child()),
+            9 | 10 => world.reauthenticate(who, ike()),
             _ => world.terminate(who, ike()),
         };
         tickets.push((who, ticket));

@@ -100,7 +100,7 @@ fn a_peer_that_starts_anew_while_its_child_is_installed_leaves_nothing_of_the_ol
         let ticket = world.initiate(Who::Moon);
         let spi = *world.sun.engine.sas.keys().next().unwrap();
         let now = world.now;
-        world.sun.engine.with_established(spi, |sa, cx| sa.on_initial_contact(cx, now));
+        world.sun.engine.with_established(spi, |sa, cx| sa.on_initial_contact(cx, now, now));
         world.run();
         assert!(world.settled(Who::Moon, ticket).is_err());
         world.catch_up(Who::Sun);

@@ -1,0 +1,310 @@
+//! Authenticating anew, and several IKE SAs with one peer.
+
+use std::time::Duration;
+
+use super::super::testbed::{self, Fate, Who, World, two_children};
+use crate::config::{Child, Connection, Lifetime, RemoteAddress, Uniqueness};
+use crate::io::{Command, DownReason, FailureCode, IkeSaId, Notice, Target, Ticket};
+use crate::wire::{ExchangeType, MessageKind};
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn ike() -> Target {
+    Target::Connection("net-net".into())
+}
+
+/// Moon authenticates anew every 100 seconds.
+fn reauthenticating(who: Who, connection: &mut Connection) {
+    if who == Who::Moon {
+        connection.reauth_after = Some(seconds(100));
+    }
+}
+
+fn reauthenticate(world: &mut World, who: Who) -> Ticket {
+    world.reauthenticate(who, ike())
+}
+
+fn policies(world: &mut World, who: Who) -> Vec<u64> {
+    world.side(who).dataplane.policies.iter().map(|policy| policy.0).collect()
+}
+
+#[test]
+fn a_new_ike_sa_with_all_children_takes_the_old_ones_place() {
+    let mut world = World::with(two_children);
+    world.initiate(Who::Moon);
+    let before = world.only_ike_sa(Who::Moon);
+    let set = [policies(&mut world, Who::Moon), policies(&mut world, Who::Sun)];
+    let ticket = reauthenticate(&mut world, Who::Moon);
+    assert_eq!(world.settled(Who::Moon, ticket).unwrap().done, 1);
+    world.assert_traffic_flows(2);
+    world.pass(seconds(6));
+    world.assert_agreement(2);
+    let after = world.only_ike_sa(Who::Moon);
+    assert_ne!(after.id, before.id);
+    assert_eq!([policies(&mut world, Who::Moon), policies(&mut world, Who::Sun)], set, "the policies stay");
+    for who in [Who::Moon, Who::Sun] {
+        let dataplane = &world.side(who).dataplane;
+        assert_eq!((dataplane.inbound.len(), dataplane.outbound.len()), (2, 2), "{who:?}");
+    }
+    world.terminate(Who::Sun, ike());
+    world.assert_nothing_left();
+}
+
+#[test]
+fn the_old_inbound_sas_receive_what_is_under_way() {
+    let mut world = World::new();
+    world.initiate(Who::Moon);
+    let old = [Who::Moon, Who::Sun].map(|who| world.only_ike_sa(who).children[0].spi_in);
+    reauthenticate(&mut world, Who::Moon);
+    assert_eq!(world.ike_sas(Who::Moon).len(), 1, "the old IKE SA is gone");
+    for (who, old) in [(Who::Moon, old[0]), (Who::Sun, old[1])] {
+        assert!(world.side(who).dataplane.inbound.contains_key(&old), "{who:?}");
+    }
+    world.pass(seconds(6));
+    for (who, old) in [(Who::Moon, old[0]), (Who::Sun, old[1])] {
+        assert!(!world.side(who).dataplane.inbound.contains_key(&old), "{who:?}");
+    }
+    world.assert_agreement(1);
+}
+
+#[test]
+fn it_happens_in_time_again_and_again_over_rekeyings() {
+    let mut world = World::with(|who, connection| {
+        reauthenticating(who, connection);
+        connection.ike_lifetime =
+            Lifetime { rekey_after: Some(seconds(35)), jitter: seconds(5), expire_after: Some(seconds(80)) };
+    });
+    world.initiate(Who::Moon);
+    let mut ids: Vec<IkeSaId> = Vec::new();
+    for _ in 0..60 {
+        world.pass(seconds(10));
+        world.assert_traffic_flows(1);
+        ids.extend(world.ike_sas(Who::Moon).iter().map(|sa| sa.id));
+    }
+    ids.dedup();
+    assert!((5..9).contains(&ids.len()), "{ids:?}");
+    world.assert_agreement(1);
+    let lost = |notice: &&Notice| matches!(notice, Notice::IkeDown { reason, .. } if !matches!(reason, DownReason::Replaced | DownReason::PeerDeleted));
+    assert_eq!(world.moon.notices.iter().filter(lost).count() + world.sun.notices.iter().filter(lost).count(), 0);
+}
+
+/// RFC 4478: a responder announces when it wants to see the peer authenticated anew, and the peer does it in time.
+#[test]
+fn the_responder_announces_how_long_an_authentication_counts() {
+    let mut world = World::with(|who, connection| {
+        if who == Who::Sun {
+            connection.reauth_after = Some(seconds(1000));
+        }
+    });
+    world.initiate(Who::Moon);
+    let due = world.only_ike_sa(Who::Moon).reauth_at.expect("moon was told") - world.now;
+    assert!((seconds(800)..=seconds(900)).contains(&due), "{due:?}");
+    let before = world.only_ike_sa(Who::Moon).id;
+    world.pass(seconds(905));
+    world.assert_agreement(1);
+    assert_ne!(world.only_ike_sa(Who::Moon).id, before);
+    assert!(world.only_ike_sa(Who::Moon).initiator);
+}
+
+#[test]
+fn a_responder_whose_peer_does_nothing_begins_itself_or_ends_the_sa() {
+    for sun_can_begin in [true, false] {
+        let mut world = World::with(|who, connection| {
+            if who == Who::Sun {
+                connection.reauth_after = Some(seconds(200));
+                if !sun_can_begin {
+                    connection.remote_addresses = vec![RemoteAddress::Any];
+                }
+            }
+        });
+        world.initiate(Who::Moon);
+        // Moon was told, and is asked not to heed it.
+        let spi = *world.moon.engine.sas.keys().next().unwrap();
+        world.moon.engine.with_established(spi, |sa, _| sa.origin.reauth_at = None);
+        world.pass(seconds(300));
+        if sun_can_begin {
+            world.assert_agreement(1);
+            assert!(world.only_ike_sa(Who::Sun).initiator);
+        } else {
+            world.assert_nothing_left();
+            let expired = |notice: &Notice| matches!(notice, Notice::IkeDown { reason: DownReason::Expired, .. });
+            assert!(world.sun.notices.iter().any(expired));
+        }
+    }
+}
+
+#[test]
+fn what_fails_is_tried_again_while_the_old_sa_is_there() {
+    let mut world = World::with(|who, connection| {
+        reauthenticating(who, connection);
+        connection.retransmission.tries = 1;
+    });
+    world.initiate(Who::Moon);
+    let before = world.only_ike_sa(Who::Moon).id;
+    world.network(
+        |datagram| if datagram.header().exchange == ExchangeType::IkeSaInit { Fate::Lose } else { Fate::Deliver },
+    );
+    world.pass(seconds(110));
+    assert_eq!(world.failures(Who::Moon), [FailureCode::PeerSilent]);
+    world.assert_agreement(1);
+    world.repair_network();
+    world.pass(seconds(60));
+    world.assert_agreement(1);
+    assert_ne!(world.only_ike_sa(Who::Moon).id, before);
+}
+
+#[test]
+fn without_a_new_authentication_the_old_one_ends() {
+    let mut world = World::with(reauthenticating);
+    world.initiate(Who::Moon);
+    world.network(
+        |datagram| if datagram.header().exchange == ExchangeType::IkeSaInit { Fate::Lose } else { Fate::Deliver },
+    );
+    world.pass(seconds(200));
+    assert!(world.ike_sas(Who::Sun).is_empty(), "{:?}", world.ike_sas(Who::Sun));
+}
+
+#[test]
+fn a_new_ike_sa_whose_children_are_refused_does_not_cost_the_old_ones() {
+    let mut world = World::new();
+    world.initiate(Who::Moon);
+    let before = world.only_ike_sa(Who::Moon).id;
+    let mut elsewhere = testbed::connection(Who::Sun);
+    elsewhere.children[0].local_selectors = vec![testbed::net("10.9.0.0", "10.9.0.255")];
+    world.command(Who::Sun, Command::SetConnection(Box::new(elsewhere)));
+    let ticket = reauthenticate(&mut world, Who::Moon);
+    assert!(world.settled(Who::Moon, ticket).is_err());
+    world.pass(seconds(10));
+    world.assert_agreement(1);
+    assert_eq!(world.only_ike_sa(Who::Moon).id, before);
+}
+
+#[test]
+fn the_old_sa_may_be_rekeyed_by_the_peer_meanwhile() {
+    let mut world = World::new();
+    world.initiate(Who::Moon);
+    world.network(
+        |datagram| if datagram.header().exchange == ExchangeType::IkeAuth { Fate::Hold } else { Fate::Deliver },
+    );
+    let ticket = reauthenticate(&mut world, Who::Moon);
+    world.rekey(Who::Sun, ike());
+    world.release();
+    assert_eq!(world.settled(Who::Moon, ticket).unwrap().done, 1);
+    world.pass(seconds(10));
+    world.assert_agreement(1);
+}
+
+/// The other way: the peer deletes first.
+#[test]
+fn a_peer_that_breaks_before_it_makes_comes_back() {
+    let mut world = World::with(|who, connection| {
+        if who == Who::Sun {
+            connection.uniqueness = Uniqueness::Replace;
+        }
+    });
+    world.initiate(Who::Moon);
+    world.terminate(Who::Moon, ike());
+    world.initiate(Who::Moon);
+    world.pass(seconds(30));
+    world.assert_agreement(1);
+}
+
+#[test]
+fn uniqueness_does_not_kill_an_sa_that_is_being_made_anew() {
+    for uniqueness in [Uniqueness::Never, Uniqueness::No, Uniqueness::Replace, Uniqueness::Keep] {
+        let mut world = World::with(|_, connection| connection.uniqueness = uniqueness);
+        world.initiate(Who::Moon);
+        let before = world.only_ike_sa(Who::Sun).id;
+        let ticket = reauthenticate(&mut world, Who::Moon);
+        assert_eq!(world.settled(Who::Moon, ticket).unwrap().done, 1, "{uniqueness:?}");
+        world.pass(seconds(30));
+        world.assert_agreement(1);
+        assert_ne!(world.only_ike_sa(Who::Sun).id, before);
+    }
+}
+
+/// Moon sets up a second IKE SA of the same identities for the same connection of sun's.
+fn second_sa(uniqueness: Uniqueness) -> World {
+    let mut world = World::with(|who, connection| {
+        connection.uniqueness = if who == Who::Sun { uniqueness } else { Uniqueness::No };
+    });
+    world.initiate(Who::Moon);
+    let mut other = testbed::connection(Who::Moon);
+    other.name = "other".into();
+    world.command(Who::Moon, Command::SetConnection(Box::new(other)));
+    let ticket = Ticket(99);
+    let command = Command::Initiate { ticket, connection: Some("other".into()), child: None };
+    world.command(Who::Moon, command);
+    world.run();
+    world
+}
+
+#[test]
+fn how_many_ike_sas_of_the_same_identities_stay_is_as_configured() {
+    for (uniqueness, stay) in [(Uniqueness::Never, 2), (Uniqueness::No, 2), (Uniqueness::Replace, 1)] {
+        let mut world = second_sa(uniqueness);
+        world.pass(seconds(5));
+        assert_eq!(world.ike_sas(Who::Sun).len(), 2, "the peer may be about to delete the old one");
+        world.pass(seconds(60));
+        let left: Vec<String> = world.ike_sas(Who::Moon).into_iter().map(|sa| sa.connection).collect();
+        assert_eq!((world.ike_sas(Who::Sun).len(), left.len()), (stay, stay), "{uniqueness:?}: {left:?}");
+        assert!(left.contains(&"other".to_owned()));
+    }
+}
+
+#[test]
+fn where_the_oldest_stays_another_one_from_elsewhere_is_refused() {
+    let mut world = World::with(|who, connection| {
+        if who == Who::Sun {
+            (connection.uniqueness, connection.remote_addresses) = (Uniqueness::Keep, vec![RemoteAddress::Any]);
+        }
+    });
+    world.initiate(Who::Moon);
+    world.nat_in_front_of_moon(true);
+    let mut again = testbed::connection(Who::Sun);
+    (again.uniqueness, again.remote_addresses) = (Uniqueness::Keep, vec![RemoteAddress::Any]);
+    world.command(Who::Sun, Command::SetConnection(Box::new(again)));
+    let mut other = testbed::connection(Who::Moon);
+    other.name = "other".into();
+    world.command(Who::Moon, Command::SetConnection(Box::new(other)));
+    let ticket = Ticket(99);
+    world.command(Who::Moon, Command::Initiate { ticket, connection: Some("other".into()), child: None });
+    world.run();
+    assert!(world.settled(Who::Moon, ticket).is_err());
+    assert_eq!(world.failures(Who::Sun), [FailureCode::PeerNotUnique]);
+    assert_eq!(world.ike_sas(Who::Sun).len(), 1);
+}
+
+/// R7296-2.4-4.
+#[test]
+fn a_peer_that_has_forgotten_its_sa_costs_no_waiting() {
+    for (uniqueness, stay) in
+        [(Uniqueness::Never, 2), (Uniqueness::No, 1), (Uniqueness::Replace, 1), (Uniqueness::Keep, 1)]
+    {
+        let mut world = World::with(|_, connection| connection.uniqueness = uniqueness);
+        world.initiate(Who::Moon);
+        world.pass(seconds(1));
+        world.crash_moon();
+        world.initiate(Who::Moon);
+        assert_eq!(world.ike_sas(Who::Sun).len(), stay, "{uniqueness:?}");
+        assert_eq!(world.only_ike_sa(Who::Moon).children.len(), 1);
+        let told = world.count(ExchangeType::Informational, MessageKind::Request);
+        assert_eq!(told, 0, "nobody is there to be told");
+    }
+}
+
+#[test]
+fn a_child_that_is_not_configured_any_more_goes_with_the_old_sa() {
+    let mut world = World::with(two_children);
+    world.initiate(Who::Moon);
+    world.assert_agreement(2);
+    let mut connection = testbed::connection(Who::Moon);
+    let children: Vec<Child> = connection.children.drain(..).filter(|child| child.name == "net").collect();
+    connection.children = children;
+    world.command(Who::Moon, Command::SetConnection(Box::new(connection)));
+    reauthenticate(&mut world, Who::Moon);
+    world.pass(seconds(10));
+    world.assert_agreement(1);
+}
