@@ -86,6 +86,9 @@ enum Simple {
     Rekey {
         #[command(flatten)]
         what: What,
+        /// Make the IKE SA anew with all its children, with a new authentication
+        #[arg(long)]
+        reauth: bool,
     },
     /// Shows what happened last
     Log {
@@ -191,7 +194,7 @@ fn carry_out(socket: Option<&Path>, json: bool, command: Simple, out: &mut dyn W
     match command {
         Simple::Up { what, timeout } => act::up(&mut connect()?, &what, timeout, json, out),
         Simple::Down { what } => act::down(&mut connect()?, &what, json, out),
-        Simple::Rekey { what } => act::rekey(&mut connect()?, &what, json, out),
+        Simple::Rekey { what, reauth } => act::rekey(&mut connect()?, &what, reauth, json, out),
         Simple::Reload => act::reload(&mut connect()?, json, out),
         Simple::Status { name } => status::status(&mut connect()?, name.as_deref(), json, out),
         Simple::List => status::list(&mut connect()?, json, out),

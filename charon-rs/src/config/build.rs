@@ -9,7 +9,7 @@ use espdp_api::{InterfaceName, Mode, PortRange, Routes, TrafficLimit, TrafficSel
 use ike_proto::Settings;
 use ike_proto::config::{
     Child, Connection, Dpd, Lifetime, LocalAuth, LocalMethod, RemoteAddress, RemoteAuth, RemoteMethod, Retransmission,
-    StartAction, UdpEncapsulation,
+    StartAction, UdpEncapsulation, Uniqueness,
 };
 use ike_proto::identity::{Identity, IdentityPattern};
 use ike_proto::proposal::{default_esp_proposals, default_ike_proposals};
@@ -64,6 +64,8 @@ impl Builder<'_> {
         let children: Vec<Child> =
             children.iter().filter_map(|(name, _, child)| self.child(name, child, &draft)).collect();
         let ike = Span { lifetime: draft.ike_lifetime.as_ref(), default: defaults::IKE_LIFETIME, key: "ikelifetime" };
+        let rekeyed = self.lifetime(&ike, &draft.child);
+        let (ike_lifetime, reauth_after) = self.reauthentication(rekeyed, &draft);
         Some(Connection {
             local_addresses: left,
             remote_addresses: right.value.clone(),
@@ -80,7 +82,9 @@ impl Builder<'_> {
                     .map_or_else(|| default_peer(&right.value), |id| id.value.clone()),
                 method: draft.right_auth.clone().unwrap_or(RemoteMethod::PreSharedKey),
             },
-            ike_lifetime: self.lifetime(&ike, &draft.child),
+            ike_lifetime,
+            reauth_after,
+            uniqueness: draft.uniqueness.unwrap_or(Uniqueness::No),
             ike_proposals: draft.ike.as_ref().map_or_else(default_ike_proposals, |ike| ike.value.clone()),
             dpd: self.dpd(&draft),
             retransmission: retransmission(&draft),
@@ -141,6 +145,22 @@ impl Builder<'_> {
             dscp: draft.dscp.unwrap_or_default(),
             start,
         })
+    }
+
+    /// When the IKE SA is rekeyed, and when it is made anew: ipsec.conf does one or the other.
+    fn reauthentication(&mut self, rekeyed: Lifetime, draft: &ConnDraft) -> (Lifetime, Option<Duration>) {
+        match (draft.reauth, &draft.reauth_time) {
+            (Some(false), Some(time)) => {
+                self.warning(&time.span, "reauthtime has no effect with reauth = false");
+                (rekeyed, None)
+            }
+            (_, Some(time)) => (rekeyed, Some(time.value)),
+            (Some(true), None) => {
+                let after = rekeyed.rekey_after.or(rekeyed.expire_after);
+                (Lifetime { rekey_after: None, ..rekeyed }, after)
+            }
+            (Some(false) | None, None) => (rekeyed, None),
+        }
     }
 
     /// ipsec.conf: rekey at lifetime - margintime * (1 + a random part of rekeyfuzz).

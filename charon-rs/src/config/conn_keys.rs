@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ike_proto::config::{DpdAction, LocalMethod, RemoteAddress, RemoteMethod, UdpEncapsulation};
+use ike_proto::config::{DpdAction, LocalMethod, RemoteAddress, RemoteMethod, UdpEncapsulation, Uniqueness};
 use ike_proto::identity::{Identity, IdentityPattern};
 use ike_proto::proposal::{IkeProposal, parse_ike_list};
 
@@ -27,6 +27,9 @@ pub(super) struct ConnDraft {
     pub(super) right_port: Option<u16>,
     pub(super) ike: Option<At<Vec<IkeProposal>>>,
     pub(super) ike_lifetime: Option<At<Duration>>,
+    pub(super) reauth: Option<bool>,
+    pub(super) reauth_time: Option<At<Duration>>,
+    pub(super) uniqueness: Option<Uniqueness>,
     pub(super) dpd_action: Option<Option<DpdAction>>,
     pub(super) dpd_delay: Option<At<Duration>>,
     pub(super) retransmit_timeout: Option<Duration>,
@@ -164,6 +167,49 @@ pub(super) const CONN_KEYS: &[Key<ConnDraft>] = &[
         },
     },
     Key {
+        name: "reauth",
+        also_called: &[],
+        takes: "`true` or `false`",
+        default: "false",
+        doc: "Instead of being rekeyed, the IKE SA is made anew with all its children and a new authentication, before the \
+              old one goes.",
+        set: |draft, item| {
+            draft.reauth = Some(item.boolean()?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "reauthtime",
+        also_called: &[],
+        takes: "duration",
+        default: "none: as long as until rekeying if `reauth` is `true`",
+        doc: "The IKE SA is made anew with a new authentication after this long, up to `margintime` times `rekeyfuzz` sooner, \
+              beside being rekeyed. A peer that began the IKE SA is told so (RFC 4478).",
+        set: |draft, item| {
+            draft.reauth_time = Some(item.at(positive(item)?));
+            Ok(())
+        },
+    },
+    Key {
+        name: "uniqueids",
+        also_called: &[],
+        takes: "`never`, `no`, `replace` (or `yes`), or `keep`",
+        default: "\"no\"",
+        doc: "What becomes of older IKE SAs of the same two identities. `no`: they stay, unless the peer says that it knows \
+              nothing of them. `never`: they stay even then. `replace`: only the newest stays. `keep`: only the oldest stays, \
+              unless the peer comes from the same address.",
+        set: |draft, item| {
+            draft.uniqueness = Some(item.choice(&[
+                ("never", Uniqueness::Never),
+                ("no", Uniqueness::No),
+                ("replace", Uniqueness::Replace),
+                ("yes", Uniqueness::Replace),
+                ("keep", Uniqueness::Keep),
+            ])?);
+            Ok(())
+        },
+    },
+    Key {
         name: "dpdaction",
         also_called: &[],
         takes: "`none`, `clear`, `hold` or `restart`",
@@ -297,7 +343,6 @@ pub(super) const FOREIGN_KEYS: &[Foreign] = &[
         advice: "it belongs to IKEv1; in IKEv2 the peer is dead when a request was sent retransmit_tries times again",
     },
     Foreign { name: "closeaction", advice: "with auto = \"start\" a tunnel that falls is set up again" },
-    Foreign { name: "reauth", advice: "IKE SAs are rekeyed without authenticating anew; leave it out" },
     Foreign {
         name: "fragmentation",
         advice: "it has no effect with pre-shared keys, whose messages are small; leave it out",

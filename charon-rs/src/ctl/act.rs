@@ -47,15 +47,24 @@ pub(super) fn down(client: &mut Client, what: &What, json: bool, out: &mut dyn W
 }
 
 /// Rekeys a connection or child.
-pub(super) fn rekey(client: &mut Client, what: &What, json: bool, out: &mut dyn Write) -> Result<Outcome, Error> {
-    let answer = client.request("rekey", what.arguments())?;
+pub(super) fn rekey(
+    client: &mut Client,
+    what: &What,
+    reauth: bool,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<Outcome, Error> {
+    let mut arguments = what.arguments();
+    arguments.put_if("reauth", reauth);
+    let answer = client.request("rekey", arguments)?;
     if !answer.is_yes("success") {
         return refused(&answer, json, out);
     }
     if json {
         writeln!(out, "{}", json::of(&answer))?;
     } else {
-        writeln!(out, "{what}: {} SA(s) rekeyed", text::text(&answer, "matches"))?;
+        let done = if reauth { "made anew" } else { "rekeyed" };
+        writeln!(out, "{what}: {} SA(s) {done}", text::text(&answer, "matches"))?;
     }
     Ok(Outcome::Done)
 }

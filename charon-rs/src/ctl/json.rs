@@ -26,6 +26,7 @@ const NUMBERS: [&str; 38] = [
     "sequence-out",
     "rekey_time",
     "reauth_time",
+    "reauth-time",
     "rekey_bytes",
     "rekey_packets",
     "dpd_delay",

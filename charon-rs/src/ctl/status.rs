@@ -252,7 +252,7 @@ fn ends(section: &Message) -> String {
         Some(seconds) => format!(", {label} in {}", text::duration(seconds)),
         None => String::new(),
     };
-    part("rekeyed", "rekey-time") + &part("ends", "life-time")
+    part("rekeyed", "rekey-time") + &part("made anew", "reauth-time") + &part("ends", "life-time")
 }
 
 #[cfg(test)]

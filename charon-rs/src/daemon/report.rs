@@ -4,7 +4,9 @@
 use std::time::Instant;
 
 use espdp_api::{Direction, Encapsulation, EspIntegrity, EspSpi, Mode, SaStatistics};
-use ike_proto::config::{Child, Connection, DpdAction, LocalMethod, RemoteAddress, RemoteMethod, StartAction};
+use ike_proto::config::{
+    Child, Connection, DpdAction, LocalMethod, RemoteAddress, RemoteMethod, StartAction, Uniqueness,
+};
 use ike_proto::io::{ChildSaReport, ChildState, IkeSaReport, IkeState};
 use ike_proto::proposal::Algorithm;
 
@@ -48,6 +50,7 @@ pub(crate) fn ike_sa(sa: &IkeSaReport, now: Instant) -> Message {
     }
     section.put_some("established", sa.established.map(|at| seconds_since(at, now)));
     section.put_some("rekey-time", sa.rekey_at.map(|at| seconds_until(at, now)));
+    section.put_some("reauth-time", sa.reauth_at.map(|at| seconds_until(at, now)));
     if !sa.tasks.is_empty() {
         section.put_list("tasks-queued", &sa.tasks);
     }
@@ -124,9 +127,9 @@ pub(crate) fn connection(connection: &Connection) -> Message {
     section.put_list("local_addrs", or_any(connection.local_addresses.iter().map(ToString::to_string)));
     section.put_list("remote_addrs", or_any(connection.remote_addresses.iter().map(remote_address)));
     section.put("version", "IKEv2");
-    section.put("reauth_time", 0);
+    section.put("reauth_time", connection.reauth_after.map_or(0, |after| after.as_secs()));
     section.put("rekey_time", connection.ike_lifetime.rekey_after.map_or(0, |after| after.as_secs()));
-    section.put("unique", "UNIQUE_REPLACE");
+    section.put("unique", uniqueness(connection.uniqueness));
     section.put_some("dpd_delay", connection.dpd.map(|dpd| dpd.delay.as_secs()));
     let local_id = connection.local.identity.as_ref().map_or_else(|| "%any".to_owned(), ToString::to_string);
     section.put_section("local-1", auth(&local_id, local_class(&connection.local.method)));
@@ -144,6 +147,16 @@ pub(crate) fn connection(connection: &Connection) -> Message {
         children.put_section(&child.name, child_config(child, dpd_action));
     }
     section.with_section("children", children)
+}
+
+/// strongSwan's names.
+fn uniqueness(uniqueness: Uniqueness) -> &'static str {
+    match uniqueness {
+        Uniqueness::Never => "UNIQUE_NEVER",
+        Uniqueness::No => "UNIQUE_NO",
+        Uniqueness::Replace => "UNIQUE_REPLACE",
+        Uniqueness::Keep => "UNIQUE_KEEP",
+    }
 }
 
 fn child_config(child: &Child, dpd_action: &str) -> Message {

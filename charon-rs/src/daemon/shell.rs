@@ -227,6 +227,11 @@ impl Shell {
         self.undertake(|ticket| Command::Rekey { ticket, target })
     }
 
+    /// Makes IKE SAs anew, with a new authentication.
+    pub(crate) fn reauthenticate(&mut self, target: Target) -> oneshot::Receiver<Settled> {
+        self.undertake(|ticket| Command::Reauthenticate { ticket, target })
+    }
+
     /// Asks the dataplane for its counters.
     pub(crate) fn statistics(&mut self) -> oneshot::Receiver<Statistics> {
         let (reply, answer) = oneshot::channel();

@@ -42,6 +42,7 @@ pub(crate) fn ike_sa() -> IkeSaReport {
         nat_fake: false,
         established: Some(now),
         rekey_at: Some(now + Duration::from_secs(14098)),
+        reauth_at: None,
         expires_at: None,
         tasks: Vec::new(),
         children: vec![child_sa(now)],

@@ -282,3 +282,32 @@ fn no_two_keys_share_a_name() {
         .collect();
     assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
 }
+
+#[test]
+fn an_ike_sa_is_made_anew_when_it_would_be_rekeyed_or_at_a_time_of_its_own() {
+    let times = |line: &str| {
+        let conn = with(line);
+        (conn.reauth_after, conn.ike_lifetime.rekey_after)
+    };
+    let rekey = Some(secs(3 * 3600 - 540));
+    assert_eq!(times("reauth = false"), (None, rekey));
+    assert_eq!(times("reauth = true"), (rekey, None));
+    assert_eq!(times("reauthtime = \"1h\""), (Some(secs(3600)), rekey));
+    assert_eq!(times("reauth = true\nreauthtime = \"1h\""), (Some(secs(3600)), rekey));
+}
+
+#[test]
+fn which_of_several_ike_sas_stay_is_said_in_the_words_of_ipsec_conf() {
+    use ike_proto::config::Uniqueness;
+    let values = [
+        ("no", Uniqueness::No),
+        ("never", Uniqueness::Never),
+        ("yes", Uniqueness::Replace),
+        ("replace", Uniqueness::Replace),
+        ("keep", Uniqueness::Keep),
+    ];
+    assert_eq!(connection(MINIMAL).uniqueness, Uniqueness::No);
+    for (value, uniqueness) in values {
+        assert_eq!(with(&format!("uniqueids = \"{value}\"")).uniqueness, uniqueness);
+    }
+}

@@ -76,12 +76,10 @@ pub(super) async fn terminate(daemon: &Daemon, arguments: &Message, streamer: &S
     }
 }
 
-/// Rekeys SAs; selected as for [`terminate`]. Answers when the rekeying is over.
+/// Rekeys SAs; selected as for [`terminate`]. With `reauth=yes` IKE SAs are made anew instead. Answers when that is over.
 pub(super) async fn rekey(daemon: &Daemon, arguments: &Message) -> Message {
-    if arguments.is_yes("reauth") {
-        return failed("reauthentication is not supported: rekey instead, or take the connection down and up");
-    }
-    let settled = match undertake(daemon, arguments, Shell::rekey).await {
+    let act = if arguments.is_yes("reauth") { Shell::reauthenticate } else { Shell::rekey };
+    let settled = match undertake(daemon, arguments, act).await {
         Ok(Some((settled, _))) => settled,
         Ok(None) => return none_found("rekey"),
         Err(refusal) => return refusal,

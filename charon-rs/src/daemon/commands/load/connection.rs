@@ -8,7 +8,7 @@ use std::time::Duration;
 use espdp_api::{DfPolicy, DscpPolicy, InterfaceName, Mode, Routes, TrafficLimit, TrafficSelector};
 use ike_proto::config::{
     Child, Connection, Dpd, DpdAction, Lifetime, LocalAuth, LocalMethod, RemoteAddress, RemoteAuth, RemoteMethod,
-    StartAction, UdpEncapsulation,
+    StartAction, UdpEncapsulation, Uniqueness,
 };
 use ike_proto::identity::IdentityPattern;
 use ike_proto::proposal::{
@@ -35,8 +35,6 @@ pub(super) fn read(name: &str, section: &Message) -> Result<Connection, String> 
     keys.only("version", &["0", "2"])?;
     // An offer that the peer need not take up; we do not make it, as strongSwan would not to an older peer.
     keys.only("fragmentation", &["no", "yes", "accept"])?;
-    keys.only("reauth_time", &["0", "0s"])?;
-    keys.only("unique", &["replace", "no", "never"])?;
     keys.only("send_certreq", &["no", "yes"])?;
     keys.only("send_cert", &["ifasked", "never"])?;
     keys.only("keyingtries", &["0", "1", "%forever"])?;
@@ -49,6 +47,8 @@ pub(super) fn read(name: &str, section: &Message) -> Result<Connection, String> 
     let remote_port = keys.number("remote_port")?.unwrap_or(defaults::IKE_PORT);
     // Peers elsewhere expect IKE as through a NAT, as strongSwan sends it.
     let own_port = if remote_port == defaults::IKE_PORT { defaults::IKE_PORT } else { defaults::NAT_PORT };
+    let reauth_after = keys.time("reauth_time")?.filter(|after| !after.is_zero());
+    let lifetime = ike_lifetime(&mut keys, reauth_after)?;
     let connection = Connection {
         local_addresses: local_addresses
             .into_iter()
@@ -60,7 +60,9 @@ pub(super) fn read(name: &str, section: &Message) -> Result<Connection, String> 
         local: read_local(&keys.sections("local"))?,
         remote: read_remote(&keys.sections("remote"))?,
         ike_proposals: proposals.map_or_else(default_ike_proposals, |lists| lists.concat()),
-        ike_lifetime: ike_lifetime(&mut keys)?,
+        ike_lifetime: lifetime,
+        reauth_after,
+        uniqueness: uniqueness(&mut keys)?,
         dpd: dpd_delay.map(|delay| Dpd { delay, action: dpd_action }),
         retransmission: defaults::RETRANSMISSION,
         encapsulation: if keys.switch("encap")?.unwrap_or(false) {
@@ -146,16 +148,28 @@ fn read_method(keys: &mut Keys<'_>) -> Result<(), String> {
     }
 }
 
-fn ike_lifetime(keys: &mut Keys<'_>) -> Result<Lifetime, String> {
-    let rekey = keys.time("rekey_time")?.unwrap_or(IKE_REKEY_TIME);
-    let over = keys.time("over_time")?.unwrap_or(rekey / 10);
+/// swanctl: without `rekey_time` an SA that is authenticated anew is not rekeyed.
+fn ike_lifetime(keys: &mut Keys<'_>, reauth: Option<Duration>) -> Result<Lifetime, String> {
+    let default = if reauth.is_some() { Duration::ZERO } else { IKE_REKEY_TIME };
+    let rekey = keys.time("rekey_time")?.unwrap_or(default);
+    let over = keys.time("over_time")?.unwrap_or(rekey.max(reauth.unwrap_or_default()) / 10);
     let jitter = keys.time("rand_time")?.unwrap_or(over);
     let rekeys = !rekey.is_zero();
     Ok(Lifetime {
         rekey_after: rekeys.then_some(rekey),
-        jitter: jitter.min(rekey),
-        expire_after: rekeys.then(|| rekey + over),
+        jitter: jitter.min(if rekeys { rekey } else { reauth.unwrap_or_default() }),
+        expire_after: rekeys.then_some(rekey).or(reauth).map(|time| time + over),
     })
+}
+
+fn uniqueness(keys: &mut Keys<'_>) -> Result<Uniqueness, String> {
+    match keys.text("unique")? {
+        None | Some("no") => Ok(Uniqueness::No),
+        Some("never") => Ok(Uniqueness::Never),
+        Some("replace" | "yes") => Ok(Uniqueness::Replace),
+        Some("keep") => Ok(Uniqueness::Keep),
+        Some(other) => Err(format!("invalid value for: unique: {other}")),
+    }
 }
 
 /// The children, and what they want done about a dead peer: the strongest wish counts for all.
@@ -313,9 +327,29 @@ mod tests {
     fn what_is_not_there_yet_is_refused_and_not_forgotten() {
         let with = |key: &str, value: &str| read("gw", &example().with(key, value)).unwrap_err();
         assert_eq!(with("fragmentation", "force"), "fragmentation = force is not supported");
-        assert_eq!(with("reauth_time", "3600"), "reauth_time = 3600 is not supported");
+        assert_eq!(with("unique", "often"), "invalid value for: unique: often");
         let pubkey = Message::new().with_section("local", Message::new().with("auth", "pubkey"));
         assert_eq!(read("gw", &pubkey).unwrap_err(), "auth = pubkey is not supported: only psk is");
+    }
+
+    #[test]
+    fn an_ike_sa_that_is_authenticated_anew_is_not_rekeyed_unless_that_is_said() {
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        let times = |section: Message| {
+            let connection = read("gw", &section).unwrap();
+            let Lifetime { rekey_after, expire_after, .. } = connection.ike_lifetime;
+            (connection.reauth_after, rekey_after, expire_after)
+        };
+        let reauth = || example().with("reauth_time", "1h");
+        assert_eq!(times(reauth()), (seconds(3600), None, seconds(3960)));
+        let both = reauth().with("rekey_time", "30m").with("over_time", "60");
+        assert_eq!(times(both), (seconds(3600), seconds(1800), seconds(1860)));
+        assert_eq!(times(example().with("reauth_time", "0")).0, None);
+        let unique = |value: &str| read("gw", &example().with("unique", value)).unwrap().uniqueness;
+        assert_eq!(["never", "no", "replace", "keep"].map(unique), {
+            use Uniqueness::{Keep, Never, No, Replace};
+            [Never, No, Replace, Keep]
+        });
     }
 
     #[test]
