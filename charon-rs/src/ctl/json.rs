@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::vici::{Message, Node};
 
 /// Values of these names are numbers. Others may look like one, as SPIs do.
-const NUMBERS: [&str; 38] = [
+const NUMBERS: [&str; 39] = [
     "uniqueid",
     "version",
     "local-port",
