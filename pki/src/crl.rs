@@ -23,6 +23,7 @@ use x509_cert::time::Time;
 use crate::certificate::{Certificate, DistributionPoint, Reasons, SerialNumber, oid, points};
 use crate::dn::DistinguishedName;
 use crate::general_name::GeneralName;
+use crate::hash::HashAlgorithm;
 use crate::path::Strength;
 use crate::pem::{self, PemError};
 use crate::revocation::Reason;
@@ -38,6 +39,7 @@ pub use status::status;
 #[derive(Clone)]
 pub struct Crl {
     der: Vec<u8>,
+    fingerprint: Vec<u8>,
     signed: Signed,
     issuer: DistinguishedName,
     this_update: UnixTime,
@@ -55,7 +57,8 @@ pub struct Crl {
 /// A CRL whose signature, issuer and extensions were checked.
 #[derive(Clone, Debug)]
 pub struct VerifiedCrl {
-    crl: Crl,
+    /// Shared: a CRL can be large, and a copy of this is cheap.
+    crl: Arc<Crl>,
 }
 
 /// A revoked certificate in a CRL.
@@ -174,6 +177,7 @@ impl Crl {
         let issuer = DistinguishedName::from_name(&content.issuer)?;
         let mut crl = Self {
             der: der.to_vec(),
+            fingerprint: HashAlgorithm::Sha256.digest(der),
             signed,
             this_update: content.this_update.into(),
             next_update: content.next_update.map(UnixTime::from),
@@ -217,6 +221,12 @@ impl Crl {
     #[must_use]
     pub fn to_pem(&self) -> String {
         pem::encode(PEM_LABEL, &self.der).to_string()
+    }
+
+    /// The SHA-256 of the whole CRL.
+    #[must_use]
+    pub fn fingerprint(&self) -> &[u8] {
+        &self.fingerprint
     }
 
     /// Who signed it.
@@ -288,7 +298,7 @@ impl Crl {
         }
         match self.unknown_critical.first() {
             Some(extension) => Err(CrlError::CriticalExtension { issuer: name(), extension: *extension }),
-            None => Ok(VerifiedCrl { crl: self }),
+            None => Ok(VerifiedCrl { crl: Arc::new(self) }),
         }
     }
 

@@ -51,6 +51,7 @@ pub mod time;
 mod passphrase;
 mod signed;
 
+pub use der::asn1::ObjectIdentifier;
 pub use signed::SignatureError;
 
 #[cfg(test)]

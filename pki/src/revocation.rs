@@ -129,6 +129,13 @@ pub fn sources<'a>(path: &ValidPath<'a>) -> Vec<Source<'a>> {
         .collect()
 }
 
+/// Where delta CRLs to a CRL are, as it says itself; only `http` and `https`.
+pub fn freshest_uris(crl: &crate::crl::Crl) -> impl Iterator<Item = String> {
+    let names = crl.freshest().iter().flat_map(|point| &point.names);
+    let uris = names.filter_map(|name| if let GeneralName::Uri(uri) = name { Some(uri.clone()) } else { None });
+    uris.filter(|uri| is_http(uri)).take(MAX_URIS)
+}
+
 impl Policy {
     /// Whether a certificate of this status counts.
     #[must_use]

@@ -14,7 +14,7 @@ use crate::time::UnixTime;
 pub fn status(certificate: &Certificate, crls: &[VerifiedCrl], now: UnixTime) -> Status {
     let (mut complete, deltas): (Vec<&Crl>, Vec<&Crl>) = crls
         .iter()
-        .map(|verified| &verified.crl)
+        .map(|verified| &*verified.crl)
         .filter(|crl| crl.this_update <= now)
         .partition(|crl| crl.base_number.is_none());
     complete.sort_by_key(|crl| std::cmp::Reverse(crl.this_update));

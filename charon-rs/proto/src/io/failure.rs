@@ -94,6 +94,8 @@ failure_codes! {
     AuthKeyTooWeak = "AUTH_KEY_TOO_WEAK";
     /// The peer sent no certificate, and we have none of it.
     AuthNoCertificate = "AUTH_NO_CERTIFICATE";
+    /// The peer's certificate or public key is not the one that is configured.
+    AuthCertificateNotPinned = "AUTH_CERT_NOT_PINNED";
     /// The peer sent more certificates than we take.
     AuthCertificateLimit = "AUTH_CERT_LIMIT";
     /// The peer's certificate, or one in its chain, cannot be read.
