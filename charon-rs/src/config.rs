@@ -11,11 +11,14 @@
 //! | `problem` | what is wrong, and how that is printed |
 //! | `source`, `item` | a file, its values, and where they stand |
 //! | `keys` | keys and tables in general |
-//! | `daemon`, `conn_keys`, `child_keys`, `secrets` | the keys there are |
+//! | `daemon`, `conn_keys`, `auth_keys`, `child_keys`, `secrets`, `key_secrets` | the keys there are |
+//! | `material`, `authentication` | files with certificates and keys, and what connections do with them |
 //! | `connections` | `%default`, `also` and children |
 //! | `build`, `weakness` | from what is written to the model, and what is doubtful about it |
 //! | `reference` | the reference of all keys |
 
+mod auth_keys;
+mod authentication;
 mod build;
 mod child_keys;
 mod conn_keys;
@@ -23,7 +26,9 @@ mod connections;
 mod daemon;
 pub mod defaults;
 mod item;
+mod key_secrets;
 mod keys;
+mod material;
 mod problem;
 mod reference;
 mod secrets;
@@ -35,19 +40,21 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use espdp_api::{InterfaceName, InterfaceSpec};
+use espdp_api::InterfaceSpec;
 use ike_proto::Settings;
-use ike_proto::config::{Connection, SharedSecret};
+use ike_proto::config::{Connection, LocalMethod, RemoteMethod, SharedSecret};
 use toml::de::{DeTable, DeValue};
 
 use build::Builder;
 use child_keys::CHILD_KEYS;
-use conn_keys::CONN_KEYS;
 use connections::Resolved;
-use daemon::{DAEMON_KEYS, DaemonDraft, INTERFACE_KEYS, InterfaceDraft};
+use daemon::{CredentialPlaces, DAEMON_KEYS, DaemonDraft, INTERFACE_KEYS, InterfaceDraft};
 use keys::{Key, Section, names, unknown_key};
+use material::Material;
 use problem::Report;
 use source::{Complaint, Source};
+
+use crate::credentials::{FetchLimits, Layer};
 
 pub use problem::{Place, Problem, Problems, Severity};
 pub use reference::reference;
@@ -61,6 +68,8 @@ pub struct Loaded {
     pub connections: Vec<Connection>,
     /// Pre-shared keys, in the order of the file.
     pub secrets: Vec<SharedSecret>,
+    /// Certificates and private keys, and what connections say about them.
+    pub credentials: Layer,
     /// The interfaces that connections name, and the others of the file.
     pub interfaces: Vec<InterfaceSpec>,
     /// What the author of the configuration should know.
@@ -68,7 +77,7 @@ pub struct Loaded {
 }
 
 /// What holds for the daemon as a whole.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DaemonConfig {
     /// Where the control socket is; `None` leaves it to the command line and the default.
     pub socket: Option<PathBuf>,
@@ -77,6 +86,10 @@ pub struct DaemonConfig {
     pub log: Option<String>,
     /// The folder for Wireshark's key files; `None` writes none. [`Settings::export_keys`] agrees with it.
     pub keylog: Option<PathBuf>,
+    /// The folder where fetched CRLs are kept; `None` for the built-in one.
+    pub cache_folder: Option<PathBuf>,
+    /// Bounds of fetching CRLs and OCSP answers.
+    pub fetching: FetchLimits,
     /// The settings of the IKE engine, ports among them.
     pub settings: Settings,
 }
@@ -89,13 +102,15 @@ pub fn load(config: &Path, secrets: Option<&Path>) -> Result<Loaded, Problems> {
     let mut report = Report::default();
     let mut loaded = Loaded::default();
     if let Some(secrets) = secrets {
-        loaded.secrets = secrets::load(secrets, &mut report);
+        loaded.secrets = secrets::load(secrets, &mut loaded.credentials, &mut report);
     }
     match std::fs::read_to_string(config) {
         Ok(text) => {
             let source = Source::open(config, text);
             let root = source.parse(&mut report);
-            read(&source, &root, secrets, &mut loaded, &mut report);
+            let mut material = Material::around(config, std::mem::take(&mut loaded.credentials), &mut report);
+            read(&source, &root, secrets, &mut material, &mut loaded, &mut report);
+            loaded.credentials = material.layer;
         }
         Err(error) => report.add(Problem {
             file: config.to_owned(),
@@ -113,7 +128,14 @@ pub fn load(config: &Path, secrets: Option<&Path>) -> Result<Loaded, Problems> {
 const TABLES: [&str; 3] = ["daemon", "interface", "conn"];
 
 /// Reads the tables of `ipsec.toml`.
-fn read(source: &Source, root: &DeTable<'_>, secrets: Option<&Path>, loaded: &mut Loaded, report: &mut Report) {
+fn read(
+    source: &Source,
+    root: &DeTable<'_>,
+    secrets: Option<&Path>,
+    material: &mut Material,
+    loaded: &mut Loaded,
+    report: &mut Report,
+) {
     let root = Section::new(source, "", 0..0, root);
     for entry in root.entries.iter().filter(|entry| !TABLES.contains(&entry.name)) {
         let is_table = matches!(entry.value.get_ref(), DeValue::Table(_));
@@ -137,28 +159,38 @@ fn read(source: &Source, root: &DeTable<'_>, secrets: Option<&Path>, loaded: &mu
         let section = Section::new(source, entry.name, entry.span.clone(), table);
         if name == "daemon" { vec![section] } else { section.tables(form, report) }
     };
+    let mut places = CredentialPlaces::default();
     for section in sections("daemon", "a table [daemon]", report) {
-        loaded.daemon = read_daemon(&section, report);
+        (loaded.daemon, places) = read_daemon(&section, report);
     }
-    let mut places = BTreeMap::new();
+    material.trust(places.authorities.as_deref(), report);
+    material.take_crls(places.crls.as_deref(), report);
+    let mut interfaces = BTreeMap::new();
     for section in sections("interface", "tables [interface.NAME]", report) {
         if let Some(interface) = read_interface(&section, report) {
-            places.insert(interface.name.clone(), section.span.clone());
+            interfaces.insert(interface.name.clone(), section.span.clone());
             loaded.interfaces.push(interface);
         }
     }
     let sections = sections("conn", "tables [conn.NAME]", report);
     for conn in connections::resolve(&sections, report) {
-        read_connection(source, conn, secrets, &places, loaded, report);
+        let span = conn.span.clone();
+        let settings = &loaded.daemon.settings;
+        let builder = Builder { source, interfaces: &interfaces, settings, material, report };
+        let Some(connection) = read_connection(conn, builder) else { continue };
+        if let Some(complaint) = secrets.and_then(|file| secret_problem(&connection, span, file, &loaded.secrets)) {
+            report.add(source.warning(complaint));
+        }
+        loaded.connections.push(connection);
     }
     let wants_default =
         loaded.connections.iter().flat_map(|conn| &conn.children).any(|child| child.interface == defaults::interface());
-    if wants_default && !places.contains_key(&defaults::interface()) {
+    if wants_default && !interfaces.contains_key(&defaults::interface()) {
         loaded.interfaces.push(defaults::interface_spec());
     }
 }
 
-fn read_daemon(section: &Section<'_>, report: &mut Report) -> DaemonConfig {
+fn read_daemon(section: &Section<'_>, report: &mut Report) -> (DaemonConfig, CredentialPlaces) {
     let mut draft = DaemonDraft::default();
     for entry in section.apply(DAEMON_KEYS, &mut draft, report) {
         let complaint = unknown_key(entry, "[daemon]", &[], names(DAEMON_KEYS), place_of(entry.name));
@@ -169,7 +201,7 @@ fn read_daemon(section: &Section<'_>, report: &mut Report) -> DaemonConfig {
             .expected("expected for analysis only: whoever reads them reads all traffic");
         report.add(section.source.warning(complaint));
     }
-    draft.config
+    (draft.config, draft.places)
 }
 
 fn read_interface(section: &Section<'_>, report: &mut Report) -> Option<InterfaceSpec> {
@@ -184,42 +216,41 @@ fn read_interface(section: &Section<'_>, report: &mut Report) -> Option<Interfac
         .ok()
 }
 
-fn read_connection(
-    source: &Source,
-    conn: Resolved<'_>,
-    secrets: Option<&Path>,
-    interfaces: &BTreeMap<InterfaceName, Range<usize>>,
-    loaded: &mut Loaded,
-    report: &mut Report,
-) {
-    if !conn.is_loaded() {
-        if conn.draft.right.is_some() && conn.draft.child.auto.is_none() && !conn.is_base {
-            let complaint = Complaint::new(conn.span, format!("conn `{}` is not loaded: it has no `auto`", conn.name))
-                .expected("expected auto = \"add\", \"route\" or \"start\"; auto = \"ignore\" if that is meant");
-            report.add(source.warning(complaint));
-        }
-        return;
+/// The connection of a section, if it is to be loaded and nothing is wrong with it.
+fn read_connection(conn: Resolved<'_>, mut builder: Builder<'_>) -> Option<Connection> {
+    if conn.is_loaded() {
+        return builder.connection(conn);
     }
-    let span = conn.span.clone();
-    let Some(connection) = (Builder { source, interfaces, settings: &loaded.daemon.settings, report }).connection(conn)
-    else {
-        return;
-    };
-    if let Some(file) = secrets
-        && !secrets::is_there_one(&connection, &loaded.secrets)
-    {
-        let complaint = Complaint::new(span, format!("there is no secret for conn `{}`", connection.name))
-            .expected(format!("expected one for its two identities in {}", file.display()));
-        report.add(source.warning(complaint));
+    if conn.draft.right.is_some() && conn.draft.child.auto.is_none() && !conn.is_base {
+        let complaint = Complaint::new(conn.span, format!("conn `{}` is not loaded: it has no `auto`", conn.name))
+            .expected("expected auto = \"add\", \"route\" or \"start\"; auto = \"ignore\" if that is meant");
+        builder.report.add(builder.source.warning(complaint));
     }
-    loaded.connections.push(connection);
+    None
+}
+
+/// A connection with pre-shared keys should have one.
+fn secret_problem(
+    connection: &Connection,
+    span: Range<usize>,
+    file: &Path,
+    secrets: &[SharedSecret],
+) -> Option<Complaint> {
+    let local = std::iter::once(&connection.local).chain(&connection.more_local);
+    let remote = std::iter::once(&connection.remote).chain(&connection.more_remote);
+    let by_secret = local.into_iter().any(|round| round.method == LocalMethod::PreSharedKey)
+        || remote.into_iter().any(|round| round.method == RemoteMethod::PreSharedKey);
+    (by_secret && !secrets::is_there_one(connection, secrets)).then(|| {
+        Complaint::new(span, format!("there is no secret for conn `{}`", connection.name))
+            .expected(format!("expected one for its two identities in {}", file.display()))
+    })
 }
 
 /// Where a key belongs.
 fn place_of(name: &str) -> Option<&'static str> {
     if Key::find(DAEMON_KEYS, name).is_some() {
         Some("[daemon]")
-    } else if Key::find(CONN_KEYS, name).is_some() || name == connections::ALSO {
+    } else if connections::is_of_conn(name) || name == connections::ALSO {
         Some("[conn.NAME]")
     } else if Key::find(CHILD_KEYS, name).is_some() {
         Some("[conn.NAME] or [conn.NAME.child.CHILD]")

@@ -62,6 +62,9 @@ pub const DEFAULT_SOCKET: &str = "/run/charon-rs.vici";
 /// The control socket when the service manager starts the daemon, whose user cannot write to `/run` itself.
 pub const SERVICE_SOCKET: &str = "/run/charon-rs/vici";
 
+/// The folder of fetched CRLs when none is named.
+pub const DEFAULT_CACHE: &str = "/var/lib/charon-rs";
+
 /// Peers that do not answer our deletes are not waited for longer than this.
 const GRACE: Duration = Duration::from_secs(3);
 
@@ -141,11 +144,16 @@ async fn serve(options: Options, files: Files, loaded: Option<Loaded>) -> anyhow
     let engine = Engine::new(settings, Box::new(OsRandom));
     let (mut shell, inputs, handle) = Shell::new(engine, Box::new(dataplane), from_dataplane, keys);
     let startup = loaded.as_ref().map(|loaded| loaded.daemon.clone());
+    let fetching = startup.clone().unwrap_or_default();
+    shell
+        .desk
+        .set_fetching(fetching.fetching, Some(fetching.cache_folder.as_deref().unwrap_or(Path::new(DEFAULT_CACHE))));
     if let Some(loaded) = loaded {
         loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         shell.apply_file(Wanted {
             connections: loaded.connections,
             secrets: loaded.secrets,
+            credentials: loaded.credentials,
             interfaces: loaded.interfaces,
         });
     } else {

@@ -6,12 +6,14 @@
 //! | module | what lives there |
 //! |---|---|
 //! | [`config`] | the TOML front end of the configuration |
+//! | [`credentials`] | certificates and private keys, and what is signed and verified with them |
 //! | [`ctl`] | the control tool |
 //! | [`daemon`] | the shell around the engine, and the commands of its control socket |
 //! | [`lab`] | two gateways, a client and a server in namespaces of their own, to try it all |
 //! | [`vici`] | the protocol of the control socket: packets, messages, server, client |
 
 pub mod config;
+pub mod credentials;
 pub mod ctl;
 pub mod daemon;
 pub mod lab;

@@ -8,8 +8,7 @@ use std::time::Duration;
 use espdp_api::{InterfaceName, Mode, PortRange, Routes, TrafficLimit, TrafficSelector};
 use ike_proto::Settings;
 use ike_proto::config::{
-    Child, Connection, Dpd, Lifetime, LocalAuth, LocalMethod, RemoteAddress, RemoteAuth, RemoteMethod, Retransmission,
-    StartAction, UdpEncapsulation, Uniqueness,
+    Child, Connection, Dpd, Lifetime, RemoteAddress, Retransmission, StartAction, UdpEncapsulation, Uniqueness,
 };
 use ike_proto::identity::{Identity, IdentityPattern};
 use ike_proto::proposal::{default_esp_proposals, default_ike_proposals};
@@ -19,6 +18,7 @@ use super::conn_keys::ConnDraft;
 use super::connections::Resolved;
 use super::defaults;
 use super::item::At;
+use super::material::Material;
 use super::problem::Report;
 use super::source::{Complaint, Source, nearest};
 use super::values::identity;
@@ -31,6 +31,8 @@ pub(super) struct Builder<'a> {
     pub(super) interfaces: &'a BTreeMap<InterfaceName, Range<usize>>,
     /// The settings of the file.
     pub(super) settings: &'a Settings,
+    /// Certificates and keys.
+    pub(super) material: &'a mut Material,
     pub(super) report: &'a mut Report,
 }
 
@@ -66,22 +68,11 @@ impl Builder<'_> {
         let ike = Span { lifetime: draft.ike_lifetime.as_ref(), default: defaults::IKE_LIFETIME, key: "ikelifetime" };
         let rekeyed = self.lifetime(&ike, &draft.child);
         let (ike_lifetime, reauth_after) = self.reauthentication(rekeyed, &draft);
-        Some(Connection {
+        let mut connection = Connection {
             local_addresses: left,
             remote_addresses: right.value.clone(),
             local_port: self.local_port(&draft),
             remote_port: draft.right_port.unwrap_or(defaults::IKE_PORT),
-            local: LocalAuth {
-                identity: draft.left_identity.as_ref().map(|id| id.value.clone()),
-                method: draft.left_auth.clone().unwrap_or(LocalMethod::PreSharedKey),
-            },
-            remote: RemoteAuth {
-                identity: draft
-                    .right_identity
-                    .as_ref()
-                    .map_or_else(|| default_peer(&right.value), |id| id.value.clone()),
-                method: draft.right_auth.clone().unwrap_or(RemoteMethod::PreSharedKey),
-            },
             ike_lifetime,
             reauth_after,
             uniqueness: draft.uniqueness.unwrap_or(Uniqueness::No),
@@ -96,7 +87,9 @@ impl Builder<'_> {
             mobike: draft.mobike.unwrap_or(true),
             children,
             ..Connection::new(name)
-        })
+        };
+        self.authenticate(&draft.auth, default_peer(&right.value), &mut connection);
+        Some(connection)
     }
 
     fn child(&mut self, name: &str, draft: &ChildDraft, conn: &ConnDraft) -> Option<Child> {
@@ -326,11 +319,11 @@ impl Builder<'_> {
         name.clone()
     }
 
-    fn error(&mut self, complaint: Complaint) {
+    pub(super) fn error(&mut self, complaint: Complaint) {
         self.report.add(self.source.error(complaint));
     }
 
-    fn warning(&mut self, span: &Range<usize>, message: impl Into<String>) {
+    pub(super) fn warning(&mut self, span: &Range<usize>, message: impl Into<String>) {
         self.report.add(self.source.warning(Complaint::new(span.clone(), message)));
     }
 }

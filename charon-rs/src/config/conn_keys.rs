@@ -3,27 +3,23 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ike_proto::config::{DpdAction, LocalMethod, RemoteAddress, RemoteMethod, UdpEncapsulation, Uniqueness};
-use ike_proto::identity::{Identity, IdentityPattern};
+use ike_proto::config::{DpdAction, RemoteAddress, UdpEncapsulation, Uniqueness};
 use ike_proto::proposal::{IkeProposal, parse_ike_list};
 
+use super::auth_keys::AuthDraft;
 use super::child_keys::{ChildDraft, proposals};
 use super::daemon::port;
 use super::item::{At, Complaints, Item, collect};
 use super::keys::{Foreign, Key};
 use super::source::Complaint;
-use super::values::{address, identity};
+use super::values::address;
 
 /// `[conn.NAME]` while it is read: what the file says, the rest empty.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ConnDraft {
     pub(super) left: Option<At<Vec<IpAddr>>>,
-    pub(super) left_identity: Option<At<Identity>>,
-    pub(super) left_auth: Option<LocalMethod>,
     pub(super) left_port: Option<At<u16>>,
     pub(super) right: Option<At<Vec<RemoteAddress>>>,
-    pub(super) right_identity: Option<At<IdentityPattern>>,
-    pub(super) right_auth: Option<RemoteMethod>,
     pub(super) right_port: Option<u16>,
     pub(super) ike: Option<At<Vec<IkeProposal>>>,
     pub(super) ike_lifetime: Option<At<Duration>>,
@@ -39,6 +35,7 @@ pub(super) struct ConnDraft {
     pub(super) force_encapsulation: Option<bool>,
     pub(super) encapsulation: Option<UdpEncapsulation>,
     pub(super) mobike: Option<bool>,
+    pub(super) auth: AuthDraft,
     pub(super) child: ChildDraft,
 }
 
@@ -53,30 +50,6 @@ pub(super) const CONN_KEYS: &[Key<ConnDraft>] = &[
               others. With `mobike` and without `left` we may come from any address.",
         set: |draft, item| {
             draft.left = Some(item.at(left(item)?));
-            Ok(())
-        },
-    },
-    Key {
-        name: "leftid",
-        also_called: &[],
-        takes: "identity",
-        default: "our address",
-        doc: "Who we say we are.",
-        set: |draft, item| {
-            let text = item.text("an identity")?;
-            draft.left_identity = Some(item.at(text.read(identity::identity)?));
-            Ok(())
-        },
-    },
-    Key {
-        name: "leftauth",
-        also_called: &[],
-        takes: "`psk`",
-        default: "\"psk\"",
-        doc: "How we authenticate ourselves: with a pre-shared key.",
-        set: |draft, item| {
-            auth(item)?;
-            draft.left_auth = Some(LocalMethod::PreSharedKey);
             Ok(())
         },
     },
@@ -104,30 +77,6 @@ pub(super) const CONN_KEYS: &[Key<ConnDraft>] = &[
             // Empty until it is known to be right, so that a mistake is not taken for its absence.
             draft.right = Some(item.at(Vec::new()));
             draft.right = Some(item.at(right(item)?));
-            Ok(())
-        },
-    },
-    Key {
-        name: "rightid",
-        also_called: &[],
-        takes: "identity, `%any`, `*.domain` or `*@domain`",
-        default: "the peer's address or host name; `%any` if `right` is not one of them",
-        doc: "Who the peer must be.",
-        set: |draft, item| {
-            let text = item.text("an identity")?;
-            draft.right_identity = Some(item.at(text.read(identity::pattern)?));
-            Ok(())
-        },
-    },
-    Key {
-        name: "rightauth",
-        also_called: &[],
-        takes: "`psk`",
-        default: "\"psk\"",
-        doc: "How the peer must authenticate itself.",
-        set: |draft, item| {
-            auth(item)?;
-            draft.right_auth = Some(RemoteMethod::PreSharedKey);
             Ok(())
         },
     },
@@ -337,7 +286,7 @@ pub(super) const CONN_KEYS: &[Key<ConnDraft>] = &[
 /// Keys of ipsec.conf that connections do not have here.
 pub(super) const FOREIGN_KEYS: &[Foreign] = &[
     Foreign { name: "keyexchange", advice: "IKEv2 is all that is spoken; leave it out" },
-    Foreign { name: "authby", advice: "write leftauth = \"psk\" and rightauth = \"psk\"" },
+    Foreign { name: "authby", advice: "write leftauth and rightauth" },
     Foreign {
         name: "dpdtimeout",
         advice: "it belongs to IKEv1; in IKEv2 the peer is dead when a request was sent retransmit_tries times again",
@@ -359,15 +308,16 @@ pub(super) const FOREIGN_KEYS: &[Foreign] = &[
     Foreign { name: "leftfirewall", advice: "the daemon changes no firewall; write rules for the tunnel's interface" },
     Foreign { name: "rightfirewall", advice: "the daemon changes no firewall; write rules for the tunnel's interface" },
     Foreign { name: "leftupdown", advice: "scripts are not run; see interface and routes" },
-    Foreign { name: "leftcert", advice: "certificates are not supported yet; use leftauth = \"psk\"" },
-    Foreign { name: "rightcert", advice: "certificates are not supported yet; use rightauth = \"psk\"" },
     Foreign {
         name: "leftsourceip",
         advice: "virtual addresses are not supported yet; give the interface its addresses",
     },
     Foreign { name: "rightsourceip", advice: "address pools are not supported yet" },
-    Foreign { name: "leftsendcert", advice: "certificates are not supported yet; leave it out" },
-    Foreign { name: "rightsendcert", advice: "certificates are not supported yet; leave it out" },
+    Foreign { name: "rightsendcert", advice: "the peer is asked for its certificate; see sendcertreq" },
+    Foreign { name: "strictcrlpolicy", advice: "write revocation = \"strict\" or \"ifuri\"" },
+    Foreign { name: "leftrsasigkey", advice: "write leftsigkey" },
+    Foreign { name: "rightrsasigkey", advice: "write rightsigkey" },
+    Foreign { name: "leftcertpolicy", advice: "it has no effect on this end; leave it out" },
     Foreign {
         name: "lefthostaccess",
         advice: "the daemon changes no firewall; write rules for the tunnel's interface",
@@ -393,21 +343,6 @@ fn right(item: Item<'_>) -> Result<Vec<RemoteAddress>, Complaints> {
         return Err(Complaint::new(item.span(), "there is no address here").expected(expected).into());
     }
     collect(texts.iter().map(|text| text.read(address::remote)))
-}
-
-fn auth(item: Item<'_>) -> Result<(), Complaint> {
-    let text = item.text("\"psk\"")?;
-    match text.as_str() {
-        "psk" | "secret" => Ok(()),
-        "pubkey" | "rsa" | "rsasig" | "ecdsa" | "ed25519" | "ecdsasig" => {
-            Err(text.complain("authentication by certificate is not supported yet").expected("expected \"psk\""))
-        }
-        eap if eap.starts_with("eap") => Err(text.complain("EAP is not supported yet").expected("expected \"psk\"")),
-        other => Err(text
-            .complain(format!("`{other}` is no way to authenticate"))
-            .expected("expected \"psk\"")
-            .nearest(other, ["psk"])),
-    }
 }
 
 /// A length of time that is not zero.

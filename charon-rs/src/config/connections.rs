@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use toml::de::DeValue;
 
+use super::auth_keys::AUTH_KEYS;
 use super::child_keys::{Auto, CHILD_KEYS, ChildDraft};
 use super::conn_keys::{CONN_KEYS, ConnDraft, FOREIGN_KEYS};
 use super::item::Text;
@@ -134,12 +135,13 @@ fn also<'a>(section: &Section<'a>, entry: &Entry<'a>, report: &mut Report) -> Ve
 /// Puts what a section says itself into `draft`.
 fn apply(section: &Section<'_>, draft: &mut ConnDraft, report: &mut Report) {
     section.apply(CONN_KEYS, draft, report);
+    section.apply(AUTH_KEYS, draft, report);
     for entry in section.apply(CHILD_KEYS, &mut draft.child, report) {
         let is_table = matches!(entry.value.get_ref(), DeValue::Table(_));
-        if Key::find(CONN_KEYS, entry.name).is_some() || entry.name == ALSO || entry.name == CHILD && is_table {
+        if is_of_conn(entry.name) || entry.name == ALSO || entry.name == CHILD && is_table {
             continue;
         }
-        let all = names(CONN_KEYS).chain(names(CHILD_KEYS)).chain([ALSO, CHILD]);
+        let all = names(CONN_KEYS).chain(names(AUTH_KEYS)).chain(names(CHILD_KEYS)).chain([ALSO, CHILD]);
         let elsewhere = super::place_of(entry.name).filter(|place| !place.starts_with("[conn"));
         let mut complaint = unknown_key(entry, "[conn.NAME]", FOREIGN_KEYS, all, elsewhere);
         if entry.name == CHILD {
@@ -148,6 +150,11 @@ fn apply(section: &Section<'_>, draft: &mut ConnDraft, report: &mut Report) {
         }
         report.add(section.source.error(complaint));
     }
+}
+
+/// Whether only a connection has a key of this name.
+pub(super) fn is_of_conn(name: &str) -> bool {
+    Key::find(CONN_KEYS, name).is_some() || Key::find(AUTH_KEYS, name).is_some()
 }
 
 /// The children that the section has in tables of their own.
@@ -170,7 +177,7 @@ fn children<'a>(
         check_name(&child, report);
         let mut draft = inherited.clone();
         for entry in child.apply(CHILD_KEYS, &mut draft, report) {
-            let of_conn = Key::find(CONN_KEYS, entry.name).map(|_| "the connection, not of a child");
+            let of_conn = is_of_conn(entry.name).then_some("the connection, not of a child");
             let elsewhere = of_conn.or_else(|| super::place_of(entry.name));
             let complaint = unknown_key(entry, "[conn.NAME.child.CHILD]", FOREIGN_KEYS, names(CHILD_KEYS), elsewhere);
             report.add(section.source.error(complaint));

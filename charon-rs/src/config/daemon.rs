@@ -16,6 +16,14 @@ pub(super) struct DaemonDraft {
     pub(super) config: DaemonConfig,
     /// Where `keylog` stands, to warn about it.
     pub(super) keylog: Option<Range<usize>>,
+    pub(super) places: CredentialPlaces,
+}
+
+/// Files and folders of CA certificates and CRLs; `None` for the folders beside the configuration.
+#[derive(Default)]
+pub(super) struct CredentialPlaces {
+    pub(super) authorities: Option<Vec<String>>,
+    pub(super) crls: Option<Vec<String>>,
 }
 
 /// `[interface.NAME]` while it is read.
@@ -63,6 +71,63 @@ pub(super) const DAEMON_KEYS: &[Key<DaemonDraft>] = &[
             draft.keylog = Some(item.span());
             draft.config.keylog = Some(path(item)?);
             draft.config.settings.export_keys = true;
+            Ok(())
+        },
+    },
+    Key {
+        name: "cacerts",
+        also_called: &[],
+        takes: "file or folder, or a list",
+        default: "the folder `cacerts` beside this file",
+        doc: "The certificates of the CAs that are trusted, PEM or DER.",
+        set: |draft, item| {
+            draft.places.authorities = Some(places(item)?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "crls",
+        also_called: &[],
+        takes: "file or folder, or a list",
+        default: "the folder `crls` beside this file",
+        doc: "CRLs of those CAs, PEM or DER.",
+        set: |draft, item| {
+            draft.places.crls = Some(places(item)?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "cachedir",
+        also_called: &[],
+        takes: "path of a folder",
+        default: "`/var/lib/charon-rs`",
+        doc: "Where CRLs are kept that were fetched.",
+        set: |draft, item| {
+            draft.config.cache_folder = Some(path(item)?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "fetch_timeout",
+        also_called: &[],
+        takes: "duration",
+        default: "\"10s\"",
+        doc: "How long a peer is kept waiting while CRLs and OCSP answers about its certificate are fetched; `\"0s\"`: nothing is \
+              fetched.",
+        set: |draft, item| {
+            draft.config.fetching.time = item.duration()?.value;
+            Ok(())
+        },
+    },
+    Key {
+        name: "fetch_limit",
+        also_called: &[],
+        takes: "amount of data",
+        default: "\"16MiB\"",
+        doc: "The largest CRL that is fetched.",
+        set: |draft, item| {
+            let limit = item.bytes()?.value;
+            draft.config.fetching.crl = usize::try_from(limit).map_err(|_| item.wrong_type("an amount of data"))?;
             Ok(())
         },
     },
@@ -260,6 +325,10 @@ fn path(item: Item<'_>) -> Result<PathBuf, Complaint> {
         return Err(text.complain("an empty path").expected("expected a path, or no such key"));
     }
     Ok(PathBuf::from(text.as_str()))
+}
+
+fn places(item: Item<'_>) -> Result<Vec<String>, Complaints> {
+    Ok(item.strings("a file or folder")?.iter().map(|text| text.as_str().to_owned()).collect())
 }
 
 fn log(item: Item<'_>) -> Result<String, Complaint> {

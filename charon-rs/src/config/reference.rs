@@ -1,8 +1,10 @@
 //! The reference of all keys, made of the tables that read them.
 
+use super::auth_keys::AUTH_KEYS;
 use super::child_keys::CHILD_KEYS;
 use super::conn_keys::{CONN_KEYS, FOREIGN_KEYS};
 use super::daemon::{DAEMON_KEYS, INTERFACE_KEYS};
+use super::key_secrets::KEY_KEYS;
 use super::keys::Key;
 use super::secrets::SECRET_KEYS;
 
@@ -20,6 +22,7 @@ pub fn reference() -> String {
         "A peer and the IKE SA with it. The keys of children may stand here too.",
         CONN_KEYS,
     );
+    section(&mut text, "Authentication, in `[conn.NAME]`", "Who both ends are and how they show it.", AUTH_KEYS);
     section(
         &mut text,
         "`[conn.NAME.child.CHILD]`, or in `[conn.NAME]`",
@@ -27,6 +30,12 @@ pub fn reference() -> String {
         CHILD_KEYS,
     );
     section(&mut text, "`[secret.NAME]` in the secrets file", "A pre-shared key.", SECRET_KEYS);
+    section(
+        &mut text,
+        "`[key.NAME]` and `[pkcs12.NAME]` in the secrets file",
+        "A private key, or a PKCS#12 container with keys and certificates.",
+        KEY_KEYS,
+    );
     text.push_str("\n## Keys of ipsec.conf that are not here\n\n| key | instead |\n|---|---|\n");
     for foreign in FOREIGN_KEYS {
         row(&mut text, &[&format!("`{}`", foreign.name), foreign.advice]);

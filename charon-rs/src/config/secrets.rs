@@ -13,10 +13,12 @@ use toml::de::{DeString, DeTable, DeValue};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::item::{Complaints, Item, collect};
+use super::key_secrets::{self, Kind};
 use super::keys::{Key, Section, names, unknown_key};
 use super::problem::{Problem, Report, Severity};
 use super::source::{Complaint, Source};
 use super::values::identity;
+use crate::credentials::Layer;
 
 /// `[secret.NAME]` while it is read.
 #[derive(Default)]
@@ -71,8 +73,8 @@ pub(super) const SECRET_KEYS: &[Key<SecretDraft>] = &[
     },
 ];
 
-/// Reads a secrets file.
-pub(super) fn load(path: &Path, report: &mut Report) -> Vec<SharedSecret> {
+/// Reads a secrets file; private keys go into `layer`.
+pub(super) fn load(path: &Path, layer: &mut Layer, report: &mut Report) -> Vec<SharedSecret> {
     let text = match read(path) {
         Ok(octets) => octets,
         Err(error) => {
@@ -86,7 +88,7 @@ pub(super) fn load(path: &Path, report: &mut Report) -> Vec<SharedSecret> {
     };
     let source = Source::confidential(path, Zeroizing::new(text.to_owned()));
     let mut root = source.parse(report);
-    let secrets = secrets(&source, &root, report);
+    let secrets = secrets(&source, &root, layer, report);
     wipe_table(&mut root);
     secrets
 }
@@ -106,7 +108,7 @@ pub(super) fn is_there_one(connection: &Connection, secrets: &[SharedSecret]) ->
     })
 }
 
-fn secrets(source: &Source, root: &DeTable<'_>, report: &mut Report) -> Vec<SharedSecret> {
+fn secrets(source: &Source, root: &DeTable<'_>, layer: &mut Layer, report: &mut Report) -> Vec<SharedSecret> {
     let root = Section::new(source, "", 0..0, root);
     let mut secrets = Vec::new();
     for entry in &root.entries {
@@ -114,18 +116,24 @@ fn secrets(source: &Source, root: &DeTable<'_>, report: &mut Report) -> Vec<Shar
             report.add(
                 source.error(
                     Complaint::new(entry.span.clone(), "a key outside of a table")
-                        .expected("expected [secret.NAME] tables"),
+                        .expected("expected [secret.NAME], [key.NAME] or [pkcs12.NAME] tables"),
                 ),
             );
             continue;
         };
-        if entry.name != "secret" {
-            let complaint = Complaint::new(entry.span.clone(), "unknown table").expected("expected [secret.NAME]");
-            report.add(source.error(complaint.nearest(entry.name, ["secret"])));
-            continue;
-        }
-        for section in Section::new(source, entry.name, entry.span.clone(), table).tables("[secret.NAME]", report) {
-            secrets.extend(secret(&section, report));
+        let tables = Section::new(source, entry.name, entry.span.clone(), table);
+        if let Some(kind) = Kind::called(entry.name) {
+            for section in tables.tables(kind.form(), report) {
+                key_secrets::read(&section, kind, layer, report);
+            }
+        } else if entry.name == "secret" {
+            for section in tables.tables("[secret.NAME]", report) {
+                secrets.extend(secret(&section, report));
+            }
+        } else {
+            let complaint = Complaint::new(entry.span.clone(), "unknown table")
+                .expected("expected [secret.NAME], [key.NAME] or [pkcs12.NAME]");
+            report.add(source.error(complaint.nearest(entry.name, ["secret", "key", "pkcs12"])));
         }
     }
     secrets

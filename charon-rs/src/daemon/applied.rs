@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use espdp_api::{InterfaceName, InterfaceSpec};
-use ike_proto::config::{Connection, SharedSecret};
+use ike_proto::config::{Connection, LocalMethod, RemoteMethod, SharedSecret};
 use ike_proto::io::Command;
 
 use super::shell::Shell;
+use crate::credentials::Layer;
 
 /// Where something was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,8 @@ pub(crate) struct Wanted {
     pub(crate) connections: Vec<Connection>,
     /// The secrets.
     pub(crate) secrets: Vec<SharedSecret>,
+    /// Certificates and private keys.
+    pub(crate) credentials: Layer,
     /// The interfaces.
     pub(crate) interfaces: Vec<InterfaceSpec>,
 }
@@ -78,7 +81,8 @@ impl Shell {
     /// Makes what the file says the truth, without touching what is the same already.
     pub(crate) fn apply_file(&mut self, wanted: Wanted) -> Changes {
         let mut changes = Changes::default();
-        // Secrets first: a connection that starts at once needs its own.
+        // Credentials first: a connection that starts at once needs its own.
+        self.desk.store_mut().set_file(wanted.credentials);
         let secrets: BTreeSet<String> = wanted.secrets.iter().map(|secret| secret.name.clone()).collect();
         for secret in wanted.secrets {
             self.set_secret(Origin::File, secret);
@@ -89,7 +93,8 @@ impl Shell {
         }
         let connections: BTreeSet<String> =
             wanted.connections.iter().map(|connection| connection.name.clone()).collect();
-        for connection in wanted.connections {
+        for mut connection in wanted.connections {
+            self.desk.store().complete(&mut connection);
             let name = connection.name.clone();
             match self.applied.connections.get(&name) {
                 Some((Origin::File, own)) if *own == connection => changes.unchanged.push(name),
@@ -114,6 +119,47 @@ impl Shell {
             self.remove_interface(name);
         }
         changes
+    }
+
+    /// Changes the credentials that were told over the control socket. Connections that ask for other CAs then are told so.
+    pub(crate) fn change_credentials<T>(&mut self, change: impl FnOnce(&mut Layer) -> T) -> T {
+        let result = self.desk.store_mut().change_socket(change);
+        let changed: Vec<(Origin, Connection)> = self
+            .applied
+            .connections
+            .values()
+            .filter_map(|(origin, connection)| {
+                let mut complete = connection.clone();
+                self.desk.store().complete(&mut complete);
+                (complete != *connection).then_some((*origin, complete))
+            })
+            .collect();
+        for (origin, connection) in changed {
+            self.set_connection(origin, connection);
+        }
+        result
+    }
+
+    /// Forgets what no connection from the control socket signs with or demands any more.
+    pub(crate) fn forget_unused_credentials(&mut self) {
+        let connections = || self.applied.connections.values().map(|(_, connection)| connection);
+        let local = connections().flat_map(|c| std::iter::once(&c.local).chain(&c.more_local));
+        let signers: BTreeSet<_> = local
+            .filter_map(
+                |round| if let LocalMethod::Signature(name) = &round.method { Some(name.clone()) } else { None },
+            )
+            .collect();
+        let remote = connections().flat_map(|c| std::iter::once(&c.remote).chain(&c.more_remote));
+        let demands: BTreeSet<_> = remote
+            .filter_map(|round| match &round.method {
+                RemoteMethod::Signature(trust) => Some(trust.name.clone()),
+                RemoteMethod::PreSharedKey | _ => None,
+            })
+            .collect();
+        self.change_credentials(|layer| {
+            layer.signers.retain(|name, _| signers.contains(name));
+            layer.demands.retain(|name, _| demands.contains(name));
+        });
     }
 
     /// Adds a connection or replaces the one of its name.
@@ -201,6 +247,7 @@ mod tests {
         Wanted {
             connections: connections.to_vec(),
             secrets: Vec::new(),
+            credentials: Layer::default(),
             interfaces: interfaces.iter().map(spec).collect(),
         }
     }

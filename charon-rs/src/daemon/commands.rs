@@ -5,8 +5,10 @@
 //! | `control` | initiate, terminate, rekey |
 //! | `query` | version, stats, list-*, get-*, counters |
 //! | `own` | what only our tools use: list-tunnels, journal, keys, reload |
-//! | `load` | load-conn, load-shared and what takes them back |
+//! | `load` | load-conn, load-shared, load-cert, load-key, load-authority and what takes them back |
+//! | `certificates` | list-certs, list-authorities |
 
+mod certificates;
 mod control;
 mod load;
 mod own;
@@ -28,11 +30,18 @@ pub(crate) async fn call(daemon: &Daemon, name: &str, arguments: &Message, strea
         "list-sas" => query::list_sas(daemon, arguments, streamer).await,
         "list-conns" => query::list_conns(daemon, arguments, streamer).await,
         "list-policies" => query::list_policies(daemon, arguments, streamer).await,
-        // Certificates, authorities and pools do not exist here yet, so there are none to list or to flush.
-        "list-certs" | "list-authorities" | "get-pools" => Message::new(),
-        "get-keys" => empty_list("keys"),
-        "get-authorities" => empty_list("authorities"),
-        "flush-certs" => success(),
+        "list-certs" => certificates::list_certs(daemon, arguments, streamer).await,
+        "list-authorities" => certificates::list_authorities(daemon, arguments, streamer).await,
+        // Pools do not exist here yet, so there are none to list.
+        "get-pools" => Message::new(),
+        "load-cert" => load::credentials::load_cert(daemon, arguments).await,
+        "load-key" => load::credentials::load_key(daemon, arguments).await,
+        "unload-key" => load::credentials::unload_key(daemon, arguments).await,
+        "get-keys" => load::credentials::get_keys(daemon).await,
+        "load-authority" => load::credentials::load_authority(daemon, arguments).await,
+        "unload-authority" => load::credentials::unload_authority(daemon, arguments).await,
+        "get-authorities" => load::credentials::get_authorities(daemon).await,
+        "flush-certs" => load::credentials::flush_certs(daemon).await,
         "get-algorithms" => query::get_algorithms(),
         "get-counters" => query::get_counters(daemon, arguments).await,
         "reset-counters" => query::reset_counters(daemon, arguments).await,
@@ -58,10 +67,4 @@ fn success() -> Message {
 
 fn failed(why: impl fmt::Display) -> Message {
     Message::new().with("success", "no").with("errmsg", why)
-}
-
-fn empty_list(name: &str) -> Message {
-    let mut message = Message::new();
-    message.put_list(name, [""; 0]);
-    message
 }

@@ -131,12 +131,16 @@ pub(crate) fn connection(connection: &Connection) -> Message {
     section.put("rekey_time", connection.ike_lifetime.rekey_after.map_or(0, |after| after.as_secs()));
     section.put("unique", uniqueness(connection.uniqueness));
     section.put_some("dpd_delay", connection.dpd.map(|dpd| dpd.delay.as_secs()));
-    let local_id = connection.local.identity.as_ref().map_or_else(|| "%any".to_owned(), ToString::to_string);
-    section.put_section("local-1", auth(&local_id, local_class(&connection.local.method)));
-    section.put_section(
-        "remote-1",
-        auth(&connection.remote.identity.to_string(), remote_class(&connection.remote.method)),
-    );
+    let local = std::iter::once(&connection.local).chain(&connection.more_local);
+    for (index, round) in local.enumerate() {
+        let id = round.identity.as_ref().map_or_else(|| "%any".to_owned(), ToString::to_string);
+        section.put_section(&format!("local-{}", index + 1), auth(&id, local_class(&round.method)));
+    }
+    let remote = std::iter::once(&connection.remote).chain(&connection.more_remote);
+    for (index, round) in remote.enumerate() {
+        let name = format!("remote-{}", index + 1);
+        section.put_section(&name, auth(&round.identity.to_string(), remote_class(&round.method)));
+    }
     let dpd_action = match connection.dpd.map(|dpd| dpd.action) {
         Some(DpdAction::Restart) => "start",
         Some(DpdAction::Hold) => "trap",

@@ -86,7 +86,12 @@ impl Daemon {
         if self.startup.as_ref().is_some_and(|startup| !are_alike(startup, &loaded.daemon)) {
             warnings.push("changes of the daemon's own settings take effect when it is restarted".into());
         }
-        let wanted = Wanted { connections: loaded.connections, secrets: loaded.secrets, interfaces: loaded.interfaces };
+        let wanted = Wanted {
+            connections: loaded.connections,
+            secrets: loaded.secrets,
+            credentials: loaded.credentials,
+            interfaces: loaded.interfaces,
+        };
         let changes = self.handle.ask(|shell| shell.apply_file(wanted)).await.map_err(|gone| gone.to_string())?;
         Ok(Reloaded { changes, warnings })
     }
@@ -94,5 +99,5 @@ impl Daemon {
 
 /// Whether a restart with `new` would change nothing of the daemon itself.
 fn are_alike(old: &DaemonConfig, new: &DaemonConfig) -> bool {
-    old.socket == new.socket && old.log == new.log && old.keylog == new.keylog && old.settings == new.settings
+    old == new
 }

@@ -16,6 +16,7 @@ use super::journal::Journal;
 use super::keylog::KeyLog;
 use super::outbox::{Outbox, SaKey};
 use super::trace;
+use crate::credentials::Desk;
 use crate::vici::Broadcast;
 
 /// Things to do for clients that may wait in the queue.
@@ -110,6 +111,8 @@ pub(crate) struct Shell {
     pub(crate) keys: Option<KeyLog>,
     pub(crate) applied: Applied,
     pub(crate) load: Load,
+    /// Certificates and keys, and who works with them.
+    pub(crate) desk: Desk,
     port: Box<dyn Port>,
     events: broadcast::Sender<Broadcast>,
     outbox: Outbox,
@@ -119,7 +122,7 @@ pub(crate) struct Shell {
     last_ticket: u64,
     /// Interfaces to be removed as soon as the last policy has left them.
     leaving: BTreeSet<InterfaceName>,
-    resolved: mpsc::UnboundedSender<(AskId, Answer)>,
+    answers: mpsc::UnboundedSender<(AskId, Answer)>,
     state: State,
 }
 
@@ -153,7 +156,7 @@ pub(crate) enum Ending {
 pub(crate) struct Inputs {
     errands: mpsc::Receiver<Errand>,
     dataplane: mpsc::Receiver<FromDataplane>,
-    resolved: mpsc::UnboundedReceiver<(AskId, Answer)>,
+    answers: mpsc::UnboundedReceiver<(AskId, Answer)>,
 }
 
 impl Shell {
@@ -165,7 +168,7 @@ impl Shell {
         keys: Option<KeyLog>,
     ) -> (Self, Inputs, Handle) {
         let (errands, errands_in) = mpsc::channel(QUEUE);
-        let (resolved, resolved_in) = mpsc::unbounded_channel();
+        let (answers, answers_in) = mpsc::unbounded_channel();
         let events = broadcast::Sender::new(EVENTS_BEHIND);
         let shell = Self {
             engine,
@@ -174,6 +177,7 @@ impl Shell {
             keys,
             applied: Applied::default(),
             load: Load::default(),
+            desk: Desk::new(answers.clone()),
             port,
             events: events.clone(),
             outbox: Outbox::default(),
@@ -182,10 +186,10 @@ impl Shell {
             tickets: BTreeMap::new(),
             last_ticket: 0,
             leaving: BTreeSet::new(),
-            resolved,
+            answers,
             state: State::Running,
         };
-        (shell, Inputs { errands: errands_in, dataplane, resolved: resolved_in }, Handle { errands, events })
+        (shell, Inputs { errands: errands_in, dataplane, answers: answers_in }, Handle { errands, events })
     }
 
     /// Serves everybody until the engine has shut down. The dataplane's port is given back, so that it can be stopped.
@@ -204,7 +208,7 @@ impl Shell {
             tokio::select! {
                 Some(message) = inputs.dataplane.recv() => self.turn(|shell| shell.on_dataplane(message)),
                 Some(errand) = inputs.errands.recv() => self.turn(errand),
-                Some((id, answer)) = inputs.resolved.recv() => {
+                Some((id, answer)) = inputs.answers.recv() => {
                     self.turn(|shell| shell.engine.handle_answer(Instant::now(), id, answer));
                 }
                 () = sleep_until(deadline) => self.turn(|shell| shell.engine.handle_timeout(Instant::now())),
@@ -297,6 +301,8 @@ impl Shell {
                 self.request(command, Waiting::Engine(id, removed));
             }
             Output::Ask(id, Ask::Resolve(name)) => self.resolve(id, name),
+            Output::Ask(id, Ask::Sign(request)) => self.desk.sign(id, request),
+            Output::Ask(id, Ask::Verify(request)) => self.desk.verify(id, request),
             Output::Ask(id, ask) => tracing::error!(?id, ?ask, "the engine asks for what this daemon cannot do"),
             Output::Notice(notice) => self.on_notice(notice),
         }
@@ -416,10 +422,10 @@ impl Shell {
     }
 
     fn resolve(&self, id: AskId, name: String) {
-        let resolved = self.resolved.clone();
+        let answers = self.answers.clone();
         tokio::spawn(async move {
             let addresses = addresses_of(&name).await;
-            drop(resolved.send((id, Answer::Addresses(addresses)))); // fails only when the shell is gone
+            drop(answers.send((id, Answer::Addresses(addresses)))); // fails only when the shell is gone
         });
     }
 }

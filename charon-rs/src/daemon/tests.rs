@@ -1,5 +1,6 @@
 //! Two daemons in one process with their control sockets, joined by channels in place of dataplane and network.
 
+mod certificates;
 pub(crate) mod pair;
 mod swanctl;
 

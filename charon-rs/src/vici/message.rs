@@ -154,6 +154,11 @@ impl Message {
         }
     }
 
+    /// Adds a list of octets.
+    pub fn put_octets_list(&mut self, name: &str, items: Vec<Vec<u8>>) {
+        self.entries.push((name.to_owned(), Node::List(items)));
+    }
+
     /// The section of this name.
     #[must_use]
     pub fn section(&self, name: &str) -> Option<&Message> {

@@ -34,11 +34,17 @@ fn the_commented_examples_are_good_when_they_are_uncommented() {
     let folder = Folder::with_secrets(&uncommented("ipsec.toml"), &uncommented("ipsec.secrets.toml"));
     fs::create_dir(folder.path().join("secrets")).unwrap();
     folder.write_private("secrets/hamburg.psk", b"key");
+    let moon = crate::credentials::testing::Entity::root("moon");
+    let rng = &mut crate::credentials::rng();
+    let passphrase = "what it is encrypted with";
+    folder.write_private("moon.example.org.pem", moon.key.to_encrypted_pem(passphrase, rng).as_bytes());
+    let container = pki::pkcs12::Container { keys: vec![moon.key_copy()], certificates: vec![moon.certificate] };
+    folder.write_private("moon.p12", &container.to_der(passphrase, rng).unwrap());
     let loaded = folder.load().unwrap_or_else(|problems| panic!("{problems}"));
     let names: Vec<&str> = loaded.connections.iter().map(|conn| conn.name.as_str()).collect();
     assert_eq!(names, ["berlin", "branches", "hamburg"]);
     assert_eq!(loaded.connections[2].children.len(), 2);
-    assert_eq!(loaded.secrets.len(), 2);
+    assert_eq!((loaded.secrets.len(), loaded.credentials.keys.len()), (2, 1));
 }
 
 #[test]

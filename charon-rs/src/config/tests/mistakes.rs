@@ -98,7 +98,8 @@ fn no_damage_to_a_file_stops_its_reader() {
         let mut loaded = Loaded::default();
         let source = Source::open(Path::new("ipsec.toml"), config.clone());
         let root = source.parse(&mut report);
-        read(&source, &root, None, &mut loaded, &mut report);
+        let mut material = Material::around(Path::new("ipsec.toml"), Layer::default(), &mut report);
+        read(&source, &root, None, &mut material, &mut loaded, &mut report);
         let problems = report.into_warnings().unwrap_or_else(|problems| problems.iter().cloned().collect());
         for problem in problems {
             let place = problem.place.as_ref().unwrap();

@@ -10,6 +10,8 @@ use ike_proto::config::{
 use ike_proto::identity::{Identity, IdentityPattern};
 use ike_proto::proposal::{default_esp_proposals, default_ike_proposals};
 
+use super::auth_keys::AUTH_KEYS;
+use super::conn_keys::CONN_KEYS;
 use super::*;
 
 const MINIMAL: &str = "[conn.net]\nright = \"192.0.2.2\"\nauto = \"add\"\n";
@@ -66,9 +68,8 @@ fn documented_defaults_are_the_real_ones() {
         default.starts_with('"') || default.parse::<f64>().is_ok() || matches!(default, "true" | "false")
     };
     let mut tested = 0;
-    for (name, default) in
-        CONN_KEYS.iter().map(|key| (key.name, key.default)).chain(CHILD_KEYS.iter().map(|key| (key.name, key.default)))
-    {
+    let of_conn = CONN_KEYS.iter().chain(AUTH_KEYS).map(|key| (key.name, key.default));
+    for (name, default) in of_conn.chain(CHILD_KEYS.iter().map(|key| (key.name, key.default))) {
         if is_value(default) && name != "auto" {
             let explicit = with(&format!("{name} = {default}"));
             assert_eq!(format!("{explicit:?}"), format!("{:?}", with("")), "{name}");
@@ -276,6 +277,7 @@ fn a_connection_starts_from_the_daemons_port() {
 #[test]
 fn no_two_keys_share_a_name() {
     let all: Vec<&str> = names(CONN_KEYS)
+        .chain(names(AUTH_KEYS))
         .chain(names(CHILD_KEYS))
         .chain(conn_keys::FOREIGN_KEYS.iter().map(|key| key.name))
         .chain([connections::ALSO, connections::CHILD])

@@ -1,6 +1,8 @@
 //! Commands that tell the daemon what `swanctl.conf` says, for `swanctl --load-all`.
 
+mod authentication;
 mod connection;
+pub(super) mod credentials;
 mod keys;
 
 use espdp_api::{InterfaceKind, InterfaceName, InterfaceSpec, Mtu, Secret};
@@ -8,6 +10,7 @@ use ike_proto::config::SharedSecret;
 
 use super::{failed, success};
 use crate::config::values::identity::identity;
+use crate::credentials::Layer;
 use crate::daemon::applied::Origin;
 use crate::daemon::service::Daemon;
 use crate::vici::Message;
@@ -17,15 +20,17 @@ const SECRET_PREFIX: &str = "socket:";
 
 /// Loads the connections of the message, each in a section of its name.
 pub(super) async fn load_conn(daemon: &Daemon, arguments: &Message) -> Message {
-    let mut connections = Vec::new();
+    let (mut connections, mut layer) = (Vec::new(), Layer::default());
     for (name, section) in arguments.sections() {
-        match connection::read(name, section) {
+        match connection::read(name, section, &mut layer) {
             Ok(connection) => connections.push(connection),
             Err(why) => return failed(format!("{why}, config discarded")),
         }
     }
     let load = move |shell: &mut crate::daemon::shell::Shell| {
-        for connection in connections {
+        shell.change_credentials(|socket| socket.merge(layer));
+        for mut connection in connections {
+            shell.desk.store().complete(&mut connection);
             for child in &connection.children {
                 if !shell.has_interface(&child.interface) {
                     shell.want_interface(plain_interface(child.interface.clone()));
@@ -48,6 +53,7 @@ pub(super) async fn unload_conn(daemon: &Daemon, arguments: &Message) -> Message
     let unload = move |shell: &mut crate::daemon::shell::Shell| match shell.applied.connection(&name) {
         Some((Origin::Socket, _)) => {
             shell.remove_connection(&name);
+            shell.forget_unused_credentials();
             success()
         }
         Some((Origin::File, _)) => {
@@ -101,11 +107,12 @@ pub(super) async fn get_shared(daemon: &Daemon) -> Message {
     daemon.handle.ask(ids).await.unwrap_or_else(failed)
 }
 
-/// Forgets every key that was loaded over the socket.
+/// Forgets every key and certificate that was loaded over the socket.
 pub(super) async fn clear_creds(daemon: &Daemon) -> Message {
     let clear = |shell: &mut crate::daemon::shell::Shell| {
         let names: Vec<String> = shell.applied.secret_names(Origin::Socket).map(str::to_owned).collect();
         names.iter().for_each(|name| shell.remove_secret(name));
+        credentials::clear(shell);
         success()
     };
     daemon.handle.ask(clear).await.unwrap_or_else(failed)

@@ -172,8 +172,18 @@ impl Wire {
 
 /// Loads the connection `gw` with the child `net`, as `swanctl --load-conns` does.
 pub(crate) fn load_connection(client: &mut Client, own: &str, peer: &str) {
-    let number = |name: &str| if name == "moon" { 1 } else { 2 };
     let auth = |name: &str| Message::new().with("auth", "psk").with("id", format!("{name}.strongswan.org"));
+    load_rounds(client, own, peer, [("local", auth(own)), ("remote", auth(peer))]);
+}
+
+/// Loads the connection with these rounds of authentication.
+pub(crate) fn load_rounds<'a>(
+    client: &mut Client,
+    own: &str,
+    peer: &str,
+    rounds: impl IntoIterator<Item = (&'a str, Message)>,
+) {
+    let number = |name: &str| if name == "moon" { 1 } else { 2 };
     let mut child = Message::new();
     child.put_list("local_ts", [format!("10.{}.0.0/24", number(own))]);
     child.put_list("remote_ts", [format!("10.{}.0.0/24", number(peer))]);
@@ -182,8 +192,7 @@ pub(crate) fn load_connection(client: &mut Client, own: &str, peer: &str) {
     section.put_list("local_addrs", [format!("192.0.2.{}", number(own))]);
     section.put_list("remote_addrs", [format!("192.0.2.{}", number(peer))]);
     section.put_list("proposals", ["aes256gcm16-prfsha256-x25519"]);
-    section.put_section("local", auth(own));
-    section.put_section("remote", auth(peer));
+    rounds.into_iter().for_each(|(name, round)| section.put_section(name, round));
     section.put_section("children", Message::new().with_section("net", child));
     let answer = client.request("load-conn", Message::new().with_section("gw", section)).unwrap();
     assert!(answer.is_yes("success"), "{answer}");

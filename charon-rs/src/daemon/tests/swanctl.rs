@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use super::pair::{Pair, Running};
+use crate::credentials::testing::Entity;
 
 /// What `swanctl --load-all` loads; the same as [`super::pair::load_connection`] and two times that it computes itself.
 const SWANCTL_CONF: &str = r#"
@@ -107,4 +108,61 @@ async fn swanctl_says_why_something_is_refused() {
         assert!(!output.status.success());
         assert!(String::from_utf8_lossy(&output.stderr).ends_with(message), "{output:?}");
     }
+}
+
+/// The same connection with certificates, which swanctl reads from its folders.
+const SWANCTL_WITH_CERTIFICATES: &str = r#"
+connections {
+  gw {
+    version = 2
+    local_addrs = 192.0.2.1
+    remote_addrs = 192.0.2.2
+    proposals = aes256gcm16-prfsha256-x25519
+    local { auth = pubkey
+      certs = moon.pem
+      id = moon.example.org }
+    remote { auth = ecdsa-256-sha256
+      id = sun.example.org
+      cacerts = ca.pem
+      revocation = ifuri }
+    children { net { local_ts = 10.1.0.0/24
+      remote_ts = 10.2.0.0/24
+      esp_proposals = aes256gcm16-noesn } }
+  }
+}
+authorities { home { cacert = ca.pem
+  crl_uris = http://192.0.2.99/none.crl } }
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn swanctl_loads_certificates_keys_and_authorities() {
+    let pair = Pair::start().await;
+    let root = Entity::root("root");
+    let moon = root.gateway("moon", |_| {});
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, content: &[u8]| {
+        let file = folder.path().join(name);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, content).unwrap();
+    };
+    write("swanctl.conf", SWANCTL_WITH_CERTIFICATES.as_bytes());
+    write("x509/moon.pem", moon.certificate.to_pem().as_bytes());
+    write("x509ca/ca.pem", root.certificate.to_pem().as_bytes());
+    write("private/moon.pem", moon.key.to_pem(pki::key::KeyFormat::Traditional).as_bytes());
+    let run = |arguments: &[&str]| stdout(&pair.moon, folder.path(), arguments);
+    let loaded = run(&["--load-all"]);
+    for wanted in ["loaded certificate from", "key from", "loaded authority 'home'", "loaded connection 'gw'"] {
+        assert!(loaded.contains(wanted), "{loaded}");
+    }
+    let certs = run(&["--list-certs"]);
+    assert!(certs.contains("subject:  \"CN=moon\"") && certs.contains("has private key"), "{certs}");
+    assert!(certs.contains("subject:  \"CN=root\""), "{certs}");
+    let authorities = run(&["--list-authorities"]);
+    assert!(authorities.starts_with("home:\n  cacert: CN=root\n"), "{authorities}");
+    let conns = run(&["--list-conns"]);
+    assert!(conns.contains("local public key authentication"), "{conns}");
+    // Twice is as good as once, and nothing is left when it is taken back.
+    assert!(run(&["--load-all"]).contains("loaded connection 'gw'"));
+    run(&["--load-creds", "--clear", "--noprompt"]);
+    run(&["--flush-certs"]);
 }

@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use espdp_api::{DfPolicy, DscpPolicy, InterfaceName, Mode, Routes, TrafficLimit, TrafficSelector};
 use ike_proto::config::{
-    Child, Connection, Dpd, DpdAction, Lifetime, LocalAuth, LocalMethod, RemoteAddress, RemoteAuth, RemoteMethod,
-    StartAction, UdpEncapsulation, Uniqueness,
+    Child, Connection, Dpd, DpdAction, Lifetime, RemoteAddress, StartAction, UdpEncapsulation, Uniqueness,
 };
-use ike_proto::identity::IdentityPattern;
 use ike_proto::proposal::{
     EspProposal, IkeProposal, default_esp_proposals, default_ike_proposals, parse_esp_list, parse_ike_list,
 };
 
+use super::authentication;
 use super::keys::Keys;
 use crate::config::defaults;
-use crate::config::values::{address, identity, selector};
+use crate::config::values::{address, selector};
+use crate::credentials::Layer;
 use crate::vici::Message;
 
 /// swanctl's default time until an IKE SA is rekeyed.
@@ -26,17 +26,15 @@ const IKE_REKEY_TIME: Duration = Duration::from_secs(4 * 3600);
 /// swanctl's default time until a Child SA is rekeyed.
 const CHILD_REKEY_TIME: Duration = Duration::from_secs(3600);
 
-/// Reads the section of the connection `name`.
+/// Reads the section of the connection `name`; what signatures need goes into `layer`.
 ///
 /// # Errors
 /// What is wrong with it, as strongSwan says it.
-pub(super) fn read(name: &str, section: &Message) -> Result<Connection, String> {
+pub(super) fn read(name: &str, section: &Message, layer: &mut Layer) -> Result<Connection, String> {
     let mut keys = Keys::of(section);
     keys.only("version", &["0", "2"])?;
     // An offer that the peer need not take up; we do not make it, as strongSwan would not to an older peer.
     keys.only("fragmentation", &["no", "yes", "accept"])?;
-    keys.only("send_certreq", &["no", "yes"])?;
-    keys.only("send_cert", &["ifasked", "never"])?;
     keys.only("keyingtries", &["0", "1", "%forever"])?;
     keys.only("dpd_timeout", &["0", "0s"])?;
     let local_addresses = keys.list("local_addrs", address::remote)?.unwrap_or_default();
@@ -49,7 +47,7 @@ pub(super) fn read(name: &str, section: &Message) -> Result<Connection, String> 
     let own_port = if remote_port == defaults::IKE_PORT { defaults::IKE_PORT } else { defaults::NAT_PORT };
     let reauth_after = keys.time("reauth_time")?.filter(|after| !after.is_zero());
     let lifetime = ike_lifetime(&mut keys, reauth_after)?;
-    let connection = Connection {
+    let mut connection = Connection {
         local_addresses: local_addresses
             .into_iter()
             .filter_map(|address| own_address(address).transpose())
@@ -57,8 +55,6 @@ pub(super) fn read(name: &str, section: &Message) -> Result<Connection, String> 
         remote_addresses,
         local_port: keys.number("local_port")?.unwrap_or(own_port),
         remote_port,
-        local: read_local(&keys.sections("local"))?,
-        remote: read_remote(&keys.sections("remote"))?,
         ike_proposals: proposals.map_or_else(default_ike_proposals, |lists| lists.concat()),
         ike_lifetime: lifetime,
         reauth_after,
@@ -74,6 +70,7 @@ pub(super) fn read(name: &str, section: &Message) -> Result<Connection, String> 
         children,
         ..Connection::new(name)
     };
+    authentication::read(&mut keys, &mut connection, layer)?;
     keys.done()?;
     Ok(connection)
 }
@@ -103,48 +100,6 @@ fn parse_esp(text: &str) -> Result<Vec<EspProposal>, String> {
         Ok(default_esp_proposals())
     } else {
         parse_esp_list(text).map_err(|error| error.to_string())
-    }
-}
-
-fn read_local(sections: &[&Message]) -> Result<LocalAuth, String> {
-    let Some(section) = single("local", sections)? else {
-        return Ok(LocalAuth { identity: None, method: LocalMethod::PreSharedKey });
-    };
-    let mut keys = Keys::of(section);
-    read_method(&mut keys)?;
-    // `%any` is "our address", as leaving it out.
-    let id = keys.text("id")?.filter(|id| *id != "%any").map(identity::identity).transpose();
-    let identity = id.map_err(|error| format!("invalid value for: id: {error}"))?;
-    keys.done()?;
-    Ok(LocalAuth { identity, method: LocalMethod::PreSharedKey })
-}
-
-fn read_remote(sections: &[&Message]) -> Result<RemoteAuth, String> {
-    let Some(section) = single("remote", sections)? else {
-        return Ok(RemoteAuth { identity: IdentityPattern::Any, method: RemoteMethod::PreSharedKey });
-    };
-    let mut keys = Keys::of(section);
-    read_method(&mut keys)?;
-    let identity = keys.value("id", identity::pattern)?.unwrap_or(IdentityPattern::Any);
-    keys.done()?;
-    Ok(RemoteAuth { identity, method: RemoteMethod::PreSharedKey })
-}
-
-fn single<'a>(name: &str, sections: &[&'a Message]) -> Result<Option<&'a Message>, String> {
-    match sections {
-        [] => Ok(None),
-        [section] => Ok(Some(section)),
-        _ => Err(format!("several {name} authentication rounds are not supported")),
-    }
-}
-
-/// swanctl leaves `auth` out for public keys, which are not there yet; so it must say `psk`.
-fn read_method(keys: &mut Keys<'_>) -> Result<(), String> {
-    keys.only("round", &["0", "1"])?;
-    match keys.text("auth")? {
-        Some("psk") => Ok(()),
-        Some(other) => Err(format!("auth = {other} is not supported: only psk is")),
-        None => Err("auth is missing: only auth = psk is supported".to_owned()),
     }
 }
 
@@ -273,6 +228,11 @@ fn child_limits(keys: &mut Keys<'_>) -> Result<(Lifetime, TrafficLimit, TrafficL
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ike_proto::identity::IdentityPattern;
+
+    fn read(name: &str, section: &Message) -> Result<Connection, String> {
+        super::read(name, section, &mut Layer::default())
+    }
 
     /// What swanctl 5.9.8 sends for the example of its manual page, reduced to pre-shared keys.
     fn example() -> Message {
@@ -328,8 +288,6 @@ mod tests {
         let with = |key: &str, value: &str| read("gw", &example().with(key, value)).unwrap_err();
         assert_eq!(with("fragmentation", "force"), "fragmentation = force is not supported");
         assert_eq!(with("unique", "often"), "invalid value for: unique: often");
-        let pubkey = Message::new().with_section("local", Message::new().with("auth", "pubkey"));
-        assert_eq!(read("gw", &pubkey).unwrap_err(), "auth = pubkey is not supported: only psk is");
     }
 
     #[test]

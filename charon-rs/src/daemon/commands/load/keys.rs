@@ -75,6 +75,21 @@ impl<'a> Keys<'a> {
         items.iter().map(read).collect::<Result<_, _>>().map(Some)
     }
 
+    /// The octets of a list, or of a single value.
+    ///
+    /// # Errors
+    /// When it is a section.
+    pub(super) fn octets(&mut self, name: &str) -> Result<Vec<&'a [u8]>, String> {
+        if !self.left.remove(name) {
+            return Ok(Vec::new());
+        }
+        match self.section.node(name) {
+            Some(Node::Value(octets)) => Ok(vec![octets]),
+            Some(Node::List(items)) => Ok(items.iter().map(Vec::as_slice).collect()),
+            Some(Node::Section(_)) | None => Err(format!("invalid value for: {name}")),
+        }
+    }
+
     /// Yes or no.
     ///
     /// # Errors
