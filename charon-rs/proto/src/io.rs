@@ -495,6 +495,8 @@ pub struct ChildSaReport {
     pub algorithms: EspAlgorithms,
     /// The key exchange group of PFS, if there was one.
     pub pfs_group: Option<crate::proposal::KeyExchangeGroup>,
+    /// The additional key exchanges of PFS (RFC 9370).
+    pub additional: crate::proposal::AdditionalGroups,
     /// Outer addresses.
     pub path: OuterPath,
     /// Our side's selectors.

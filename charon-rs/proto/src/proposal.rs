@@ -9,6 +9,7 @@
 
 use espdp_api::{EspAlgorithms, EspCipher, EspIntegrity};
 
+mod additional;
 mod algorithm;
 mod defaults;
 mod keyword;
@@ -21,6 +22,7 @@ mod offer;
 mod tests;
 mod text;
 
+pub use additional::AdditionalGroups;
 pub use algorithm::{Algorithm, WIRESHARK_NO_INTEGRITY, WiresharkName};
 pub use defaults::{default_esp_proposals, default_ike_proposals};
 pub use mismatch::{Mismatch, Miss};
@@ -126,7 +128,14 @@ pub struct IkeProposal {
     pub prfs: Vec<Prf>,
     /// Groups, never empty.
     pub groups: Vec<KeyExchangeGroup>,
+    /// Additional key exchanges (RFC 9370), round by round; see [`Rounds`].
+    pub additional: Rounds,
 }
+
+/// What is offered for each of the seven rounds of additional key exchanges, in order of preference; `None` among the
+/// alternatives means that the round may be left out. A round without alternatives is not offered at all, which comes to
+/// the same with a peer.
+pub type Rounds = [Vec<Option<KeyExchangeGroup>>; 7];
 
 /// One ESP proposal: alternatives for each transform type, in order of preference.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,6 +146,9 @@ pub struct EspProposal {
     pub integrity: Vec<EspIntegrity>,
     /// Groups for PFS; empty means none. Not offered with the first Child SA, whose keys come from IKE_SA_INIT.
     pub groups: Vec<KeyExchangeGroup>,
+    /// Additional key exchanges (RFC 9370), round by round; see [`Rounds`]. Without groups there are none. Not offered
+    /// with the first Child SA either.
+    pub additional: Rounds,
     /// Extended sequence numbers: `true` for ESN, `false` for 32 bits; both may be offered, in order; never empty.
     pub extended_sequence_numbers: Vec<bool>,
 }
@@ -152,6 +164,8 @@ pub struct IkeSuite {
     pub prf: Prf,
     /// The group.
     pub group: KeyExchangeGroup,
+    /// The additional key exchanges.
+    pub additional: AdditionalGroups,
 }
 
 /// What was chosen for a Child SA.
@@ -161,4 +175,6 @@ pub struct EspSuite {
     pub algorithms: EspAlgorithms,
     /// The group of PFS.
     pub group: Option<KeyExchangeGroup>,
+    /// The additional key exchanges.
+    pub additional: AdditionalGroups,
 }

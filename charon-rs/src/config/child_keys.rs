@@ -296,7 +296,8 @@ pub(super) fn proposals<T>(
         parse(text.as_str()).map_err(|ProposalError { span, problem }| {
             let place = text.part(span).span();
             if let ProposalProblem::Unknown { keyword, nearest } = problem {
-                return Complaint::new(place, format!("`{keyword}` is no algorithm")).nearest(&keyword, [nearest]);
+                return Complaint::new(place, format!("`{keyword}` is no algorithm"))
+                    .nearest(&keyword, [nearest.as_str()]);
             }
             Complaint::new(place, problem.to_string())
         })

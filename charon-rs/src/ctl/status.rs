@@ -244,6 +244,8 @@ fn suite(section: &Message, others: &[&str]) -> String {
     let mut parts = vec![format!("{}{bits}", text::text(section, "encr-alg"))];
     parts.extend(section.text("integ-alg").map(str::to_owned));
     parts.extend(others.iter().filter_map(|name| section.text(name)).map(str::to_owned));
+    let additional = |round: u8| section.text(&format!("ke{round}-alg")).map(|method| format!("KE{round}_{method}"));
+    parts.extend((1..=7).filter_map(additional));
     parts.join(" / ")
 }
 
@@ -306,6 +308,7 @@ mod tests {
             .with("encr-keysize", 256)
             .with("prf-alg", "PRF_HMAC_SHA2_256")
             .with("dh-group", "MODP_2048")
+            .with("ke1-alg", "ML_KEM_768")
             .with("nonce-i", "0102")
             .with("nonce-r", "0304")
             .with("established", 61)
@@ -320,7 +323,7 @@ net  UP
     local     192.168.0.1[500]  moon
     remote    192.168.0.2[500]  sun
     SPIs      0158b8fb90b7623d initiator, 13514610cea16160 responder
-    suite     AES_GCM_16-256 / PRF_HMAC_SHA2_256 / MODP_2048
+    suite     AES_GCM_16-256 / PRF_HMAC_SHA2_256 / MODP_2048 / KE1_ML_KEM_768
     nonce i   0102
     nonce r   0304
     time      up 1m 1s, rekeyed in 3h 54m

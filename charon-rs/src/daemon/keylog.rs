@@ -187,7 +187,7 @@ fn hex(key: &Secret<Vec<u8>>) -> String {
 mod tests {
     use super::*;
     use espdp_api::{Encapsulation, EspAlgorithms, EspIntegrity, OuterPath};
-    use ike_proto::proposal::{IkeIntegrity, IkeSuite, KeyExchangeGroup, Prf};
+    use ike_proto::proposal::{AdditionalGroups, IkeIntegrity, IkeSuite, KeyExchangeGroup, Prf};
 
     fn key(octet: u8, len: usize) -> Secret<Vec<u8>> {
         Secret::new(vec![octet; len])
@@ -197,7 +197,13 @@ mod tests {
         IkeKeyExport {
             initiator_spi: IkeSpi([0x01, 0x58, 0xb8, 0xfb, 0x90, 0xb7, 0x62, 0x3d]),
             responder_spi: IkeSpi([0x13, 0x51, 0x46, 0x10, 0xce, 0xa1, 0x61, 0x60]),
-            suite: IkeSuite { cipher, integrity, prf: Prf::HmacSha2_256, group: KeyExchangeGroup::Modp2048 },
+            suite: IkeSuite {
+                cipher,
+                integrity,
+                prf: Prf::HmacSha2_256,
+                group: KeyExchangeGroup::Modp2048,
+                additional: AdditionalGroups::default(),
+            },
             sk_ei: key(0xe1, key_len),
             sk_er: key(0xe2, key_len),
             sk_ai: key(0xa1, mac_len),

@@ -8,7 +8,7 @@ use ike_proto::config::{
     Child, Connection, DpdAction, LocalMethod, RemoteAddress, RemoteMethod, StartAction, Uniqueness,
 };
 use ike_proto::io::{ChildSaReport, ChildState, IkeSaReport, IkeState};
-use ike_proto::proposal::Algorithm;
+use ike_proto::proposal::{AdditionalGroups, Algorithm};
 
 use super::shell::Statistics;
 use crate::vici::Message;
@@ -47,6 +47,7 @@ pub(crate) fn ike_sa(sa: &IkeSaReport, now: Instant) -> Message {
         section.put_some("integ-alg", suite.integrity.map(Algorithm::name));
         section.put("prf-alg", suite.prf.name());
         section.put("dh-group", suite.group.name());
+        put_additional(&mut section, suite.additional);
     }
     section.put_some("established", sa.established.map(|at| seconds_since(at, now)));
     section.put_some("rekey-time", sa.rekey_at.map(|at| seconds_until(at, now)));
@@ -55,6 +56,13 @@ pub(crate) fn ike_sa(sa: &IkeSaReport, now: Instant) -> Message {
         section.put_list("tasks-queued", &sa.tasks);
     }
     section
+}
+
+/// The additional key exchanges, as strongSwan 6 names them: `ke1-alg`.
+fn put_additional(section: &mut Message, additional: AdditionalGroups) {
+    for (round, group) in additional.rounds() {
+        section.put(&format!("ke{}-alg", round.number()), group.name());
+    }
 }
 
 /// A Child SA.
@@ -76,6 +84,7 @@ pub(crate) fn child_sa(child: &ChildSaReport, statistics: Option<&Statistics>, n
         section.put("integ-alg", child.algorithms.integrity.name());
     }
     section.put_some("dh-group", child.pfs_group.map(Algorithm::name));
+    put_additional(&mut section, child.additional);
     if child.algorithms.extended_sequence_numbers {
         section.put("esn", 1);
     }

@@ -10,7 +10,7 @@ use ike_proto::io::{
     ChildSaId, ChildSaReport, ChildState, Failure, FailureCode, IkeSaId, IkeSaReport, IkeSpi, IkeState, MessageTrace,
     Notice, RemarkLevel,
 };
-use ike_proto::proposal::{IkeCipher, IkeSuite, KeyExchangeGroup, Prf};
+use ike_proto::proposal::{AdditionalGroups, IkeCipher, IkeSuite, KeyExchangeGroup, Prf};
 use ike_proto::{Engine, Settings};
 
 use super::random::OsRandom;
@@ -34,6 +34,7 @@ pub(crate) fn ike_sa() -> IkeSaReport {
             integrity: None,
             prf: Prf::HmacSha2_384,
             group: KeyExchangeGroup::Ecp256,
+            additional: AdditionalGroups::default(),
         }),
         nonce_i: vec![1; 2],
         nonce_r: vec![2; 2],
@@ -68,6 +69,7 @@ fn child_sa(now: Instant) -> ChildSaReport {
             extended_sequence_numbers: true,
         },
         pfs_group: None,
+        additional: AdditionalGroups::default(),
         path: OuterPath {
             local: path(4500).local.ip(),
             remote: path(4500).remote.ip(),

@@ -217,7 +217,7 @@ mod tests {
     use espdp_api::{EspCipher, EspIntegrity};
 
     use super::*;
-    use crate::proposal::KeyExchangeGroup;
+    use crate::proposal::{AdditionalGroups, KeyExchangeGroup};
     use crate::testing::Vector;
 
     #[test]
@@ -413,6 +413,7 @@ mod tests {
                 integrity: Some(IkeIntegrity::HmacSha1_96),
                 prf,
                 group: KeyExchangeGroup::Modp2048,
+                additional: AdditionalGroups::default(),
             };
             Self {
                 suite,

@@ -356,6 +356,7 @@ impl ChildSa {
             spi_out: Some(self.spi_out),
             algorithms: self.suite.algorithms,
             pfs_group: self.suite.group,
+            additional: self.suite.additional,
             path: self.path,
             local: self.local.clone(),
             remote: self.remote.clone(),

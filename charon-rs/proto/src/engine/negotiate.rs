@@ -30,6 +30,7 @@ pub(super) fn choose_ike(
     let differs_by_group = |other: &IkeAgreement| {
         let (chosen, other) = (agreement.suite, other.suite);
         (chosen.cipher, chosen.integrity, chosen.prf) == (other.cipher, other.integrity, other.prf)
+            && chosen.additional == other.additional
     };
     match negotiate_ike(&with_group, theirs) {
         Ok(other) if differs_by_group(&other) => Ok(other),
@@ -45,6 +46,7 @@ pub(super) fn accepts(connection: &Connection, suite: IkeSuite) -> bool {
             && suite.integrity.is_none_or(|integrity| ours.integrity.contains(&integrity))
             && ours.prfs.contains(&suite.prf)
             && ours.groups.contains(&suite.group)
+            && suite.additional.is_among(&ours.additional)
     })
 }
 
@@ -55,6 +57,7 @@ pub(super) fn suite_refused(connection: &Connection, suite: IkeSuite) -> Trouble
         integrity: suite.integrity.into_iter().collect(),
         prfs: vec![suite.prf],
         groups: vec![suite.group],
+        additional: suite.additional.to_rounds(),
     };
     Trouble::Incompatible(Box::new(Incompatible {
         code: FailureCode::IkeNoProposal,

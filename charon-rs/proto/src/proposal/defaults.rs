@@ -2,7 +2,7 @@
 
 use espdp_api::{EspCipher, EspIntegrity};
 
-use super::{EspProposal, IkeCipher, IkeIntegrity, IkeProposal, KeyExchangeGroup, Prf};
+use super::{EspProposal, IkeCipher, IkeIntegrity, IkeProposal, KeyExchangeGroup, Prf, Rounds};
 
 /// The default proposals for IKE SAs: what RFC 8247 recommends or allows without reserve, AEADs first. 3072-bit MODP is
 /// there for peers without elliptic curves, 2048 bits for old ones.
@@ -27,6 +27,7 @@ pub fn default_ike_proposals() -> Vec<IkeProposal> {
         integrity: Vec::new(),
         prfs,
         groups,
+        additional: Rounds::default(),
     };
     let cbc = IkeProposal {
         ciphers: vec![IkeCipher::AesCbc { key_bits: 256 }, IkeCipher::AesCbc { key_bits: 128 }],
@@ -48,6 +49,7 @@ pub fn default_esp_proposals() -> Vec<EspProposal> {
         ],
         integrity: Vec::new(),
         groups: Vec::new(),
+        additional: Rounds::default(),
         extended_sequence_numbers: vec![false, true],
     };
     let cbc = EspProposal {

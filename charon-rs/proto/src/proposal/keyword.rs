@@ -2,8 +2,10 @@
 
 use espdp_api::EspCipher;
 
+use super::additional::NONE_WORD;
 use super::algorithm::{Algorithm, SequenceNumbers};
 use super::{IkeIntegrity, KeyExchangeGroup, Prf};
+use crate::wire::AdditionalRound;
 
 /// What a word means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,21 +14,25 @@ pub(super) enum Word {
     Integrity(IkeIntegrity),
     Prf(Prf),
     Group(KeyExchangeGroup),
+    Additional(AdditionalRound, Option<KeyExchangeGroup>),
     SequenceNumbers(bool),
 }
 
 /// The meaning of a word in lower case.
 pub(super) fn find_word(keyword: &str) -> Option<Word> {
+    if let Some((round, method)) = split_round(keyword) {
+        return match find_word(method) {
+            Some(Word::Group(group)) => Some(Word::Additional(round, Some(group))),
+            _ => (method == NONE_WORD).then_some(Word::Additional(round, None)),
+        };
+    }
     let keyword = ALIASES.iter().find(|(alias, _)| *alias == keyword).map_or(keyword, |(_, canonical)| canonical);
     words().find(|(canonical, _)| *canonical == keyword).map(|(_, word)| word)
 }
 
 /// Why a word in lower case, though it is one of strongSwan's, means nothing here.
 pub(super) fn why_not(keyword: &str) -> Option<&'static str> {
-    let additional = keyword.split_once('_').is_some_and(|(first, _)| ADDITIONAL.contains(&first));
-    if additional {
-        return Some("post-quantum key exchange is not there yet");
-    }
+    let keyword = split_round(keyword).map_or(keyword, |(_, method)| method);
     if WEAK.contains(&keyword) {
         return Some("it is too weak (RFC 8221, RFC 8247)");
     }
@@ -34,10 +40,22 @@ pub(super) fn why_not(keyword: &str) -> Option<&'static str> {
 }
 
 /// The word that is most like `keyword`.
-pub(super) fn nearest_keyword(keyword: &str) -> &'static str {
+pub(super) fn nearest_keyword(keyword: &str) -> String {
+    if let Some((round, method)) = split_round(keyword) {
+        let methods = KeyExchangeGroup::ALL.iter().map(|group| group.keyword()).chain([NONE_WORD]);
+        let nearest = methods.min_by_key(|known| strsim::damerau_levenshtein(known, method)).unwrap_or(NONE_WORD);
+        return format!("ke{}_{nearest}", round.number());
+    }
     let canonical = words().map(|(canonical, _)| canonical);
     let all = canonical.chain(ALIASES.iter().map(|(alias, _)| *alias));
-    all.min_by_key(|known| strsim::damerau_levenshtein(known, keyword)).unwrap_or("aes256gcm16")
+    all.min_by_key(|known| strsim::damerau_levenshtein(known, keyword)).unwrap_or("aes256gcm16").to_owned()
+}
+
+/// The round and the method of an additional key exchange (RFC 9370): `ke1_mlkem768`.
+fn split_round(keyword: &str) -> Option<(AdditionalRound, &str)> {
+    let (number, method) = keyword.strip_prefix("ke")?.split_once('_')?;
+    let round = AdditionalRound::ALL.into_iter().find(|round| round.number().to_string() == number)?;
+    Some((round, method))
 }
 
 fn words() -> impl Iterator<Item = (&'static str, Word)> {
@@ -66,9 +84,6 @@ const ALIASES: &[(&str, &str)] = &[
     ("sha2_512", "sha512"),
     ("curve25519", "x25519"),
 ];
-
-/// Prefixes of additional key exchanges (RFC 9370).
-const ADDITIONAL: &[&str] = &["ke1", "ke2", "ke3", "ke4", "ke5", "ke6", "ke7"];
 
 const WEAK: &[&str] = &[
     "des",

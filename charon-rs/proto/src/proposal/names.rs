@@ -18,9 +18,13 @@ pub fn describe_proposal(proposal: &WireProposal) -> String {
 #[must_use]
 pub fn describe_transform(transform: &WireTransform) -> String {
     let WireTransform { kind, id, attributes } = transform;
-    let mut text = match name(*kind, *id) {
-        Some(name) => name.to_owned(),
-        None => format!("{}_{id}", prefix(*kind)),
+    let mut text = match (*kind, name(*kind, *id)) {
+        (TransformType::AdditionalKeyExchange(_), _) => {
+            let method = name(TransformType::KeyExchange, *id).map_or_else(|| id.to_string(), str::to_owned);
+            format!("{}_{method}", prefix(*kind))
+        }
+        (_, Some(name)) => name.to_owned(),
+        (_, None) => format!("{}_{id}", prefix(*kind)),
     };
     for Attribute { kind, value } in attributes {
         text += &match (*kind, value) {
@@ -39,7 +43,8 @@ fn name(kind: TransformType, id: u16) -> Option<&'static str> {
         TransformType::Integrity => named::<EspIntegrity>(id),
         TransformType::KeyExchange => named::<KeyExchangeGroup>(id),
         TransformType::SequenceNumbers => named::<SequenceNumbers>(id),
-        TransformType::AdditionalKeyExchange(_) | TransformType::Other(_) => None,
+        TransformType::AdditionalKeyExchange(_) => return None,
+        TransformType::Other(_) => None,
     };
     let foreign = || FOREIGN.iter().find(|(its_kind, its_id, _)| (*its_kind, *its_id) == (kind, id));
     ours.or_else(|| foreign().map(|(_, _, name)| *name))

@@ -2,11 +2,12 @@
 
 use std::fmt;
 
+use super::additional::{each_round, round_transform, round_transforms};
 use super::algorithm::Algorithm;
 use super::defaults::{default_esp_proposals, default_ike_proposals};
 use super::negotiate::{EspAgreement, IkeAgreement, Obstacle, match_esp, match_ike};
 use super::offer::{sequence_numbers, transform};
-use super::{EspProposal, IkeProposal};
+use super::{EspProposal, IkeProposal, KeyExchangeGroup, Rounds};
 use crate::wire::{Protocol, WireProposal, WireTransform};
 
 /// A proposal of ours, of either kind.
@@ -46,8 +47,9 @@ impl Negotiable for IkeProposal {
     }
 
     fn transforms(&self) -> Vec<WireTransform> {
-        let Self { ciphers, integrity, prfs, groups } = self;
-        [transforms(ciphers), transforms(integrity), transforms(prfs), transforms(groups)].concat()
+        let Self { ciphers, integrity, prfs, groups, additional } = self;
+        let first = [transforms(ciphers), transforms(integrity), transforms(prfs), transforms(groups)];
+        [first.concat(), round_transforms(additional)].concat()
     }
 
     fn match_with(&self, theirs: &WireProposal) -> Result<IkeAgreement, Vec<Obstacle>> {
@@ -57,9 +59,11 @@ impl Negotiable for IkeProposal {
     fn adapted_to(&self, theirs: &WireProposal) -> Option<Self> {
         let integrity = nearest(&self.integrity, theirs);
         let (prfs, groups) = (nearest(&self.prfs, theirs), nearest(&self.groups, theirs));
+        let additional = nearest_rounds(&self.additional, &groups, theirs);
         every(&self.ciphers, theirs).find_map(|cipher| {
             let integrity = if cipher.is_aead() { Vec::new() } else { integrity.clone() };
-            let adapted = Self { ciphers: vec![cipher], integrity, prfs: prfs.clone(), groups: groups.clone() };
+            let (ciphers, prfs, groups) = (vec![cipher], prfs.clone(), groups.clone());
+            let adapted = Self { ciphers, integrity, prfs, groups, additional: additional.clone() };
             adapted.match_with(theirs).is_ok().then_some(adapted)
         })
     }
@@ -77,9 +81,10 @@ impl Negotiable for EspProposal {
     }
 
     fn transforms(&self) -> Vec<WireTransform> {
-        let Self { ciphers, integrity, groups, extended_sequence_numbers } = self;
+        let Self { ciphers, integrity, groups, additional, extended_sequence_numbers } = self;
         let numbers = sequence_numbers(extended_sequence_numbers);
-        [transforms(ciphers), transforms(integrity), transforms(groups), transforms(&numbers)].concat()
+        let first = [transforms(ciphers), transforms(integrity), transforms(groups), transforms(&numbers)];
+        [first.concat(), round_transforms(additional)].concat()
     }
 
     fn match_with(&self, theirs: &WireProposal) -> Result<EspAgreement, Vec<Obstacle>> {
@@ -89,6 +94,7 @@ impl Negotiable for EspProposal {
     fn adapted_to(&self, theirs: &WireProposal) -> Option<Self> {
         let integrity = nearest(&self.integrity, theirs);
         let groups = nearest(&self.groups, theirs);
+        let additional = nearest_rounds(&self.additional, &groups, theirs);
         let numbers = nearest(&sequence_numbers(&self.extended_sequence_numbers), theirs);
         let extended_sequence_numbers: Vec<_> = numbers.into_iter().map(bool::from).collect();
         every(&self.ciphers, theirs).find_map(|cipher| {
@@ -96,6 +102,7 @@ impl Negotiable for EspProposal {
                 ciphers: vec![cipher],
                 integrity: if cipher.is_aead() { Vec::new() } else { integrity.clone() },
                 groups: groups.clone(),
+                additional: additional.clone(),
                 extended_sequence_numbers: extended_sequence_numbers.clone(),
             };
             adapted.match_with(theirs).is_ok().then_some(adapted)
@@ -115,4 +122,22 @@ fn every<A: Algorithm>(ours: &[A], theirs: &WireProposal) -> impl Iterator<Item 
 /// The first of these, or nothing.
 fn nearest<A: Algorithm>(ours: &[A], theirs: &WireProposal) -> Vec<A> {
     every(ours, theirs).take(1).collect()
+}
+
+/// The same for the rounds of additional key exchanges: no method twice, and NONE where the peer offers it and nothing else
+/// that we could do.
+fn nearest_rounds(ours: &Rounds, first: &[KeyExchangeGroup], theirs: &WireProposal) -> Rounds {
+    let mut taken = first.to_vec();
+    let mut rounds = Rounds::default();
+    for ((round, ours), nearest) in each_round(ours).zip(&mut rounds) {
+        let all = KeyExchangeGroup::ALL.iter().copied().map(Some).chain([None]);
+        let possible = |group: &Option<KeyExchangeGroup>| {
+            group.is_none_or(|group| !taken.contains(&group))
+                && theirs.transforms.contains(&round_transform(round, *group))
+        };
+        let found = ours.iter().copied().chain(all).find(possible);
+        taken.extend(found.flatten());
+        nearest.extend(found);
+    }
+    rounds
 }

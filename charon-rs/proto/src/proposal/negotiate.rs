@@ -2,11 +2,12 @@
 
 use espdp_api::{EspAlgorithms, EspIntegrity, EspSpi};
 
+use super::additional::{NONE, each_round, round_transform};
 use super::algorithm::Algorithm;
 use super::mismatch::{Mismatch, Miss};
 use super::negotiable::Negotiable;
 use super::offer::{sequence_numbers, transform};
-use super::{EspProposal, EspSuite, IkeProposal, IkeSuite};
+use super::{AdditionalGroups, EspProposal, EspSuite, IkeProposal, IkeSuite, KeyExchangeGroup, Rounds};
 use crate::io::IkeSpi;
 use crate::wire::{Protocol, TransformType, WireProposal, WireTransform};
 
@@ -184,11 +185,12 @@ pub(super) fn match_ike(ours: &IkeProposal, theirs: &WireProposal) -> Result<Ike
     let integrity = matching.choose_optional(&ours.integrity);
     let prf = matching.choose(&ours.prfs);
     let group = matching.choose(&ours.groups);
+    let additional = matching.choose_additional(&ours.additional, group);
     let answer = matching.finish()?;
     let (Some(cipher), Some(prf), Some(group)) = (cipher, prf, group) else {
         return Err(Vec::new());
     };
-    Ok(IkeAgreement { suite: IkeSuite { cipher, integrity, prf, group }, peer_spi, answer })
+    Ok(IkeAgreement { suite: IkeSuite { cipher, integrity, prf, group, additional }, peer_spi, answer })
 }
 
 /// Chooses from one proposal of a peer for a Child SA.
@@ -199,6 +201,7 @@ pub(super) fn match_esp(ours: &EspProposal, theirs: &WireProposal) -> Result<Esp
     let cipher = matching.choose(&ours.ciphers);
     let integrity = matching.choose_optional(&ours.integrity).unwrap_or(EspIntegrity::None);
     let group = matching.choose_optional(&ours.groups);
+    let additional = matching.choose_additional(&ours.additional, group);
     let sequence_numbers = matching.choose(&sequence_numbers(&ours.extended_sequence_numbers));
     let answer = matching.finish()?;
     let (Some(cipher), Some(sequence_numbers), Some(peer_spi)) = (cipher, sequence_numbers, peer_spi) else {
@@ -206,7 +209,7 @@ pub(super) fn match_esp(ours: &EspProposal, theirs: &WireProposal) -> Result<Esp
     };
     let extended_sequence_numbers = sequence_numbers.into();
     let algorithms = EspAlgorithms { cipher, integrity, extended_sequence_numbers };
-    Ok(EspAgreement { suite: EspSuite { algorithms, group }, peer_spi, answer })
+    Ok(EspAgreement { suite: EspSuite { algorithms, group, additional }, peer_spi, answer })
 }
 
 /// A proposal of the peer on the way to an agreement: what was chosen from it, and what stands in the way.
@@ -215,9 +218,6 @@ struct Matching<'a> {
     chosen: Vec<&'a WireTransform>,
     obstacles: Vec<Obstacle>,
 }
-
-/// The number that stands for no algorithm where one is optional (RFC 7296 §3.3.2).
-const NONE: u16 = 0;
 
 impl<'a> Matching<'a> {
     fn new(theirs: &'a WireProposal, protocol: Protocol) -> Self {
@@ -267,6 +267,36 @@ impl<'a> Matching<'a> {
             None => {}
         }
         None
+    }
+
+    /// The additional key exchanges: for each round the first of ours that they offer and that was not chosen before, for
+    /// no method may be chosen twice (RFC 9370 §2.2.1). A round may be left out if both let it be, by NONE or by silence.
+    fn choose_additional(&mut self, ours: &Rounds, first: Option<KeyExchangeGroup>) -> AdditionalGroups {
+        let mut taken: Vec<KeyExchangeGroup> = first.into_iter().collect();
+        let mut chosen = [None; 7];
+        for ((round, ours), chosen) in each_round(ours).zip(&mut chosen) {
+            let kind = TransformType::AdditionalKeyExchange(round);
+            let offered = self.offers(kind);
+            let silent = [None];
+            let ours = if ours.is_empty() { &silent } else { ours };
+            let find = |group: &Option<KeyExchangeGroup>| {
+                let wanted = round_transform(round, *group);
+                let found = self.theirs.transforms.iter().find(|&theirs| *theirs == wanted);
+                let free = group.is_none_or(|group| !taken.contains(&group));
+                (free && (found.is_some() || (group.is_none() && !offered))).then_some((*group, found))
+            };
+            match ours.iter().find_map(find) {
+                Some((group, found)) => {
+                    *chosen = group;
+                    taken.extend(group);
+                    self.chosen.extend(found);
+                }
+                None if !offered => self.obstacles.push(Obstacle::Missing(kind)),
+                None if ours == silent => self.obstacles.push(Obstacle::Unwanted(kind)),
+                None => self.obstacles.push(Obstacle::NothingInCommon(kind)),
+            }
+        }
+        AdditionalGroups::from(chosen)
     }
 
     fn offers(&self, kind: TransformType) -> bool {

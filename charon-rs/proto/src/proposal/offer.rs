@@ -4,7 +4,7 @@ use espdp_api::EspSpi;
 
 use super::algorithm::{Algorithm, SequenceNumbers};
 use super::negotiable::Negotiable;
-use super::{EspProposal, IkeProposal};
+use super::{EspProposal, IkeProposal, Rounds};
 use crate::io::IkeSpi;
 use crate::wire::{Attribute, WireProposal, WireTransform};
 
@@ -22,13 +22,13 @@ pub fn esp_offer(proposals: &[EspProposal], spi: EspSpi) -> Vec<WireProposal> {
     offer(proposals, &spi.to_wire())
 }
 
-/// The same proposals without groups, for the Child SA that comes with IKE_AUTH: its keys come from the key exchange of
+/// The same proposals without key exchanges, for the Child SA that comes with IKE_AUTH: its keys come from the key exchange of
 /// IKE_SA_INIT (RFC 7296 §1.2). Proposals that become equal are named once.
 #[must_use]
 pub fn without_groups(proposals: &[EspProposal]) -> Vec<EspProposal> {
     let mut stripped: Vec<EspProposal> = Vec::new();
     for proposal in proposals {
-        let proposal = EspProposal { groups: Vec::new(), ..proposal.clone() };
+        let proposal = EspProposal { groups: Vec::new(), additional: Rounds::default(), ..proposal.clone() };
         if !stripped.contains(&proposal) {
             stripped.push(proposal);
         }

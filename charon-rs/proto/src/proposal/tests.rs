@@ -37,7 +37,8 @@ fn our_order_decides_not_the_peers() {
     let agreement = negotiate_ike(&ours, &theirs).unwrap();
     let cipher = IkeCipher::AesGcm16 { key_bits: 256 };
     let (prf, group) = (Prf::HmacSha2_256, KeyExchangeGroup::Curve25519);
-    assert_eq!(agreement.suite, IkeSuite { cipher, integrity: None, prf, group });
+    let additional = AdditionalGroups::default();
+    assert_eq!(agreement.suite, IkeSuite { cipher, integrity: None, prf, group, additional });
     // R7296-3.3.1-1
     assert_eq!((agreement.answer.number, agreement.peer_spi), (2, None));
     let agreement = negotiate_ike(&ours[1..], &theirs).unwrap();
@@ -83,17 +84,70 @@ fn reserved_or_odd_esp_spis_are_refused() {
 
 #[test]
 fn an_unknown_transform_type_spoils_only_its_proposal() {
-    // R7296-3.3.6-3: what a peer with RFC 9370 offers, with a plain proposal behind it.
+    // R7296-3.3.6-3: what a peer with a later RFC offers, with a plain proposal behind it.
     let mut theirs = ike_offer(&ike("aes256gcm16-prfsha256-x25519,aes256gcm16-prfsha256-ecp256"), None);
-    theirs[0].transforms.push(raw(TransformType::AdditionalKeyExchange(AdditionalRound::ALL[0]), 36, &[]));
+    theirs[0].transforms.push(raw(TransformType::Other(13), 36, &[]));
     let ours = ike("aes256gcm16-prfsha256-x25519-ecp256");
     assert_eq!(negotiate_ike(&ours, &theirs).unwrap().answer.number, 2);
     let mismatch = negotiate_ike(&ours, &theirs[..1]).unwrap_err();
+    assert_eq!(mismatch.misses[0].obstacles, [Obstacle::UnknownType(TransformType::Other(13))]);
+    assert!(mismatch.nearest.contains("transform type 13"), "{}", mismatch.nearest);
+}
+
+/// RFC 9370 §2.2.1.
+#[test]
+fn additional_key_exchanges_are_agreed_on_round_by_round() {
+    use KeyExchangeGroup::{Ecp384, MlKem768, MlKem1024};
+    let chosen = |ours: &str, theirs: &str| {
+        let ours = ike(&format!("aes256gcm16-prfsha256-x25519{ours}"));
+        let theirs = ike(&format!("aes256gcm16-prfsha256-x25519{theirs}"));
+        negotiate_ike(&ours, &ike_offer(&theirs, None)).map(|agreement| {
+            let answer = check_ike_answer(&theirs, &[agreement.answer]).unwrap();
+            assert_eq!(answer.suite, agreement.suite);
+            agreement.suite.additional.rounds().map(|(round, group)| (round.number(), group)).collect::<Vec<_>>()
+        })
+    };
+    assert_eq!(chosen("-ke1_mlkem1024-ke1_mlkem768", "-ke1_mlkem768-ke1_mlkem1024").unwrap(), [(1, MlKem1024)]);
     assert_eq!(
-        mismatch.misses[0].obstacles,
-        [Obstacle::UnknownType(TransformType::AdditionalKeyExchange(AdditionalRound::ALL[0]))]
+        chosen("-ke1_mlkem768-ke2_ecp384-ke7_mlkem1024", "-ke7_mlkem1024-ke2_ecp384-ke1_mlkem768").unwrap(),
+        [(1, MlKem768), (2, Ecp384), (7, MlKem1024)]
     );
-    assert!(mismatch.nearest.contains("additional key exchange 1"), "{}", mismatch.nearest);
+    // What may be left out, and what may not.
+    assert_eq!(chosen("-ke1_mlkem768-ke1_none", "-ke1_none-ke1_mlkem768").unwrap(), [(1, MlKem768)]);
+    assert_eq!(chosen("-ke1_none-ke1_mlkem768", "-ke1_mlkem768-ke1_none").unwrap(), []);
+    assert_eq!(chosen("-ke1_mlkem768-ke1_none", "").unwrap(), []);
+    assert_eq!(chosen("", "-ke1_mlkem768-ke1_none").unwrap(), []);
+    let kind = TransformType::AdditionalKeyExchange(AdditionalRound::ALL[0]);
+    let obstacle = |ours, theirs| chosen(ours, theirs).unwrap_err().misses[0].obstacles.clone();
+    assert_eq!(obstacle("-ke1_mlkem768", ""), [Obstacle::Missing(kind)]);
+    assert_eq!(obstacle("", "-ke1_mlkem768"), [Obstacle::Unwanted(kind)]);
+    assert_eq!(obstacle("-ke1_mlkem768", "-ke1_mlkem1024-ke1_none"), [Obstacle::NothingInCommon(kind)]);
+    let mismatch = chosen("-ke1_mlkem768", "-ke1_mlkem1024").unwrap_err();
+    assert!(
+        mismatch
+            .nearest
+            .ends_with("for additional key exchange 1, the peer offers KE1_ML_KEM_1024, we allow KE1_ML_KEM_768")
+    );
+    assert!(mismatch.hint.contains(",aes256gcm16-prfsha256-x25519-ke1_mlkem1024\""), "{}", mismatch.hint);
+}
+
+/// RFC 9370 §2.2.1: no method twice, whoever chooses.
+#[test]
+fn no_key_exchange_method_is_chosen_twice() {
+    let theirs = ike("aes256gcm16-prfsha256-x25519-ecp384-ke1_x25519-ke1_ecp384-ke2_ecp384-ke2_none");
+    let ours = ike("aes256gcm16-prfsha256-x25519-ke1_x25519-ke1_ecp384-ke2_ecp384-ke2_none");
+    let agreement = negotiate_ike(&ours, &ike_offer(&theirs, None)).unwrap();
+    assert_eq!(
+        describe_proposal(&agreement.answer),
+        "IKE:AES_GCM_16_256/PRF_HMAC_SHA2_256/CURVE_25519/KE1_ECP_384/KE2_NONE"
+    );
+    assert!(check_ike_answer(&theirs, std::slice::from_ref(&agreement.answer)).is_ok());
+    let mut twice = agreement.answer;
+    twice.transforms[4].id = KeyExchangeGroup::Ecp384.id();
+    let obstacle = Obstacle::NothingInCommon(twice.transforms[4].kind);
+    assert_eq!(check_ike_answer(&theirs, &[twice]), Err(BadAnswer::NotOffered { number: 1, obstacle }));
+    let only = ike("aes256gcm16-prfsha256-mlkem768-ke1_mlkem768");
+    assert!(negotiate_ike(&only, &ike_offer(&only, None)).is_err());
 }
 
 #[test]
@@ -262,12 +316,13 @@ fn unknown_transforms_are_described_by_number() {
         raw(TransformType::Encryption, 1024, &[Attribute::key_length(256), long]),
         raw(TransformType::KeyExchange, 36, &[]),
         raw(TransformType::AdditionalKeyExchange(AdditionalRound::ALL[1]), 37, &[]),
+        raw(TransformType::AdditionalKeyExchange(AdditionalRound::ALL[2]), 4711, &[]),
         raw(TransformType::Other(241), 1, &[]),
     ];
     let proposal = WireProposal { number: 1, protocol: Protocol::Other(9), spi: vec![], transforms };
     assert_eq!(
         describe_proposal(&proposal),
-        "protocol 9:ENCR_1024_256(attribute 17: 2 octets)/ML_KEM_768/KE2_37/TYPE241_1"
+        "protocol 9:ENCR_1024_256(attribute 17: 2 octets)/ML_KEM_768/KE2_ML_KEM_1024/KE3_4711/TYPE241_1"
     );
 }
 
@@ -294,8 +349,25 @@ fn any_ike() -> impl Strategy<Value = IkeProposal> {
         (some(1, |cipher: &IkeCipher| cipher.is_aead()), Just(Vec::new())),
         (some(1, |cipher: &IkeCipher| !cipher.is_aead()), some(1, |_: &IkeIntegrity| true)),
     ];
-    (ciphers, some(1, |_: &Prf| true), some(1, |_: &KeyExchangeGroup| true))
-        .prop_map(|((ciphers, integrity), prfs, groups)| IkeProposal { ciphers, integrity, prfs, groups })
+    (ciphers, some(1, |_: &Prf| true), some(1, is_diffie_hellman), any_rounds()).prop_map(
+        |((ciphers, integrity), prfs, groups, additional)| IkeProposal { ciphers, integrity, prfs, groups, additional },
+    )
+}
+
+fn is_diffie_hellman(group: &KeyExchangeGroup) -> bool {
+    (*group as u16) < KeyExchangeGroup::MlKem512 as u16
+}
+
+/// Rounds that have no method in common with each other or with the first key exchange.
+fn any_rounds() -> impl Strategy<Value = Rounds> {
+    use KeyExchangeGroup::{MlKem512, MlKem768, MlKem1024};
+    let one = subsequence(vec![Some(MlKem512), Some(MlKem768), None], 0..=3).prop_shuffle();
+    let another = subsequence(vec![Some(MlKem1024), None], 0..=2).prop_shuffle();
+    (one, another).prop_map(|(one, another)| {
+        let mut rounds = Rounds::default();
+        (rounds[0], rounds[3]) = (one, another);
+        rounds
+    })
 }
 
 fn any_esp() -> impl Strategy<Value = EspProposal> {
@@ -304,12 +376,10 @@ fn any_esp() -> impl Strategy<Value = EspProposal> {
         (some(1, |cipher: &EspCipher| !cipher.is_aead()), some(1, |_: &EspIntegrity| true)),
     ];
     let numbers = prop_oneof![Just(vec![false]), Just(vec![true]), Just(vec![true, false]), Just(vec![false, true])];
-    (ciphers, some(0, |_: &KeyExchangeGroup| true), numbers).prop_map(
-        |((ciphers, integrity), groups, extended_sequence_numbers)| EspProposal {
-            ciphers,
-            integrity,
-            groups,
-            extended_sequence_numbers,
+    (ciphers, some(0, is_diffie_hellman), any_rounds(), numbers).prop_map(
+        |((ciphers, integrity), groups, rounds, extended_sequence_numbers)| {
+            let additional = if groups.is_empty() { Rounds::default() } else { rounds };
+            EspProposal { ciphers, integrity, groups, additional, extended_sequence_numbers }
         },
     )
 }

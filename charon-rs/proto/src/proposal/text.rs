@@ -6,11 +6,12 @@ use std::str::FromStr;
 
 use espdp_api::{EspCipher, EspIntegrity};
 
+use super::additional::{each_round, round_keywords};
 use super::algorithm::{Algorithm, SequenceNumbers};
 use super::keyword::{Word, find_word, nearest_keyword, why_not};
 use super::negotiable::Negotiable;
-use super::{EspProposal, IkeCipher, IkeIntegrity, IkeProposal, KeyExchangeGroup, Prf};
-use crate::wire::{Protocol, TransformType};
+use super::{EspProposal, IkeCipher, IkeIntegrity, IkeProposal, KeyExchangeGroup, Prf, Rounds};
+use crate::wire::{AdditionalRound, Protocol, TransformType};
 
 /// Reads a list of IKE proposals, separated by commas: `aes256gcm16-prfsha384-ecp384, aes128-sha256-modp3072`. The word
 /// `default` stands for [`super::default_ike_proposals`]. A `!` at the end, which once meant "and no others", changes nothing:
@@ -56,7 +57,7 @@ pub enum ProposalProblem {
         /// What is written.
         keyword: String,
         /// The nearest right one.
-        nearest: &'static str,
+        nearest: String,
     },
     /// A known algorithm that is missing here.
     #[error("`{keyword}` is not supported: {why}")]
@@ -115,20 +116,22 @@ impl FromStr for EspProposal {
 impl fmt::Display for IkeProposal {
     /// Writes it as [`Self::from_str`] reads it, without what follows from the rest.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { ciphers, integrity, prfs, groups } = self;
+        let Self { ciphers, integrity, prfs, groups, additional } = self;
         let implied = derived_prfs(integrity);
         let prfs = if *prfs == implied { &[] } else { prfs.as_slice() };
-        write_words(f, [keywords(ciphers), keywords(integrity), keywords(prfs), keywords(groups)])
+        let words = [keywords(ciphers), keywords(integrity), keywords(prfs), keywords(groups)];
+        write_words(f, [words.concat(), round_keywords(additional)])
     }
 }
 
 impl fmt::Display for EspProposal {
     /// Writes it as [`Self::from_str`] reads it, without what follows from the rest.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { ciphers, integrity, groups, extended_sequence_numbers } = self;
+        let Self { ciphers, integrity, groups, additional, extended_sequence_numbers } = self;
         let numbers: Vec<_> = extended_sequence_numbers.iter().copied().map(SequenceNumbers::from).collect();
         let numbers = if numbers == [SequenceNumbers::Short] { &[] } else { numbers.as_slice() };
-        write_words(f, [keywords(ciphers), keywords(integrity), keywords(groups), keywords(numbers)])
+        let words = [keywords(ciphers), keywords(integrity), keywords(groups)];
+        write_words(f, [words.concat(), round_keywords(additional), keywords(numbers)])
     }
 }
 
@@ -140,6 +143,7 @@ struct Parts {
     integrity: Vec<IkeIntegrity>,
     prfs: Vec<Prf>,
     groups: Vec<KeyExchangeGroup>,
+    additional: Rounds,
     sequence_numbers: Vec<bool>,
 }
 
@@ -182,6 +186,10 @@ fn parse_one(text: &str, offset: usize, protocol: Protocol) -> Result<Parts, Pro
             Word::Integrity(integrity) => push_new(&mut parts.integrity, integrity),
             Word::Prf(prf) => push_new(&mut parts.prfs, prf) && protocol == Protocol::Ike,
             Word::Group(group) => push_new(&mut parts.groups, group),
+            Word::Additional(round, group) => {
+                let mut rounds = AdditionalRound::ALL.into_iter().zip(&mut parts.additional);
+                rounds.find(|(its, _)| *its == round).is_some_and(|(_, groups)| push_new(groups, group))
+            }
             Word::SequenceNumbers(extended) => {
                 push_new(&mut parts.sequence_numbers, extended) && protocol == Protocol::Esp
             }
@@ -222,7 +230,7 @@ impl Parts {
             return Err(self.missing(TransformType::KeyExchange, "x25519"));
         }
         let integrity = if aead { Vec::new() } else { self.integrity };
-        Ok(IkeProposal { ciphers, integrity, prfs, groups: self.groups })
+        Ok(IkeProposal { ciphers, integrity, prfs, groups: self.groups, additional: self.additional })
     }
 
     fn into_esp(self) -> Result<EspProposal, ProposalError> {
@@ -230,8 +238,13 @@ impl Parts {
         let integrity = if aead { &[] } else { self.integrity.as_slice() };
         let integrity = integrity.iter().copied().map(EspIntegrity::from).collect();
         let extended_sequence_numbers =
-            if self.sequence_numbers.is_empty() { vec![false] } else { self.sequence_numbers };
-        Ok(EspProposal { ciphers: self.ciphers, integrity, groups: self.groups, extended_sequence_numbers })
+            if self.sequence_numbers.is_empty() { vec![false] } else { self.sequence_numbers.clone() };
+        // RFC 9370 §2.2.4: additional key exchanges follow one in CREATE_CHILD_SA itself.
+        if self.groups.is_empty() && each_round(&self.additional).any(|(_, groups)| !groups.is_empty()) {
+            return Err(self.missing(TransformType::KeyExchange, "x25519"));
+        }
+        let Self { ciphers, groups, additional, .. } = self;
+        Ok(EspProposal { ciphers, integrity, groups, additional, extended_sequence_numbers })
     }
 
     /// Whether all ciphers are AEADs. It is an error when some are and some are not (RFC 7296 §3.3), and when integrity
@@ -272,11 +285,11 @@ fn push_new<T: PartialEq>(list: &mut Vec<T>, item: T) -> bool {
     true
 }
 
-fn keywords<A: Algorithm>(algorithms: &[A]) -> Vec<&'static str> {
-    algorithms.iter().map(|algorithm| algorithm.keyword()).collect()
+fn keywords<A: Algorithm>(algorithms: &[A]) -> Vec<String> {
+    algorithms.iter().map(|algorithm| algorithm.keyword().to_owned()).collect()
 }
 
-fn write_words(f: &mut fmt::Formatter<'_>, words: [Vec<&'static str>; 4]) -> fmt::Result {
+fn write_words<const PARTS: usize>(f: &mut fmt::Formatter<'_>, words: [Vec<String>; PARTS]) -> fmt::Result {
     f.write_str(&words.concat().join("-"))
 }
 
@@ -329,6 +342,31 @@ mod tests {
     }
 
     #[test]
+    fn additional_key_exchanges_are_read_round_by_round() {
+        use KeyExchangeGroup::{Ecp384, MlKem768, MlKem1024};
+        let text = "aes256gcm16-prfsha384-x25519-ke1_mlkem768-ke1_mlkem1024-ke3_ecp384-ke3_none";
+        let proposal = ike(text);
+        let mut rounds = Rounds::default();
+        rounds[0] = vec![Some(MlKem768), Some(MlKem1024)];
+        rounds[2] = vec![Some(Ecp384), None];
+        assert_eq!(proposal.additional, rounds);
+        assert_eq!(proposal.to_string(), text);
+        assert_eq!(esp("aes256gcm16-ke1_mlkem768-x25519-esn").to_string(), "aes256gcm16-x25519-ke1_mlkem768-esn");
+    }
+
+    #[test]
+    fn additional_key_exchanges_have_names_and_places_to_be_wrong() {
+        let text = "aes256gcm16-prfsha384-x25519-ke1_mlkem786";
+        let nearest = "`ke1_mlkem786` is no algorithm; the nearest name is `ke1_mlkem768`";
+        assert_eq!(ike_error(text), (29..41, nearest.to_owned()));
+        assert_eq!(ike_error("aes256gcm16-prfsha384-x25519-ke8_mlkem768").0, 29..41);
+        assert_eq!(ike_error("aes256gcm16-prfsha384-x25519-ke1_sha256").0, 29..39);
+        assert_eq!(ike_error("aes256gcm16-prfsha384-x25519-ke1_ke2_mlkem768").0, 29..45);
+        let problem = "aes256gcm16-ke1_mlkem768".parse::<EspProposal>().unwrap_err().problem;
+        assert_eq!(problem, ProposalProblem::Missing { kind: TransformType::KeyExchange, example: "x25519" });
+    }
+
+    #[test]
     fn other_spellings_mean_the_same() {
         for (alias, canonical) in [
             ("aes256gcm128-prfsha256-curve25519", "aes256gcm16-prfsha256-x25519"),
@@ -372,7 +410,8 @@ mod tests {
             ("3des-sha1-modp1024", "`3des` is not supported: it is too weak"),
             ("aes128-md5-modp2048", "`md5` is not supported: it is too weak"),
             ("aes128-sha256-modp1024", "`modp1024` is not supported: it is too weak"),
-            ("aes128-sha256-x25519-ke1_mlkem768", "`ke1_mlkem768` is not supported: post-quantum"),
+            ("aes128-sha256-x25519-ke1_modp1024", "`ke1_modp1024` is not supported: it is too weak"),
+            ("aes128-sha256-x25519-ke2_x448", "`ke2_x448` is not supported: nothing here"),
             ("aes128ccm16-prfsha256-x25519", "`aes128ccm16` is not supported: nothing here"),
         ] {
             assert!(ike_error(text).1.starts_with(part), "{}", ike_error(text).1);

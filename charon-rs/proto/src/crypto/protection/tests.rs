@@ -1,7 +1,7 @@
 use super::*;
 use crate::crypto::schedule::{IkeExchange, IkeKeys};
 use crate::io::IkeSpi;
-use crate::proposal::{KeyExchangeGroup, Prf};
+use crate::proposal::{AdditionalGroups, KeyExchangeGroup, Prf};
 use crate::testing::{SeededRandom, Vector};
 use crate::wire::{
     ExchangeType, Header, Message, MessageKind, Notify, NotifyType, Payload, PlainMessage, Role, UnprotectError,
@@ -207,7 +207,13 @@ fn suites() -> Vec<IkeSuite> {
 }
 
 fn suite(cipher: IkeCipher, integrity: Option<IkeIntegrity>) -> IkeSuite {
-    IkeSuite { cipher, integrity, prf: Prf::HmacSha2_256, group: KeyExchangeGroup::Curve25519 }
+    IkeSuite {
+        cipher,
+        integrity,
+        prf: Prf::HmacSha2_256,
+        group: KeyExchangeGroup::Curve25519,
+        additional: AdditionalGroups::default(),
+    }
 }
 
 fn cipher(name: Option<&str>) -> IkeCipher {
