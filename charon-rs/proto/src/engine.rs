@@ -12,6 +12,7 @@ mod create_child;
 mod established;
 mod extensions;
 mod failure;
+mod followup;
 mod ike_sa;
 mod inbox;
 mod informational;

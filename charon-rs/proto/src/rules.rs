@@ -98,6 +98,22 @@ pub(crate) const REKEY_IKE_RESPONSE: Form = Form {
     optional: &[],
 };
 
+/// RFC 9370 §2.2.2: `KEi(n)`.
+pub(crate) const INTERMEDIATE_REQUEST: Form =
+    Form { name: "IKE_INTERMEDIATE request", required: &[P::KeyExchange], optional: &[] };
+
+/// RFC 9370 §2.2.2: `KEr(n)`.
+pub(crate) const INTERMEDIATE_RESPONSE: Form =
+    Form { name: "IKE_INTERMEDIATE response", required: &[P::KeyExchange], optional: &[] };
+
+/// RFC 9370 §2.2.4: `KEi(n)`, and by ADDITIONAL_KEY_EXCHANGE what it goes on with.
+pub(crate) const FOLLOWUP_REQUEST: Form =
+    Form { name: "IKE_FOLLOWUP_KE request", required: &[P::KeyExchange], optional: &[] };
+
+/// RFC 9370 §2.2.4: `KEr(n)`.
+pub(crate) const FOLLOWUP_RESPONSE: Form =
+    Form { name: "IKE_FOLLOWUP_KE response", required: &[P::KeyExchange], optional: &[] };
+
 /// RFC 7296 §1.4: any number of notifications and Delete payloads, in both directions; also an error instead of what was
 /// asked for.
 pub(crate) const INFORMATIONAL: Form = Form { name: "INFORMATIONAL message", required: &[], optional: &[] };

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use espdp_api::{AddressRange, EspSpi, Mode, PacketSummary, PolicyId, PortRange, TrafficSelector};
+use espdp_api::{AddressRange, EspSpi, Mode, PacketSummary, PolicyId, PortRange, Secret, TrafficSelector};
 
 use super::child::{AgreedChild, ChildSa, Maker};
 use super::context::Context;
@@ -44,6 +44,51 @@ impl Replaced {
             suite: old.suite,
             local: old.local.clone(),
             remote: old.remote.clone(),
+        }
+    }
+}
+
+/// What two peers agreed on for a Child SA whose keys are still to be made.
+#[derive(Debug)]
+pub(super) struct ChildTerms {
+    pub(super) child: Arc<Child>,
+    pub(super) spi_in: EspSpi,
+    pub(super) spi_out: EspSpi,
+    pub(super) suite: EspSuite,
+    pub(super) nonces: [Vec<u8>; 2],
+    /// The Child SA that it replaces, with its policy.
+    pub(super) replaces: Option<(ChildSaId, PolicyId)>,
+    maker: Maker,
+    mode: Mode,
+    local: Vec<TrafficSelector>,
+    remote: Vec<TrafficSelector>,
+    shared_secret: Option<Secret<Vec<u8>>>,
+}
+
+impl ChildTerms {
+    /// Makes the keys, also of the secrets of additional key exchanges (RFC 9370 §2.2.4).
+    pub(super) fn into_agreed(self, session: &Session, more_secrets: &[Secret<Vec<u8>>]) -> AgreedChild {
+        let [initiator_nonce, responder_nonce] = &self.nonces;
+        let shared_secret = self.shared_secret.as_ref();
+        let exchange = ChildExchange { shared_secret, more_secrets, initiator_nonce, responder_nonce };
+        let keys = ChildKeys::derive(session.suite.prf, &session.keys.sk_d, self.suite.algorithms, &exchange);
+        let (keys_in, keys_out) = match self.maker {
+            Maker::We => (keys.responder_to_initiator, keys.initiator_to_responder),
+            Maker::Peer => (keys.initiator_to_responder, keys.responder_to_initiator),
+        };
+        AgreedChild {
+            child: self.child,
+            spi_in: self.spi_in,
+            spi_out: self.spi_out,
+            suite: self.suite,
+            mode: self.mode,
+            local: self.local,
+            remote: self.remote,
+            keys_in,
+            keys_out,
+            nonces: self.nonces,
+            maker: self.maker,
+            replaces: self.replaces,
         }
     }
 }
@@ -124,7 +169,7 @@ impl ChildOffer {
     }
 
     /// What comes of the peer's answer.
-    pub(super) fn accept(&self, session: &Session, body: &Body) -> Result<AgreedChild, Trouble> {
+    pub(super) fn accept(&self, session: &Session, body: &Body) -> Result<ChildTerms, Trouble> {
         if let Some(error) = body.error() {
             return Err(match (error.kind, error.wanted_group()) {
                 (_, Some(group)) => Trouble::WrongGroup { group },
@@ -154,20 +199,18 @@ impl ChildOffer {
             (Some(_), None) => return Err(Trouble::NotOffered("the answer has a group".to_owned())),
         };
         let (local, remote) = self.agreed_selectors(session, mode, body)?;
-        let keys = child_keys(session, &agreement, shared_secret.as_ref(), &nonces);
-        Ok(AgreedChild {
+        Ok(ChildTerms {
             child: self.wish.child.clone(),
             spi_in: self.spi,
             spi_out: agreement.peer_spi,
             suite: agreement.suite,
+            nonces,
+            replaces: self.replaces.as_ref().map(|old| (old.id, old.policy)),
+            maker: Maker::We,
             mode,
             local,
             remote,
-            keys_in: keys.responder_to_initiator,
-            keys_out: keys.initiator_to_responder,
-            nonces,
-            maker: Maker::We,
-            replaces: self.replaces.as_ref().map(|old| (old.id, old.policy)),
+            shared_secret,
         })
     }
 
@@ -250,7 +293,7 @@ pub(super) struct ChildAnswer {
     pub(super) nonces: [Vec<u8>; 2],
     /// Our nonce is in the answer: in all exchanges but IKE_AUTH.
     answers_nonce: bool,
-    key_exchange: Option<(KeyExchangePayload, espdp_api::Secret<Vec<u8>>)>,
+    key_exchange: Option<(KeyExchangePayload, Secret<Vec<u8>>)>,
 }
 
 /// The exchange in which a peer wants a child.
@@ -328,10 +371,13 @@ impl ChildAnswer {
         Ok(Self { child, replaces, agreement, mode, local, remote, nonces, answers_nonce, key_exchange })
     }
 
+    /// Whether key exchanges follow in IKE_FOLLOWUP_KE.
+    pub(super) fn has_more_rounds(&self) -> bool {
+        !self.agreement.suite.additional.is_empty()
+    }
+
     /// With our SPI the answer is complete: what was agreed on, and the payloads that say so.
-    pub(super) fn complete(mut self, session: &Session, spi: EspSpi) -> (AgreedChild, Vec<Payload>) {
-        let shared_secret = self.key_exchange.as_ref().map(|(_, secret)| secret);
-        let keys = child_keys(session, &self.agreement, shared_secret, &self.nonces);
+    pub(super) fn complete(mut self, spi: EspSpi) -> (ChildTerms, Vec<Payload>) {
         self.agreement.answer.spi = spi.to_wire().to_vec();
         let mut payloads = Vec::new();
         if self.mode == Mode::Transport {
@@ -341,35 +387,25 @@ impl ChildAnswer {
         if self.answers_nonce {
             payloads.push(Payload::Nonce(self.nonces[1].clone()));
         }
-        payloads.extend(self.key_exchange.map(|(payload, _)| Payload::KeyExchange(payload)));
+        let (payload, shared_secret) = self.key_exchange.unzip();
+        payloads.extend(payload.map(Payload::KeyExchange));
         payloads.push(Payload::SelectorsInitiator(self.remote.clone()));
         payloads.push(Payload::SelectorsResponder(self.local.clone()));
-        let agreed = AgreedChild {
+        let terms = ChildTerms {
             child: self.child,
             spi_in: spi,
             spi_out: self.agreement.peer_spi,
             suite: self.agreement.suite,
+            nonces: self.nonces,
+            replaces: self.replaces.map(|old| (old.id, old.policy)),
+            maker: Maker::Peer,
             mode: self.mode,
             local: self.local,
             remote: self.remote,
-            keys_in: keys.initiator_to_responder,
-            keys_out: keys.responder_to_initiator,
-            nonces: self.nonces,
-            maker: Maker::Peer,
-            replaces: self.replaces.map(|old| (old.id, old.policy)),
+            shared_secret,
         };
-        (agreed, payloads)
+        (terms, payloads)
     }
-}
-
-fn child_keys(
-    session: &Session,
-    agreement: &EspAgreement,
-    shared_secret: Option<&espdp_api::Secret<Vec<u8>>>,
-    [initiator_nonce, responder_nonce]: &[Vec<u8>; 2],
-) -> ChildKeys {
-    let exchange = ChildExchange { shared_secret, more_secrets: &[], initiator_nonce, responder_nonce };
-    ChildKeys::derive(session.suite.prf, &session.keys.sk_d, agreement.suite.algorithms, &exchange)
 }
 
 fn agree_on_esp(
@@ -398,7 +434,7 @@ fn answer_key_exchange(
     cx: &mut Context,
     group: KeyExchangeGroup,
     body: &Body,
-) -> Result<(KeyExchangePayload, espdp_api::Secret<Vec<u8>>), Trouble> {
+) -> Result<(KeyExchangePayload, Secret<Vec<u8>>), Trouble> {
     let wanted = group as u16;
     let theirs = body.key_exchange().ok().filter(|theirs| theirs.group == wanted);
     let theirs = theirs.ok_or(Trouble::WrongGroup { group: wanted })?;

@@ -14,6 +14,7 @@ use super::child::{ChildSa, deadlines};
 use super::collision::IkeActivity;
 use super::context::{Contact, Context};
 use super::failure::{About, Reaction, Trouble, Trust};
+use super::followup::Unfinished;
 use super::ike_sa::{FollowUp, Received};
 use super::mobike::Mobike;
 use super::reauth::{Origin, Succession};
@@ -38,6 +39,8 @@ pub(super) struct Established {
     pub(super) running: Option<Running>,
     /// The peer's request that is being worked on.
     pub(super) serving: Option<Serving>,
+    /// What the peer wants and has not done all key exchanges for.
+    pub(super) unfinished: Option<Unfinished>,
     pub(super) life: Life,
     pub(super) since: Instant,
     pub(super) rekey_at: Option<Instant>,
@@ -96,6 +99,7 @@ impl Established {
             tasks: TaskQueue::default(),
             running: None,
             serving: None,
+            unfinished: None,
             life: Life::Up,
             since: now,
             rekey_at,
@@ -216,10 +220,10 @@ impl Established {
         match request.exchange {
             ExchangeType::CreateChildSa => self.on_create_child_request(cx, now, request, payloads),
             ExchangeType::Informational => self.on_informational_request(cx, now, request, payloads),
+            ExchangeType::IkeFollowupKe => self.on_followup_request(cx, now, request, payloads),
             misplaced @ (ExchangeType::IkeSaInit
             | ExchangeType::IkeAuth
             | ExchangeType::IkeIntermediate
-            | ExchangeType::IkeFollowupKe
             | ExchangeType::Other(_)) => Err(Trouble::Misplaced(misplaced)),
         }
     }
@@ -325,7 +329,7 @@ impl Established {
         }
         let running = self.running.as_ref().map(|running| (&running.queued.task, &running.progress));
         match running {
-            Some((Task::RekeyIke { .. }, Progress::IkeOffered(_))) => IkeActivity::Rekeying,
+            Some((Task::RekeyIke { .. }, Progress::IkeOffered(_) | Progress::Following(_))) => IkeActivity::Rekeying,
             Some((Task::CreateChild(_) | Task::RekeyChild { .. }, progress))
                 if !matches!(progress, Progress::AwaitingSpi) =>
             {
@@ -368,7 +372,7 @@ impl Established {
             return;
         }
         let mut report = self.report();
-        self.drop_serving();
+        self.drop_serving(cx);
         self.drop_running(cx, &reason);
         let children: Vec<ChildSaId> = self.children.keys().copied().collect();
         for child in children {

@@ -39,6 +39,9 @@ pub(super) enum Trouble {
     /// The Child SA to be rekeyed is not there.
     #[error("there is no Child SA with the peer's SPI {0}")]
     NoSuchChild(EspSpi),
+    /// The peer goes on with something that was not begun, or is given up (RFC 9370 §2.2.4).
+    #[error("there is nothing unfinished that IKE_FOLLOWUP_KE could go on with")]
+    NothingUnfinished,
     /// The peer refused.
     #[error("the peer refused: {0}")]
     Refused(NotifyType),
@@ -106,18 +109,19 @@ impl Trouble {
             }
             (Self::Incompatible(reason), _) => answer(reason.notify),
             (Self::NotNow, Trust::Authenticated) => answer(NotifyType::TemporaryFailure),
+            (Self::NothingUnfinished, Trust::Authenticated) => answer(NotifyType::StateNotFound),
             (Self::NoSuchChild(spi), _) => Reaction::Answer(Notify::about(NotifyType::ChildSaNotFound, *spi)),
             (Self::Local(_) | Self::Refused(_), Trust::Authenticated) => answer(NotifyType::TemporaryFailure),
             (Self::Local(_) | Self::Refused(_), Trust::Keyed) => {
                 Reaction::AnswerAndClose(Notify::new(NotifyType::AuthenticationFailed))
             }
-            (Self::NotNow | Self::Local(_) | Self::Refused(_), _) => Reaction::Silence,
+            (Self::NotNow | Self::NothingUnfinished | Self::Local(_) | Self::Refused(_), _) => Reaction::Silence,
         }
     }
 
     /// Whether this is worth telling somebody: what will sort itself out is not.
     pub(super) fn is_passing(&self) -> bool {
-        matches!(self, Self::NotNow | Self::NoSuchChild(_) | Self::WrongGroup { .. })
+        matches!(self, Self::NotNow | Self::NothingUnfinished | Self::NoSuchChild(_) | Self::WrongGroup { .. })
     }
 
     /// Whether the two sides differ only in what traffic they want to protect.
@@ -223,7 +227,9 @@ impl Trouble {
             }
             Self::Incompatible(reason) => (reason.code, reason.ours, reason.theirs, reason.hint),
             Self::WrongGroup { .. } => (FailureCode::KeGroupRefused, Vec::new(), Vec::new(), None),
-            Self::NotNow | Self::NoSuchChild(_) | Self::Local(_) => (FailureCode::Local, Vec::new(), Vec::new(), None),
+            Self::NotNow | Self::NothingUnfinished | Self::NoSuchChild(_) | Self::Local(_) => {
+                (FailureCode::Local, Vec::new(), Vec::new(), None)
+            }
             Self::Refused(kind) => {
                 let theirs = vec![kind.to_string()];
                 (code_of_refusal(kind), Vec::new(), theirs, hint_for_refusal(kind).map(str::to_owned))

@@ -5,13 +5,14 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use espdp_api::{IkePath, OuterPath};
+use espdp_api::{IkePath, OuterPath, Secret};
 
 use super::child::ChildSa;
 use super::collision::{ChildActivity, IkeActivity, PeerWish, Survivor, Verdict, judge_request, survivor};
 use super::context::Context;
 use super::established::{Established, Life, Request};
 use super::failure::Trouble;
+use super::followup::{Begun, Made, Rounds};
 use super::ike_sa::FollowUp;
 use super::initiator::offered_group;
 use super::mobike::Mobike;
@@ -79,12 +80,13 @@ impl Estate {
     }
 }
 
-/// What an exchange brought for a new IKE SA.
-struct Ingredients<'a> {
-    suite: IkeSuite,
-    names: Names,
-    shared_secret: &'a espdp_api::Secret<Vec<u8>>,
-    nonces: &'a [Vec<u8>; 2],
+/// What two peers agreed on for a new IKE SA whose keys are still to be made.
+#[derive(Debug)]
+pub(super) struct IkeTerms {
+    pub(super) suite: IkeSuite,
+    pub(super) names: Names,
+    shared_secret: Secret<Vec<u8>>,
+    nonces: [Vec<u8>; 2],
 }
 
 impl Established {
@@ -117,18 +119,46 @@ impl Established {
         &mut self,
         cx: &mut Context,
         now: Instant,
-        mut queued: Queued,
+        queued: Queued,
         offer: IkeOffer,
         body: Result<Body, Trouble>,
     ) {
-        let replaced = body.and_then(|body| self.accept_ike(now, &offer, &body));
-        let trouble = match replaced {
-            Ok((session, nonces)) => {
-                self.on_replaced(cx, now, session, nonces);
-                return self.finish(cx, queued, &Ok(()));
+        match body.and_then(|body| Ok((self.accept_ike(&offer, &body)?, body))) {
+            Ok((terms, body)) => {
+                let rounds = Rounds::of(terms.suite.additional);
+                self.go_on_with_rounds(cx, now, queued, (Made::Ike(Box::new((offer, terms))), rounds), &body);
             }
-            Err(trouble) => trouble,
-        };
+            Err(trouble) => self.ike_offer_failed(cx, now, queued, &offer, trouble),
+        }
+    }
+
+    /// All key exchanges for a new IKE SA that the peer agreed to are done.
+    pub(super) fn replace_with_offered(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        queued: Queued,
+        (offer, terms): (IkeOffer, IkeTerms),
+        more_secrets: &[Secret<Vec<u8>>],
+    ) {
+        match self.successor_session(now, &terms, more_secrets) {
+            Ok(session) => {
+                self.on_replaced(cx, now, session, terms.nonces);
+                self.finish(cx, queued, &Ok(()));
+            }
+            Err(trouble) => self.ike_offer_failed(cx, now, queued, &offer, trouble),
+        }
+    }
+
+    /// Our offer of a new IKE SA came to nothing.
+    pub(super) fn ike_offer_failed(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        mut queued: Queued,
+        offer: &IkeOffer,
+        trouble: Trouble,
+    ) {
         cx.release_ike_spi(offer.spi);
         if let Some(rival) = self.take_rival(cx) {
             // The peer has made another one, and ours will not be: no need to try again.
@@ -147,8 +177,8 @@ impl Established {
         }
     }
 
-    /// The new SA that the peer's answer makes of our offer.
-    fn accept_ike(&self, now: Instant, offer: &IkeOffer, body: &Body) -> Result<(Session, [Vec<u8>; 2]), Trouble> {
+    /// What the peer's answer makes of our offer.
+    fn accept_ike(&self, offer: &IkeOffer, body: &Body) -> Result<IkeTerms, Trouble> {
         if let Some(error) = body.error() {
             return Err(match (error.kind, error.wanted_group()) {
                 (_, Some(group)) => Trouble::WrongGroup { group },
@@ -170,8 +200,7 @@ impl Established {
         let nonces = [offer.nonce.clone(), body.nonce()?.to_vec()];
         let (id, role) = (self.session.names.id, Role::OriginalInitiator);
         let names = Names { id, role, initiator_spi: offer.spi, responder_spi };
-        let ingredients = Ingredients { suite: agreement.suite, names, shared_secret: &shared_secret, nonces: &nonces };
-        Ok((self.successor_session(now, &ingredients)?, nonces))
+        Ok(IkeTerms { suite: agreement.suite, names, shared_secret, nonces })
     }
 
     /// Both ends have the new SA; if the peer has made another one at the same time, one of them is too much.
@@ -229,29 +258,41 @@ impl Established {
         let (id, role) = (self.session.names.id, Role::OriginalResponder);
         let responder_spi = cx.new_ike_spi();
         let names = Names { id, role, initiator_spi, responder_spi };
-        let ingredients = Ingredients { suite: agreement.suite, names, shared_secret: &shared_secret, nonces: &nonces };
-        let session = match self.successor_session(now, &ingredients) {
-            Ok(session) => session,
-            Err(trouble) => {
-                cx.release_ike_spi(responder_spi);
-                return Err(trouble);
-            }
-        };
         agreement.answer.spi = responder_spi.0.to_vec();
         let answer = vec![
             Payload::SecurityAssociation(vec![agreement.answer]),
             Payload::Nonce(nonces[1].clone()),
             Payload::KeyExchange(KeyExchangePayload { group: agreement.suite.group as u16, data: public }),
         ];
+        let terms = IkeTerms { suite: agreement.suite, names, shared_secret, nonces };
+        let rounds = Rounds::of(terms.suite.additional);
+        if rounds.are_done() {
+            return self.replace_for_peer(cx, now, (request, answer), terms, &[]);
+        }
+        self.leave_unfinished(cx, now, (request, answer), (Begun::Ike(Box::new(terms)), rounds));
+        Ok(())
+    }
+
+    /// All key exchanges for the new IKE SA that the peer wants are done: it is there when the peer has the answer.
+    pub(super) fn replace_for_peer(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        (request, answer): (Request, Vec<Payload>),
+        terms: IkeTerms,
+        more_secrets: &[Secret<Vec<u8>>],
+    ) -> Result<(), Trouble> {
+        let spi = terms.names.responder_spi;
+        let session = self.successor_session(now, &terms, more_secrets).inspect_err(|_| cx.release_ike_spi(spi))?;
         let mut new = self.successor(cx, now, session);
         self.answer(cx, now, request, answer);
-        if verdict == Verdict::GoAheadContested {
+        if self.activity_for_peer() == IkeActivity::Rekeying {
             new.is_spare = true;
-            self.rival = Some(Rival { spi: responder_spi, nonces });
+            self.rival = Some(Rival { spi, nonces: terms.nonces });
             cx.follow_up(FollowUp::Insert(Box::new(new)));
         } else {
             cx.follow_up(FollowUp::Insert(Box::new(new)));
-            self.bequeath(cx, now, responder_spi);
+            self.bequeath(cx, now, spi);
         }
         Ok(())
     }
@@ -268,11 +309,16 @@ impl Established {
         if self.is_spare { IkeActivity::Closing } else { self.activity() }
     }
 
-    fn successor_session(&self, now: Instant, made: &Ingredients<'_>) -> Result<Session, Trouble> {
-        let [nonce_i, nonce_r] = made.nonces;
+    fn successor_session(
+        &self,
+        now: Instant,
+        made: &IkeTerms,
+        more_secrets: &[Secret<Vec<u8>>],
+    ) -> Result<Session, Trouble> {
+        let [nonce_i, nonce_r] = &made.nonces;
         let exchange = IkeExchange {
-            shared_secret: made.shared_secret,
-            more_secrets: &[],
+            shared_secret: &made.shared_secret,
+            more_secrets,
             initiator_nonce: nonce_i,
             responder_nonce: nonce_r,
             initiator_spi: made.names.initiator_spi,
@@ -309,6 +355,7 @@ impl Established {
         if let Some(rival) = self.rival.take().filter(|rival| rival.spi != heir) {
             cx.follow_up(FollowUp::Close { spi: rival.spi, reason: DownReason::Replaced });
         }
+        self.drop_unfinished(cx);
         let old = self.session.names.spis();
         let mut tasks = TaskQueue::default();
         // A task that has not got its SPI yet begins anew over there.

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use espdp_api::{Command, EspSpi, Refusal};
+use espdp_api::{Command, EspSpi, Refusal, Secret};
 
 use super::child::{ChildSa, Phase};
 use super::context::{Asker, Context};
-use super::create_child::{ChildOffer, Replaced};
+use super::create_child::{ChildOffer, ChildTerms, Replaced};
 use super::established::{Established, Life, describe, outcome_of_end};
 use super::failure::Trouble;
+use super::followup::{Made, Rounds};
 use super::ike_sa::FollowUp;
 use super::task::{ChildWish, Progress, Queued, Running, Task};
 use crate::io::{Ask, ChildSaId, DownReason, RemarkLevel};
@@ -85,7 +86,7 @@ impl Established {
                 let asker = Asker::SpiToOffer(self.local_spi());
                 cx.ask(asker, Ask::Dataplane(Command::ReserveSpi));
             }
-            Task::RekeyIke { .. } if self.serving.is_some() => {
+            Task::RekeyIke { .. } if self.serving.is_some() || self.unfinished.is_some() => {
                 // The peer's child must be whole before it can move to another IKE SA.
                 queued.not_before = Some(now + UNTIL_SERVED);
                 self.tasks.push_first(queued);
@@ -280,6 +281,12 @@ impl Established {
                 self.on_rekey_ike_response(cx, now, queued, *offer, body);
             }
             Progress::Requested => self.on_informational_response(cx, now, queued, &payloads),
+            Progress::Following(following) => {
+                self.on_followup_response(cx, now, queued, *following, payloads);
+                if let Some(running) = &mut self.running {
+                    running.rival = rival;
+                }
+            }
             progress @ (Progress::AwaitingSpi | Progress::Installing(_)) => {
                 self.running = Some(Running::new(queued, progress));
             }
@@ -301,22 +308,35 @@ impl Established {
 
     fn on_child_response(&mut self, cx: &mut Context, now: Instant, queued: Queued, offer: ChildOffer, body: &Body) {
         match offer.accept(&self.session, body) {
-            Ok(agreed) if offer.deleted.contains(&agreed.spi_out) => {
-                cx.release_spi(offer.spi);
-                cx.reconnect_later(now, &self.session.connection.name);
-                self.finish(cx, queued, &Err("the peer deleted the child at once".to_owned()));
-            }
-            Ok(agreed) => {
-                let sa = ChildSa::install(cx, now, &self.session, agreed);
-                let progress = Progress::Installing(sa.id);
-                self.children.insert(sa.id, sa);
-                self.running = Some(Running::new(queued, progress));
+            Ok(terms) => {
+                let rounds = Rounds::of(terms.suite.additional);
+                self.go_on_with_rounds(cx, now, queued, (Made::Child(Box::new((offer, terms))), rounds), body);
             }
             Err(trouble) => {
                 let peer_believes = body.error().is_none();
                 self.offer_failed(cx, now, queued, offer, (trouble, peer_believes));
             }
         }
+    }
+
+    /// All key exchanges for a child that the peer agreed to are done.
+    pub(super) fn install_offered(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        queued: Queued,
+        (offer, terms): (ChildOffer, ChildTerms),
+        more_secrets: &[Secret<Vec<u8>>],
+    ) {
+        if offer.deleted.contains(&terms.spi_out) {
+            cx.release_spi(offer.spi);
+            cx.reconnect_later(now, &self.session.connection.name);
+            return self.finish(cx, queued, &Err("the peer deleted the child at once".to_owned()));
+        }
+        let sa = ChildSa::install(cx, now, &self.session, terms.into_agreed(&self.session, more_secrets));
+        let progress = Progress::Installing(sa.id);
+        self.children.insert(sa.id, sa);
+        self.running = Some(Running::new(queued, progress));
     }
 
     /// Carries out what came of the child that went with IKE_AUTH.
@@ -327,7 +347,7 @@ impl Established {
     }
 
     /// An offer came to nothing. If the peer believes in a child, it is told that there is none.
-    fn offer_failed(
+    pub(super) fn offer_failed(
         &mut self,
         cx: &mut Context,
         now: Instant,
@@ -404,12 +424,16 @@ impl Established {
 
     /// Whether the answer to our request for a child is still to come.
     pub(super) fn is_offering_child(&self) -> bool {
-        self.running.as_ref().is_some_and(|running| matches!(running.progress, Progress::ChildOffered(_)))
+        self.running.as_ref().is_some_and(|running| match &running.progress {
+            Progress::ChildOffered(_) => true,
+            Progress::Following(following) => following.is_for_child(),
+            Progress::AwaitingSpi | Progress::Installing(_) | Progress::IkeOffered(_) | Progress::Requested => false,
+        })
     }
 
     /// The peer deletes a child that nobody knows: it may be one that the answer to our request will bring.
     pub(super) fn note_deleted(&mut self, spi_out: EspSpi) {
-        if let Some(Running { progress: Progress::ChildOffered(offer), .. }) = &mut self.running
+        if let Some(offer) = self.running.as_mut().and_then(Running::child_offer)
             && offer.deleted.len() < MAX_DELETED
         {
             offer.deleted.push(spi_out);
@@ -440,6 +464,7 @@ impl Established {
         match progress {
             Progress::ChildOffered(offer) => cx.release_spi(offer.spi),
             Progress::IkeOffered(offer) => cx.release_ike_spi(offer.spi),
+            Progress::Following(following) => following.discard(cx),
             Progress::AwaitingSpi | Progress::Installing(_) | Progress::Requested => {}
         }
     }

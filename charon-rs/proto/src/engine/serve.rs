@@ -4,14 +4,15 @@
 
 use std::time::Instant;
 
-use espdp_api::{EspSpi, Refusal};
+use espdp_api::{EspSpi, Refusal, Secret};
 
 use super::child::{ChildSa, Phase};
 use super::collision::{ChildActivity, PeerWish, Verdict, judge_request};
 use super::context::{Asker, Context};
-use super::create_child::{ChildAnswer, Occasion, Replaced};
+use super::create_child::{ChildAnswer, ChildTerms, Occasion, Replaced};
 use super::established::{Established, Request};
 use super::failure::{Reaction, Trouble, Trust};
+use super::followup::{Begun, Rounds};
 use super::ike_sa::FollowUp;
 use super::task::{Progress, Task};
 use crate::io::{Ask, ChildSaId, DownReason};
@@ -43,6 +44,8 @@ impl Established {
         request: Request,
         payloads: Vec<Payload>,
     ) -> Result<(), Trouble> {
+        // The peer asks for one thing after the other: it has given up what it left unfinished.
+        self.drop_unfinished(cx);
         if wants_ike_sa(&payloads) {
             let body = REKEY_IKE_REQUEST.check(payloads)?;
             return self.on_rekey_ike_request(cx, now, request, &body);
@@ -89,7 +92,7 @@ impl Established {
     }
 
     /// The Child SA that the peer wants to replace: the one on which it receives with this SPI.
-    fn judge_child_rekey(&self, peer_spi: EspSpi) -> Result<ChildSaId, Trouble> {
+    pub(super) fn judge_child_rekey(&self, peer_spi: EspSpi) -> Result<ChildSaId, Trouble> {
         let old = self.child_by_spi_out(peer_spi);
         let activity = match old {
             None if self.is_offering_child() => ChildActivity::MayCome,
@@ -130,15 +133,21 @@ impl Established {
     }
 
     fn serve(&mut self, cx: &mut Context, request: Request, front: Vec<Payload>, answer: ChildAnswer) {
-        let old = answer.replaces.as_ref().map(|old| old.id);
-        if old.is_some_and(|old| self.is_rekeying(old))
-            && let Some(running) = &mut self.running
-        {
-            running.rival = Some(answer.nonces.clone());
+        if !answer.has_more_rounds() {
+            self.note_rival(answer.replaces.as_ref().map(|old| old.id), &answer.nonces);
         }
         self.serving = Some(Serving { request, front, work: Work::AwaitingSpi(Box::new(answer)) });
         let asker = Asker::SpiToAnswer(self.local_spi());
         cx.ask(asker, Ask::Dataplane(espdp_api::Command::ReserveSpi));
+    }
+
+    /// The peer replaces a child; if we are about to do so, too, these nonces count against ours.
+    fn note_rival(&mut self, old: Option<ChildSaId>, nonces: &[Vec<u8>; 2]) {
+        if old.is_some_and(|old| self.is_rekeying(old))
+            && let Some(running) = &mut self.running
+        {
+            running.rival = Some(nonces.clone());
+        }
     }
 
     /// Takes the SPI for a child that the peer wants.
@@ -150,11 +159,16 @@ impl Established {
         let Serving { request, front, work } = serving;
         match (work, spi) {
             (Work::AwaitingSpi(answer), Ok(spi)) => {
-                let (agreed, payloads) = answer.complete(&self.session, spi);
-                let sa = ChildSa::install(cx, now, &self.session, agreed);
-                let child = sa.id;
-                self.children.insert(child, sa);
-                self.serving = Some(Serving { request, front, work: Work::Installing { child, payloads } });
+                let (terms, payloads) = answer.complete(spi);
+                let rounds = Rounds::of(terms.suite.additional);
+                if rounds.are_done() {
+                    self.install_for_peer(cx, now, (request, front, payloads), terms, &[]);
+                } else {
+                    let old = terms.replaces.and_then(|(old, _)| self.children.get(&old)).map(|old| old.spi_out);
+                    let begun = Begun::Child(Box::new(terms), old);
+                    self.leave_unfinished(cx, now, (request, [front, payloads].concat()), (begun, rounds));
+                    self.run_tasks(cx, now);
+                }
             }
             (Work::AwaitingSpi(_), Err(why)) => {
                 self.refuse_child(cx, now, request, front, Trouble::Local(why));
@@ -167,6 +181,22 @@ impl Established {
         }
     }
 
+    /// All key exchanges for the child that the peer wants are done: the answer leaves when it is installed.
+    pub(super) fn install_for_peer(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        (request, front, payloads): (Request, Vec<Payload>, Vec<Payload>),
+        terms: ChildTerms,
+        more_secrets: &[Secret<Vec<u8>>],
+    ) {
+        self.note_rival(terms.replaces.map(|(old, _)| old), &terms.nonces);
+        let sa = ChildSa::install(cx, now, &self.session, terms.into_agreed(&self.session, more_secrets));
+        let child = sa.id;
+        self.children.insert(child, sa);
+        self.serving = Some(Serving { request, front, work: Work::Installing { child, payloads } });
+    }
+
     /// Whether IKE_AUTH is not answered yet.
     pub(super) fn is_in_ike_auth(&self) -> bool {
         self.serving.as_ref().is_some_and(|serving| serving.request.exchange == ExchangeType::IkeAuth)
@@ -174,10 +204,11 @@ impl Established {
 
     /// Whether the peer is replacing this child just now.
     pub(super) fn is_serving_rekey_of(&self, id: ChildSaId) -> bool {
-        self.serving.as_ref().is_some_and(|serving| match &serving.work {
+        let is_serving = self.serving.as_ref().is_some_and(|serving| match &serving.work {
             Work::AwaitingSpi(answer) => answer.replaces.as_ref().is_some_and(|old| old.id == id),
             Work::Installing { child, .. } => self.children.get(child).is_some_and(|child| child.replaces == Some(id)),
-        })
+        });
+        is_serving || self.unfinished.as_ref().is_some_and(|unfinished| unfinished.replaces(id))
     }
 
     /// Whether the peer is making a child of this name just now.
@@ -257,8 +288,9 @@ impl Established {
 
     /// The SA ends: nobody waits for an answer any more. The child, if there is one, goes with the others; an SPI that is
     /// still to come is released by the engine.
-    pub(super) fn drop_serving(&mut self) {
+    pub(super) fn drop_serving(&mut self, cx: &mut Context) {
         self.serving = None;
+        self.drop_unfinished(cx);
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use espdp_api::{EspSpi, PacketSummary};
 
 use super::create_child::ChildOffer;
+use super::followup::Following;
 use super::mobike::{Move, Told};
 use super::rekey_ike::IkeOffer;
 use crate::config::Child;
@@ -208,6 +209,15 @@ impl Running {
     pub(super) fn new(queued: Queued, progress: Progress) -> Self {
         Self { queued, progress, rival: None }
     }
+
+    /// The child that was offered and is not made yet.
+    pub(super) fn child_offer(&mut self) -> Option<&mut ChildOffer> {
+        match &mut self.progress {
+            Progress::ChildOffered(offer) => Some(offer),
+            Progress::Following(following) => following.child_offer(),
+            Progress::AwaitingSpi | Progress::Installing(_) | Progress::IkeOffered(_) | Progress::Requested => None,
+        }
+    }
 }
 
 /// How far it is.
@@ -221,6 +231,8 @@ pub(super) enum Progress {
     Installing(ChildSaId),
     /// A new IKE SA was offered to the peer.
     IkeOffered(Box<IkeOffer>),
+    /// The peer agreed to the one or the other, and more key exchanges follow.
+    Following(Box<Following>),
     /// The request says it all.
     Requested,
 }

@@ -31,6 +31,7 @@ impl Established {
             (self.expires_at, TimerKind::Expire),
             (self.retry_at(), TimerKind::RetryTask),
             (self.session.inbox.deadline(), TimerKind::Reassembly),
+            (self.unfinished.as_ref().map(|unfinished| unfinished.expires), TimerKind::HalfOpen),
         ];
         own.into_iter().chain(children).filter_map(|(at, kind)| Some((at?, kind))).min()
     }
@@ -64,6 +65,9 @@ impl Established {
         let children: Vec<ChildSaId> = self.children.keys().copied().collect();
         for child in children {
             self.on_child_timeout(cx, now, child);
+        }
+        if is_due(self.unfinished.as_ref().map(|unfinished| unfinished.expires)) {
+            self.drop_unfinished(cx);
         }
         if is_due(self.probe_at()) {
             self.queue(cx, now, Queued::new(Task::Liveness));
