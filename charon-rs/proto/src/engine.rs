@@ -17,6 +17,7 @@ mod ike_sa;
 mod inbox;
 mod informational;
 mod initiator;
+mod intermediate;
 mod mobike;
 mod nat;
 mod negotiate;

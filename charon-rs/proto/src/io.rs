@@ -526,7 +526,8 @@ pub enum ChildState {
     Deleting,
 }
 
-/// Keys of an IKE SA.
+/// Keys of an IKE SA. Where additional key exchanges change them while the SA is set up, they are the last ones: those of
+/// IKE_AUTH and all that follows, not those of the IKE_INTERMEDIATE messages before (RFC 9242 §3.3.1).
 #[derive(Clone, Debug)]
 pub struct IkeKeyExport {
     /// The initiator's SPI.

@@ -26,6 +26,7 @@ use std::net::IpAddr;
 
 use espdp_api::IkePath;
 
+use super::intermediate::IntAuth;
 use super::session::Session;
 use crate::config::Connection;
 use crate::crypto::auth::SignedOctets;
@@ -34,11 +35,12 @@ use crate::wire::{Identification, Role};
 
 pub(super) use verdict::Authenticated;
 
-/// Both IKE_SA_INIT messages that made the keys, as they were on the wire.
+/// Both IKE_SA_INIT messages that made the keys, as they were on the wire, and what authenticates those after them.
 #[derive(Debug)]
 pub(super) struct Transcript {
     pub(super) ours: Vec<u8>,
     pub(super) theirs: Vec<u8>,
+    pub(super) intermediate: IntAuth,
 }
 
 impl Transcript {
@@ -50,7 +52,8 @@ impl Transcript {
             Role::OriginalResponder => (&session.keys.sk_pr, &session.nonce_i),
         };
         let id_body = identification.octets();
-        SignedOctets { message, peer_nonce, sk_p, id_body }.concatenated(session.suite.prf)
+        let signed = SignedOctets { message, peer_nonce, sk_p, id_body };
+        [signed.concatenated(session.suite.prf), self.intermediate.octets()].concat()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::{Childless, Connection, Fragmentation, LocalMethod, RemoteMethod};
+use crate::proposal::IkeProposal;
 use crate::wire::{Notify, NotifyType, Payload};
 
 /// What the peer announced. It holds for the IKE SA and for those that replace it.
@@ -10,6 +11,8 @@ use crate::wire::{Notify, NotifyType, Payload};
 pub(super) struct Extensions {
     /// Both ends understand fragments (RFC 7383 §2.3).
     pub(super) fragmentation: bool,
+    /// It does IKE_INTERMEDIATE exchanges (RFC 9242 §3.1).
+    pub(super) intermediate: bool,
     /// The numbers of the hashes that it takes in signatures of method 14 (RFC 7427 §4); `None` if it does not know that
     /// method.
     pub(super) signature_hashes: Option<Vec<u16>>,
@@ -29,6 +32,7 @@ impl Extensions {
             } else if notify.kind == NotifyType::SignatureHashAlgorithms && extensions.signature_hashes.is_none() {
                 extensions.signature_hashes = Some(hash_numbers(&notify.data));
             }
+            extensions.intermediate |= notify.kind == INTERMEDIATE;
             extensions.multiple_auth |= notify.kind == NotifyType::MultipleAuthSupported;
             extensions.childless |= notify.kind == NotifyType::ChildlessIkev2Supported;
         }
@@ -46,17 +50,21 @@ impl Extensions {
 /// What we announce in an IKE_SA_INIT request.
 pub(super) fn announcements_in_init_request(connection: &Arc<Connection>) -> Vec<Payload> {
     let fragmentation = understands_fragments(connection).then_some(FRAGMENTATION);
+    let has_rounds = connection.ike_proposals.iter().any(IkeProposal::has_rounds);
+    let intermediate = has_rounds.then_some(INTERMEDIATE);
     let hashes = signature_hashes(std::slice::from_ref(connection));
-    fragmentation.map(Notify::new).into_iter().chain(hashes).map(Payload::Notify).collect()
+    fragmentation.into_iter().chain(intermediate).map(Notify::new).chain(hashes).map(Payload::Notify).collect()
 }
 
 /// What we announce in an IKE_SA_INIT response. It is not known yet which of the connections for the peer's address is
 /// meant, so we promise what any of them may need.
 pub(super) fn announcements_in_init_response(connections: &[Arc<Connection>], theirs: &Extensions) -> Vec<Payload> {
     let fragmentation = theirs.fragmentation.then_some(FRAGMENTATION);
+    let intermediate = theirs.intermediate.then_some(INTERMEDIATE);
     let may_be_childless = connections.iter().any(|connection| may_be_childless(connection));
     let childless = may_be_childless.then_some(NotifyType::ChildlessIkev2Supported);
-    let plain = fragmentation.into_iter().chain([NotifyType::MultipleAuthSupported]).chain(childless);
+    let plain =
+        fragmentation.into_iter().chain(intermediate).chain([NotifyType::MultipleAuthSupported]).chain(childless);
     plain.map(Notify::new).chain(signature_hashes(connections)).map(Payload::Notify).collect()
 }
 
@@ -75,6 +83,7 @@ fn understands_fragments(connection: &Connection) -> bool {
 }
 
 const FRAGMENTATION: NotifyType = NotifyType::FragmentationSupported;
+const INTERMEDIATE: NotifyType = NotifyType::IntermediateExchangeSupported;
 
 /// The hashes that we take in signatures, if somebody signs.
 fn signature_hashes(connections: &[Arc<Connection>]) -> Option<Notify> {

@@ -12,6 +12,7 @@ use super::child::ChildSa;
 use super::context::{Context, Sent};
 use super::established::Established;
 use super::initiator::{Attempt, Initiating, Locating};
+use super::intermediate::Intermediate;
 use super::reauth::Succession;
 use super::rekey_ike::Estate;
 use super::responder::HalfOpen;
@@ -23,6 +24,7 @@ use crate::wire::{Message, Payload, Role};
 pub(super) enum IkeSa {
     Locating(Box<Locating>),
     Initiating(Box<Initiating>),
+    Intermediate(Box<Intermediate>),
     InitiatorAuth(Box<InitiatorAuth>),
     Refusing(Box<Refusing>),
     HalfOpen(Box<HalfOpen>),
@@ -82,6 +84,7 @@ impl IkeSa {
             Self::Locating(_) => return false,
             // The responder's SPI comes with its answer.
             Self::Initiating(_) => return sender == Role::OriginalResponder,
+            Self::Intermediate(intermediate) => &intermediate.keyed.session.names,
             Self::InitiatorAuth(auth) => &auth.handshake.session.names,
             Self::Refusing(refusing) => &refusing.session.names,
             Self::HalfOpen(half_open) => &half_open.session.names,
@@ -100,6 +103,7 @@ impl IkeSa {
         match self {
             Self::Locating(_) => Some(self),
             Self::Initiating(initiating) => initiating.on_message(cx, now, received),
+            Self::Intermediate(intermediate) => intermediate.on_message(cx, now, received),
             Self::InitiatorAuth(auth) => auth.on_message(cx, now, received),
             Self::Refusing(refusing) => refusing.on_message(cx, now, received),
             Self::HalfOpen(half_open) => half_open.on_message(cx, now, received),
@@ -116,6 +120,7 @@ impl IkeSa {
         match self {
             Self::Locating(_) => Some(self),
             Self::Initiating(initiating) => initiating.on_timeout(cx, now),
+            Self::Intermediate(intermediate) => intermediate.on_timeout(cx, now),
             Self::InitiatorAuth(auth) => auth.on_timeout(cx, now),
             Self::Refusing(refusing) => refusing.on_timeout(cx, now),
             Self::HalfOpen(half_open) => half_open.on_timeout(cx, now),
@@ -133,6 +138,7 @@ impl IkeSa {
         match self {
             Self::Locating(_) => None,
             Self::Initiating(initiating) => initiating.deadline(),
+            Self::Intermediate(intermediate) => intermediate.deadline(),
             Self::InitiatorAuth(auth) => auth.deadline(),
             Self::Refusing(refusing) => refusing.deadline(),
             Self::HalfOpen(half_open) => Some(half_open.deadline()),
@@ -166,6 +172,7 @@ impl IkeSa {
             }
             Self::Locating(_)
             | Self::Initiating(_)
+            | Self::Intermediate(_)
             | Self::Refusing(_)
             | Self::HalfOpen(_)
             | Self::ResponderAuth(_)
@@ -184,6 +191,7 @@ impl IkeSa {
             }
             Self::Locating(_)
             | Self::Initiating(_)
+            | Self::Intermediate(_)
             | Self::InitiatorAuth(_)
             | Self::Refusing(_)
             | Self::HalfOpen(_)
@@ -206,6 +214,7 @@ impl IkeSa {
             Self::ResponderAuth(auth) => auth.on_signed(cx, now, signed),
             other @ (Self::Locating(_)
             | Self::Initiating(_)
+            | Self::Intermediate(_)
             | Self::Refusing(_)
             | Self::HalfOpen(_)
             | Self::Refused(_)
@@ -224,6 +233,7 @@ impl IkeSa {
             Self::ResponderAuth(auth) => auth.on_verified(cx, now, verified),
             other @ (Self::Locating(_)
             | Self::Initiating(_)
+            | Self::Intermediate(_)
             | Self::Refusing(_)
             | Self::HalfOpen(_)
             | Self::Refused(_)
@@ -243,6 +253,7 @@ impl IkeSa {
         match self {
             Self::Locating(locating) => Some(&locating.attempt),
             Self::Initiating(initiating) => Some(&initiating.attempt),
+            Self::Intermediate(intermediate) => Some(&intermediate.keyed.attempt),
             Self::InitiatorAuth(auth) => Some(&auth.handshake.attempt),
             Self::Refusing(_)
             | Self::HalfOpen(_)
@@ -257,6 +268,7 @@ impl IkeSa {
         let attempt = match self {
             Self::Locating(locating) => &mut locating.attempt,
             Self::Initiating(initiating) => &mut initiating.attempt,
+            Self::Intermediate(intermediate) => &mut intermediate.keyed.attempt,
             Self::InitiatorAuth(auth) => return auth.wish(wish, tickets),
             Self::Refusing(_)
             | Self::HalfOpen(_)
@@ -273,6 +285,7 @@ impl IkeSa {
         match self {
             Self::Locating(locating) => locating.attempt.stop(cx),
             Self::Initiating(initiating) => initiating.attempt.stop(cx),
+            Self::Intermediate(intermediate) => intermediate.keyed.attempt.stop(cx),
             Self::InitiatorAuth(auth) => return auth.stop(cx, now),
             Self::Refusing(_) | Self::HalfOpen(_) | Self::ResponderAuth(_) | Self::Refused(_) => {}
             Self::Established(_) => return Some(self),
@@ -285,6 +298,7 @@ impl IkeSa {
         match self {
             Self::Locating(locating) => locating.attempt.id,
             Self::Initiating(initiating) => initiating.attempt.id,
+            Self::Intermediate(intermediate) => intermediate.keyed.attempt.id,
             Self::InitiatorAuth(auth) => auth.handshake.attempt.id,
             Self::Refusing(refusing) => refusing.session.names.id,
             Self::HalfOpen(half_open) => half_open.session.names.id,
@@ -298,6 +312,7 @@ impl IkeSa {
         match self {
             Self::Locating(locating) => &locating.attempt.connection.name,
             Self::Initiating(initiating) => &initiating.attempt.connection.name,
+            Self::Intermediate(intermediate) => &intermediate.keyed.attempt.connection.name,
             Self::InitiatorAuth(auth) => &auth.handshake.attempt.connection.name,
             Self::Refusing(refusing) => &refusing.session.connection.name,
             Self::HalfOpen(half_open) => &half_open.session.connection.name,

@@ -1,7 +1,7 @@
 //! Setting an IKE SA up as its initiator: from a connection's name to the IKE_AUTH request (RFC 7296 §1.2).
 //!
 //! Each stage holds what exists then, and its transition consumes it:
-//! [`Locating`] → [`Initiating`] → [`Keyed`] and what follows in [`super::auth::initiator`].
+//! [`Locating`] → [`Initiating`] → [`Keyed`] and what follows in [`super::intermediate`] and [`super::auth::initiator`].
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -12,11 +12,12 @@ use espdp_api::{Command as DataplaneCommand, IkePath};
 
 use super::auth::Transcript;
 use super::auth::certificates::requested;
-use super::auth::initiator::{InitiatorAuth, Keyed};
+use super::auth::initiator::Keyed;
 use super::context::{Asker, Context, Sent};
 use super::extensions::{Extensions, announcements_in_init_request};
 use super::failure::{About, Incompatible, Trouble};
 use super::ike_sa::{FollowUp, IkeSa, Received};
+use super::intermediate::{IntAuth, Intermediate};
 use super::nat::{Nat, nat_detection_payloads, path_after_init};
 use super::packets::Packets;
 use super::reauth::Succession;
@@ -346,7 +347,7 @@ impl Initiating {
             .map_err(Trouble::from)
             .and_then(|body| Ok((self.agree(now, cx.settings.nat_port, received, &body)?, requested(&body))));
         match agreed {
-            Ok((session, requested)) => InitiatorAuth::begin(cx, now, self.into_keyed(session, requested, received)),
+            Ok((session, requested)) => Intermediate::begin(cx, now, self.into_keyed(session, requested, received)),
             Err(trouble) => {
                 let text = format!("an answer to IKE_SA_INIT from {} is ignored: {trouble}", received.path.remote);
                 cx.remark(Some(&self.attempt.connection.name), RemarkLevel::Debug, text);
@@ -409,7 +410,12 @@ impl Initiating {
             },
         );
         let theirs = notifies(&received.message.payloads);
-        let nat = Nat::detect(theirs.clone(), names.spis(), received.path, connection.encapsulation);
+        let extensions = Extensions::announced_in_init(connection, theirs.clone());
+        // RFC 9370 §2.2.1.
+        if !suite.additional.is_empty() && !extensions.intermediate {
+            return Err(Trouble::NotOffered("the peer wants IKE_INTERMEDIATE and does not announce it".to_owned()));
+        }
+        let nat = Nat::detect(theirs, names.spis(), received.path, connection.encapsulation);
         let path = path_after_init(self.path, nat, connection, nat_port);
         let parts = SessionParts {
             names,
@@ -420,7 +426,7 @@ impl Initiating {
             keys,
             nonce_i: self.nonce.clone(),
             nonce_r,
-            extensions: Extensions::announced_in_init(connection, theirs),
+            extensions,
         };
         Session::new(now, parts).map_err(|error| Trouble::Local(error.to_string()))
     }
@@ -428,7 +434,8 @@ impl Initiating {
     fn into_keyed(self, session: Session, requested: Vec<CertificateRequest>, received: &Received<'_>) -> Keyed {
         let Self { attempt, mut window, message, .. } = self;
         window.close();
-        let transcript = Transcript { ours: message, theirs: received.datagram.to_vec() };
+        let (theirs, intermediate) = (received.datagram.to_vec(), IntAuth::default());
+        let transcript = Transcript { ours: message, theirs, intermediate };
         Keyed { attempt, session, transcript, window, requested }
     }
 

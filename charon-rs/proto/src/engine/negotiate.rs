@@ -1,5 +1,7 @@
 //! Proposals: what the engine asks of negotiation, and how its refusals become failures with both sides' view.
 
+use std::borrow::Cow;
+
 use super::failure::{Incompatible, Trouble};
 use crate::config::Connection;
 use crate::io::FailureCode;
@@ -7,13 +9,18 @@ use crate::proposal::{IkeAgreement, IkeProposal, IkeSuite, Mismatch, negotiate_i
 use crate::wire::{NotifyType, WireProposal};
 
 /// Chooses from a peer's offer for an IKE SA. `group` is that of the public value that came along: if it will do, it is
-/// taken, which saves a round trip.
+/// taken, which saves a round trip. Additional key exchanges may be chosen if the peer said that it can do them now.
 pub(super) fn choose_ike(
     connection: &Connection,
     theirs: &[WireProposal],
     group: u16,
+    rounds: RoundsAllowed,
 ) -> Result<IkeAgreement, Trouble> {
-    let ours = &connection.ike_proposals;
+    let ours: Cow<'_, [IkeProposal]> = match rounds {
+        RoundsAllowed::Yes => Cow::Borrowed(&connection.ike_proposals),
+        RoundsAllowed::No => connection.ike_proposals.iter().filter_map(IkeProposal::without_rounds).collect(),
+    };
+    let ours = ours.as_ref();
     let agreement = negotiate_ike(ours, theirs)
         .map_err(|mismatch| Trouble::Incompatible(Box::new(ike_incompatible(&mismatch, &connection.name))))?;
     if agreement.suite.group as u16 == group {
@@ -37,6 +44,14 @@ pub(super) fn choose_ike(
         // R7296-3.4-2.
         Ok(_) | Err(_) => Err(Trouble::WrongGroup { group: agreement.suite.group as u16 }),
     }
+}
+
+/// Whether additional key exchanges (RFC 9370) may be chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RoundsAllowed {
+    Yes,
+    /// The peer did not announce IKE_INTERMEDIATE in IKE_SA_INIT.
+    No,
 }
 
 /// Whether a connection accepts the algorithms that were agreed on before it was known who the peer is.

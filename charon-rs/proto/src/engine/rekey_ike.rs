@@ -17,7 +17,7 @@ use super::ike_sa::FollowUp;
 use super::initiator::offered_group;
 use super::mobike::Mobike;
 use super::nat::Nat;
-use super::negotiate::choose_ike;
+use super::negotiate::{RoundsAllowed, choose_ike};
 use super::reauth::Succession;
 use super::session::{Names, Session, SessionParts};
 use super::task::{Progress, Queued, Running, Task, TaskQueue};
@@ -249,7 +249,7 @@ impl Established {
         }
         let connection = self.session.connection.clone();
         let theirs = body.key_exchange()?;
-        let mut agreement = choose_ike(&connection, body.proposals()?, theirs.group)?;
+        let mut agreement = choose_ike(&connection, body.proposals()?, theirs.group, RoundsAllowed::Yes)?;
         let peer_spi = agreement.peer_spi.filter(|spi| *spi != IkeSpi::default());
         let initiator_spi = peer_spi.ok_or_else(|| Trouble::NotOffered("the new IKE SA has no SPI".to_owned()))?;
         let (public, shared_secret) = respond(agreement.suite.group, &theirs.data, &mut *cx.random)

@@ -47,6 +47,7 @@ impl IkeSa {
             Self::Initiating(initiating) => {
                 Some(of_attempt(&initiating.attempt, initiating.path, IkeState::Connecting))
             }
+            Self::Intermediate(intermediate) => Some(of_session(&intermediate.keyed.session, IkeState::Connecting)),
             Self::InitiatorAuth(auth) => Some(of_session(&auth.handshake.session, IkeState::Connecting)),
             Self::HalfOpen(half_open) => Some(of_session(&half_open.session, IkeState::Connecting)),
             Self::ResponderAuth(auth) => Some(of_session(&auth.handshake.half_open.session, IkeState::Connecting)),

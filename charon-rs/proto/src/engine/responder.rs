@@ -4,6 +4,7 @@
 //! [`HalfOpen`] → what follows in [`super::auth::responder`], or [`Refused`], which repeats the refusal to those who did
 //! not hear it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,18 +18,22 @@ use super::context::{Context, Sent};
 use super::established::Request;
 use super::extensions::{Extensions, announcements_in_init_response, may_be_childless};
 use super::failure::{About, Reaction, Trouble, Trust};
+use super::followup::answer_round;
 use super::ike_sa::{IkeSa, Received};
+use super::intermediate::IntAuth;
 use super::nat::{Nat, nat_detection_payloads};
-use super::negotiate::choose_ike;
-use super::session::{Names, Session, SessionParts};
+use super::negotiate::{RoundsAllowed, choose_ike};
+use super::session::{Names, Opened, Session, SessionParts};
 use super::window::{Arrival, TheirWindow};
 use crate::config::Connection;
 use crate::crypto::key_exchange::respond;
 use crate::crypto::schedule::{IkeExchange, IkeKeys};
 use crate::io::{IkeSpi, RemarkLevel, TimerKind};
-use crate::rules::{AUTH_REQUEST, Body, CHILDLESS_AUTH_REQUEST};
+use crate::proposal::KeyExchangeGroup;
+use crate::rules::{AUTH_REQUEST, Body, CHILDLESS_AUTH_REQUEST, INTERMEDIATE_REQUEST};
 use crate::wire::{
-    ExchangeType, KeyExchange as KeyExchangePayload, MessageKind, Payload, PayloadType, Role, WireError, encode_message,
+    ExchangeType, KeyExchange as KeyExchangePayload, MessageKind, NotifyType, Payload, PayloadType, PlainMessage, Role,
+    WireError, encode_message,
 };
 
 /// An IKE_SA_INIT request is answered; nobody knows who sent it.
@@ -38,6 +43,8 @@ pub(super) struct HalfOpen {
     /// Where the request came from.
     pub(super) source: IkePath,
     pub(super) theirs: TheirWindow,
+    /// Additional key exchanges that are still to come, before IKE_AUTH.
+    rounds: VecDeque<KeyExchangeGroup>,
     /// We said that there need not be a Child SA (RFC 6023).
     childless: bool,
     pub(super) began: Instant,
@@ -103,13 +110,18 @@ impl HalfOpen {
         let message = encode_message(&header, &answer).inspect_err(|_| cx.release_ike_spi(responder_spi))?;
         let sent = Sent { path: received.path, by_us: true, octets: message.len(), fragments: None };
         cx.trace(Some((&connection.name, id)), sent, &header, &answer);
-        session.export_keys(cx);
+        let rounds: VecDeque<KeyExchangeGroup> = session.suite.additional.rounds().map(|(_, group)| group).collect();
+        if rounds.is_empty() {
+            session.export_keys(cx);
+        }
         cx.transmit(received.path, message.clone());
+        let (theirs, intermediate) = (received.datagram.to_vec(), IntAuth::default());
         Ok(Self {
             session,
-            transcript: Transcript { ours: message, theirs: received.datagram.to_vec() },
+            transcript: Transcript { ours: message, theirs, intermediate },
             source: received.path,
             theirs: TheirWindow::starting_at(1),
+            rounds,
             childless: candidates.iter().any(|connection| may_be_childless(connection)),
             began: now,
             expires: now + cx.settings.half_open_timeout,
@@ -123,12 +135,20 @@ impl HalfOpen {
         }
     }
 
-    /// Takes the first IKE_AUTH request. Nothing else is heard before it (R7296-1-1, R7296-1.4-1).
+    /// Takes the IKE_INTERMEDIATE requests that were agreed on, then the first IKE_AUTH request. Nothing else is heard
+    /// before it (R7296-1-1, R7296-1.4-1).
     pub(super) fn on_message(mut self, cx: &mut Context, now: Instant, received: &Received<'_>) -> Option<IkeSa> {
         let Some((request, opened)) = self.receive(cx, now, received) else {
             return Some(IkeSa::HalfOpen(Box::new(self)));
         };
-        let checked = opened.map_err(Trouble::from).and_then(|payloads| {
+        if request.exchange == ExchangeType::IkeIntermediate {
+            return match self.answer_intermediate(cx, now, request, opened) {
+                Ok(Some(())) => Some(IkeSa::HalfOpen(Box::new(self))),
+                Ok(None) => None,
+                Err(trouble) => self.refuse(cx, now, request, trouble),
+            };
+        }
+        let checked = opened.map_err(Trouble::from).and_then(|Opened { payloads, .. }| {
             let wants_child = payloads.iter().any(|payload| CHILD_PAYLOADS.contains(&payload.kind()));
             let form = if wants_child || !self.childless { &AUTH_REQUEST } else { &CHILDLESS_AUTH_REQUEST };
             Ok(form.check(payloads)?)
@@ -139,18 +159,45 @@ impl HalfOpen {
         }
     }
 
-    /// Takes what may be the next IKE_AUTH request: `None` if it is none, or is dealt with. Only one that carries the
-    /// right checksum means anything.
+    /// Does an additional key exchange (RFC 9370 §2.2.2). `None` if the answer cannot be sent, which ends the SA.
+    fn answer_intermediate(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        request: Request,
+        opened: Result<Opened, WireError>,
+    ) -> Result<Option<()>, Trouble> {
+        let Opened { payloads, message } = opened?;
+        let body = INTERMEDIATE_REQUEST.check(payloads)?;
+        let group = self.rounds.pop_front().ok_or(Trouble::Misplaced(request.exchange))?;
+        let (answer, secret) = answer_round(cx, group, &body)?;
+        let header = self.session.names.header(request.exchange, MessageKind::Response, request.message_id);
+        let payloads = [answer];
+        let sent = PlainMessage::new(&header, &payloads)?;
+        if self.answer(cx, now, request, &payloads).is_none() {
+            return Ok(None);
+        }
+        self.transcript.intermediate.add_exchange(&self.session, &message, &sent);
+        self.session.mix(&secret)?;
+        if self.rounds.is_empty() {
+            self.session.export_keys(cx);
+        }
+        Ok(Some(()))
+    }
+
+    /// Takes what may be the next request, for IKE_AUTH unless additional key exchanges are still to come (R9242-3.2-1):
+    /// `None` if it is none, or is dealt with. Only one that carries the right checksum means anything.
     pub(super) fn receive(
         &mut self,
         cx: &mut Context,
         now: Instant,
         received: &Received<'_>,
-    ) -> Option<(Request, Result<Vec<Payload>, WireError>)> {
+    ) -> Option<(Request, Result<Opened, WireError>)> {
         let header = received.message.header;
-        let is_auth = header.kind == MessageKind::Request && header.exchange == ExchangeType::IkeAuth;
+        let due = if self.rounds.is_empty() { ExchangeType::IkeAuth } else { ExchangeType::IkeIntermediate };
+        let is_due = header.kind == MessageKind::Request && header.exchange == due;
         match self.theirs.arrival(header.message_id) {
-            Arrival::New if is_auth => {}
+            Arrival::New if is_due => {}
             Arrival::Repeated(response) if self.session.is_repetition(received) => {
                 self.session.send(cx, now, received.path, response);
                 return None;
@@ -159,10 +206,11 @@ impl HalfOpen {
         }
         let opened = self.session.open(cx, now, received)?;
         self.theirs.accept();
+        self.session.forget_keys_before();
         // Whatever address the message came from, it is where the peer is now: usually the NAT-T ports.
         self.session.path = received.path;
         let request = Request { exchange: header.exchange, message_id: header.message_id, path: received.path };
-        Some((request, opened.map(|opened| opened.payloads)))
+        Some((request, opened))
     }
 
     /// Answers a request, after which another one is awaited. `None` if the answer cannot be sent, which ends the SA.
@@ -234,9 +282,11 @@ fn choose_connection(
     body: &Body,
     group: u16,
 ) -> Result<(Arc<Connection>, crate::proposal::IkeAgreement), Trouble> {
+    let announced = body.has_notify(NotifyType::IntermediateExchangeSupported);
+    let rounds = if announced { RoundsAllowed::Yes } else { RoundsAllowed::No };
     let mut first_trouble = None;
     for connection in candidates {
-        match choose_ike(connection, body.proposals()?, group) {
+        match choose_ike(connection, body.proposals()?, group, rounds) {
             Ok(agreement) => return Ok((connection.clone(), agreement)),
             // A connection that only wants another group is nearer than one with nothing in common.
             Err(trouble @ Trouble::WrongGroup { .. }) => {

@@ -3,17 +3,18 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use espdp_api::{IkePath, OuterPath};
+use espdp_api::{IkePath, OuterPath, Secret};
 
 use super::context::{Context, Sent};
 use super::extensions::Extensions;
+use super::failure::Trouble;
 use super::ike_sa::Received;
 use super::inbox::{Delivered, Delivery, Inbox};
 use super::nat::Nat;
 use super::packets::Packets;
 use crate::config::{Connection, Fragmentation};
 use crate::crypto::protection::{MessageCipher, UnsoundSuite};
-use crate::crypto::schedule::IkeKeys;
+use crate::crypto::schedule::{IkeExchange, IkeKeys};
 use crate::io::{IkeKeyExport, IkeSaId, IkeSpi, Notice};
 use crate::proposal::IkeSuite;
 use crate::wire::{ExchangeType, Header, MessageKind, Payload, PlainMessage, Role, UnprotectError, WireError};
@@ -76,6 +77,8 @@ pub(super) struct Session {
     pub(super) inbox: Inbox,
     sealing: MessageCipher,
     opening: MessageCipher,
+    /// Opens what the peer sent before the last change of keys, and may send again.
+    opening_before: Option<MessageCipher>,
 }
 
 /// What a [`Session`] is made of.
@@ -95,12 +98,7 @@ impl Session {
     /// Puts ciphers to the keys. The initiator of the exchange that made the keys sends with `sk_ei`.
     pub(super) fn new(now: Instant, parts: SessionParts) -> Result<Self, UnsoundSuite> {
         let SessionParts { names, connection, path, nat, suite, keys, nonce_i, nonce_r, extensions } = parts;
-        let of_initiator = MessageCipher::new(suite, &keys.sk_ei, &keys.sk_ai)?;
-        let of_responder = MessageCipher::new(suite, &keys.sk_er, &keys.sk_ar)?;
-        let (sealing, opening) = match names.role {
-            Role::OriginalInitiator => (of_initiator, of_responder),
-            Role::OriginalResponder => (of_responder, of_initiator),
-        };
+        let (sealing, opening) = ciphers(names.role, suite, &keys)?;
         let (last_sent, inbox) = (now, Inbox::default());
         Ok(Self {
             names,
@@ -117,12 +115,36 @@ impl Session {
             inbox,
             sealing,
             opening,
+            opening_before: None,
         })
     }
 
     /// How ESP travels.
     pub(super) fn outer_path(&self, nat_port: u16) -> OuterPath {
         self.unconfirmed.unwrap_or_else(|| self.nat.outer_path(self.path, nat_port))
+    }
+
+    /// Goes on with the keys that the secret of an additional key exchange makes (RFC 9370 §2.2.2, RFC 9242 §3.3.1).
+    pub(super) fn mix(&mut self, secret: &Secret<Vec<u8>>) -> Result<(), Trouble> {
+        let exchange = IkeExchange {
+            shared_secret: secret,
+            more_secrets: &[],
+            initiator_nonce: &self.nonce_i,
+            responder_nonce: &self.nonce_r,
+            initiator_spi: self.names.initiator_spi,
+            responder_spi: self.names.responder_spi,
+        };
+        let keys = self.keys.next(self.suite, &exchange);
+        let (sealing, opening) =
+            ciphers(self.names.role, self.suite, &keys).map_err(|error| Trouble::Local(error.to_string()))?;
+        self.opening_before = Some(std::mem::replace(&mut self.opening, opening));
+        (self.keys, self.sealing, self.inbox) = (keys, sealing, Inbox::default());
+        Ok(())
+    }
+
+    /// The peer has heard the answer that was the last with the keys before.
+    pub(super) fn forget_keys_before(&mut self) {
+        self.opening_before = None;
     }
 
     /// Protects a message of ours, in fragments if it needs them, and writes it into the journal.
@@ -220,10 +242,10 @@ impl Session {
         let encrypted = received.message.encrypted;
         encrypted.is_some_and(|encrypted| {
             encrypted.fragment.is_none_or(|fragment| stands_for_all(fragment.number))
-                && !matches!(
-                    PlainMessage::open(received.datagram, &encrypted, &self.opening),
-                    Err(UnprotectError::Inauthentic(_))
-                )
+                && [Some(&self.opening), self.opening_before.as_ref()].into_iter().flatten().any(|opening| {
+                    let opened = PlainMessage::open(received.datagram, &encrypted, opening);
+                    !matches!(opened, Err(UnprotectError::Inauthentic(_)))
+                })
         })
     }
 
@@ -256,8 +278,17 @@ impl Session {
 pub(super) struct Opened {
     pub(super) payloads: Vec<Payload>,
     /// The same as octets, for those who authenticate it.
-    #[expect(dead_code, reason = "nobody authenticates single messages yet")]
     pub(super) message: PlainMessage,
+}
+
+/// What seals our messages and what opens the peer's: the initiator of the exchange that made the keys sends with `sk_ei`.
+fn ciphers(role: Role, suite: IkeSuite, keys: &IkeKeys) -> Result<(MessageCipher, MessageCipher), UnsoundSuite> {
+    let of_initiator = MessageCipher::new(suite, &keys.sk_ei, &keys.sk_ai)?;
+    let of_responder = MessageCipher::new(suite, &keys.sk_er, &keys.sk_ar)?;
+    Ok(match role {
+        Role::OriginalInitiator => (of_initiator, of_responder),
+        Role::OriginalResponder => (of_responder, of_initiator),
+    })
 }
 
 /// Octets of an IKE message that fits in an IP packet of `packet` octets without options or extension headers.

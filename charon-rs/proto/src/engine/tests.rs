@@ -6,6 +6,7 @@ mod established;
 mod fragments;
 mod handshake;
 mod hostile;
+mod hybrid;
 mod mobike;
 mod nat;
 mod reauth;

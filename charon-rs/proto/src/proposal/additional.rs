@@ -1,7 +1,7 @@
 //! Additional key exchanges (RFC 9370): up to seven rounds after the first key exchange, each with a method of its own.
 
 use super::algorithm::Algorithm;
-use super::{KeyExchangeGroup, Rounds};
+use super::{IkeProposal, KeyExchangeGroup, Rounds};
 use crate::wire::{AdditionalRound, TransformType, WireTransform};
 
 /// The additional key exchanges that were chosen, at most one for each of the seven rounds.
@@ -39,6 +39,22 @@ impl AdditionalGroups {
 impl From<[Option<KeyExchangeGroup>; 7]> for AdditionalGroups {
     fn from(rounds: [Option<KeyExchangeGroup>; 7]) -> Self {
         Self(rounds)
+    }
+}
+
+impl IkeProposal {
+    /// Whether additional key exchanges are offered, required or not.
+    #[must_use]
+    pub fn has_rounds(&self) -> bool {
+        self.additional.iter().flatten().any(Option::is_some)
+    }
+
+    /// The same proposal without additional key exchanges, unless it requires one.
+    #[must_use]
+    pub fn without_rounds(&self) -> Option<Self> {
+        let may_be_left_out = |groups: &Vec<Option<KeyExchangeGroup>>| groups.is_empty() || groups.contains(&None);
+        let may_do_without = self.additional.iter().all(may_be_left_out);
+        may_do_without.then(|| Self { additional: Rounds::default(), ..self.clone() })
     }
 }
 

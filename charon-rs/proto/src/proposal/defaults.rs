@@ -5,7 +5,8 @@ use espdp_api::{EspCipher, EspIntegrity};
 use super::{EspProposal, IkeCipher, IkeIntegrity, IkeProposal, KeyExchangeGroup, Prf, Rounds};
 
 /// The default proposals for IKE SAs: what RFC 8247 recommends or allows without reserve, AEADs first. 3072-bit MODP is
-/// there for peers without elliptic curves, 2048 bits for old ones.
+/// there for peers without elliptic curves, 2048 bits for old ones. The very first wants ML-KEM after one of these, in an
+/// exchange of its own, so that IKE_SA_INIT stays small; peers that do not know that take one of the others.
 #[must_use]
 pub fn default_ike_proposals() -> Vec<IkeProposal> {
     let prfs = vec![Prf::HmacSha2_256, Prf::HmacSha2_384, Prf::HmacSha2_512];
@@ -34,7 +35,10 @@ pub fn default_ike_proposals() -> Vec<IkeProposal> {
         integrity: vec![IkeIntegrity::HmacSha2_256_128, IkeIntegrity::HmacSha2_384_192, IkeIntegrity::HmacSha2_512_256],
         ..aead.clone()
     };
-    vec![aead, cbc]
+    let mut hybrid = aead.clone();
+    let [first_round, ..] = &mut hybrid.additional;
+    *first_round = vec![Some(KeyExchangeGroup::MlKem768), Some(KeyExchangeGroup::MlKem1024)];
+    vec![hybrid, aead, cbc]
 }
 
 /// The default proposals for Child SAs, after RFC 8221, without PFS. Short sequence numbers stand first: a peer may take

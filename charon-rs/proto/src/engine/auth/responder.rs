@@ -23,7 +23,7 @@ use crate::engine::ike_sa::{FollowUp, IkeSa, Received};
 use crate::engine::mobike::{Mobike, announcement, nat_not_allowed, unexpected_nat};
 use crate::engine::negotiate::{accepts, suite_refused};
 use crate::engine::responder::HalfOpen;
-use crate::engine::session::Session;
+use crate::engine::session::{Opened, Session};
 use crate::engine::uniqueness::admit_newcomer;
 use crate::engine::window::OurWindow;
 use crate::identity::Identity;
@@ -156,7 +156,7 @@ impl ResponderAuth {
         };
         let handshake = self.handshake;
         let connection = handshake.half_open.session.connection.clone();
-        let read = opened.map_err(Trouble::from).and_then(|payloads| {
+        let read = opened.map_err(Trouble::from).and_then(|Opened { payloads, .. }| {
             let body = LATER_AUTH_REQUEST.check(payloads)?;
             let claim = Claim::read(&body, Role::OriginalInitiator)?;
             check_round(&connection, handshake.round, claim.as_ref())?;

@@ -42,6 +42,10 @@ fn adapt(seed: u64, who: Who, connection: &mut Connection) {
     if seed % 2 == 1 {
         connection.children[0].esp_proposals = vec!["aes256gcm16-x25519".parse().unwrap()];
     }
+    if seed % 4 == 3 {
+        connection.ike_proposals = vec!["aes256gcm16-prfsha256-x25519-ke1_mlkem512".parse().unwrap()];
+        connection.children[0].esp_proposals = vec!["aes256gcm16-x25519-ke1_mlkem512-ke2_ecp256".parse().unwrap()];
+    }
     if seed % 3 == 1 {
         two_children(who, connection);
     }
