@@ -97,7 +97,8 @@ pub(super) const CONN_KEYS: &[Key<ConnDraft>] = &[
         also_called: &[],
         takes: "IKE proposals, or a list",
         default: "\"default\"",
-        doc: "Algorithms of the IKE SA in strongSwan's notation: `aes256gcm16-prfsha384-ecp384`, `aes128-sha256-modp3072`. \
+        doc: "Algorithms of the IKE SA in strongSwan's notation: `aes256gcm16-prfsha384-ecp384`, `aes128-sha256-modp3072`, \
+              `aes256gcm16-prfsha384-x25519-ke1_mlkem768` with an additional key exchange. \
               Only these are offered and accepted, with or without `!` at the end.",
         set: |draft, item| {
             draft.ike = Some(item.at(proposals(item, "an IKE proposal", parse_ike_list)?));

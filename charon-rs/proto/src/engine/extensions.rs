@@ -132,7 +132,9 @@ mod tests {
 
     #[test]
     fn hashes_for_signatures_are_announced_where_somebody_signs() {
-        let plain = Arc::new(Connection { fragmentation: Fragmentation::Never, ..Connection::new("psk") });
+        let ike_proposals = vec!["aes256gcm16-prfsha256-x25519".parse().unwrap()];
+        let fragmentation = Fragmentation::Never;
+        let plain = Arc::new(Connection { fragmentation, ike_proposals, ..Connection::new("psk") });
         assert_eq!(announcements_in_init_request(&plain), []);
         let method = LocalMethod::Signature(CredentialName("key".to_owned()));
         let local = LocalAuth { identity: None, method };
@@ -166,7 +168,8 @@ mod tests {
             (Fragmentation::Never, false),
         ] {
             let connection = Arc::new(Connection { fragmentation: mode, ..Connection::new("any") });
-            assert_eq!(!announcements_in_init_request(&connection).is_empty(), expected);
+            let request = kinds(&announcements_in_init_request(&connection));
+            assert_eq!(request.contains(&NotifyType::FragmentationSupported), expected);
             let both = learned(&connection, &theirs);
             assert_eq!(both.fragmentation, expected);
             let answers = |theirs| {
@@ -177,6 +180,25 @@ mod tests {
             let silent = Extensions::announced_in_init(&connection, [].into_iter());
             assert!(!silent.fragmentation);
             assert!(!answers(&silent));
+        }
+    }
+
+    /// RFC 9370 §2.2.1.
+    #[test]
+    fn ike_intermediate_is_announced_where_it_may_be_needed() {
+        for (proposal, expected) in [
+            ("aes256gcm16-prfsha256-x25519", false),
+            ("aes256gcm16-prfsha256-x25519-ke1_none", false),
+            ("aes256gcm16-prfsha256-x25519-ke2_mlkem768-ke2_none", true),
+        ] {
+            let ike_proposals = vec![proposal.parse().unwrap()];
+            let connection = Arc::new(Connection { ike_proposals, ..Connection::new("any") });
+            let request = announcements_in_init_request(&connection);
+            assert_eq!(kinds(&request).contains(&INTERMEDIATE), expected);
+            // Whoever is asked says that it can.
+            let theirs = Extensions::announced_in_init(&connection, notifies(&request));
+            let response = announcements_in_init_response(std::slice::from_ref(&connection), &theirs);
+            assert_eq!(kinds(&response).contains(&INTERMEDIATE), expected);
         }
     }
 

@@ -43,8 +43,9 @@ pub(super) struct HalfOpen {
     /// Where the request came from.
     pub(super) source: IkePath,
     pub(super) theirs: TheirWindow,
-    /// Additional key exchanges that are still to come, before IKE_AUTH.
-    rounds: VecDeque<KeyExchangeGroup>,
+    /// Additional key exchanges that are still to come, before IKE_AUTH: at most seven, and no exchange without one
+    /// (R9242-5-1).
+    pub(super) rounds: VecDeque<KeyExchangeGroup>,
     /// We said that there need not be a Child SA (RFC 6023).
     childless: bool,
     pub(super) began: Instant,

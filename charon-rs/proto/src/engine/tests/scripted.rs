@@ -219,6 +219,8 @@ fn session_of(side: &mut Side, spi: IkeSpi) -> &mut Session {
 fn session_in(sa: &mut IkeSa) -> &mut Session {
     if let IkeSa::Established(sa) = sa {
         &mut sa.session
+    } else if let IkeSa::Intermediate(intermediate) = sa {
+        &mut intermediate.keyed.session
     } else if let IkeSa::InitiatorAuth(auth) = sa {
         &mut auth.handshake.session
     } else if let IkeSa::ResponderAuth(auth) = sa {

@@ -29,15 +29,18 @@ fn name_of(sa: &IkeSa) -> &'static str {
         },
         IkeSa::Locating(_) => "locating",
         IkeSa::Initiating(_) => "initiating",
+        IkeSa::Intermediate(_) => "exchanging more keys",
         IkeSa::InitiatorAuth(auth) => auth.stage_name(),
         IkeSa::ResponderAuth(auth) => auth.stage_name(),
         IkeSa::Refusing(_) => "refusing",
-        IkeSa::HalfOpen(_) => "half-open",
+        IkeSa::HalfOpen(half_open) if half_open.rounds.is_empty() => "half-open",
+        IkeSa::HalfOpen(_) => "half-open with more keys to come",
         IkeSa::Refused(_) => "refused",
     }
 }
 
 const INIT: ExchangeType = ExchangeType::IkeSaInit;
+const INTERMEDIATE: ExchangeType = ExchangeType::IkeIntermediate;
 const AUTH: ExchangeType = ExchangeType::IkeAuth;
 const INFORMATIONAL: ExchangeType = ExchangeType::Informational;
 const REQUEST: MessageKind = MessageKind::Request;
@@ -54,6 +57,13 @@ fn without(lost: &'static [(ExchangeType, MessageKind)], adapt: impl Fn(Who, &mu
 
 fn plain(lost: &'static [(ExchangeType, MessageKind)]) -> World {
     without(lost, |_, _| {})
+}
+
+/// With an additional key exchange.
+fn hybrid(lost: &'static [(ExchangeType, MessageKind)]) -> World {
+    without(lost, |_, connection| {
+        connection.ike_proposals = vec!["aes256gcm16-prfsha256-x25519-ke1_mlkem768".parse().unwrap()];
+    })
 }
 
 fn initiated(mut world: World) -> World {
@@ -126,6 +136,18 @@ fn stages() -> Vec<Stage> {
     vec![
         stage("locating", locating(), Who::Moon, None),
         stage("initiating", initiated(plain(&[(INIT, RESPONSE)])), Who::Moon, Some((INIT, RESPONSE, 0))),
+        stage(
+            "exchanging more keys",
+            initiated(hybrid(&[(INTERMEDIATE, RESPONSE)])),
+            Who::Moon,
+            Some((INTERMEDIATE, RESPONSE, 1)),
+        ),
+        stage(
+            "half-open with more keys to come",
+            initiated(hybrid(&[(INTERMEDIATE, REQUEST)])),
+            Who::Sun,
+            Some((INTERMEDIATE, REQUEST, 1)),
+        ),
         stage("keyed", keyed(), Who::Moon, None),
         stage("proving to the responder", signing(true, false, Who::Moon), Who::Moon, None),
         stage("judging the responder", signing(false, true, Who::Moon), Who::Moon, None),
