@@ -33,7 +33,8 @@ impl Dataplane {
         batch.opened()
     }
 
-    /// Finds the SA, and the sequence number that the packet claims.
+    /// Finds the SA, and the sequence number that the packet claims. How the packet came, in UDP or not, does not matter
+    /// (R7296-2.23-3).
     fn admit(&mut self, now: Instant, memory: &[u8], origins: &[Origin], frame: &mut InboundFrame) {
         if !matches!(std::mem::replace(&mut frame.stage, Stage::Dropped), Stage::Received) {
             return; // It was opened before, and the batch not cleared since.

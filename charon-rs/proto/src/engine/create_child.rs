@@ -260,10 +260,9 @@ impl ChildOffer {
         body: &Body,
     ) -> Result<(Vec<TrafficSelector>, Vec<TrafficSelector>), Trouble> {
         let (mut local, mut remote) = (body.selectors_initiator()?.to_vec(), body.selectors_responder()?.to_vec());
-        if mode == Mode::Transport && session.nat.encapsulates() {
+        if mode == Mode::Transport {
             // RFC 7296 §2.23.1: the peer answers with the addresses that it sees.
-            substitute(&mut local, session.path.local.ip());
-            substitute(&mut remote, session.path.remote.ip());
+            session.nat.show_hosts(session.path, &mut local, &mut remote);
         }
         if let Some(old) = &self.replaces
             && !covers_old(session, mode, old, (&local, &remote))
@@ -452,10 +451,9 @@ fn answered_selectors(
     body: &Body,
 ) -> Result<(Vec<TrafficSelector>, Vec<TrafficSelector>), Trouble> {
     let (mut for_us, mut for_them) = (body.selectors_responder()?.to_vec(), body.selectors_initiator()?.to_vec());
-    if mode == Mode::Transport && session.nat.encapsulates() {
+    if mode == Mode::Transport {
         // R7296-2.23-1: behind NATs the peers know other addresses than those that we see.
-        substitute(&mut for_us, session.path.local.ip());
-        substitute(&mut for_them, session.path.remote.ip());
+        session.nat.show_hosts(session.path, &mut for_us, &mut for_them);
     }
     let (our_local, our_remote) = configured_selectors(session, child);
     let (local, remote) = (narrow(&our_local, &for_us), narrow(&our_remote, &for_them));
@@ -544,6 +542,9 @@ fn wanted_selectors(session: &Session, wish: &ChildWish) -> (Vec<TrafficSelector
             remote.insert(0, theirs);
         }
     }
+    if wish.child.mode == Mode::Transport {
+        session.nat.narrow_to_hosts(session.path, &mut local, &mut remote);
+    }
     (local, remote)
 }
 
@@ -566,15 +567,6 @@ fn configured_selectors(session: &Session, child: &Child) -> (Vec<TrafficSelecto
         or_host(&child.local_selectors, session.path.local.ip()),
         or_host(&child.remote_selectors, session.path.remote.ip()),
     )
-}
-
-/// RFC 7296 §2.23.1: puts the address that the NAT shows into selectors of single hosts.
-fn substitute(selectors: &mut [TrafficSelector], address: IpAddr) {
-    for selector in selectors {
-        if selector.addresses.start() == selector.addresses.end() {
-            selector.addresses = AddressRange::single(address);
-        }
-    }
 }
 
 fn mode_refused(child: &Child) -> Trouble {

@@ -16,7 +16,7 @@ use espdp_api::{Command as DataplaneCommand, IkePath};
 use self::messages::{additional_addresses, no_nats_allowed, peer_addresses, supported};
 pub(super) use self::messages::{nat_not_allowed, unexpected_nat};
 use super::context::{Asker, Context};
-use super::established::Established;
+use super::established::{Established, Life};
 use super::packets::Packets;
 use super::session::Session;
 use super::task::{Queued, Task};
@@ -162,15 +162,12 @@ impl Established {
     ) {
         let unusable = || "none of the addresses in the configuration is there".to_owned();
         let usable = local.and_then(|local| own_address(cx, &self.session, local).ok_or_else(unusable));
-        let Some(mobike) = &mut self.mobike else {
-            return;
-        };
         let local = match usable {
             Ok(local) => local,
-            Err(why) => {
-                let text = format!("there is no way to {remote} now: {why}");
-                return cx.remark(Some(&self.session.connection.name), RemarkLevel::Debug, text);
-            }
+            Err(why) => return self.on_no_way(cx, now, (remote, detour), &why),
+        };
+        let Some(mobike) = &mut self.mobike else {
+            return;
         };
         let mut path = self.session.path;
         path.local.set_ip(local);
@@ -184,6 +181,27 @@ impl Established {
                 self.leave_address(cx, now, path);
             }
         }
+    }
+
+    /// There is no way to `remote`. If the peer has other addresses, a probe finds out which of them works; else there is
+    /// nothing to do until the network changes again.
+    fn on_no_way(&mut self, cx: &mut Context, now: Instant, (remote, detour): (IpAddr, bool), why: &str) {
+        let text = format!("there is no way to {remote} now: {why}");
+        cx.remark(Some(self.connection_name()), RemarkLevel::Debug, text);
+        let decides = self.mobike.as_ref().is_some_and(|mobike| mobike.decides);
+        if decides && !detour && self.life == Life::Up && self.peer_addresses().len() > 1 {
+            self.queue(cx, now, Queued::new(Task::Liveness));
+        }
+    }
+
+    /// All addresses at which the peer may be found.
+    fn peer_addresses(&self) -> BTreeSet<IpAddr> {
+        let configured = self.session.connection.remote_addresses.iter().filter_map(|remote| match remote {
+            RemoteAddress::Address(address) => Some(*address),
+            RemoteAddress::Range(_) | RemoteAddress::Name(_) | RemoteAddress::Any => None,
+        });
+        let told = self.mobike.iter().flat_map(|mobike| mobike.peer_addresses.iter().copied());
+        [self.session.path.remote.ip()].into_iter().chain(configured).chain(told).take(MAX_ADDRESSES).collect()
     }
 
     /// Stops looking for other paths: the peer answers.
@@ -214,13 +232,7 @@ impl Established {
     /// Asks for the way to all addresses of the peer, from those of ours that the configuration names if it names any.
     fn seek_detours(&mut self, cx: &mut Context) {
         let current = self.session.path;
-        let configured = self.session.connection.remote_addresses.iter().filter_map(|remote| match remote {
-            RemoteAddress::Address(address) => Some(*address),
-            RemoteAddress::Range(_) | RemoteAddress::Name(_) | RemoteAddress::Any => None,
-        });
-        let told = self.mobike.iter().flat_map(|mobike| mobike.peer_addresses.iter().copied());
-        let remotes: BTreeSet<IpAddr> =
-            [current.remote.ip()].into_iter().chain(configured).chain(told).take(MAX_ADDRESSES).collect();
+        let remotes = self.peer_addresses();
         let connection = self.session.connection.clone();
         let locals: Vec<IpAddr> = usable_addresses(cx, &connection).collect();
         for remote in remotes {

@@ -1,6 +1,6 @@
 //! NAT detection (RFC 7296 §2.23).
 
-use espdp_api::{Encapsulation, IkePath, OuterPath};
+use espdp_api::{AddressRange, Encapsulation, IkePath, OuterPath, TrafficSelector};
 
 use super::context::Context;
 use crate::config::{Connection, UdpEncapsulation};
@@ -56,6 +56,36 @@ impl Nat {
     /// tell them from an attack (R7296-2.23-6).
     pub(super) fn follows_peer(self) -> bool {
         self.remote && !self.local
+    }
+
+    /// Prepares the selectors of transport mode for a peer behind a NAT: each side has just the address that IKE uses
+    /// (R7296-2.23-1), if the configuration has it.
+    pub(super) fn narrow_to_hosts(
+        self,
+        path: IkePath,
+        local: &mut Vec<TrafficSelector>,
+        remote: &mut Vec<TrafficSelector>,
+    ) {
+        if self.local || self.remote {
+            for (side, host) in [(local, path.local.ip()), (remote, path.remote.ip())] {
+                side.retain(|selector| selector.addresses.contains(host));
+                side.iter_mut().for_each(|selector| selector.addresses = AddressRange::single(host));
+            }
+        }
+    }
+
+    /// Reads the selectors of transport mode that the peer sent through a NAT: addresses behind a NAT mean nothing on this
+    /// side of it, those that are seen here take their place (RFC 7296 §2.23.1). Selectors of more than one address are left
+    /// out, for nobody could say which one is meant (R7296-2.23-1).
+    pub(super) fn show_hosts(self, path: IkePath, local: &mut Vec<TrafficSelector>, remote: &mut Vec<TrafficSelector>) {
+        if self.local || self.remote {
+            for (side, natted, host) in [(local, self.local, path.local.ip()), (remote, self.remote, path.remote.ip())] {
+                side.retain(|selector| selector.addresses.start() == selector.addresses.end());
+                if natted {
+                    side.iter_mut().for_each(|selector| selector.addresses = AddressRange::single(host));
+                }
+            }
+        }
     }
 
     /// How ESP travels when IKE travels on `path`. ESP in UDP needs our NAT-T port: a peer that sees the NAT and keeps
@@ -162,6 +192,36 @@ mod tests {
         assert_eq!(Nat::detect([].iter(), SPIS, here, Detect), Nat::default(), "the peer does not do NAT traversal");
         assert_eq!(Nat::detect([].iter(), SPIS, here, Force), Nat::default(), "and sees no NAT that we make up");
         assert!(Nat::detect(notifies.iter(), SPIS, here, Force).fake);
+    }
+
+    fn selectors(ranges: &[(&str, &str)]) -> Vec<TrafficSelector> {
+        let range = |(start, end): &(&str, &str)| AddressRange::new(start.parse().unwrap(), end.parse().unwrap());
+        ranges.iter().map(|pair| TrafficSelector::any_protocol(range(pair).unwrap())).collect()
+    }
+
+    /// R7296-2.23-1.
+    #[test]
+    fn behind_a_nat_transport_mode_is_for_one_address_on_each_side() {
+        let here = path("10.0.0.1:4500", "192.0.2.2:4500");
+        let offered = |nat: Nat| {
+            let mut local = selectors(&[("10.0.0.0", "10.0.0.255"), ("172.16.0.0", "172.16.0.9")]);
+            let mut remote = selectors(&[("192.0.2.0", "192.0.2.255")]);
+            nat.narrow_to_hosts(here, &mut local, &mut remote);
+            (local, remote)
+        };
+        let hosts = (selectors(&[("10.0.0.1", "10.0.0.1")]), selectors(&[("192.0.2.2", "192.0.2.2")]));
+        assert_eq!(offered(Nat { local: true, ..NO_NAT }), hosts);
+        assert_eq!(offered(NO_NAT).0.len(), 2, "without a NAT they stay");
+
+        let read = |nat: Nat| {
+            let mut local = selectors(&[("203.0.113.9", "203.0.113.9"), ("203.0.113.0", "203.0.113.255")]);
+            let mut remote = selectors(&[("172.16.0.1", "172.16.0.1"), ("172.16.0.0", "172.16.255.255")]);
+            nat.show_hosts(here, &mut local, &mut remote);
+            (local, remote)
+        };
+        assert_eq!(read(Nat { local: true, remote: true, ..NO_NAT }), hosts);
+        let as_sent = selectors(&[("203.0.113.9", "203.0.113.9")]);
+        assert_eq!(read(Nat { remote: true, ..NO_NAT }), (as_sent, hosts.1), "only addresses behind a NAT change");
     }
 
     #[test]

@@ -144,6 +144,8 @@ pub(super) struct World {
     began: Instant,
     /// Moon is behind a NAT, which shows it under another address.
     natted: bool,
+    /// Sun is behind another one, which shows it under this address and keeps the ports.
+    pub(super) public_sun: Option<IpAddr>,
     /// What that NAT adds to port numbers.
     pub(super) nat_shift: u16,
     pub(super) keepalives: usize,
@@ -159,6 +161,7 @@ impl World {
             now,
             began: now,
             natted: false,
+            public_sun: None,
             nat_shift: 1000,
             keepalives: 0,
             chatty: std::env::var_os("IKE_PROTO_CHAT").is_some(),
@@ -334,7 +337,14 @@ impl World {
     /// How a datagram looks to whom it is sent, if it gets there: it needs addresses that exist, and the NAT lets in what
     /// is sent to itself.
     fn path_at_receiver(&self, datagram: &Datagram) -> Option<IkePath> {
-        let IkePath { local, remote } = datagram.path;
+        let IkePath { local, remote } = match (self.public_sun, datagram.from) {
+            (Some(public), Who::Moon) if datagram.path.remote.ip() != public => return None,
+            (Some(_), Who::Moon) => {
+                let inside = *self.sun.dataplane.addresses.first()?;
+                IkePath { remote: (inside, datagram.path.remote.port()).into(), ..datagram.path }
+            }
+            (_, _) => datagram.path,
+        };
         let (moon, sun) = (&self.moon.dataplane.addresses, &self.sun.dataplane.addresses);
         let (ours, theirs) = if datagram.from == Who::Moon { (moon, sun) } else { (sun, moon) };
         let arrived = match datagram.from {
@@ -347,7 +357,12 @@ impl World {
             }
             Who::Moon | Who::Sun => IkePath { local: remote, remote: local },
         };
-        (ours.contains(&local.ip()) && theirs.contains(&arrived.local.ip())).then_some(arrived)
+        let reaches = ours.contains(&local.ip()) && theirs.contains(&arrived.local.ip());
+        let shown = match (self.public_sun, datagram.from) {
+            (Some(public), Who::Sun) => IkePath { remote: (public, arrived.remote.port()).into(), ..arrived },
+            (_, _) => arrived,
+        };
+        reaches.then_some(shown)
     }
 
     /// Gives a host other addresses, the one that its routes prefer first, and has it notice.

@@ -308,6 +308,20 @@ fn cookies_and_wanted_groups_have_the_right_length() {
     assert!(wanted(&[]).is_err() && wanted(&[31]).is_err() && wanted(&[0, 0, 31]).is_err());
 }
 
+/// R4555-4.2.5-1.
+#[test]
+fn what_mobike_says_has_the_right_length() {
+    let notify = |number: u8, length: usize| parse_one(NOTIFY, &[&[0, 0, 0x40, number][..], &vec![7; length]].concat());
+    for (number, good, bad) in [
+        (0x11, &[8, 16, 64][..], &[0, 7, 65, 1000][..]), // COOKIE2
+        (0x0d, &[4], &[0, 3, 5, 16]),                      // ADDITIONAL_IP4_ADDRESS
+        (0x0e, &[16], &[0, 4, 15, 17]),                    // ADDITIONAL_IP6_ADDRESS
+    ] {
+        assert!(good.iter().all(|length| notify(number, *length).is_ok()), "{number}");
+        assert!(bad.iter().all(|length| wrong_field(notify(number, *length)) == "length of notification data"), "{number}");
+    }
+}
+
 #[test]
 fn notify_text_injection_gets_nowhere_near_a_log_line() {
     let evil = Notify::with_data(NotifyType::Other(12345), b"$(reboot)%n\x1b[2J\n".to_vec());

@@ -1,11 +1,11 @@
 //! The life of SAs, policies and interfaces.
 
 use espdp_api::{
-    Direction, DscpPolicy, EspCipher, EspIntegrity, EspSpi, Event, InterfaceKind, InterfaceName, Mode, PolicyId,
-    PolicySpec, Refusal, SaSpec, Secret,
+    Direction, DscpPolicy, Encapsulation, EspCipher, EspIntegrity, EspSpi, Event, InterfaceKind, InterfaceName, Mode,
+    OuterPath, PolicyId, PolicySpec, Refusal, SaSpec, Secret,
 };
 
-use crate::support::{POLICY, Setup, algorithms, everything, range, udp, udp_between};
+use crate::support::{POLICY, Setup, UDP, algorithms, everything, range, udp, udp_between};
 
 fn name(text: &str) -> InterfaceName {
     InterfaceName::new(text).unwrap()
@@ -188,6 +188,23 @@ fn a_moved_sa_sends_to_the_new_path_and_goes_on_counting() {
     let wire = left.send(&udp(true, 10));
     assert_eq!((wire[0].path, &wire[0].octets[4..8]), (path, &[0, 0, 0, 2][..]));
     assert_eq!(right.receive(&wire).len(), 1);
+}
+
+/// R7296-2.23-3: a peer may wrap ESP in UDP or not, at any time; and a NAT that appears or disappears changes what we do.
+#[test]
+fn esp_is_taken_with_and_without_udp_and_an_sa_moves_from_one_to_the_other() {
+    for start in [Encapsulation::Esp, UDP] {
+        let (mut left, mut right) = Setup { encapsulation: start, ..Setup::default() }.connect();
+        let spi = left.statistics(Direction::Outbound).spi;
+        for encapsulation in [UDP, Encapsulation::Esp, UDP, Encapsulation::Esp] {
+            let path = OuterPath { encapsulation, ..left.path };
+            left.dataplane.move_sa(Direction::Outbound, spi, POLICY, path).unwrap();
+            let wire = left.send(&udp(true, 10));
+            assert_eq!(wire[0].path.encapsulation, encapsulation);
+            assert_eq!(right.receive(&wire).len(), 1, "the other end was told nothing");
+        }
+        assert_eq!(left.statistics(Direction::Outbound).sequence, 4);
+    }
 }
 
 #[test]

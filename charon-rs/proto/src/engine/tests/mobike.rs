@@ -244,6 +244,23 @@ fn a_peer_that_falls_silent_is_looked_for_at_its_other_addresses() {
 }
 
 #[test]
+fn a_client_that_is_left_with_the_other_family_reaches_the_peer_there() {
+    let sun6 = "2001:db8::2";
+    let mut world = World::with(|who, connection| {
+        mobile(who, connection);
+        if who == Who::Sun {
+            connection.local_addresses = vec![Who::Sun.address(), address(sun6)];
+        }
+    });
+    world.sun.dataplane.addresses.push(address(sun6));
+    world.initiate(Who::Moon);
+    world.readdress(Who::Moon, &["2001:db8::1"]);
+    world.pass(Duration::from_secs(20));
+    assert_esp_between(&mut world, "2001:db8::1", sun6);
+    world.assert_agreement(1);
+}
+
+#[test]
 fn the_end_that_began_decides_whoever_rekeyed_the_ike_sa() {
     for who in [Who::Moon, Who::Sun] {
         let mut world = mobile_world();

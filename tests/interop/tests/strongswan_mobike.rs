@@ -1,0 +1,106 @@
+//! Addresses that change under tunnels with strongSwan. Needs root and strongSwan.
+
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use harness::{Charon, Gateway, Site, StrongSwan, World, ping, wait_until};
+use interop::LIMIT;
+
+fn ours(world: &World, site: Site, folder: &Path, lines: &str) -> Result<Gateway> {
+    let peer = if site == Site::MOON { Site::SUN } else { Site::MOON };
+    let config = format!(
+        "[conn.net]
+leftid = \"{}.example.org\"
+leftsubnet = \"{}\"
+rightid = \"{}.example.org\"
+rightsubnet = \"{}\"
+ike = \"aes128gcm16-prfsha256-x25519\"
+esp = \"aes128gcm16\"
+auto = \"add\"
+retransmit_timeout = \"500ms\"
+{lines}
+",
+        site.gateway, site.net4, peer.gateway, peer.net4,
+    );
+    Gateway::start(world, site.gateway, folder, &config, "[secret.net]\npsk = \"a key\"\n")
+}
+
+fn theirs(world: &World, site: Site, folder: &Path, lines: &str) -> Result<StrongSwan> {
+    let peer = if site == Site::MOON { Site::SUN } else { Site::MOON };
+    let swanctl = format!(
+        "connections {{
+  net {{
+    version = 2
+    {lines}
+    proposals = aes128gcm16-prfsha256-x25519
+    local {{
+      auth = psk
+      id = {}.example.org
+    }}
+    remote {{
+      auth = psk
+      id = {}.example.org
+    }}
+    children {{
+      net {{
+        local_ts = {}
+        remote_ts = {}
+        esp_proposals = aes128gcm16
+      }}
+    }}
+  }}
+}}
+secrets {{
+  ike-net {{
+    secret = \"a key\"
+  }}
+}}
+",
+        site.gateway, peer.gateway, site.net4, peer.net4,
+    );
+    StrongSwan::start(world, site.gateway, folder, Charon { options: "" }, &swanctl)
+}
+
+fn move_moon(world: &World) -> Result<()> {
+    world.sh("moon", "ip addr del 192.168.0.1/24 dev wan0 && ip addr add 192.168.0.3/24 dev wan0").map(drop)
+}
+
+fn wait_for_pings(world: &World) -> Result<()> {
+    for (from, to) in [("alice", Site::SUN.host4), ("bob", Site::MOON.host4)] {
+        wait_until(LIMIT, "pings after the move", || Ok(ping(world, from, to, 1)?.lossless()))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn strongswan_follows_us_to_another_address() -> Result<()> {
+    let (world, folder) = (World::two_sites()?, tempfile::tempdir()?);
+    let peer = theirs(&world, Site::SUN, folder.path(), "local_addrs = 192.168.0.2\n    remote_addrs = %any")?;
+    let gateway = ours(&world, Site::MOON, folder.path(), "right = \"192.168.0.2\"")?;
+    gateway.expect_ctl(&["up", "net"])?;
+    ensure!(ping(&world, "alice", Site::SUN.host4, 2)?.lossless(), "{}", gateway.log());
+    move_moon(&world)?;
+    wait_for_pings(&world)?;
+    let seen = peer.swanctl(&["--list-sas"])?;
+    ensure!(seen.contains("192.168.0.3[4500]"), "{seen}\n{}", gateway.log());
+    let log = gateway.log();
+    ensure!(log.matches("IKE_AUTH request").count() == 1, "{log}");
+    ensure!(log.contains("N(UPD_SA_ADDR)"), "{log}");
+    Ok(())
+}
+
+#[test]
+fn we_follow_strongswan_to_another_address() -> Result<()> {
+    let (world, folder) = (World::two_sites()?, tempfile::tempdir()?);
+    let gateway = ours(&world, Site::SUN, folder.path(), "left = \"192.168.0.2\"\nright = \"%any\"")?;
+    let peer = theirs(&world, Site::MOON, folder.path(), "remote_addrs = 192.168.0.2")?;
+    peer.swanctl(&["--initiate", "--child", "net"])?;
+    ensure!(ping(&world, "bob", Site::MOON.host4, 2)?.lossless(), "{}", gateway.log());
+    move_moon(&world)?;
+    gateway.wait_status(LIMIT, "the peer's new address", |status| status.to_string().contains("192.168.0.3"))?;
+    wait_for_pings(&world)?;
+    let log = gateway.log();
+    ensure!(log.matches("IKE_AUTH request").count() == 1, "{log}");
+    ensure!(log.contains("N(UPD_SA_ADDR)") && log.contains("N(COOKIE2)"), "{log}");
+    Ok(())
+}
