@@ -141,6 +141,9 @@ impl Engine {
             (Some(Asker::Judgement(spi)), Answer::Verified(verified)) => {
                 self.with_sa(spi, |sa, cx| sa.on_verified(cx, now, verified));
             }
+            (Some(Asker::MorePeerAddresses(spi)), Answer::Addresses(addresses)) => {
+                self.with_established(spi, |sa, cx| sa.on_more_addresses(cx, addresses));
+            }
             // Nobody asked for them.
             (_, Answer::Addresses(_) | Answer::Signed(_) | Answer::Verified(_)) => {}
             (None, Answer::Dataplane(outcome)) => self.give_back(outcome),
@@ -278,7 +281,9 @@ impl Engine {
                 let local = local_address(outcome);
                 self.with_established(spi, |sa, cx| sa.on_way_to_peer(cx, now, (remote, detour), local));
             }
-            Asker::PeerAddresses(_) | Asker::Signature(_) | Asker::Judgement(_) => self.give_back(outcome),
+            Asker::PeerAddresses(_) | Asker::MorePeerAddresses(_) | Asker::Signature(_) | Asker::Judgement(_) => {
+                self.give_back(outcome);
+            }
             Asker::SpiToOffer(spi) if self.sas.contains_key(&spi) => {
                 self.with_sa(spi, |sa, cx| sa.on_spi_to_offer(cx, now, spi_of(outcome)));
             }

@@ -53,7 +53,7 @@ async fn programs_get_one_json_document_for_each_command() {
     assert!(up["log"].as_array().is_some_and(|lines| lines.len() > 5), "{up}");
     let status = run(&["status"]);
     let sa = &status["tunnels"]["gw"]["ike-sas"]["1"];
-    assert_eq!((&sa["state"], &sa["local-port"]), (&Value::from("ESTABLISHED"), &Value::from(500)));
+    assert_eq!((&sa["state"], &sa["local-port"]), (&Value::from("ESTABLISHED"), &Value::from(4500)));
     assert_eq!(sa["child-sas"]["net-1"]["bytes-in"], 1000);
     assert_eq!(run(&["stats"])["stats"]["ikesas"]["total"], 1);
     assert_eq!(run(&["list"])["tunnels"]["gw"]["state"], "UP");

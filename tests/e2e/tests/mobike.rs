@@ -22,9 +22,11 @@ fn mobile_twins(world: World, lines: &str) -> Result<Twins> {
 /// The value of a key, wherever it stands first.
 fn find(status: &Value, key: &str) -> Option<String> {
     match status {
-        Value::Object(entries) => {
-            entries.get(key).and_then(Value::as_str).map(str::to_owned).or_else(|| entries.values().find_map(|value| find(value, key)))
-        }
+        Value::Object(entries) => entries
+            .get(key)
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+            .or_else(|| entries.values().find_map(|value| find(value, key))),
         Value::Array(values) => values.iter().find_map(|value| find(value, key)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
     }
@@ -69,7 +71,9 @@ fn a_gateway_that_is_offline_for_a_while_comes_back_with_its_tunnel() -> Result<
     let twins = mobile_twins(World::two_sites()?, "")?;
     let before = names(&twins.moon)?;
     twins.world.sh("moon", "ip addr del 192.168.0.1/24 dev wan0")?;
-    wait_until(LIMIT, "the loss of the address to be noticed", || Ok(twins.moon.log().contains("no way to 192.168.0.2")))?;
+    wait_until(LIMIT, "the loss of the address to be noticed", || {
+        Ok(twins.moon.log().contains("no way to 192.168.0.2"))
+    })?;
     twins.expect_silence()?;
     twins.world.sh("moon", "ip addr add 192.168.0.5/24 dev wan0")?;
     wait_for_peer(&twins, "192.168.0.5", false)?;

@@ -66,6 +66,8 @@ pub(super) enum Asker {
     /// An established SA wants the address from which its peer is reached at `remote`: for now, or in case the peer goes on
     /// not to answer.
     WayToPeer { spi: IkeSpi, remote: IpAddr, detour: bool },
+    /// An established SA wants to know what the names of its peer mean now, for it does not answer.
+    MorePeerAddresses(IkeSpi),
     /// An SA wants an SPI for a child that it is going to offer.
     SpiToOffer(IkeSpi),
     /// An SA wants an SPI for a child that its peer asked for.

@@ -1,6 +1,5 @@
 //! Agreeing on Child SAs: what we offer, how we answer, and what comes of it (RFC 7296 §1.2, §1.3.1, §1.3.3, §2.9).
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use espdp_api::{AddressRange, EspSpi, Mode, PacketSummary, PolicyId, PortRange, Secret, TrafficSelector};

@@ -229,10 +229,27 @@ impl Established {
         }
     }
 
-    /// Asks for the way to all addresses of the peer, from those of ours that the configuration names if it names any.
+    /// Looks for ways to all addresses of the peer, from those of ours that the configuration names if it names any.
     fn seek_detours(&mut self, cx: &mut Context) {
         let current = self.session.path;
+        for remote in &self.session.connection.remote_addresses {
+            if let RemoteAddress::Name(name) = remote {
+                cx.ask(Asker::MorePeerAddresses(self.local_spi()), Ask::Resolve(name.clone()));
+            }
+        }
         let remotes = self.peer_addresses();
+        self.seek_detours_to(cx, current, remotes);
+    }
+
+    /// The names of the peer may mean something else now.
+    pub(super) fn on_more_addresses(&mut self, cx: &mut Context, found: Vec<IpAddr>) {
+        if self.mobike.as_ref().is_some_and(|mobike| mobike.seeks_detours) {
+            let found = found.into_iter().take(MAX_ADDRESSES).collect();
+            self.seek_detours_to(cx, self.session.path, found);
+        }
+    }
+
+    fn seek_detours_to(&mut self, cx: &mut Context, current: IkePath, remotes: BTreeSet<IpAddr>) {
         let connection = self.session.connection.clone();
         let locals: Vec<IpAddr> = usable_addresses(cx, &connection).collect();
         for remote in remotes {

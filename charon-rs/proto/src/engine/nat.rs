@@ -79,7 +79,8 @@ impl Nat {
     /// out, for nobody could say which one is meant (R7296-2.23-1).
     pub(super) fn show_hosts(self, path: IkePath, local: &mut Vec<TrafficSelector>, remote: &mut Vec<TrafficSelector>) {
         if self.local || self.remote {
-            for (side, natted, host) in [(local, self.local, path.local.ip()), (remote, self.remote, path.remote.ip())] {
+            for (side, natted, host) in [(local, self.local, path.local.ip()), (remote, self.remote, path.remote.ip())]
+            {
                 side.retain(|selector| selector.addresses.start() == selector.addresses.end());
                 if natted {
                     side.iter_mut().for_each(|selector| selector.addresses = AddressRange::single(host));

@@ -422,7 +422,8 @@ impl World {
                 }
             }
             Output::Ask(id, Ask::Resolve(_)) => {
-                side.engine.handle_answer(now, id, Answer::Addresses(vec![who.other().address()]));
+                let addresses = self.side(who.other()).dataplane.addresses.clone();
+                self.side(who).engine.handle_answer(now, id, Answer::Addresses(addresses));
             }
             Output::Notice(notice) => {
                 if self.chatty {

@@ -314,11 +314,14 @@ fn what_mobike_says_has_the_right_length() {
     let notify = |number: u8, length: usize| parse_one(NOTIFY, &[&[0, 0, 0x40, number][..], &vec![7; length]].concat());
     for (number, good, bad) in [
         (0x11, &[8, 16, 64][..], &[0, 7, 65, 1000][..]), // COOKIE2
-        (0x0d, &[4], &[0, 3, 5, 16]),                      // ADDITIONAL_IP4_ADDRESS
-        (0x0e, &[16], &[0, 4, 15, 17]),                    // ADDITIONAL_IP6_ADDRESS
+        (0x0d, &[4], &[0, 3, 5, 16]),                    // ADDITIONAL_IP4_ADDRESS
+        (0x0e, &[16], &[0, 4, 15, 17]),                  // ADDITIONAL_IP6_ADDRESS
     ] {
         assert!(good.iter().all(|length| notify(number, *length).is_ok()), "{number}");
-        assert!(bad.iter().all(|length| wrong_field(notify(number, *length)) == "length of notification data"), "{number}");
+        assert!(
+            bad.iter().all(|length| wrong_field(notify(number, *length)) == "length of notification data"),
+            "{number}"
+        );
     }
 }
 

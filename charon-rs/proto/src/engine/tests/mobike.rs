@@ -261,6 +261,28 @@ fn a_client_that_is_left_with_the_other_family_reaches_the_peer_there() {
 }
 
 #[test]
+fn a_silent_peer_with_a_name_is_looked_up_again() {
+    let dpd = Dpd { delay: Duration::from_secs(20), action: DpdAction::Restart };
+    let mut world = World::with(|who, connection| {
+        mobile(who, connection);
+        match who {
+            Who::Moon => {
+                connection.dpd = Some(dpd);
+                connection.remote_addresses = vec![RemoteAddress::Name("sun.example.org".to_owned())];
+            }
+            Who::Sun => connection.local_addresses.clear(),
+        }
+    });
+    world.initiate(Who::Moon);
+    // What Sun says of its move never arrives.
+    world.network(|datagram| if is_request(datagram, Who::Sun) { Fate::Lose } else { Fate::Deliver });
+    world.readdress(Who::Sun, &[SECOND]);
+    world.pass(Duration::from_secs(40));
+    assert_eq!(esp_path(&mut world, Who::Moon).remote, address(SECOND));
+    assert_eq!(esp_path(&mut world, Who::Sun).local, address(SECOND));
+}
+
+#[test]
 fn the_end_that_began_decides_whoever_rekeyed_the_ike_sa() {
     for who in [Who::Moon, Who::Sun] {
         let mut world = mobile_world();
