@@ -58,7 +58,7 @@ secrets {{
 ",
         site.gateway, peer.gateway, site.net4, peer.net4,
     );
-    StrongSwan::start(world, site.gateway, folder, Charon { options: "" }, &swanctl)
+    StrongSwan::start(world, site.gateway, folder, Charon::default(), &swanctl)
 }
 
 fn move_moon(world: &World) -> Result<()> {
