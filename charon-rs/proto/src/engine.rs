@@ -30,6 +30,7 @@ mod report;
 mod responder;
 mod routes;
 mod run;
+mod secrets;
 mod serve;
 mod session;
 mod strangers;

@@ -56,6 +56,23 @@ impl Identity {
     }
 }
 
+impl Identity {
+    /// The form that is equal for identities that name the same peer: with lower-case names of hosts, without the text of
+    /// distinguished names.
+    #[must_use]
+    pub fn canonical(&self) -> Self {
+        match self {
+            Self::Fqdn(name) => Self::Fqdn(name.to_ascii_lowercase()),
+            Self::Rfc822(address) => Self::Rfc822(match address.rsplit_once('@') {
+                Some((user, domain)) => format!("{user}@{}", domain.to_ascii_lowercase()),
+                None => address.clone(),
+            }),
+            Self::Dn { der, .. } => Self::Dn { der: der.clone(), text: String::new() },
+            Self::Ipv4(_) | Self::Ipv6(_) | Self::KeyId(_) => self.clone(),
+        }
+    }
+}
+
 impl IdentityPattern {
     /// Whether `identity` is one of those meant.
     #[must_use]
@@ -121,6 +138,32 @@ fn printable(octets: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn identities_name_the_same_peer_if_their_canonical_forms_are_equal() {
+        let dn = |der: &[u8], text: &str| Identity::Dn { der: der.to_vec(), text: text.to_owned() };
+        let all = [
+            Identity::Fqdn("sun.example".into()),
+            Identity::Fqdn("SUN.Example".into()),
+            Identity::Fqdn("moon.example".into()),
+            Identity::Rfc822("carol@sun.example".into()),
+            Identity::Rfc822("carol@Sun.Example".into()),
+            Identity::Rfc822("Carol@sun.example".into()),
+            Identity::Rfc822("sun.example".into()),
+            Identity::Rfc822("SUN.example".into()),
+            dn(&[1], "CN=sun"),
+            dn(&[1], "cn=sun"),
+            dn(&[2], "CN=sun"),
+            Identity::KeyId(b"sun.example".to_vec()),
+            Identity::Ipv4([192, 0, 2, 1].into()),
+            Identity::Ipv6(Ipv6Addr::LOCALHOST),
+        ];
+        for one in &all {
+            for other in &all {
+                assert_eq!(one.same_as(other), one.canonical() == other.canonical(), "{one:?}, {other:?}");
+            }
+        }
+    }
 
     #[test]
     fn names_are_compared_without_regard_to_case() {

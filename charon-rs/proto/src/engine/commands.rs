@@ -24,7 +24,7 @@ impl Engine {
             Command::SetConnection(connection) => self.set_connection(now, *connection),
             Command::RemoveConnection(name) => self.remove_connection(now, &name),
             Command::SetSecret(secret) => {
-                self.cx.secrets.insert(secret.name.clone(), secret);
+                self.cx.secrets.insert(secret);
             }
             Command::RemoveSecret(name) => {
                 self.cx.secrets.remove(&name);

@@ -11,8 +11,8 @@ use super::connections::Connections;
 use super::ike_sa::FollowUp;
 use super::policies::{Departure, Member, Policies, Stage};
 use super::reconcile::{Reconciler, Waits};
+use super::secrets::Secrets;
 use super::tickets::Tickets;
-use crate::config::SharedSecret;
 use crate::identity::{Identity, IdentityPattern};
 use crate::io::{Ask, AskId, ChildSaId, Failure, IkeSaId, IkeSpi, MessageTrace, Notice, Output, RemarkLevel, Ticket};
 use crate::wire::{Fragment, Header, Payload, fragment_summary, summary};
@@ -23,7 +23,7 @@ pub(super) struct Context {
     pub(super) settings: Settings,
     pub(super) random: Box<dyn SecureRandom + Send>,
     pub(super) connections: Connections,
-    pub(super) secrets: BTreeMap<String, SharedSecret>,
+    pub(super) secrets: Secrets,
     pub(super) policies: Policies,
     pub(super) reconciler: Reconciler,
     /// The addresses of this host, once somebody has told.
@@ -88,7 +88,7 @@ impl Context {
             settings,
             random,
             connections: Connections::default(),
-            secrets: BTreeMap::new(),
+            secrets: Secrets::default(),
             policies: Policies::default(),
             reconciler: Reconciler::default(),
             host_addresses: None,

@@ -1,19 +1,20 @@
 //! Pre-shared keys: which one is meant, our proof by it and the peer's (RFC 7296 §2.15).
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
 
 use super::proof::Audience;
 use crate::config::SharedSecret;
 use crate::crypto::auth::{fits_without_trailing_whitespace, psk_auth, verify_psk_auth};
 use crate::engine::failure::{Incompatible, Trouble, abridged};
+use crate::engine::secrets::Secrets;
 use crate::engine::session::Session;
-use crate::identity::Identity;
+use crate::identity::{Identity, IdentityPattern};
 use crate::io::FailureCode;
 use crate::wire::NotifyType;
 
 /// The Authentication Data that proves that we are `our_id` to whoever has the same key.
 pub(super) fn prove(
-    secrets: &BTreeMap<String, SharedSecret>,
+    secrets: &Secrets,
     session: &Session,
     octets: &[u8],
     our_id: &Identity,
@@ -25,7 +26,7 @@ pub(super) fn prove(
 
 /// Checks the Authentication Data of a peer that says that it is `identity`.
 pub(super) fn verify(
-    secrets: &BTreeMap<String, SharedSecret>,
+    secrets: &Secrets,
     session: &Session,
     octets: &[u8],
     received: &[u8],
@@ -40,7 +41,7 @@ pub(super) fn verify(
     }
     let hint = if fits_without_trailing_whitespace(prf, secret.secret.expose(), octets, received) {
         format!("the peer's key is that of secret `{}` without the white space at its end: remove it", secret.name)
-    } else if let Some(other) = secrets.values().take(OTHER_SECRETS).find(|other| fits(other)) {
+    } else if let Some(other) = secrets.iter().take(OTHER_SECRETS).find(|other| fits(other)) {
         format!("the peer uses the key of secret `{}`, which is not for these identities", other.name)
     } else {
         format!("give both ends the same key; ours is secret `{}`", secret.name)
@@ -56,18 +57,23 @@ pub(super) fn verify(
 }
 
 /// The secret that is meant for us and the peer most specifically; among equals the first by name.
-fn find_secret<'a>(
-    secrets: &'a BTreeMap<String, SharedSecret>,
+fn find_secret<'a>(secrets: &'a Secrets, our_id: &Identity, audience: Audience<'_>) -> Option<&'a SharedSecret> {
+    let probably = match audience {
+        Audience::Named(identity) | Audience::OneOf(IdentityPattern::Exactly(identity), _) => identity,
+        Audience::OneOf(_, address) => address,
+    };
+    let likely = secrets.of(probably).chain(secrets.only_of(our_id)).chain(secrets.of_everybody());
+    // Only a secret of ours can turn out to be for a peer that has not named itself.
+    best_of(likely, our_id, audience).or_else(|| best_of(secrets.of(our_id), our_id, audience))
+}
+
+fn best_of<'a>(
+    candidates: impl Iterator<Item = &'a SharedSecret>,
     our_id: &Identity,
     audience: Audience<'_>,
 ) -> Option<&'a SharedSecret> {
-    let mut best = None;
-    for secret in secrets.values() {
-        let fit = fit_of(secret, our_id, audience);
-        if fit > best.map(|(fit, _)| fit).unwrap_or_default() {
-            best = Some((fit, secret));
-        }
-    }
+    let fitting = candidates.map(|secret| (fit_of(secret, our_id, audience), secret));
+    let best = fitting.filter(|(fit, _)| *fit != Fit::None).max_by_key(|(fit, secret)| (*fit, Reverse(&secret.name)));
     best.map(|(_, secret)| secret)
 }
 
@@ -105,9 +111,9 @@ fn fit_of(secret: &SharedSecret, our_id: &Identity, audience: Audience<'_>) -> F
     }
 }
 
-fn no_secret(secrets: &BTreeMap<String, SharedSecret>, our_id: &Identity, audience: Audience<'_>) -> Trouble {
+fn no_secret(secrets: &Secrets, our_id: &Identity, audience: Audience<'_>) -> Trouble {
     let peer = audience.to_string();
-    let ours = secrets.values().map(|secret| {
+    let ours = secrets.iter().map(|secret| {
         let owners: Vec<String> = secret.owners.iter().map(ToString::to_string).collect();
         let owners = if owners.is_empty() { "everybody".into() } else { owners.join(", ") };
         format!("secret `{}` for {owners}", secret.name)
@@ -128,19 +134,19 @@ const OTHER_SECRETS: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::IdentityPattern;
 
     fn fqdn(name: &str) -> Identity {
         Identity::Fqdn(name.to_owned())
     }
 
-    fn secret(name: &str, owners: &[&str]) -> (String, SharedSecret) {
+    fn secret(name: &str, owners: &[&str]) -> SharedSecret {
         let owners = owners.iter().map(|owner| fqdn(owner)).collect();
-        (name.to_owned(), SharedSecret { name: name.to_owned(), owners, secret: vec![1].into() })
+        SharedSecret { name: name.to_owned(), owners, secret: vec![1].into() }
     }
 
-    fn found(secrets: &[(String, SharedSecret)], audience: Audience<'_>) -> Option<String> {
-        let secrets = secrets.iter().cloned().collect();
+    fn found(all: &[SharedSecret], audience: Audience<'_>) -> Option<String> {
+        let mut secrets = Secrets::default();
+        all.iter().for_each(|secret| secrets.insert(secret.clone()));
         find_secret(&secrets, &fqdn("moon"), audience).map(|secret| secret.name.clone())
     }
 
@@ -167,7 +173,7 @@ mod tests {
         let address = Identity::Ipv4([192, 0, 2, 2].into());
         let any = Audience::OneOf(&IdentityPattern::Any, &address);
         let mut by_address = secret("address", &["moon"]);
-        by_address.1.owners.push(address.clone());
+        by_address.owners.push(address.clone());
         let all = [secret("sun", &["moon", "sun"]), secret("everybody", &[]), by_address];
         assert_eq!(found(&all, any).as_deref(), Some("address"));
         assert_eq!(found(&all[..2], any).as_deref(), Some("everybody"));
