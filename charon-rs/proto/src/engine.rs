@@ -7,6 +7,7 @@ mod children;
 mod collision;
 mod commands;
 mod connections;
+mod contacts;
 mod context;
 mod create_child;
 mod established;
@@ -435,8 +436,8 @@ impl Engine {
                 FollowUp::NotReauthenticated { connection, succession, why } => {
                     self.on_reauthentication_failed(now, &connection, *succession, &why);
                 }
-                FollowUp::InitialContact { spi, connection, began } => {
-                    for other in self.cx.same_contact(&connection, spi) {
+                FollowUp::InitialContact { spi, began } => {
+                    for other in self.cx.contacts.same_as(spi) {
                         self.with_established(other, |sa, cx| sa.on_initial_contact(cx, now, began));
                     }
                 }

@@ -120,15 +120,15 @@ impl Figures {
                 note(name, samples.iter().map(|sample| of_role(sample, role)).collect());
             }
         };
-        let probes = (0..ROUNDS).map(|_| network.next_timer(TimerKind::DeadPeerDetection)).collect();
-        both(["liveness probe, asking end", "liveness probe, answering end"], probes);
-        let child = |number| Target::Child { connection: Some(suites::name(number)), child: "net".to_owned() };
-        let rekeyings = (count..total).map(|number| network.rekey(child(number))).collect();
-        both(["Child SA rekeying, asking end", "Child SA rekeying, answering end"], rekeyings);
-        let rekeyings = (count..total).map(|number| network.rekey(named(number))).collect();
-        both(["IKE SA rekeying, asking end", "IKE SA rekeying, answering end"], rekeyings);
+        for (timer, names) in [
+            (TimerKind::DeadPeerDetection, ["liveness probe, asking end", "liveness probe, answering end"]),
+            (TimerKind::RekeyChild, ["Child SA rekeying, asking end", "Child SA rekeying, answering end"]),
+            (TimerKind::RekeyIke, ["IKE SA rekeying, asking end", "IKE SA rekeying, answering end"]),
+        ] {
+            both(names, (0..ROUNDS).map(|_| network.next_timer(timer)).collect());
+        }
         let ends = (count..total).map(|number| network.terminate(named(number))).collect();
-        both(["deletion, asking end", "deletion, answering end"], ends);
+        both(["deletion by command, asking end", "deletion by command, answering end"], ends);
 
         let engine = network.engine(Role::Responder);
         note("poll_timeout", (0..ROUNDS).map(|_| network::time(|| engine.poll_timeout())).collect());

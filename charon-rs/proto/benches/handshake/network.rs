@@ -146,10 +146,6 @@ impl Network {
         })
     }
 
-    pub(crate) fn rekey(&mut self, target: Target) -> Vec<(Role, Phase, Duration)> {
-        self.measured(|network| network.command(Role::Initiator, Command::Rekey { ticket: ticket(), target }))
-    }
-
     pub(crate) fn terminate(&mut self, target: Target) -> Vec<(Role, Phase, Duration)> {
         self.measured(|network| network.command(Role::Initiator, Command::Terminate { ticket: ticket(), target }))
     }

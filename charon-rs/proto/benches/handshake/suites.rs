@@ -101,7 +101,8 @@ fn of_initiator(suite: &Suite, number: u32) -> Connection {
         local: local_auth(site(number)),
         remote: remote_auth(IdentityPattern::Exactly(hub())),
         dpd,
-        children: vec![child(local, remote)],
+        ike_lifetime: rekeyed_after(80),
+        children: vec![Child { lifetime: rekeyed_after(40), ..child(local, remote) }],
         ..connection(suite, name(number))
     }
 }
@@ -121,6 +122,10 @@ fn of_responder(suite: &Suite, number: Option<u32>) -> Connection {
 
 fn connection(suite: &Suite, name: String) -> Connection {
     Connection { ike_proposals: vec![suite.name.parse().unwrap()], ..Connection::new(name) }
+}
+
+fn rekeyed_after(seconds: u64) -> Lifetime {
+    Lifetime { rekey_after: Some(Duration::from_secs(seconds)), jitter: Duration::ZERO, expire_after: None }
 }
 
 fn local_auth(identity: Identity) -> LocalAuth {
@@ -148,7 +153,7 @@ fn child(local_selectors: Vec<TrafficSelector>, remote_selectors: Vec<TrafficSel
         local_selectors,
         remote_selectors,
         esp_proposals: vec!["aes256gcm16-esn".parse().unwrap()],
-        lifetime: Lifetime { rekey_after: None, jitter: Duration::ZERO, expire_after: None },
+        lifetime: Lifetime { rekey_after: None, ..rekeyed_after(0) },
         rekey_after_traffic: TrafficLimit::default(),
         expire_after_traffic: TrafficLimit::default(),
         replay_window: 1024,

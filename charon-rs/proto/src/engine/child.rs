@@ -125,7 +125,7 @@ impl ChildSa {
         let inherited =
             agreed.replaces.map(|(_, policy)| policy).filter(|policy| cx.policies.is_used_by(*policy, owner));
         let policy = inherited.unwrap_or_else(|| {
-            let kin = cx.same_contact(&session.connection.name, owner);
+            let kin = cx.contacts.same_as(owner);
             let (connection, child) = (&*session.connection, &*agreed.child);
             let (local, remote) = (&agreed.local[..], &agreed.remote[..]);
             cx.policies.claim(Claim { owner, kin: &kin, connection, child, local, remote })

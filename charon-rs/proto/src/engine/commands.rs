@@ -41,7 +41,7 @@ impl Engine {
         let connection = Arc::new(connection);
         self.untrap(&connection.name);
         self.cx.connections.insert(connection.clone());
-        for spi in self.cx.established(&connection.name) {
+        for spi in self.cx.contacts.of(&connection.name) {
             self.with_established(spi, |sa, _| sa.reconfigure(&connection));
         }
         self.cx.reconciler.configure(now, &connection);
@@ -165,7 +165,7 @@ impl Engine {
     /// The IKE SAs over which the children of a connection may come up.
     fn usable_sas(&self, connection: &Connection) -> Vec<IkeSpi> {
         let is_usable = |sa: &Established| sa.is_in_use() && sa.is_meant_by(connection);
-        let all = self.cx.established(&connection.name).into_iter();
+        let all = self.cx.contacts.of(&connection.name).into_iter();
         all.filter(|spi| self.established_sa(*spi).is_some_and(is_usable)).collect()
     }
 
@@ -192,7 +192,7 @@ impl Engine {
         };
         for name in self.cx.reconciler.wanted(&connection.name) {
             let is_up =
-                self.cx.established(&connection.name).iter().any(|spi| {
+                self.cx.contacts.of(&connection.name).iter().any(|spi| {
                     self.established_sa(*spi).is_some_and(|sa| sa.has_child(&name) || sa.is_creating(&name))
                 });
             if is_up {

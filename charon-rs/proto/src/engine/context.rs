@@ -8,12 +8,12 @@ use espdp_api::{Command as DataplaneCommand, EspSpi, IkePath, PolicyId};
 
 use super::child::InstallStep;
 use super::connections::Connections;
+use super::contacts::Contacts;
 use super::ike_sa::FollowUp;
 use super::policies::{Departure, Member, Policies, Stage};
 use super::reconcile::{Reconciler, Waits};
 use super::secrets::Secrets;
 use super::tickets::Tickets;
-use crate::identity::{Identity, IdentityPattern};
 use crate::io::{Ask, AskId, ChildSaId, Failure, IkeSaId, IkeSpi, MessageTrace, Notice, Output, RemarkLevel, Ticket};
 use crate::wire::{Fragment, Header, Payload, fragment_summary, summary};
 use crate::{SecureRandom, Settings};
@@ -23,6 +23,7 @@ pub(super) struct Context {
     pub(super) settings: Settings,
     pub(super) random: Box<dyn SecureRandom + Send>,
     pub(super) connections: Connections,
+    pub(super) contacts: Contacts,
     pub(super) secrets: Secrets,
     pub(super) policies: Policies,
     pub(super) reconciler: Reconciler,
@@ -37,17 +38,6 @@ pub(super) struct Context {
     next_child_sa: u32,
     /// Our SPIs that are in use, so that none is given twice (R7296-2.6-1).
     ike_spis: BTreeSet<IkeSpi>,
-    /// Established IKE SAs by connection.
-    established: BTreeMap<String, BTreeMap<IkeSpi, Contact>>,
-}
-
-/// Who talks to whom in an IKE SA.
-#[derive(Clone, Debug)]
-pub(super) struct Contact {
-    pub(super) local: Identity,
-    pub(super) remote: Identity,
-    /// Where the peer is.
-    pub(super) address: IpAddr,
 }
 
 /// Who waits for an answer, and what for.
@@ -76,18 +66,13 @@ pub(super) enum Asker {
     Install(IkeSpi, ChildSaId, InstallStep),
 }
 
-impl Contact {
-    fn is_of(&self, local: &Identity, remote: &Identity) -> bool {
-        self.local.same_as(local) && self.remote.same_as(remote)
-    }
-}
-
 impl Context {
     pub(super) fn new(settings: Settings, random: Box<dyn SecureRandom + Send>) -> Self {
         Self {
             settings,
             random,
             connections: Connections::default(),
+            contacts: Contacts::default(),
             secrets: Secrets::default(),
             policies: Policies::default(),
             reconciler: Reconciler::default(),
@@ -100,7 +85,6 @@ impl Context {
             next_ike_sa: 1,
             next_child_sa: 1,
             ike_spis: BTreeSet::new(),
-            established: BTreeMap::new(),
         }
     }
 
@@ -276,50 +260,7 @@ impl Context {
         self.outputs.extend(notices.into_iter().map(Output::Notice));
     }
 
-    // Who is up, and who should be.
-
-    pub(super) fn note_established(&mut self, connection: &str, spi: IkeSpi, contact: Contact) {
-        self.established.entry(connection.to_owned()).or_default().insert(spi, contact);
-    }
-
-    pub(super) fn note_gone(&mut self, connection: &str, spi: IkeSpi) {
-        if let Some(spis) = self.established.get_mut(connection) {
-            spis.remove(&spi);
-            if spis.is_empty() {
-                self.established.remove(connection);
-            }
-        }
-    }
-
-    /// Whether an IKE SA is established, for whatever connection, in which we have this identity and the peer is one of
-    /// those.
-    pub(super) fn has_contact(&self, local: &Identity, remote: &IdentityPattern) -> bool {
-        let mut all = self.established.values().flat_map(BTreeMap::values);
-        all.any(|contact| contact.local.same_as(local) && remote.matches(&contact.remote))
-    }
-
-    /// The other established IKE SAs of a connection that have the identities of this one, ours and the peer's.
-    pub(super) fn same_contact(&self, connection: &str, spi: IkeSpi) -> Vec<IkeSpi> {
-        let Some(all) = self.established.get(connection) else {
-            return Vec::new();
-        };
-        let Some(contact) = all.get(&spi) else {
-            return Vec::new();
-        };
-        let others = all.iter().filter(|(other, _)| **other != spi);
-        others.filter(|(_, other)| other.is_of(&contact.local, &contact.remote)).map(|(other, _)| *other).collect()
-    }
-
-    /// Where the peers of a connection's established IKE SAs with these identities are.
-    pub(super) fn addresses_of(&self, connection: &str, local: &Identity, remote: &Identity) -> Vec<IpAddr> {
-        let all = self.established.get(connection).into_iter().flat_map(BTreeMap::values);
-        all.filter(|contact| contact.is_of(local, remote)).map(|contact| contact.address).collect()
-    }
-
-    /// The established IKE SAs of a connection.
-    pub(super) fn established(&self, connection: &str) -> Vec<IkeSpi> {
-        self.established.get(connection).into_iter().flat_map(BTreeMap::keys).copied().collect()
-    }
+    // Who should be up.
 
     /// Has the reconciler look at a connection after a while.
     pub(super) fn reconnect_later(&mut self, now: Instant, connection: &str) {

@@ -12,7 +12,7 @@ use espdp_api::{EspSpi, IkePath};
 use super::auth::Authenticated;
 use super::child::{ChildSa, deadlines};
 use super::collision::IkeActivity;
-use super::context::{Contact, Context};
+use super::context::Context;
 use super::failure::{About, Reaction, Trouble, Trust};
 use super::followup::Unfinished;
 use super::ike_sa::{FollowUp, Received};
@@ -125,9 +125,9 @@ impl Established {
 
     /// Has the SA found by its connection, its identities and the peer's address.
     pub(super) fn note_established(&self, cx: &mut Context) {
-        let (local, remote) = (self.who.local_id.clone(), self.who.remote_id.clone());
-        let contact = Contact { local, remote, address: self.session.path.remote.ip() };
-        cx.note_established(self.connection_name(), self.local_spi(), contact);
+        let identities = (&self.who.local_id, &self.who.remote_id);
+        let address = self.session.path.remote.ip();
+        cx.contacts.note(self.connection_name(), self.local_spi(), identities, address);
     }
 
     /// The connection was configured anew: new Child SAs are as it says now, unless this is not its peer any more. All
@@ -392,7 +392,7 @@ impl Established {
             cx.follow_up(FollowUp::Close { spi: rival.spi, reason: reason.clone() });
         }
         self.life = Life::Over;
-        cx.note_gone(self.connection_name(), self.local_spi());
+        cx.contacts.forget(self.local_spi());
         if !is_silent {
             report.tasks.clear();
             cx.notice(Notice::IkeDown { sa: Box::new(report), reason });

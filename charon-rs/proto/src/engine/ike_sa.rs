@@ -70,7 +70,7 @@ pub(super) enum FollowUp {
     /// The SA is in full use: another one that the peer set up at the same time may be one too many.
     Unique { spi: IkeSpi },
     /// The peer says that it has no SA with us but this one, which it began to set up then.
-    InitialContact { spi: IkeSpi, connection: String, began: Instant },
+    InitialContact { spi: IkeSpi, began: Instant },
     /// The peer is to be authenticated anew.
     Reauthenticate { spi: IkeSpi },
     /// An attempt to do so failed.

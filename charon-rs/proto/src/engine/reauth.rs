@@ -240,7 +240,7 @@ impl Engine {
             let sa = self.established_sa(*spi).filter(|sa| sa.is_in_use());
             sa.is_some_and(|sa| sa.session.names.id == id)
         };
-        self.cx.established(connection).into_iter().find(is_it)
+        self.cx.contacts.of(connection).into_iter().find(is_it)
     }
 }
 

@@ -24,7 +24,7 @@ impl Engine {
         if sa.session.connection.uniqueness == Uniqueness::Never {
             return;
         }
-        let all = self.cx.same_contact(sa.connection_name(), spi);
+        let all = self.cx.contacts.same_as(spi);
         let twins = all.into_iter().filter_map(|other| self.established_sa(other)).filter(|other| sa.met(other));
         let twins = twins.filter(|other| other.children.values().any(|child| child.is_useful()));
         let pairs =
@@ -51,7 +51,7 @@ impl Engine {
         let address = sa.session.path.remote.ip();
         let age = |sa: &Established| (sa.origin.since, sa.session.names.id);
         let is_older = |other: &&Established| other.is_in_use() && age(other) < age(sa) && !sa.met(other);
-        let others = self.cx.same_contact(sa.connection_name(), spi);
+        let others = self.cx.contacts.same_as(spi);
         let older = others.into_iter().filter_map(|other| self.established_sa(other)).filter(is_older);
         let older: Vec<_> = older.map(|other| (other.local_spi(), other.session.path.remote.ip() == address)).collect();
         for (other, is_near) in older {
@@ -115,7 +115,7 @@ pub(super) fn admit_newcomer(
     if connection.uniqueness != Uniqueness::Keep || is_initial_contact {
         return Ok(());
     }
-    let addresses = cx.addresses_of(&connection.name, local, remote);
+    let addresses = cx.contacts.addresses(&connection.name, local, remote);
     if addresses.is_empty() || addresses.contains(&address) {
         return Ok(());
     }

@@ -325,7 +325,7 @@ impl Handshake {
         // R7296-2.4-4: true only if no other SA of these identities exists. Where several hosts share an identity, nobody
         // can say so.
         let our_id = own_identity_in(connection, 0, self.session.path);
-        if connection.uniqueness != Uniqueness::Never && !cx.has_contact(&our_id, &connection.remote.identity) {
+        if connection.uniqueness != Uniqueness::Never && !cx.contacts.knows(&our_id, &connection.remote.identity) {
             payloads.push(Payload::Notify(Notify::new(NotifyType::InitialContact)));
         }
         payloads.extend(announcements_in_auth_request());

@@ -283,11 +283,7 @@ impl Handshake {
         let Self { half_open: HalfOpen { mut session, theirs, began, .. }, first, .. } = self;
         session.connection = child_connection;
         if first.has_notify(NotifyType::InitialContact) {
-            cx.follow_up(FollowUp::InitialContact {
-                spi: session.names.local_spi(),
-                connection: session.connection.name.clone(),
-                began,
-            });
+            cx.follow_up(FollowUp::InitialContact { spi: session.names.local_spi(), began });
         }
         let mut sa = Established::new(cx, now, session, who, (OurWindow::starting_at(0), theirs));
         sa.mobike = Mobike::agreed(cx, &sa.session, first.notifies(), false);
