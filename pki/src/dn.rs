@@ -19,6 +19,7 @@ use x509_cert::der::{Decode, Encode, Tag, Tagged};
 use x509_cert::name::{RdnSequence, RelativeDistinguishedName};
 
 pub use text::DnTextError;
+use text::Stars;
 
 /// A distinguished name. `==` compares encodings; [`Self::same_as`] compares names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -46,6 +47,15 @@ impl DistinguishedName {
     #[must_use]
     pub fn der(&self) -> &[u8] {
         &self.der
+    }
+
+    /// Reads what stands for many names: as [`FromStr`] does it, but each attribute may have `*` for its value, also those
+    /// whose values cannot be just anything.
+    ///
+    /// # Errors
+    /// [`DnTextError`]
+    pub fn pattern_from_str(text: &str) -> Result<Self, DnTextError> {
+        text::parse(text, Stars::AnyValue)
     }
 
     /// Whether there is nothing in it.
@@ -93,7 +103,7 @@ impl FromStr for DistinguishedName {
     /// as strongSwan and OpenSSL do it (RFC 4514 has it the other way round). Special characters are quoted as in
     /// RFC 4514: `\,`, `\2C`, or the whole value in `"`; a value that starts with `#` is DER in hexadecimal.
     fn from_str(text: &str) -> Result<Self, DnTextError> {
-        text::parse(text)
+        text::parse(text, Stars::Characters)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Identities of peers (RFC 7296 §3.5) and patterns that match them.
 
+mod dn;
+
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -36,10 +38,24 @@ pub enum IdentityPattern {
     FqdnUnder(String),
     /// A mail address in this domain: `*@example.org`.
     Rfc822In(String),
+    /// A distinguished name like this one, where `*` stands for any value of an attribute: `C=CH, O=strongSwan, CN=*`.
+    Dn {
+        /// The DER encoding, with a string of `*` where any value will do.
+        der: Vec<u8>,
+        /// For people.
+        text: String,
+    },
 }
 
 impl Identity {
-    /// Whether both name the same peer.
+    /// The distinguished name that a peer sent: with its text, or in hexadecimal (RFC 4514 §2.4) if there is none.
+    pub(crate) fn from_dn(der: &[u8]) -> Self {
+        let hexadecimal =
+            || std::iter::once("#".to_owned()).chain(der.iter().map(|octet| format!("{octet:02x}"))).collect();
+        Self::Dn { der: der.to_vec(), text: dn::text(der).unwrap_or_else(hexadecimal) }
+    }
+
+    /// Whether both name the same peer. Distinguished names are compared as RFC 5280 §7.1 does it.
     #[must_use]
     pub fn same_as(&self, other: &Self) -> bool {
         match (self, other) {
@@ -50,15 +66,15 @@ impl Identity {
                 }
                 _ => a == b,
             },
-            (Self::Dn { der: a, .. }, Self::Dn { der: b, .. }) => a == b,
+            (Self::Dn { der: a, .. }, Self::Dn { der: b, .. }) => dn::is_same(a, b),
             _ => self == other,
         }
     }
 }
 
 impl Identity {
-    /// The form that is equal for identities that name the same peer: with lower-case names of hosts, without the text of
-    /// distinguished names.
+    /// The form that is equal for identities that name the same peer: with lower-case names of hosts, and with octets for
+    /// distinguished names that depend on their meaning alone and are no DER.
     #[must_use]
     pub fn canonical(&self) -> Self {
         match self {
@@ -67,7 +83,7 @@ impl Identity {
                 Some((user, domain)) => format!("{user}@{}", domain.to_ascii_lowercase()),
                 None => address.clone(),
             }),
-            Self::Dn { der, .. } => Self::Dn { der: der.clone(), text: String::new() },
+            Self::Dn { der, .. } => Self::Dn { der: dn::canonical(der), text: String::new() },
             Self::Ipv4(_) | Self::Ipv6(_) | Self::KeyId(_) => self.clone(),
         }
     }
@@ -88,7 +104,8 @@ impl IdentityPattern {
             (Self::Rfc822In(domain), Identity::Rfc822(address)) => address
                 .rsplit_once('@')
                 .is_some_and(|(user, tail)| !user.is_empty() && tail.eq_ignore_ascii_case(domain)),
-            (Self::FqdnUnder(_) | Self::Rfc822In(_), _) => false,
+            (Self::Dn { der: pattern, .. }, Identity::Dn { der, .. }) => dn::matches(pattern, der),
+            (Self::FqdnUnder(_) | Self::Rfc822In(_) | Self::Dn { .. }, _) => false,
         }
     }
 }
@@ -126,6 +143,7 @@ impl fmt::Display for IdentityPattern {
             Self::Exactly(identity) => identity.fmt(f),
             Self::FqdnUnder(domain) => write!(f, "*.{domain}"),
             Self::Rfc822In(domain) => write!(f, "*@{domain}"),
+            Self::Dn { text, .. } => f.write_str(text),
         }
     }
 }

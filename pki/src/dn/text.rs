@@ -44,8 +44,17 @@ pub enum DnTextError {
     TooLong,
 }
 
+/// What a value that is just `*` means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stars {
+    /// What it is.
+    Characters,
+    /// Any value.
+    AnyValue,
+}
+
 /// Reads a name; the rules are told at its `FromStr`.
-pub(super) fn parse(text: &str) -> Result<DistinguishedName, DnTextError> {
+pub(super) fn parse(text: &str, stars: Stars) -> Result<DistinguishedName, DnTextError> {
     let text = text.trim_start();
     let (separator, text) = text.strip_prefix('/').map_or((',', text), |rest| ('/', rest));
     if text.trim().is_empty() {
@@ -53,7 +62,8 @@ pub(super) fn parse(text: &str) -> Result<DistinguishedName, DnTextError> {
     }
     let mut rdns = RdnSequence::default();
     for part in split(text, separator)? {
-        let attributes = split(part, '+')?.into_iter().map(attribute).collect::<Result<Vec<_>, _>>()?;
+        let attributes =
+            split(part, '+')?.into_iter().map(|part| attribute(part, stars)).collect::<Result<Vec<_>, _>>()?;
         rdns.push(RelativeDistinguishedName::try_from(attributes).map_err(|_| DnTextError::TooLong)?);
     }
     DistinguishedName::from_rdns(rdns).map_err(|_| DnTextError::TooLong)
@@ -128,7 +138,7 @@ fn split(text: &str, separator: char) -> Result<Vec<&str>, DnTextError> {
     Ok(pieces)
 }
 
-fn attribute(text: &str) -> Result<AttributeTypeAndValue, DnTextError> {
+fn attribute(text: &str, stars: Stars) -> Result<AttributeTypeAndValue, DnTextError> {
     let (name, value) = text.split_once('=').ok_or_else(|| DnTextError::NoValue(text.trim().to_owned()))?;
     let (name, value) = (name.trim(), trim(value));
     if name.eq_ignore_ascii_case("SN") {
@@ -144,6 +154,7 @@ fn attribute(text: &str) -> Result<AttributeTypeAndValue, DnTextError> {
     let bad = |wanted| DnTextError::BadValue { attribute: name.to_owned(), value: value.to_owned(), wanted };
     let value = match value.strip_prefix('#') {
         Some(hex) => hex_der(hex).ok_or_else(|| bad("`#` starts the hexadecimal form of DER"))?,
+        None if value == "*" && stars == Stars::AnyValue => Encoding::Directory.encode(value).map_err(bad)?,
         None => encoding.encode(&unquote(value)?).map_err(bad)?,
     };
     Ok(AttributeTypeAndValue { oid, value })
@@ -218,6 +229,18 @@ fn is_printable(c: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parse(text: &str) -> Result<DistinguishedName, DnTextError> {
+        super::parse(text, Stars::Characters)
+    }
+
+    #[test]
+    fn stars_are_values_of_all_attributes_where_any_value_may_be() {
+        let pattern = super::parse("C=*, O=a*b, CN=*", Stars::AnyValue).unwrap();
+        let same = "2.5.4.6=*, O=a*b, CN=*".parse().unwrap();
+        assert!(pattern.same_as(&same));
+        assert!(matches!(parse("C=*"), Err(DnTextError::BadValue { .. })));
+    }
 
     #[test]
     fn both_ways_of_writing_mean_the_same() {

@@ -329,7 +329,7 @@ impl ChildAnswer {
                 Err(_) => {}
             }
         }
-        Err(first_trouble.unwrap_or_else(|| Trouble::Local("the connection has no children".to_owned())))
+        Err(first_trouble.unwrap_or_else(|| no_children(&session.connection)))
     }
 
     fn try_child(
@@ -566,6 +566,18 @@ fn configured_selectors(session: &Session, child: &Child) -> (Vec<TrafficSelecto
         or_host(&child.local_selectors, session.path.local.ip()),
         or_host(&child.remote_selectors, session.path.remote.ip()),
     )
+}
+
+/// The connection is for an IKE SA alone.
+fn no_children(connection: &Connection) -> Trouble {
+    Trouble::Incompatible(Box::new(Incompatible {
+        code: FailureCode::TsUnacceptable,
+        notify: NotifyType::TsUnacceptable,
+        what: format!("connection `{}` has no children", connection.name),
+        ours: Vec::new(),
+        theirs: vec!["wants a Child SA".to_owned()],
+        hint: Some("add a child, or have the peer want none".to_owned()),
+    }))
 }
 
 fn mode_refused(child: &Child) -> Trouble {

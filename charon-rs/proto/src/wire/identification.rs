@@ -97,7 +97,7 @@ fn parse_identity(kind: u8, data: &mut Reader<'_>) -> Result<Option<Identity>, W
         }
         FQDN => Identity::Fqdn(text(data, offset, octets)?),
         RFC822_ADDR => Identity::Rfc822(text(data, offset, octets)?),
-        DER_ASN1_DN if is_der_name(octets) => Identity::Dn { der: octets.to_vec(), text: hexadecimal(octets) },
+        DER_ASN1_DN if is_der_name(octets) => Identity::from_dn(octets),
         DER_ASN1_DN => {
             return Err(WireError::Encoding { payload: data.payload(), offset, what: "DER of a distinguished name" });
         }
@@ -122,11 +122,4 @@ fn is_der_name(octets: &[u8]) -> bool {
         }
         _ => false,
     }
-}
-
-/// What a distinguished name is shown as until somebody who can read DER finds better words: `#3012...`
-/// (RFC 4514 §2.4).
-fn hexadecimal(octets: &[u8]) -> String {
-    let digits = octets.iter().map(|octet| format!("{octet:02x}"));
-    std::iter::once("#".to_owned()).chain(digits).collect()
 }

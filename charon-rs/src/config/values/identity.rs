@@ -12,7 +12,7 @@
 use std::net::IpAddr;
 
 use ike_proto::identity::{Identity, IdentityPattern};
-use pki::dn::DistinguishedName;
+use pki::dn::{DistinguishedName, DnTextError};
 
 use super::ValueError;
 
@@ -30,7 +30,7 @@ pub fn identity(text: &str) -> Result<Identity, ValueError> {
     exact(text)
 }
 
-/// Reads an identity or a pattern: `%any`, `*.example.org`, `*@example.org`.
+/// Reads an identity or a pattern: `%any`, `*.example.org`, `*@example.org`, `C=CH, O=*, CN=*`.
 ///
 /// # Errors
 /// [`ValueError`] when it is neither.
@@ -50,8 +50,13 @@ pub fn pattern(text: &str) -> Result<IdentityPattern, ValueError> {
     if let Some(domain) = text.strip_prefix("*@") {
         return wild(domain).map(IdentityPattern::Rfc822In);
     }
+    if text.contains('*') && text.contains('=') && !text.starts_with("keyid:") {
+        let name = text.strip_prefix("dn:").or(text.strip_prefix("asn1dn:")).unwrap_or(text);
+        let pattern = DistinguishedName::pattern_from_str(name).map_err(|error| no_distinguished_name(text, &error))?;
+        return Ok(IdentityPattern::Dn { der: pattern.der().to_vec(), text: name.to_owned() });
+    }
     if text.contains('*') && !text.starts_with("keyid:") || text.starts_with('%') {
-        let expected = "expected an identity, %any, *.domain or *@domain";
+        let expected = "expected an identity, %any, *.domain, *@domain, or a distinguished name with * for values";
         return Err(ValueError::whole(text, format!("`{text}` is no pattern"), expected));
     }
     exact(text).map(IdentityPattern::Exactly)
@@ -119,12 +124,14 @@ fn mail(address: &str) -> Option<Identity> {
 }
 
 fn distinguished_name(text: &str, name: &str) -> Result<Identity, ValueError> {
-    let name: DistinguishedName = name.parse().map_err(|error: pki::dn::DnTextError| {
-        let expected =
-            "expected a distinguished name such as \"C=CH, O=strongSwan, CN=moon\", or keyid: in front of any text";
-        ValueError::whole(text, error.to_string(), expected)
-    })?;
+    let name: DistinguishedName = name.parse().map_err(|error| no_distinguished_name(text, &error))?;
     Ok(Identity::Dn { der: name.der().to_vec(), text: name.to_string() })
+}
+
+fn no_distinguished_name(text: &str, error: &DnTextError) -> ValueError {
+    let expected =
+        "expected a distinguished name such as \"C=CH, O=strongSwan, CN=moon\", or keyid: in front of any text";
+    ValueError::whole(text, error.to_string(), expected)
 }
 
 /// Whether `text` can be (a part of) a name: printable ASCII without blanks. Peers use names that DNS would not have.
@@ -172,6 +179,8 @@ mod tests {
     fn patterns_are_for_peers_only() {
         assert_eq!(pattern("%any"), Ok(IdentityPattern::Any));
         assert_eq!(pattern("*.example.org"), Ok(IdentityPattern::FqdnUnder("example.org".into())));
+        let Ok(IdentityPattern::Dn { text, .. }) = pattern("C=*, O=strongSwan, CN=*") else { panic!("it is a name") };
+        assert_eq!(text, "C=*, O=strongSwan, CN=*");
         assert_eq!(pattern("*@example.org"), Ok(IdentityPattern::Rfc822In("example.org".into())));
         assert_eq!(pattern("moon"), Ok(IdentityPattern::Exactly(Identity::Fqdn("moon".into()))));
         for wild in ["%any", "*.example.org", "*@example.org"] {

@@ -125,9 +125,9 @@ fn read_secret(arguments: &Message) -> Result<SharedSecret, String> {
     }
     let data = arguments.octets("data").ok_or("missing data of the shared key")?;
     let written = arguments.list("owners");
-    let everybody = written.iter().any(|owner| owner == "%any");
-    let owners = if everybody { Vec::new() } else { written.clone() };
-    let owners: Result<Vec<_>, _> = owners.iter().map(|owner| identity(owner)).collect();
+    // Beside others it says what one owner alone means anyway: any pair with that one.
+    let named = written.iter().filter(|owner| *owner != "%any");
+    let owners: Result<Vec<_>, _> = named.map(|owner| identity(owner)).collect();
     let owners = owners.map_err(|error| format!("invalid owner of the shared key: {error}"))?;
     // Without an id, as older clients send it, the owners name the key.
     let id = arguments.text("id").map_or_else(|| written.join(" "), str::to_owned);
@@ -158,6 +158,8 @@ mod tests {
         let mut arguments = Message::new().with("type", "ike").with("data", "x");
         arguments.put_list("owners", ["%any"]);
         assert!(read_secret(&arguments).unwrap().owners.is_empty());
+        arguments.put_list("owners", ["moon", "%any"]);
+        assert_eq!(read_secret(&arguments).unwrap().owners.len(), 1, "not for pairs without moon");
     }
 
     #[test]

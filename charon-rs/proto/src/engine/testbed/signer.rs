@@ -18,6 +18,7 @@ use crate::proposal::Prf;
 /// | `sha1...` | signs with SHA-1, which nobody accepts |
 /// | `forged...` | makes wrong signatures |
 /// | `stolen...` | has the certificate of somebody else |
+/// | `chain-12`, `long-chain-2` | has so many certificates, of 30 000 octets each if they are long |
 /// | all others | sign with any hash |
 ///
 /// Trust in `ca` accepts keys whose name has no `@`, trust in any other name those that end with `@` and that name.
@@ -92,7 +93,12 @@ fn sign(request: &SignRequest) -> Result<Signed, Box<ProofRefusal>> {
     let certificates = if request.with_certificates {
         let owner = if key.starts_with("stolen") { "somebody-else".to_owned() } else { request.identity.to_string() };
         let text = format!("{key} {owner}");
-        vec![CertificateData { encoding: 4, data: text.into_bytes() }]
+        let filling = if key.starts_with("long") { 30_000 } else { 100 };
+        let above = CertificateData { encoding: 4, data: vec![1; filling] };
+        let chain = key.split_once("chain-").and_then(|(_, length)| length.parse().ok()).unwrap_or(1);
+        let mut certificates = vec![above; chain];
+        certificates[0].data = [text.as_bytes(), &vec![b' '; filling.saturating_sub(100)]].concat();
+        certificates
     } else {
         Vec::new()
     };
@@ -129,7 +135,7 @@ fn verify(request: &VerifyRequest) -> Result<Verified, Box<ProofRefusal>> {
     };
     if issuer != request.trust.0 {
         refusal(FailureCode::AuthNoCa)
-    } else if identity != request.identity.to_string() {
+    } else if identity.trim_end() != request.identity.to_string() {
         refusal(FailureCode::AuthIdNotInCertificate)
     } else if hash == Some(SHA1) {
         refusal(FailureCode::AuthAlgorithmRefused)

@@ -1,5 +1,6 @@
 //! Authentication: methods, rounds, certificates, and answers of the shell that come late or never.
 
+mod childless;
 mod failures;
 mod rounds;
 mod slow;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use super::super::testbed::{Fate, Who, World, connection, sign_both, sign_with, trust_in};
 use crate::config::{Connection, LocalMethod, RemoteMethod, SendCertificates};
+use crate::identity::{Identity, IdentityPattern};
 use crate::io::{Command, FailureCode};
 use crate::wire::{ExchangeType, MessageKind};
 
@@ -165,6 +167,68 @@ fn certificates_go_in_front_of_the_proof_if_somebody_asked_for_them() {
         assert_eq!(world.settled(Who::Moon, ticket).is_ok(), sent, "sun has no certificates of its own");
         if !sent {
             assert_eq!(world.failures(Who::Sun), [FailureCode::AuthNoCertificate]);
+        }
+    }
+}
+
+/// R7296-3.6-1.
+#[test]
+fn chains_of_certificates_are_bounded() {
+    for (key, accepted) in [("chain-4", true), ("chain-12", true), ("chain-17", false), ("long-chain-2", false)] {
+        for initiator in [Who::Moon, Who::Sun] {
+            let mut world = World::with(move |who, connection| {
+                sign_both(who, connection);
+                if who == Who::Moon {
+                    connection.local.method = sign_with(key);
+                }
+            });
+            let ticket = world.initiate(initiator);
+            assert_eq!(world.settled(initiator, ticket).is_ok(), accepted, "{key}");
+            if accepted {
+                let chain = &world.sun.signer.verified[0].certificates;
+                assert_eq!((chain.len(), chain[0].data.starts_with(key.as_bytes())), (key[6..].parse().unwrap(), true));
+            } else {
+                assert_eq!(world.failures(Who::Sun), [FailureCode::AuthCertificateLimit]);
+                assert!(world.sun.signer.verified.is_empty());
+                world.pass(Duration::from_secs(60));
+                world.assert_nothing_left();
+            }
+        }
+    }
+}
+
+#[test]
+fn distinguished_names_are_compared_by_meaning_and_may_have_wildcards() {
+    // C=CH, CN=moon in two encodings, and with a star.
+    let name = |country: &[u8], tag: u8, common_name: &[u8]| {
+        let attribute = |kind: u8, tag: u8, value: &[u8]| {
+            let len = |octets: &[u8]| u8::try_from(octets.len()).unwrap();
+            let value = [&[6, 3, 0x55, 4, kind, tag, len(value)], value].concat();
+            let pair = [&[0x30, len(&value)], &value[..]].concat();
+            [&[0x31, len(&pair)], &pair[..]].concat()
+        };
+        let parts = [attribute(6, 19, country), attribute(3, tag, common_name)].concat();
+        [&[0x30, u8::try_from(parts.len()).unwrap()], &parts[..]].concat()
+    };
+    let dn = |der: Vec<u8>| Identity::Dn { der, text: String::new() };
+    let printable = name(b"CH", 19, b"moon");
+    for (expected, accepted) in [
+        (IdentityPattern::Exactly(dn(name(b"ch", 12, b"Moon"))), true),
+        (IdentityPattern::Dn { der: name(b"CH", 12, b"*"), text: "C=CH, CN=*".to_owned() }, true),
+        (IdentityPattern::Exactly(dn(name(b"DE", 19, b"moon"))), false),
+        (IdentityPattern::Dn { der: name(b"DE", 12, b"*"), text: "C=DE, CN=*".to_owned() }, false),
+    ] {
+        let (ours, theirs) = (dn(printable.clone()), expected);
+        let mut world = World::with(move |who, connection| match who {
+            Who::Moon => connection.local.identity = Some(ours.clone()),
+            Who::Sun => connection.remote.identity = theirs.clone(),
+        });
+        world.initiate(Who::Moon);
+        if accepted {
+            world.assert_agreement(1);
+            assert_eq!(world.only_ike_sa(Who::Sun).remote_id.as_deref(), Some("C=CH, CN=moon"));
+        } else {
+            assert_eq!(world.failures(Who::Sun), [FailureCode::AuthIdRefused]);
         }
     }
 }

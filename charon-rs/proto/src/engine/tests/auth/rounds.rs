@@ -97,6 +97,23 @@ fn nothing_is_established_when_a_later_round_fails() {
     }
 }
 
+/// responder_auth_constraints.
+#[test]
+fn a_responder_that_fails_in_one_round_sees_nothing_of_our_next() {
+    let mut world = World::with(|who, connection| {
+        rounds(&[Psk, Signature], &[Psk])(who, connection);
+        match who {
+            Who::Moon => connection.remote.identity = IdentityPattern::FqdnUnder("example.org".to_owned()),
+            Who::Sun => connection.local.identity = Some(Identity::Fqdn("impostor".to_owned())),
+        }
+    });
+    let ticket = world.initiate(Who::Moon);
+    assert!(world.settled(Who::Moon, ticket).is_err());
+    assert_eq!(world.failures(Who::Moon), [FailureCode::AuthIdRefused]);
+    assert!(world.moon.signer.signed.is_empty());
+    assert_eq!(world.count(ExchangeType::IkeAuth, MessageKind::Request), 1);
+}
+
 #[test]
 fn a_peer_that_goes_through_fewer_rounds_is_refused() {
     for initiator in [Who::Moon, Who::Sun] {
