@@ -68,6 +68,7 @@ impl Builder<'_> {
         let ike = Span { lifetime: draft.ike_lifetime.as_ref(), default: defaults::IKE_LIFETIME, key: "ikelifetime" };
         let rekeyed = self.lifetime(&ike, &draft.child);
         let (ike_lifetime, reauth_after) = self.reauthentication(rekeyed, &draft);
+        let fallback = Connection::new(name);
         let mut connection = Connection {
             local_addresses: left,
             remote_addresses: right.value.clone(),
@@ -85,8 +86,10 @@ impl Builder<'_> {
                 (None, _) => UdpEncapsulation::Detect,
             },
             mobike: draft.mobike.unwrap_or(true),
+            fragmentation: draft.fragmentation.unwrap_or(fallback.fragmentation),
+            fragment_size: draft.fragment_size.unwrap_or(fallback.fragment_size),
             children,
-            ..Connection::new(name)
+            ..fallback
         };
         self.authenticate(&draft.auth, default_peer(&right.value), &mut connection);
         Some(connection)

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ike_proto::config::{DpdAction, RemoteAddress, UdpEncapsulation, Uniqueness};
+use ike_proto::config::{DpdAction, Fragmentation, RemoteAddress, UdpEncapsulation, Uniqueness};
 use ike_proto::proposal::{IkeProposal, parse_ike_list};
 
 use super::auth_keys::AuthDraft;
@@ -35,6 +35,8 @@ pub(super) struct ConnDraft {
     pub(super) force_encapsulation: Option<bool>,
     pub(super) encapsulation: Option<UdpEncapsulation>,
     pub(super) mobike: Option<bool>,
+    pub(super) fragmentation: Option<Fragmentation>,
+    pub(super) fragment_size: Option<u16>,
     pub(super) auth: AuthDraft,
     pub(super) child: ChildDraft,
 }
@@ -274,6 +276,35 @@ pub(super) const CONN_KEYS: &[Key<ConnDraft>] = &[
         },
     },
     Key {
+        name: "fragmentation",
+        also_called: &[],
+        takes: "`yes`, `no`, `accept` or `force`",
+        default: "\"yes\"",
+        doc: "Whether IKE messages that are longer than `fragmentsize` go in fragments (RFC 7383), if the peer can do that, \
+              too. `accept`: only the peer's do. `force`: all messages go in fragments, also small ones.",
+        set: |draft, item| {
+            draft.fragmentation = Some(item.choice(&[
+                ("yes", Fragmentation::Offer),
+                ("no", Fragmentation::Never),
+                ("accept", Fragmentation::Accept),
+                ("force", Fragmentation::Force),
+            ])?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "fragmentsize",
+        also_called: &[],
+        takes: "number from 256 to 65535",
+        default: "1280",
+        doc: "The longest IP packet with IKE in it, in octets, before a message is sent in fragments.",
+        set: |draft, item| {
+            let size = item.integer(256..=u64::from(u16::MAX))?;
+            draft.fragment_size = Some(u16::try_from(size).map_err(|_| item.wrong_type("a number"))?);
+            Ok(())
+        },
+    },
+    Key {
         name: "keyingtries",
         also_called: &[],
         takes: "`%forever`",
@@ -293,10 +324,6 @@ pub(super) const FOREIGN_KEYS: &[Foreign] = &[
         advice: "it belongs to IKEv1; in IKEv2 the peer is dead when a request was sent retransmit_tries times again",
     },
     Foreign { name: "closeaction", advice: "with auto = \"start\" a tunnel that falls is set up again" },
-    Foreign {
-        name: "fragmentation",
-        advice: "it has no effect with pre-shared keys, whose messages are small; leave it out",
-    },
     Foreign { name: "compress", advice: "IPComp is not supported; leave it out" },
     Foreign { name: "ah", advice: "AH is not supported; use esp" },
     Foreign { name: "aggressive", advice: "it belongs to IKEv1; leave it out" },

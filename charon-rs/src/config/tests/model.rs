@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use espdp_api::{DfPolicy, DscpPolicy, InterfaceKind, Mode, Mtu, Routes, TrafficLimit};
 use ike_proto::config::{
-    Child, Dpd, DpdAction, Lifetime, LocalMethod, RemoteAddress, RemoteMethod, StartAction, UdpEncapsulation,
+    Child, Dpd, DpdAction, Fragmentation, Lifetime, LocalMethod, RemoteAddress, RemoteMethod, StartAction,
+    UdpEncapsulation,
 };
 use ike_proto::identity::{Identity, IdentityPattern};
 use ike_proto::proposal::{default_esp_proposals, default_ike_proposals};
@@ -114,6 +115,16 @@ fn each_key_of_a_connection_has_its_effect() {
     assert_eq!(with("encapsulation = \"force\"").encapsulation, UdpEncapsulation::Force);
     assert_eq!(with("forceencaps = true\nencapsulation = \"refuse\"").encapsulation, UdpEncapsulation::Refuse);
     assert!(!with("mobike = false").mobike);
+    for (word, meaning) in [
+        ("yes", Fragmentation::Offer),
+        ("no", Fragmentation::Never),
+        ("accept", Fragmentation::Accept),
+        ("force", Fragmentation::Force),
+    ] {
+        assert_eq!(with(&format!("fragmentation = \"{word}\"")).fragmentation, meaning);
+    }
+    assert_eq!((with("").fragmentation, with("").fragment_size), (Fragmentation::Offer, 1280));
+    assert_eq!(with("fragmentsize = 576").fragment_size, 576);
 }
 
 #[test]
@@ -252,7 +263,7 @@ fn each_key_of_the_daemon_has_its_effect() {
     let daemon = good(
         "[daemon]\nsocket = \"/run/vici\"\nlog = \"info,ike_proto=debug\"\nkeylog = \"/tmp/k\"\nike_port = 1500\nnat_port = 14500\n\
          keep_alive = \"0s\"\nhalf_open_timeout = \"1s\"\ncookie_threshold = 0\nblock_threshold = 1\ninit_limit_half_open = 2\n\
-         drain_time = \"3s\"\nreconnect_first = \"4s\"\nreconnect_longest = \"5s\"",
+         window_size = 7\ndrain_time = \"3s\"\nreconnect_first = \"4s\"\nreconnect_longest = \"5s\"",
     )
     .daemon;
     assert_eq!(daemon.socket.as_deref(), Some(Path::new("/run/vici")));
@@ -261,6 +272,7 @@ fn each_key_of_the_daemon_has_its_effect() {
     let settings = daemon.settings;
     assert!(settings.export_keys);
     assert_eq!((settings.ike_port, settings.nat_port), (1500, 14500));
+    assert_eq!(settings.window_size, 7);
     assert_eq!((settings.keepalive_interval, settings.half_open_timeout), (Duration::ZERO, secs(1)));
     assert_eq!((settings.cookie_threshold, settings.half_open_per_address, settings.half_open_limit), (0, 1, 2));
     assert_eq!(

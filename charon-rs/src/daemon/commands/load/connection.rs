@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use espdp_api::{DfPolicy, DscpPolicy, InterfaceName, Mode, Routes, TrafficLimit, TrafficSelector};
 use ike_proto::config::{
-    Child, Connection, Dpd, DpdAction, Lifetime, RemoteAddress, StartAction, UdpEncapsulation, Uniqueness,
+    Child, Connection, Dpd, DpdAction, Fragmentation, Lifetime, RemoteAddress, StartAction, UdpEncapsulation, Uniqueness,
 };
 use ike_proto::proposal::{
     EspProposal, IkeProposal, default_esp_proposals, default_ike_proposals, parse_esp_list, parse_ike_list,
@@ -33,8 +33,6 @@ const CHILD_REKEY_TIME: Duration = Duration::from_secs(3600);
 pub(super) fn read(name: &str, section: &Message, layer: &mut Layer) -> Result<Connection, String> {
     let mut keys = Keys::of(section);
     keys.only("version", &["0", "2"])?;
-    // An offer that the peer need not take up; we do not make it, as strongSwan would not to an older peer.
-    keys.only("fragmentation", &["no", "yes", "accept"])?;
     keys.only("keyingtries", &["0", "1", "%forever"])?;
     keys.only("dpd_timeout", &["0", "0s"])?;
     let local_addresses = keys.list("local_addrs", address::remote)?.unwrap_or_default();
@@ -67,6 +65,7 @@ pub(super) fn read(name: &str, section: &Message, layer: &mut Layer) -> Result<C
             UdpEncapsulation::Detect
         },
         mobike: keys.switch("mobike")?.unwrap_or(true),
+        fragmentation: keys.value("fragmentation", fragmentation)?.unwrap_or(Fragmentation::Offer),
         children,
         ..Connection::new(name)
     };
@@ -83,6 +82,16 @@ fn own_address(address: RemoteAddress) -> Result<Option<std::net::IpAddr>, Strin
         RemoteAddress::Range(_) | RemoteAddress::Name(_) => {
             Err("invalid value for: local_addrs: only addresses and %any are supported".to_owned())
         }
+    }
+}
+
+fn fragmentation(text: &str) -> Result<Fragmentation, &'static str> {
+    match text {
+        "yes" => Ok(Fragmentation::Offer),
+        "no" => Ok(Fragmentation::Never),
+        "accept" => Ok(Fragmentation::Accept),
+        "force" => Ok(Fragmentation::Force),
+        _ => Err("expected yes, no, accept or force"),
     }
 }
 
@@ -284,9 +293,18 @@ mod tests {
     }
 
     #[test]
+    fn fragmentation_is_as_swanctl_says_it() {
+        let with = |value: &str| read("gw", &example().with("fragmentation", value));
+        assert_eq!(read("gw", &example()).unwrap().fragmentation, Fragmentation::Offer);
+        assert_eq!(with("accept").unwrap().fragmentation, Fragmentation::Accept);
+        assert_eq!(with("force").unwrap().fragmentation, Fragmentation::Force);
+        assert_eq!(with("no").unwrap().fragmentation, Fragmentation::Never);
+        assert!(with("maybe").unwrap_err().contains("expected yes, no, accept or force"));
+    }
+
+    #[test]
     fn what_is_not_there_yet_is_refused_and_not_forgotten() {
         let with = |key: &str, value: &str| read("gw", &example().with(key, value)).unwrap_err();
-        assert_eq!(with("fragmentation", "force"), "fragmentation = force is not supported");
         assert_eq!(with("unique", "often"), "invalid value for: unique: often");
     }
 
