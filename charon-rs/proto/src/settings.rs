@@ -23,6 +23,9 @@ pub struct Settings {
     pub half_open_limit: usize,
     /// How long the inbound half of a replaced Child SA still receives.
     pub drain_time: Duration,
+    /// How many requests a peer may have outstanding (RFC 7296 §2.3), 1 or more. Peers are told if it is more than 1. The
+    /// responses to as many are kept with each IKE SA.
+    pub window_size: u32,
     /// First wait before a connection that should be up is tried again; doubled each time, up to `reconnect_longest`.
     pub reconnect_first: Duration,
     /// Longest wait before a connection that should be up is tried again.
@@ -41,6 +44,7 @@ impl Default for Settings {
             half_open_per_address: 50,
             half_open_limit: 1000,
             drain_time: Duration::from_secs(5),
+            window_size: 4,
             reconnect_first: Duration::from_secs(1),
             reconnect_longest: Duration::from_secs(120),
         }

@@ -26,7 +26,7 @@ use super::window::{Arrival, OurWindow, TheirWindow};
 use crate::config::Connection;
 use crate::io::{ChildSaId, DownReason, IkeSpi, Notice, RemarkLevel};
 use crate::rules::notifies;
-use crate::wire::{ExchangeType, MessageKind, Notify, NotifyType, Payload};
+use crate::wire::{ExchangeType, MessageKind, Notify, NotifyType, Payload, WireError};
 
 /// An IKE SA whose peer is known.
 pub(super) struct Established {
@@ -41,6 +41,8 @@ pub(super) struct Established {
     pub(super) serving: Option<Serving>,
     /// What the peer wants and has not done all key exchanges for.
     pub(super) unfinished: Option<Unfinished>,
+    /// The peer's requests that wait for that one, by number. There are fewer than its window has.
+    pub(super) waiting: BTreeMap<u32, (Request, Result<Vec<Payload>, WireError>)>,
     pub(super) life: Life,
     pub(super) since: Instant,
     pub(super) rekey_at: Option<Instant>,
@@ -100,6 +102,7 @@ impl Established {
             running: None,
             serving: None,
             unfinished: None,
+            waiting: BTreeMap::new(),
             life: Life::Up,
             since: now,
             rekey_at,
@@ -198,16 +201,39 @@ impl Established {
         };
         let header = received.message.header;
         self.heard(cx, now, received.path);
-        self.theirs.accept();
+        self.theirs.accept(header.message_id);
         let request = Request { exchange: header.exchange, message_id: header.message_id, path: received.path };
-        let handled = match opened {
-            Ok(opened) => self.on_request(cx, now, request, opened.payloads),
-            Err(error) => Err(error.into()),
-        };
+        let payloads = opened.map(|opened| opened.payloads);
+        // What is said meanwhile about other things need not wait for the dataplane; two children at a time must.
+        if self.serving.is_some() && header.exchange == ExchangeType::CreateChildSa {
+            self.waiting.insert(header.message_id, (request, payloads));
+        } else {
+            self.carry_out(cx, now, request, payloads);
+        }
+        self.run_tasks(cx, now);
+    }
+
+    fn carry_out(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        request: Request,
+        payloads: Result<Vec<Payload>, WireError>,
+    ) {
+        let handled = payloads.map_err(Trouble::from).and_then(|payloads| self.on_request(cx, now, request, payloads));
         if let Err(trouble) = handled {
             self.react(cx, now, request, trouble);
         }
-        self.run_tasks(cx, now);
+    }
+
+    /// Carries out what has waited for a request that is answered now.
+    pub(super) fn serve_waiting(&mut self, cx: &mut Context, now: Instant) {
+        while self.serving.is_none() && !self.is_over() {
+            let Some((_, (request, payloads))) = self.waiting.pop_first() else {
+                return;
+            };
+            self.carry_out(cx, now, request, payloads);
+        }
     }
 
     fn on_request(
@@ -252,7 +278,11 @@ impl Established {
             self.session.seal(cx, what, request.path, &[notify])
         });
         if let Ok(message) = sealed {
-            self.theirs.answered(message.clone());
+            self.theirs.answered(request.message_id, message.clone());
+            // The initial exchanges are over, and the response tells the peer what holds from now on (RFC 7296 §2.3).
+            if request.exchange == ExchangeType::IkeAuth {
+                self.theirs.widen(cx.settings.window_size);
+            }
             self.session.send(cx, now, request.path, message);
         }
     }

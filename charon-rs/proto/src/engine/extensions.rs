@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::Settings;
 use crate::config::{Childless, Connection, Fragmentation, LocalMethod, RemoteMethod};
 use crate::proposal::IkeProposal;
 use crate::wire::{Notify, NotifyType, Payload};
@@ -90,6 +91,13 @@ fn signature_hashes(connections: &[Arc<Connection>]) -> Option<Notify> {
     let numbers = || SIGNATURE_HASHES.iter().flat_map(|number| number.to_be_bytes()).collect();
     let signs = connections.iter().any(|connection| signs(connection));
     signs.then(|| Notify::with_data(NotifyType::SignatureHashAlgorithms, numbers()))
+}
+
+/// Tells the peer how many requests it may have outstanding in an IKE SA that is being set up, if it is more than the one
+/// that it may always have (RFC 7296 §2.3).
+pub(super) fn window_announcement(settings: &Settings) -> Option<Payload> {
+    let size = settings.window_size;
+    (size > 1).then(|| Payload::Notify(Notify::with_data(NotifyType::SetWindowSize, size.to_be_bytes().to_vec())))
 }
 
 /// Whether one of the ends authenticates itself by a signature.

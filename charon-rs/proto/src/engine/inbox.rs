@@ -1,26 +1,25 @@
 //! Messages of the peer on their way out of their protection: whole ones, and those that come in fragments (RFC 7383
 //! §2.6).
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::crypto::protection::MessageCipher;
-use crate::wire::{
-    Added, Encrypted, Fragment, Message, MessageKind, PlainMessage, Reassembly, UnprotectError, WireError,
-};
+use crate::wire::{Added, Encrypted, Message, MessageKind, PlainMessage, Reassembly, UnprotectError, WireError};
 
-/// Fragments of one request and of one response of the peer. Anybody may send fragments; only those that the peer has
-/// protected are kept, up to 64 KiB in each direction.
+/// Messages of the peer that are expected and not complete. Anybody may send fragments; only those that the peer has
+/// protected are kept, up to 64 KiB for each message. There are no more messages than requests that the peer may have
+/// outstanding, and one response.
 #[derive(Default)]
 pub(super) struct Inbox {
-    requests: Slot,
-    responses: Slot,
+    slots: BTreeMap<(MessageKind, u32), Slot>,
 }
 
-#[derive(Default)]
+/// A message of which fragments are still to come.
 struct Slot {
     reassembly: Reassembly,
-    /// When a fragment came last, as long as the message is not complete.
-    latest: Option<Instant>,
+    /// When the latest one came.
+    latest: Instant,
 }
 
 /// A message of the peer that is complete.
@@ -54,73 +53,43 @@ impl Inbox {
         (message, encrypted): (&Message, &Encrypted),
         cipher: &MessageCipher,
     ) -> Result<Delivery, WireError> {
-        let slot = match message.header.kind {
-            MessageKind::Request => &mut self.requests,
-            MessageKind::Response => &mut self.responses,
+        let key = (message.header.kind, message.header.message_id);
+        let Some(fragment) = encrypted.fragment else {
+            let opened = match PlainMessage::open(datagram, encrypted, cipher) {
+                Err(UnprotectError::Inauthentic(_)) => return Ok(Delivery::None),
+                Err(UnprotectError::Malformed(error)) => Err(error),
+                Ok(message) => Ok(message),
+            };
+            // Fragments of the same message are of no use any more.
+            self.slots.remove(&key);
+            return Ok(Delivery::Complete(Delivered { message: opened?, octets: datagram.len(), fragments: None }));
         };
-        match encrypted.fragment {
-            None => slot.take_whole(datagram, encrypted, cipher),
-            Some(fragment) => slot.take_fragment(now, datagram, message, (encrypted, fragment), cipher),
+        let mut slot =
+            self.slots.remove(&key).unwrap_or_else(|| Slot { reassembly: Reassembly::default(), latest: now });
+        let delivery = match slot.reassembly.add(datagram, message, (encrypted, fragment), cipher)? {
+            Added::Ignored => Delivery::None,
+            Added::Kept => {
+                slot.latest = now;
+                Delivery::Incomplete
+            }
+            Added::Complete { message, fragments, octets } => {
+                Delivery::Complete(Delivered { message, octets, fragments: Some(fragments) })
+            }
+        };
+        if !slot.reassembly.is_empty() {
+            self.slots.insert(key, slot);
         }
+        Ok(delivery)
     }
 
     /// When what is kept has waited for the rest long enough.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        [&self.requests, &self.responses].into_iter().filter_map(|slot| Some(slot.latest? + LONGEST_WAIT)).min()
+        self.slots.values().map(|slot| slot.latest + LONGEST_WAIT).min()
     }
 
     /// Forgets what has waited long enough. It is as if it had never come (RFC 7383 §2.6).
     pub(super) fn on_timeout(&mut self, now: Instant) {
-        for slot in [&mut self.requests, &mut self.responses] {
-            if slot.latest.is_some_and(|latest| latest + LONGEST_WAIT <= now) {
-                slot.clear();
-            }
-        }
-    }
-}
-
-impl Slot {
-    fn take_whole(
-        &mut self,
-        datagram: &[u8],
-        encrypted: &Encrypted,
-        cipher: &MessageCipher,
-    ) -> Result<Delivery, WireError> {
-        let message = match PlainMessage::open(datagram, encrypted, cipher) {
-            Err(UnprotectError::Inauthentic(_)) => return Ok(Delivery::None),
-            Err(UnprotectError::Malformed(error)) => Err(error),
-            Ok(message) => Ok(message),
-        };
-        // Fragments of the same message, or of an older one, are of no use any more.
-        self.clear();
-        Ok(Delivery::Complete(Delivered { message: message?, octets: datagram.len(), fragments: None }))
-    }
-
-    fn take_fragment(
-        &mut self,
-        now: Instant,
-        datagram: &[u8],
-        message: &Message,
-        fragment: (&Encrypted, Fragment),
-        cipher: &MessageCipher,
-    ) -> Result<Delivery, WireError> {
-        let added = self.reassembly.add(datagram, message, fragment, cipher).inspect_err(|_| self.latest = None)?;
-        match added {
-            Added::Ignored => Ok(Delivery::None),
-            Added::Kept => {
-                self.latest = Some(now);
-                Ok(Delivery::Incomplete)
-            }
-            Added::Complete { message, fragments, octets } => {
-                self.latest = None;
-                Ok(Delivery::Complete(Delivered { message, octets, fragments: Some(fragments) }))
-            }
-        }
-    }
-
-    fn clear(&mut self) {
-        self.reassembly.clear();
-        self.latest = None;
+        self.slots.retain(|_, slot| slot.latest + LONGEST_WAIT > now);
     }
 }
 

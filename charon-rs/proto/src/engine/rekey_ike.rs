@@ -11,6 +11,7 @@ use super::child::ChildSa;
 use super::collision::{ChildActivity, IkeActivity, PeerWish, Survivor, Verdict, judge_request, survivor};
 use super::context::Context;
 use super::established::{Established, Life, Request};
+use super::extensions::window_announcement;
 use super::failure::Trouble;
 use super::followup::{Begun, Made, Rounds};
 use super::ike_sa::FollowUp;
@@ -98,7 +99,7 @@ impl Established {
         let group = offered_group(proposals, wanted).unwrap_or(self.session.suite.group);
         let key_exchange = KeyExchange::generate(group, &mut *cx.random);
         let offer = IkeOffer { spi: cx.new_ike_spi(), nonce: cx.new_nonce(), key_exchange };
-        let payloads = [
+        let mut payloads = vec![
             Payload::SecurityAssociation(ike_offer(proposals, Some(offer.spi))),
             Payload::Nonce(offer.nonce.clone()),
             Payload::KeyExchange(KeyExchangePayload {
@@ -106,6 +107,7 @@ impl Established {
                 data: offer.key_exchange.public().to_vec(),
             }),
         ];
+        payloads.extend(window_announcement(&cx.settings));
         match self.request(cx, now, ExchangeType::CreateChildSa, &payloads) {
             Ok(()) => self.running = Some(Running::new(queued, Progress::IkeOffered(Box::new(offer)))),
             Err(trouble) => {
@@ -259,11 +261,12 @@ impl Established {
         let responder_spi = cx.new_ike_spi();
         let names = Names { id, role, initiator_spi, responder_spi };
         agreement.answer.spi = responder_spi.0.to_vec();
-        let answer = vec![
+        let mut answer = vec![
             Payload::SecurityAssociation(vec![agreement.answer]),
             Payload::Nonce(nonces[1].clone()),
             Payload::KeyExchange(KeyExchangePayload { group: agreement.suite.group as u16, data: public }),
         ];
+        answer.extend(window_announcement(&cx.settings));
         let terms = IkeTerms { suite: agreement.suite, names, shared_secret, nonces };
         let rounds = Rounds::of(terms.suite.additional);
         if rounds.are_done() {
@@ -343,7 +346,7 @@ impl Established {
     /// numbered from 0.
     fn successor(&self, cx: &mut Context, now: Instant, session: Session) -> Self {
         session.export_keys(cx);
-        let windows = (OurWindow::starting_at(0), TheirWindow::starting_at(0));
+        let windows = (OurWindow::starting_at(0), TheirWindow::starting_at(0, cx.settings.window_size));
         let mut new = Self::new(cx, now, session, self.who.clone(), windows);
         new.origin = self.origin;
         new.expires_at = [new.expires_at, self.origin.ends_at].into_iter().flatten().min();

@@ -121,7 +121,8 @@ impl HalfOpen {
             session,
             transcript: Transcript { ours: message, theirs, intermediate },
             source: received.path,
-            theirs: TheirWindow::starting_at(1),
+            // The size is 1 until the initial exchanges are over (RFC 7296 §2.3).
+            theirs: TheirWindow::starting_at(1, 1),
             rounds,
             childless: candidates.iter().any(|connection| may_be_childless(connection)),
             began: now,
@@ -206,7 +207,7 @@ impl HalfOpen {
             Arrival::New | Arrival::Repeated(_) | Arrival::Ignored => return None,
         }
         let opened = self.session.open(cx, now, received)?;
-        self.theirs.accept();
+        self.theirs.accept(header.message_id);
         self.session.forget_keys_before();
         // Whatever address the message came from, it is where the peer is now: usually the NAT-T ports.
         self.session.path = received.path;
@@ -224,7 +225,7 @@ impl HalfOpen {
     ) -> Option<()> {
         let what = (request.exchange, MessageKind::Response, request.message_id);
         let message = self.session.seal(cx, what, request.path, payloads).ok()?;
-        self.theirs.answered(message.clone());
+        self.theirs.answered(request.message_id, message.clone());
         self.session.send(cx, now, request.path, message);
         Some(())
     }

@@ -59,8 +59,9 @@ impl Established {
         self.run_tasks(cx, now);
     }
 
-    /// Starts the next task that is due, if nothing else is under way. Nothing starts before IKE_AUTH is answered.
+    /// Carries out what the peer waits for, and starts the next task that is due, if nothing else is under way. Nothing starts before IKE_AUTH is answered.
     pub(super) fn run_tasks(&mut self, cx: &mut Context, now: Instant) {
+        self.serve_waiting(cx, now);
         while self.running.is_none() && !self.is_over() && !self.is_in_ike_auth() {
             if self.ours.outstanding_id().is_some() {
                 return;

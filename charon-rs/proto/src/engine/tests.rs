@@ -15,3 +15,4 @@ mod reload;
 mod scripted;
 mod twins;
 mod upkeep;
+mod windows;

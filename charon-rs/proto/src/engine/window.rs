@@ -1,7 +1,9 @@
 //! Message windows: which requests are ours and outstanding, which of the peer's were answered (RFC 7296 §2.1 to §2.3).
 //!
-//! Both windows have the size 1, so that each side has at most one request outstanding (R7296-2.3-1).
+//! Our own window has the size 1 whatever the peer allows (R7296-2.3-1): tasks run one after the other. The peer's may be
+//! wider.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::packets::Packets;
@@ -120,58 +122,67 @@ impl OurWindow {
     }
 }
 
-/// The peer's requests: the number of the next one, and the response to the last one.
-#[derive(Debug, Default)]
+/// The peer's requests: which of them were accepted, and the responses to the last ones.
+///
+/// Up to [`Self::size`] requests from the first one on that has no response yet may be accepted, in any order; the
+/// responses to as many are kept (RFC 7296 §2.3).
+#[derive(Debug)]
 pub(super) struct TheirWindow {
-    /// One more than the last number there is, once that one has come.
-    expected: u64,
-    /// The one before it is not answered yet.
-    is_busy: bool,
-    response: Option<Packets>,
+    size: u32,
+    /// The first request without response: all before it are answered. One more than the last number there is, once that
+    /// one is answered, too.
+    base: u64,
+    /// What was accepted, with the responses.
+    requests: BTreeMap<u64, Option<Packets>>,
 }
 
 /// What a request is by its number.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Arrival {
-    /// The next one: to be carried out.
+    /// A new one: to be carried out.
     New,
-    /// The last one again: here is its response (R7296-2.1-1).
+    /// One of the last ones again: here is its response (R7296-2.1-1).
     Repeated(Packets),
-    /// Being worked on, long answered, or not due before the last one is answered: to be ignored (R7296-2.1-3,
-    /// R7296-2.3-3).
+    /// Being worked on, long answered, or outside of the window: to be ignored (R7296-2.1-3, R7296-2.3-3).
     Ignored,
 }
 
 impl TheirWindow {
-    /// The window of an SA whose peer's next request has the number `expected`.
-    pub(super) fn starting_at(expected: u32) -> Self {
-        Self { expected: expected.into(), ..Self::default() }
+    /// The window of an SA whose peer's next request has the number `base`. Its size is 1 unless the peer was told
+    /// otherwise.
+    pub(super) fn starting_at(base: u32, size: u32) -> Self {
+        Self { size, base: base.into(), requests: BTreeMap::new() }
     }
 
-    /// What the request with this number is.
+    /// Makes room for so many requests at a time, for the peer was told that it may send them. A window never shrinks.
+    pub(super) fn widen(&mut self, size: u32) {
+        self.size = self.size.max(size);
+    }
+
+    /// What the request with this number is. Numbers do not wrap: after the last one nothing is new any more.
     pub(super) fn arrival(&self, message_id: u32) -> Arrival {
         let message_id = u64::from(message_id);
-        if message_id == self.expected && !self.is_busy {
-            return Arrival::New;
-        }
-        match &self.response {
-            Some(response) if message_id + 1 == self.expected => Arrival::Repeated(response.clone()),
-            _ => Arrival::Ignored,
+        match self.requests.get(&message_id) {
+            Some(Some(response)) => Arrival::Repeated(response.clone()),
+            None if (self.base..self.base + u64::from(self.size)).contains(&message_id) => Arrival::New,
+            Some(None) | None => Arrival::Ignored,
         }
     }
 
-    /// Notes that the next request is being worked on; its repetitions, and those that come after it, are ignored until
-    /// [`Self::answered`]. Numbers do not wrap: after the last one nothing is new any more.
-    pub(super) fn accept(&mut self) {
-        self.expected = self.expected.saturating_add(1);
-        self.is_busy = true;
-        self.response = None;
+    /// Notes that a new request is being worked on; its repetitions are ignored until [`Self::answered`]. A peer that
+    /// sends it has the responses to those that are a window's size older, so they are forgotten.
+    pub(super) fn accept(&mut self, message_id: u32) {
+        let (message_id, size) = (u64::from(message_id), u64::from(self.size));
+        self.requests.insert(message_id, None);
+        self.requests.retain(|&older, response| response.is_none() || older + size > message_id);
     }
 
-    /// Keeps the response to the request that was accepted last.
-    pub(super) fn answered(&mut self, response: Packets) {
-        self.is_busy = false;
-        self.response = Some(response);
+    /// Keeps the response to a request that was accepted.
+    pub(super) fn answered(&mut self, message_id: u32, response: Packets) {
+        self.requests.insert(message_id.into(), Some(response));
+        while self.requests.get(&self.base).is_some_and(Option::is_some) {
+            self.base += 1;
+        }
     }
 }
 
@@ -221,30 +232,79 @@ mod tests {
         assert!(window.is_running_out());
     }
 
+    fn response(octet: u8) -> Packets {
+        Packets::whole(vec![octet])
+    }
+
     /// R7296-2.1-1, R7296-2.1-3, R7296-2.3-3.
     #[test]
     fn a_repeated_request_gets_the_cached_response_and_older_ones_nothing() {
-        let mut window = TheirWindow::starting_at(1);
+        let mut window = TheirWindow::starting_at(1, 1);
         assert_eq!(window.arrival(0), Arrival::Ignored);
         assert_eq!(window.arrival(1), Arrival::New);
-        window.accept();
+        window.accept(1);
         assert_eq!(window.arrival(1), Arrival::Ignored, "no response exists yet");
         assert_eq!(window.arrival(2), Arrival::Ignored, "one at a time");
-        window.answered(Packets::whole(vec![9]));
-        assert_eq!(window.arrival(1), Arrival::Repeated(Packets::whole(vec![9])));
-        window.accept();
+        window.answered(1, response(9));
+        assert_eq!(window.arrival(1), Arrival::Repeated(response(9)));
+        assert_eq!(window.arrival(2), Arrival::New);
+        window.accept(2);
         assert_eq!(window.arrival(1), Arrival::Ignored);
         assert_eq!(window.arrival(4), Arrival::Ignored);
+    }
+
+    #[test]
+    fn a_wide_window_takes_requests_in_any_order_and_keeps_as_many_responses() {
+        let mut window = TheirWindow::starting_at(0, 1);
+        window.widen(3);
+        window.widen(2);
+        for (message_id, expected) in [(2, Arrival::New), (3, Arrival::Ignored), (0, Arrival::New)] {
+            assert_eq!(window.arrival(message_id), expected, "{message_id}, with a size of 3");
+        }
+        window.accept(2);
+        window.answered(2, response(2));
+        assert_eq!(window.arrival(3), Arrival::Ignored, "request 0 has no response yet");
+        window.accept(0);
+        window.accept(1);
+        window.answered(1, response(1));
+        assert_eq!(window.arrival(3), Arrival::Ignored, "nor is it answered");
+        window.answered(0, response(0));
+        for octet in 0..3 {
+            assert_eq!(window.arrival(octet.into()), Arrival::Repeated(response(octet)));
+        }
+        for message_id in [3, 4, 5] {
+            assert_eq!(window.arrival(message_id), Arrival::New);
+        }
+        assert_eq!(window.arrival(6), Arrival::Ignored);
+        window.accept(4);
+        for (message_id, expected) in
+            [(0, Arrival::Ignored), (1, Arrival::Ignored), (2, Arrival::Repeated(response(2)))]
+        {
+            assert_eq!(window.arrival(message_id), expected, "{message_id}: 4 says that the peer has 1 and older ones");
+        }
     }
 
     /// R7296-2.2-1.
     #[test]
     fn the_last_number_there_is_comes_once() {
-        let mut window = TheirWindow::starting_at(u32::MAX);
-        assert_eq!(window.arrival(u32::MAX), Arrival::New);
-        window.accept();
-        window.answered(Packets::whole(vec![9]));
-        assert_eq!(window.arrival(u32::MAX), Arrival::Repeated(Packets::whole(vec![9])));
-        assert_eq!(window.arrival(0), Arrival::Ignored);
+        for size in [1, 4] {
+            let mut window = TheirWindow::starting_at(u32::MAX, size);
+            assert_eq!(window.arrival(u32::MAX), Arrival::New);
+            window.accept(u32::MAX);
+            window.answered(u32::MAX, response(9));
+            assert_eq!(window.arrival(u32::MAX), Arrival::Repeated(response(9)));
+            assert_eq!(window.arrival(0), Arrival::Ignored);
+        }
+    }
+
+    #[test]
+    fn no_more_responses_are_kept_than_the_window_has() {
+        let mut window = TheirWindow::starting_at(0, 4);
+        for message_id in 0..1000 {
+            assert_eq!(window.arrival(message_id), Arrival::New);
+            window.accept(message_id);
+            window.answered(message_id, response(1));
+            assert!(window.requests.len() <= 4);
+        }
     }
 }

@@ -101,9 +101,10 @@ impl Reassembly {
         Ok(Added::Complete { message, fragments: fragment.total, octets: partial.wire_octets })
     }
 
-    /// Forgets what was kept.
-    pub fn clear(&mut self) {
-        self.partial = None;
+    /// Whether nothing is kept.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.partial.is_none()
     }
 }
 
@@ -388,9 +389,9 @@ mod tests {
         assert!(is_kept(&mut reassembly, &first_packets[0]));
         assert!(is_kept(&mut reassembly, &second_packets[0]));
         assert!(completes(&mut reassembly, &second_packets[1], &second));
+        assert!(reassembly.is_empty());
         assert!(is_kept(&mut reassembly, &first_packets[1]));
-        reassembly.clear();
-        assert!(is_kept(&mut reassembly, &first_packets[0]));
+        assert!(!reassembly.is_empty());
     }
 
     /// R7383-2.6-1.
@@ -401,7 +402,7 @@ mod tests {
             let packet = fragment(&before(PayloadType::VendorId), [1, total], &[0; 4]);
             assert!(is_ignored_unread(&mut reassembly, &packet));
         }
-        assert!(reassembly.partial.is_none());
+        assert!(reassembly.is_empty());
         assert!(is_kept(&mut reassembly, &fragment(&before(PayloadType::VendorId), [1, MAX_FRAGMENTS], &[0; 4])));
     }
 
@@ -425,7 +426,7 @@ mod tests {
         }
         let first = fragment(&before(PayloadType::VendorId), [1, 3], &content);
         assert!(matches!(add(&mut reassembly, &first).0, Err(WireError::TooLong { limit: 0xffff, .. })));
-        assert!(reassembly.partial.is_none());
+        assert!(reassembly.is_empty());
     }
 
     #[test]

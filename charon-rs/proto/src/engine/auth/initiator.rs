@@ -16,7 +16,7 @@ use crate::config::{Childless, Connection, Uniqueness};
 use crate::engine::context::{Asker, Context};
 use crate::engine::create_child::ChildOffer;
 use crate::engine::established::Established;
-use crate::engine::extensions::announcements_in_auth_request;
+use crate::engine::extensions::{announcements_in_auth_request, window_announcement};
 use crate::engine::failure::{Reaction, Trouble, Trust};
 use crate::engine::ike_sa::{FollowUp, IkeSa, Received};
 use crate::engine::initiator::Attempt;
@@ -329,6 +329,7 @@ impl Handshake {
             payloads.push(Payload::Notify(Notify::new(NotifyType::InitialContact)));
         }
         payloads.extend(announcements_in_auth_request());
+        payloads.extend(window_announcement(&cx.settings));
         payloads.extend(announcement(cx, &self.session, true));
         payloads.extend(self.offer.iter().flat_map(ChildOffer::payloads));
         payloads
@@ -398,7 +399,8 @@ impl Handshake {
     /// The peer is who it should be: the SA is established, whatever became of the child (R7296-2.21.2-3).
     fn establish(self, cx: &mut Context, now: Instant, who: Authenticated, body: &Body) -> IkeSa {
         let Self { attempt, session, window, offer, .. } = self;
-        let mut sa = Established::new(cx, now, session, who, (window, TheirWindow::starting_at(0)));
+        let theirs = TheirWindow::starting_at(0, cx.settings.window_size);
+        let mut sa = Established::new(cx, now, session, who, (window, theirs));
         sa.mobike = Mobike::agreed(cx, &sa.session, body.notifies(), true);
         sa.succession = attempt.succession;
         sa.come_up(cx);

@@ -17,7 +17,7 @@ use crate::config::{Childless, Connection};
 use crate::engine::context::Context;
 use crate::engine::create_child::has_child_for;
 use crate::engine::established::{Established, Request};
-use crate::engine::extensions::may_be_childless;
+use crate::engine::extensions::{may_be_childless, window_announcement};
 use crate::engine::failure::{Incompatible, Trouble, abridged};
 use crate::engine::ike_sa::{FollowUp, IkeSa, Received};
 use crate::engine::mobike::{Mobike, announcement, nat_not_allowed, unexpected_nat};
@@ -290,6 +290,7 @@ impl Handshake {
         if sa.mobike.is_some() {
             proof.extend(announcement(cx, &sa.session, false));
         }
+        proof.extend(window_announcement(&cx.settings));
         sa.come_up(cx);
         if sa.session.nat.encapsulates() && sa.session.path.local.port() != cx.settings.nat_port {
             let text = "there is a NAT, and the peer stays on the port of plain IKE: ESP goes without UDP";
