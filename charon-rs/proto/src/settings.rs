@@ -44,7 +44,7 @@ impl Default for Settings {
             half_open_per_address: 50,
             half_open_limit: 1000,
             drain_time: Duration::from_secs(5),
-            window_size: 4,
+            window_size: 1,
             reconnect_first: Duration::from_secs(1),
             reconnect_longest: Duration::from_secs(120),
         }

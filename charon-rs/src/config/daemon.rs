@@ -168,8 +168,9 @@ pub(super) const DAEMON_KEYS: &[Key<DaemonDraft>] = &[
         name: "window_size",
         also_called: &[],
         takes: "number from 1 to 64",
-        default: "4",
-        doc: "Requests that a peer may have outstanding in an IKE SA. It is told so, and the answers to as many are kept.",
+        default: "1",
+        doc: "Requests that a peer may have outstanding in an IKE SA. If it is more than one, the peer is told so, and the answers \
+              to as many are kept.",
         set: |draft, item| {
             let size = item.integer(1..=64)?;
             draft.config.settings.window_size = u32::try_from(size).map_err(|_| item.wrong_type("a number"))?;
