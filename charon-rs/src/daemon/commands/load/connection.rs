@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use espdp_api::{DfPolicy, DscpPolicy, InterfaceName, Mode, Routes, TrafficLimit, TrafficSelector};
 use ike_proto::config::{
-    Child, Connection, Dpd, DpdAction, Fragmentation, Lifetime, RemoteAddress, StartAction, UdpEncapsulation, Uniqueness,
+    Child, Connection, Dpd, DpdAction, Fragmentation, Lifetime, RemoteAddress, StartAction, UdpEncapsulation,
+    Uniqueness,
 };
 use ike_proto::proposal::{
     EspProposal, IkeProposal, default_esp_proposals, default_ike_proposals, parse_esp_list, parse_ike_list,
