@@ -2,7 +2,7 @@
 //!
 //! | module | commands |
 //! |---|---|
-//! | `act` | up, down, rekey, reload |
+//! | `act` | up, down, rekey, redirect, reload |
 //! | `status` | status, list, stats |
 //! | `log` | log |
 //! | `keys` | keys |
@@ -74,6 +74,12 @@ enum Simple {
     Down {
         #[command(flatten)]
         what: What,
+        /// At once, without waiting for the peer, which is told once
+        #[arg(long)]
+        force: bool,
+        /// Give up waiting after this many seconds; the daemon goes on
+        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+        timeout: u32,
     },
     /// Shows connections and their SAs in full, and why they are down
     Status {
@@ -89,6 +95,13 @@ enum Simple {
         /// Make the IKE SA anew with all its children, with a new authentication
         #[arg(long)]
         reauth: bool,
+    },
+    /// Sends the peers of a connection to another gateway
+    Redirect {
+        /// Connection
+        name: String,
+        /// Address or host name of the other gateway
+        gateway: String,
     },
     /// Shows what happened last
     Log {
@@ -193,7 +206,8 @@ fn carry_out(socket: Option<&Path>, json: bool, command: Simple, out: &mut dyn W
     let connect = || connect(socket);
     match command {
         Simple::Up { what, timeout } => act::up(&mut connect()?, &what, timeout, json, out),
-        Simple::Down { what } => act::down(&mut connect()?, &what, json, out),
+        Simple::Down { what, force, timeout } => act::down(&mut connect()?, &what, (force, timeout), json, out),
+        Simple::Redirect { name, gateway } => act::redirect(&mut connect()?, &name, &gateway, json, out),
         Simple::Rekey { what, reauth } => act::rekey(&mut connect()?, &what, reauth, json, out),
         Simple::Reload => act::reload(&mut connect()?, json, out),
         Simple::Status { name } => status::status(&mut connect()?, name.as_deref(), json, out),

@@ -1,5 +1,6 @@
 //! Connections and their children: the one model that every configuration front end fills.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -62,6 +63,8 @@ pub struct Connection {
     pub ppk: Option<PpkUse>,
     /// Whether the peer may send us elsewhere (RFC 5685).
     pub follow_redirects: bool,
+    /// Where we send peers that can be redirected (RFC 5685).
+    pub redirect: Option<Redirect>,
     /// The Child SAs of the connection. The first goes with IKE_AUTH when no other is asked for.
     pub children: Vec<Child>,
 }
@@ -100,6 +103,7 @@ impl Connection {
             childless: Childless::Allow,
             ppk: None,
             follow_redirects: true,
+            redirect: None,
             children: Vec::new(),
         }
     }
@@ -127,6 +131,42 @@ impl Connection {
     pub fn has_round(&self, round: usize) -> bool {
         round <= self.more_local.len().max(self.more_remote.len())
     }
+}
+
+/// Where peers are sent instead of being served (RFC 5685).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// The other gateway.
+    pub to: Gateway,
+    /// When they are told.
+    pub at: RedirectAt,
+}
+
+/// Another gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gateway {
+    /// By its address.
+    Address(IpAddr),
+    /// By its host name.
+    Name(String),
+}
+
+impl fmt::Display for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
+}
+
+/// When a peer is told to go elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RedirectAt {
+    /// At once, before it is known who it is; this costs us least.
+    Init,
+    /// When it has proved who it is.
+    Auth,
 }
 
 /// Where a peer may be.

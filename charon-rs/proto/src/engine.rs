@@ -10,6 +10,7 @@ mod connections;
 mod contacts;
 mod context;
 mod create_child;
+mod down;
 mod established;
 mod extensions;
 mod failure;
@@ -26,6 +27,7 @@ mod packets;
 mod policies;
 mod reauth;
 mod reconcile;
+mod redirect;
 mod rekey_ike;
 mod report;
 mod responder;
@@ -433,6 +435,8 @@ impl Engine {
                     self.succeed(now, spi);
                 }
                 FollowUp::Reauthenticate { spi } => self.reauthenticate(now, spi, Vec::new()),
+                FollowUp::Redirected { spi, gateway } => self.move_elsewhere(now, spi, gateway),
+                FollowUp::Elsewhere { attempt, gateway } => self.begin_elsewhere(now, *attempt, gateway),
                 FollowUp::NotReauthenticated { connection, succession, why } => {
                     self.on_reauthentication_failed(now, &connection, *succession, &why);
                 }

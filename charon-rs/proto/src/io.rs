@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use espdp_api::{EspAlgorithms, EspSpi, IkePath, Mode, OuterPath, PolicyId, Secret, TrafficSelector};
 
-use crate::config::{Connection, CredentialName, SharedSecret, TrustName};
+use crate::config::{Connection, CredentialName, Gateway, SharedSecret, TrustName};
 use crate::identity::Identity;
 
 pub use failure::{Failure, FailureCode};
@@ -202,7 +202,14 @@ pub enum Command {
         /// Which child; `None` means the IKE SA with all the connection's children.
         child: Option<String>,
     },
-    /// Takes SAs down.
+    /// Takes SAs down here and now. The peers are told once, and nobody waits for their answers.
+    TerminateAtOnce {
+        /// For the answer.
+        ticket: Ticket,
+        /// What exactly.
+        target: Target,
+    },
+    /// Takes SAs down. Settled when the peers have agreed, or have not answered for a while and all is gone here.
     Terminate {
         /// For the answer.
         ticket: Ticket,
@@ -222,6 +229,15 @@ pub enum Command {
         ticket: Ticket,
         /// What exactly.
         target: Target,
+    },
+    /// Tells the peers of IKE SAs to go to another gateway (RFC 5685). Settled when they have heard it.
+    Redirect {
+        /// For the answer.
+        ticket: Ticket,
+        /// What exactly.
+        target: Target,
+        /// Where to.
+        gateway: Gateway,
     },
     /// Deletes everything, then raises [`Notice::ShutDown`]. Peers that do not answer are not waited for longer than `grace`.
     ShutDown {
@@ -264,6 +280,8 @@ pub enum TimerKind {
     RekeyIke,
     /// The peer of an IKE SA is to be authenticated anew.
     Reauthenticate,
+    /// Somebody has waited long enough for a deletion.
+    Patience,
     /// A lifetime ends.
     Expire,
     /// An old inbound SA has drained.

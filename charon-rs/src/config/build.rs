@@ -8,7 +8,8 @@ use std::time::Duration;
 use espdp_api::{InterfaceName, Mode, PortRange, Routes, TrafficLimit, TrafficSelector};
 use ike_proto::Settings;
 use ike_proto::config::{
-    Child, Connection, Dpd, Lifetime, RemoteAddress, Retransmission, StartAction, UdpEncapsulation, Uniqueness,
+    Child, Connection, Dpd, Lifetime, Redirect, RedirectAt, RemoteAddress, Retransmission, StartAction, UdpEncapsulation,
+    Uniqueness,
 };
 use ike_proto::identity::{Identity, IdentityPattern};
 use ike_proto::proposal::{default_esp_proposals, default_ike_proposals};
@@ -77,6 +78,11 @@ impl Builder<'_> {
             ike_lifetime,
             reauth_after,
             uniqueness: draft.uniqueness.unwrap_or(Uniqueness::No),
+            follow_redirects: draft.follow_redirects.unwrap_or(true),
+            redirect: draft
+                .redirect_to
+                .as_ref()
+                .map(|to| Redirect { to: to.value.clone(), at: draft.redirect_at.unwrap_or(RedirectAt::Init) }),
             ike_proposals: draft.ike.as_ref().map_or_else(default_ike_proposals, |ike| ike.value.clone()),
             dpd: self.dpd(&draft),
             retransmission: retransmission(&draft),

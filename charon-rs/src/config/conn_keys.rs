@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ike_proto::config::{DpdAction, Fragmentation, RemoteAddress, UdpEncapsulation, Uniqueness};
+use ike_proto::config::{DpdAction, Fragmentation, Gateway, RedirectAt, RemoteAddress, UdpEncapsulation, Uniqueness};
 use ike_proto::proposal::{IkeProposal, parse_ike_list};
 
 use super::auth_keys::AuthDraft;
@@ -12,7 +12,7 @@ use super::daemon::port;
 use super::item::{At, Complaints, Item, collect};
 use super::keys::{Foreign, Key};
 use super::source::Complaint;
-use super::values::address;
+use super::values::{ValueError, address};
 
 /// `[conn.NAME]` while it is read: what the file says, the rest empty.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +26,9 @@ pub(super) struct ConnDraft {
     pub(super) reauth: Option<bool>,
     pub(super) reauth_time: Option<At<Duration>>,
     pub(super) uniqueness: Option<Uniqueness>,
+    pub(super) follow_redirects: Option<bool>,
+    pub(super) redirect_to: Option<At<Gateway>>,
+    pub(super) redirect_at: Option<RedirectAt>,
     pub(super) dpd_action: Option<Option<DpdAction>>,
     pub(super) dpd_delay: Option<At<Duration>>,
     pub(super) retransmit_timeout: Option<Duration>,
@@ -158,6 +161,40 @@ pub(super) const CONN_KEYS: &[Key<ConnDraft>] = &[
                 ("yes", Uniqueness::Replace),
                 ("keep", Uniqueness::Keep),
             ])?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "redirect",
+        also_called: &[],
+        takes: "`true` or `false`",
+        default: "true",
+        doc: "Whether the peer may send us to another gateway (RFC 5685), which must have the same identity.",
+        set: |draft, item| {
+            draft.follow_redirects = Some(item.boolean()?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "redirect_to",
+        also_called: &[],
+        takes: "address or host name",
+        default: "none",
+        doc: "Sends peers that can be redirected (RFC 5685) to this gateway instead of serving them.",
+        set: |draft, item| {
+            let text = item.text("an address or a host name")?;
+            draft.redirect_to = Some(item.at(text.read(gateway)?));
+            Ok(())
+        },
+    },
+    Key {
+        name: "redirect_at",
+        also_called: &[],
+        takes: "`init` or `auth`",
+        default: "\"init\"",
+        doc: "When peers are redirected: at once, or when they have proved who they are.",
+        set: |draft, item| {
+            draft.redirect_at = Some(item.choice(&[("init", RedirectAt::Init), ("auth", RedirectAt::Auth)])?);
             Ok(())
         },
     },
@@ -352,6 +389,17 @@ pub(super) const FOREIGN_KEYS: &[Foreign] = &[
     },
     Foreign { name: "leftdns", advice: "it is not supported yet; leave it out" },
 ];
+
+fn gateway(text: &str) -> Result<Gateway, ValueError> {
+    const WANTED: &str = "an address or a host name";
+    match address::remote(text)? {
+        RemoteAddress::Address(address) => Ok(Gateway::Address(address)),
+        RemoteAddress::Name(name) => Ok(Gateway::Name(name)),
+        RemoteAddress::Range(_) | RemoteAddress::Any => {
+            Err(ValueError::whole(text, format!("`{text}` is not one gateway"), WANTED))
+        }
+    }
+}
 
 fn left(item: Item<'_>) -> Result<Vec<IpAddr>, Complaints> {
     const WANTED: &str = "an address of this machine";

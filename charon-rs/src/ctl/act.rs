@@ -31,8 +31,16 @@ pub(super) fn up(
 }
 
 /// Takes a connection or child down.
-pub(super) fn down(client: &mut Client, what: &What, json: bool, out: &mut dyn Write) -> Result<Outcome, Error> {
-    let (answer, log) = followed(client, "terminate", what.arguments(), json, out)?;
+pub(super) fn down(
+    client: &mut Client,
+    what: &What,
+    (force, timeout_seconds): (bool, u32),
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<Outcome, Error> {
+    let mut arguments = what.arguments().with("timeout", u64::from(timeout_seconds) * 1000);
+    arguments.put_if("force", force);
+    let (answer, log) = followed(client, "terminate", arguments, json, out)?;
     if json {
         writeln!(out, "{}", with_log(&answer, log))?;
     } else if answer.is_yes("success") {
@@ -65,6 +73,26 @@ pub(super) fn rekey(
     } else {
         let done = if reauth { "made anew" } else { "rekeyed" };
         writeln!(out, "{what}: {} SA(s) {done}", text::text(&answer, "matches"))?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// Sends the peers of a connection to another gateway.
+pub(super) fn redirect(
+    client: &mut Client,
+    name: &str,
+    gateway: &str,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<Outcome, Error> {
+    let answer = client.request("redirect", Message::new().with("ike", name).with("gateway", gateway))?;
+    if !answer.is_yes("success") {
+        return refused(&answer, json, out);
+    }
+    if json {
+        writeln!(out, "{}", json::of(&answer))?;
+    } else {
+        writeln!(out, "{name}: {} peer(s) sent to {gateway}", text::text(&answer, "redirected"))?;
     }
     Ok(Outcome::Done)
 }

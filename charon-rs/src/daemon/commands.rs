@@ -2,7 +2,7 @@
 //!
 //! | module | commands |
 //! |---|---|
-//! | `control` | initiate, terminate, rekey |
+//! | `control` | initiate, terminate, rekey, redirect |
 //! | `query` | version, stats, list-*, get-*, counters |
 //! | `own` | what only our tools use: list-tunnels, journal, keys, reload |
 //! | `load` | load-conn, load-shared, load-cert, load-key, load-authority and what takes them back |
@@ -25,6 +25,7 @@ pub(crate) async fn call(daemon: &Daemon, name: &str, arguments: &Message, strea
         "initiate" => control::initiate(daemon, arguments, streamer).await,
         "terminate" => control::terminate(daemon, arguments, streamer).await,
         "rekey" => control::rekey(daemon, arguments).await,
+        "redirect" => control::redirect(daemon, arguments).await,
         "version" => query::version(),
         "stats" => query::stats(daemon).await,
         "list-sas" => query::list_sas(daemon, arguments, streamer).await,

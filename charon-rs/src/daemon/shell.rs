@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use espdp_api::{FromDataplane, InterfaceName, Outcome, RequestId, ToDataplane};
 use ike_proto::Engine;
+use ike_proto::config::Gateway;
 use ike_proto::io::{Answer, Ask, AskId, Command, Notice, Output, SettledCount, Target, Ticket};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -224,6 +225,16 @@ impl Shell {
     /// Takes SAs down.
     pub(crate) fn terminate(&mut self, target: Target) -> oneshot::Receiver<Settled> {
         self.undertake(|ticket| Command::Terminate { ticket, target })
+    }
+
+    /// Takes SAs down without waiting for the peers.
+    pub(crate) fn terminate_at_once(&mut self, target: Target) -> oneshot::Receiver<Settled> {
+        self.undertake(|ticket| Command::TerminateAtOnce { ticket, target })
+    }
+
+    /// Sends the peers of IKE SAs to another gateway.
+    pub(crate) fn redirect(&mut self, target: Target, gateway: Gateway) -> oneshot::Receiver<Settled> {
+        self.undertake(|ticket| Command::Redirect { ticket, target, gateway })
     }
 
     /// Rekeys SAs.

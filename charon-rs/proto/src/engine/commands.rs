@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::established::Established;
+use super::established::{Established, Life};
 use super::ike_sa::IkeSa;
 use super::initiator::Locating;
 use super::task::{ChildWish, Queued, Task};
@@ -13,7 +13,7 @@ use crate::config::{Child, Childless, Connection, StartAction};
 use crate::io::{ChildSaId, Command, DownReason, IkeSpi, Notice, RemarkLevel, Target, Ticket};
 
 /// What a command is for, once it is found.
-enum Object {
+pub(super) enum Object {
     Ike(IkeSpi),
     Child(IkeSpi, ChildSaId),
 }
@@ -31,8 +31,10 @@ impl Engine {
             }
             Command::Initiate { ticket, connection, child } => self.initiate(now, ticket, connection, child),
             Command::Terminate { ticket, target } => self.terminate(now, ticket, &target),
+            Command::TerminateAtOnce { ticket, target } => self.terminate_at_once(now, ticket, &target),
             Command::Rekey { ticket, target } => self.rekey(now, ticket, &target),
             Command::Reauthenticate { ticket, target } => self.renew(now, ticket, &target),
+            Command::Redirect { ticket, target, gateway } => self.redirect(now, ticket, &target, &gateway),
             Command::ShutDown { grace } => self.shut_down(now, grace),
         }
     }
@@ -212,21 +214,14 @@ impl Engine {
 
     fn terminate(&mut self, now: Instant, ticket: Ticket, target: &Target) {
         let objects = self.find(target);
-        match target {
-            Target::Connection(name) => self.cx.reconciler.suspend(name, None),
-            Target::Child { connection: Some(connection), child } => {
-                self.cx.reconciler.suspend(connection, Some(child));
-            }
-            Target::Child { connection: None, .. } | Target::IkeSa(_) | Target::ChildSa(_) => {}
-        }
+        self.suspend(target);
         self.cx.open_ticket(ticket, objects.len(), "no SA matches");
         for object in objects {
             match object {
                 Object::Ike(spi) => {
-                    if let Some(connection) = self.sas.get(&spi).map(|sa| sa.connection_name().to_owned()) {
-                        self.cx.reconciler.suspend(&connection, None);
-                    }
+                    self.suspend_all(spi);
                     self.take_down(now, spi, vec![ticket]);
+                    self.with_established(spi, |sa, _| sa.expect_patience(now));
                 }
                 Object::Child(spi, child) => {
                     let delete = Task::DeleteChild { child, reason: DownReason::Command };
@@ -235,11 +230,43 @@ impl Engine {
                         if let Some(child) = sa.children.get(&child) {
                             cx.reconciler.suspend(sa.connection_name(), Some(&child.child.name));
                         }
+                        sa.expect_patience(now);
                         sa.queue(cx, now, delete);
                     });
                 }
             }
         }
+    }
+
+    /// What is taken down stays down until somebody wants it up.
+    pub(super) fn suspend(&mut self, target: &Target) {
+        match target {
+            Target::Connection(name) => self.cx.reconciler.suspend(name, None),
+            Target::Child { connection: Some(connection), child } => {
+                self.cx.reconciler.suspend(connection, Some(child));
+            }
+            Target::Child { connection: None, .. } | Target::IkeSa(_) | Target::ChildSa(_) => {}
+        }
+    }
+
+    pub(super) fn suspend_all(&mut self, spi: IkeSpi) {
+        // It is not known yet which connection a half-open SA is for.
+        let known = self.sas.get(&spi).filter(|sa| !sa.is_half_open());
+        if let Some(connection) = known.map(|sa| sa.connection_name().to_owned()) {
+            self.cx.reconciler.suspend(&connection, None);
+        }
+    }
+
+    /// The SAs that are meant by who wants them gone at once: also those that are on their way out.
+    pub(super) fn find_down(&self, target: &Target) -> Vec<Object> {
+        let leaving = self.sas.iter().filter(|(_, sa)| sa.established().is_some_and(|sa| sa.life == Life::Deleting));
+        let is_meant = |sa: &IkeSa| match target {
+            Target::Connection(name) => sa.connection_name() == name,
+            Target::IkeSa(id) => sa.id() == *id,
+            Target::Child { .. } | Target::ChildSa(_) => false,
+        };
+        let leaving = leaving.filter(|(_, sa)| is_meant(sa)).map(|(spi, _)| Object::Ike(*spi));
+        self.find(target).into_iter().chain(leaving).collect()
     }
 
     fn rekey(&mut self, now: Instant, ticket: Ticket, target: &Target) {
@@ -259,22 +286,28 @@ impl Engine {
     }
 
     fn renew(&mut self, now: Instant, ticket: Ticket, target: &Target) {
-        let spi_of = |object: Object| match object {
-            Object::Ike(spi) | Object::Child(spi, _) => spi,
-        };
-        let objects = self.find(target).into_iter().map(spi_of);
-        let spis: BTreeSet<IkeSpi> = objects.filter(|spi| self.established_sa(*spi).is_some()).collect();
+        let spis = self.find_ike_sas(target);
         self.cx.open_ticket(ticket, spis.len(), "no SA matches");
         for spi in spis {
             self.reauthenticate(now, spi, vec![ticket]);
         }
     }
 
+    /// The established IKE SAs that are meant, or whose children are.
+    pub(super) fn find_ike_sas(&self, target: &Target) -> Vec<IkeSpi> {
+        let spi_of = |object: Object| match object {
+            Object::Ike(spi) | Object::Child(spi, _) => spi,
+        };
+        let objects = self.find(target).into_iter().map(spi_of);
+        let spis: BTreeSet<IkeSpi> = objects.filter(|spi| self.established_sa(*spi).is_some()).collect();
+        spis.into_iter().collect()
+    }
+
     /// The SAs that are meant; those that are on their way out are not.
     fn find(&self, target: &Target) -> Vec<Object> {
         let in_use = self.sas.iter().filter(|(_, sa)| {
             let is_up = sa.established().is_some_and(Established::is_in_use);
-            is_up || sa.attempt().is_some()
+            is_up || sa.attempt().is_some() || (sa.is_half_open() && matches!(target, Target::IkeSa(_)))
         });
         let ike_sas = |meant: &dyn Fn(&IkeSa) -> bool| {
             let matching = in_use.clone().filter(|(_, sa)| meant(sa));

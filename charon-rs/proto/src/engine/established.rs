@@ -18,6 +18,7 @@ use super::followup::Unfinished;
 use super::ike_sa::{FollowUp, Received};
 use super::mobike::Mobike;
 use super::reauth::{Origin, Succession};
+use super::redirect::Redirections;
 use super::rekey_ike::Rival;
 use super::serve::Serving;
 use super::session::Session;
@@ -62,8 +63,11 @@ pub(super) struct Established {
     pub(super) origin: Origin,
     /// What it takes over from another one that it makes needless.
     pub(super) succession: Option<Succession>,
+    pub(super) redirections: Redirections,
     /// When it goes because a newer one with the same peer is there.
     pub(super) displaced_at: Option<Instant>,
+    /// When somebody who waits for a deletion has waited long enough.
+    pub(super) patience_ends: Option<Instant>,
     /// When an unprotected message made us probe the peer last.
     last_hint: Option<Instant>,
 }
@@ -115,7 +119,9 @@ impl Established {
             ancestors: Vec::new(),
             origin,
             succession: None,
+            redirections: Redirections::default(),
             displaced_at: None,
+            patience_ends: None,
             last_hint: None,
         }
     }
@@ -447,6 +453,7 @@ pub(super) fn outcome_of_end(task: &Task, reason: &DownReason) -> Result<(), Str
         | Task::RekeyChild { .. }
         | Task::RekeyIke { .. }
         | Task::Liveness
+        | Task::Redirect(_)
         | Task::Discard(_)
         | Task::Move(..) => Err(format!("the IKE SA ended: {}", describe(reason))),
     }

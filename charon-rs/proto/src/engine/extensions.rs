@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::redirect::announces_redirect;
 use crate::Settings;
 use crate::config::{Childless, Connection, Fragmentation, LocalMethod, RemoteMethod};
 use crate::proposal::IkeProposal;
@@ -21,6 +22,8 @@ pub(super) struct Extensions {
     pub(super) multiple_auth: bool,
     /// It sets up IKE SAs without a Child SA (RFC 6023).
     pub(super) childless: bool,
+    /// It can be redirected (RFC 5685).
+    pub(super) redirect: bool,
 }
 
 impl Extensions {
@@ -35,6 +38,7 @@ impl Extensions {
             }
             extensions.intermediate |= notify.kind == INTERMEDIATE;
             extensions.multiple_auth |= notify.kind == NotifyType::MultipleAuthSupported;
+            extensions.redirect |= announces_redirect(notify.kind);
             extensions.childless |= notify.kind == NotifyType::ChildlessIkev2Supported;
         }
         extensions

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use espdp_api::EspSpi;
 
+use super::redirect::MAX_REDIRECTS;
 use crate::config::{Childless, Connection};
 use crate::io::{Failure, FailureCode, ProofRefusal};
 use crate::rules::Violation;
@@ -127,6 +128,20 @@ impl Trouble {
     /// Whether the two sides differ only in what traffic they want to protect.
     pub(super) fn is_about_selectors(&self) -> bool {
         matches!(self, Self::Incompatible(reason) if reason.code == FailureCode::TsUnacceptable)
+    }
+
+    /// Gateways send us from one to the other.
+    pub(super) fn redirected_too_often() -> Self {
+        Self::Incompatible(Box::new(Incompatible {
+            code: FailureCode::RedirectLoop,
+            notify: NotifyType::TemporaryFailure,
+            what: format!("we were redirected more than {MAX_REDIRECTS} times within five minutes"),
+            ours: Vec::new(),
+            theirs: Vec::new(),
+            hint: Some(
+                "gateways that redirect to each other go in circles; or refuse with `redirect = false`".to_owned(),
+            ),
+        }))
     }
 
     /// The peer does not answer at all.

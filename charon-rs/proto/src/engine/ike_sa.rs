@@ -17,6 +17,7 @@ use super::reauth::Succession;
 use super::rekey_ike::Estate;
 use super::responder::HalfOpen;
 use super::task::ChildWish;
+use crate::config::Gateway;
 use crate::io::{ChildSaId, DownReason, IkeSaId, IkeSpi, ProofRefusal, Signed, Ticket, TimerKind, Verified};
 use crate::wire::{Message, Payload, Role};
 
@@ -73,7 +74,11 @@ pub(super) enum FollowUp {
     InitialContact { spi: IkeSpi, began: Instant },
     /// The peer is to be authenticated anew.
     Reauthenticate { spi: IkeSpi },
-    /// An attempt to do so failed.
+    /// The peer of an SA wants us elsewhere.
+    Redirected { spi: IkeSpi, gateway: Gateway },
+    /// The peer of an attempt wants it elsewhere.
+    Elsewhere { attempt: Box<Attempt>, gateway: Gateway },
+    /// An attempt to set the SA up anew failed.
     NotReauthenticated { connection: String, succession: Box<Succession>, why: String },
 }
 
@@ -244,6 +249,11 @@ impl IkeSa {
     /// The SA, if it is established.
     pub(super) fn established(&self) -> Option<&Established> {
         if let Self::Established(sa) = self { Some(sa) } else { None }
+    }
+
+    /// Whether a peer is setting it up.
+    pub(super) fn is_half_open(&self) -> bool {
+        matches!(self, Self::HalfOpen(_) | Self::ResponderAuth(_))
     }
 
     // Attempts.

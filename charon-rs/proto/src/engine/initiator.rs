@@ -21,10 +21,11 @@ use super::intermediate::{IntAuth, Intermediate};
 use super::nat::{Nat, nat_detection_payloads, path_after_init};
 use super::packets::Packets;
 use super::reauth::Succession;
+use super::redirect::{Redirections, redirected_in_init, remark_redirection};
 use super::session::{Names, Session, SessionParts};
 use super::task::ChildWish;
 use super::window::{OurWindow, Retransmit};
-use crate::config::{Connection, RemoteAddress};
+use crate::config::{Connection, Gateway, RemoteAddress};
 use crate::crypto::key_exchange::KeyExchange;
 use crate::crypto::schedule::{IkeExchange, IkeKeys};
 use crate::io::{Ask, CertificateRequest, FailureCode, IkeSaId, IkeSpi, RemarkLevel, Ticket, TimerKind};
@@ -49,6 +50,7 @@ pub(super) struct Attempt {
     addresses: VecDeque<IpAddr>,
     /// What the new SA takes over from another one.
     pub(super) succession: Option<Succession>,
+    pub(super) redirections: Redirections,
 }
 
 impl Attempt {
@@ -123,7 +125,8 @@ impl Locating {
         (wishes, tickets): (VecDeque<ChildWish>, Vec<Ticket>),
     ) -> Option<IkeSa> {
         let id = cx.new_ike_sa_id();
-        let attempt = Attempt { connection, id, spi, wishes, tickets, addresses: VecDeque::new(), succession: None };
+        let (addresses, succession, redirections) = (VecDeque::new(), None, Redirections::default());
+        let attempt = Attempt { connection, id, spi, wishes, tickets, addresses, succession, redirections };
         let mut locating = Self { attempt, unresolved: 0 };
         for remote in locating.attempt.connection.clone().remote_addresses.iter() {
             match remote {
@@ -138,19 +141,35 @@ impl Locating {
         locating.proceed(cx, now)
     }
 
-    /// Begins an attempt with a peer that has an IKE SA with us, where it is now.
+    /// Goes on at another gateway.
+    pub(super) fn elsewhere(cx: &mut Context, now: Instant, mut attempt: Attempt, gateway: Gateway) -> Option<IkeSa> {
+        attempt.addresses.clear();
+        let unresolved = match gateway {
+            Gateway::Address(address) => {
+                attempt.addresses.push_back(address);
+                0
+            }
+            Gateway::Name(name) => {
+                cx.ask(Asker::PeerAddresses(attempt.spi), Ask::Resolve(name));
+                1
+            }
+        };
+        Self { attempt, unresolved }.proceed(cx, now)
+    }
+
+    /// Begins an attempt to make an IKE SA anew, at this gateway.
     pub(super) fn begin_again(
         cx: &mut Context,
         now: Instant,
         connection: Arc<Connection>,
         spi: IkeSpi,
         wishes: VecDeque<ChildWish>,
-        (address, succession): (IpAddr, Succession),
+        (gateway, succession, redirections): (Gateway, Succession, Redirections),
     ) -> Option<IkeSa> {
         let id = cx.new_ike_sa_id();
-        let (addresses, succession) = ([address].into(), Some(succession));
-        let attempt = Attempt { connection, id, spi, wishes, tickets: Vec::new(), addresses, succession };
-        Self { attempt, unresolved: 0 }.proceed(cx, now)
+        let (tickets, addresses, succession) = (Vec::new(), VecDeque::new(), Some(succession));
+        let attempt = Attempt { connection, id, spi, wishes, tickets, addresses, succession, redirections };
+        Self::elsewhere(cx, now, attempt, gateway)
     }
 
     /// Takes the addresses of one name.
@@ -297,6 +316,7 @@ impl Initiating {
         payloads.push(Payload::Nonce(self.nonce.clone()));
         payloads.extend(self.nat_detection.iter().cloned());
         payloads.extend(announcements_in_init_request(&self.attempt.connection));
+        payloads.extend(self.attempt.redirections.announcement(&self.attempt.connection).map(Payload::Notify));
         self.message = encode_message(&header, &payloads)?;
         let sent = Sent { path: self.path, by_us: true, octets: self.message.len(), fragments: None };
         cx.trace(Some((&self.attempt.connection.name, self.attempt.id)), sent, &header, &payloads);
@@ -338,6 +358,9 @@ impl Initiating {
         if let Some(group) = notifies(&payloads).find_map(Notify::wanted_group) {
             return self.on_wanted_group(cx, now, group);
         }
+        if let Some(notify) = notifies(&payloads).find(|notify| notify.kind == NotifyType::Redirect) {
+            return self.on_redirect(cx, now, notify);
+        }
         if let Some(error) = notifies(&payloads).find(|notify| notify.kind.is_error()) {
             self.refusal = Some(error.kind);
             return Some(IkeSa::Initiating(Box::new(self)));
@@ -363,6 +386,22 @@ impl Initiating {
         }
         self.cookie = Some(cookie);
         self.retry(cx, now)
+    }
+
+    /// RFC 5685 §3: the responder wants us elsewhere. What does not have our nonce is forged (R5685-3-1).
+    fn on_redirect(mut self, cx: &mut Context, now: Instant, notify: &Notify) -> Option<IkeSa> {
+        let connection = self.attempt.connection.clone();
+        let gateway = redirected_in_init(notify, &self.nonce).filter(|_| connection.follow_redirects);
+        let Some(gateway) = gateway else {
+            return Some(IkeSa::Initiating(Box::new(self)));
+        };
+        let from = self.path.remote;
+        if !self.attempt.redirections.follow(now, from.ip()) {
+            self.attempt.fail(cx, now, Trouble::redirected_too_often(), Some(from));
+            return None;
+        }
+        remark_redirection(cx, &connection, from.ip(), &gateway);
+        Locating::elsewhere(cx, now, self.attempt, gateway)
     }
 
     /// RFC 7296 §1.2: the same again with the group that the peer wants, if we offered it (R7296-1.2-1).

@@ -10,10 +10,12 @@ use std::time::{Duration, Instant};
 use super::Engine;
 use super::context::Context;
 use super::established::{Established, Life};
+use super::failure::Trouble;
 use super::initiator::{Locating, can_initiate};
+use super::redirect::remark_redirection;
 use super::run::REKEY_AGAIN;
 use super::task::{ChildWish, Queued, Task};
-use crate::config::{Childless, Connection};
+use crate::config::{Childless, Connection, Gateway};
 use crate::io::{DownReason, IkeSaId, IkeSpi, RemarkLevel, Ticket};
 use crate::wire::{Notify, NotifyType, Role};
 
@@ -129,18 +131,29 @@ impl Established {
 impl Engine {
     /// Begins to authenticate the peer of an IKE SA, and ourselves, anew.
     pub(super) fn reauthenticate(&mut self, now: Instant, spi: IkeSpi, tickets: Vec<Ticket>) {
-        if let Err(why) = self.begin_reauthentication(now, spi, tickets) {
+        if let Err(why) = self.begin_reauthentication(now, spi, tickets, None) {
             let (why, tickets) = why;
             self.cx.settle(tickets, &Err(why.clone()));
             self.with_established(spi, |sa, cx| sa.reauthenticate_later(cx, now, &why));
         }
     }
 
+    /// The peer of an IKE SA wants us at another gateway: what there is moves there (RFC 5685 §5).
+    pub(super) fn move_elsewhere(&mut self, now: Instant, spi: IkeSpi, gateway: Gateway) {
+        if let Err((why, _)) = self.begin_reauthentication(now, spi, Vec::new(), Some(gateway)) {
+            let connection = self.established_sa(spi).map(|sa| sa.connection_name().to_owned());
+            let text = format!("we do not follow a redirection: {why}");
+            self.cx.remark(connection.as_deref(), RemarkLevel::Warn, text);
+        }
+    }
+
+    /// Where the peer is now, or at the gateway to which it sends us.
     fn begin_reauthentication(
         &mut self,
         now: Instant,
         spi: IkeSpi,
         tickets: Vec<Ticket>,
+        gateway: Option<Gateway>,
     ) -> Result<(), (String, Vec<Ticket>)> {
         let Some(sa) = self.established_sa(spi).filter(|sa| sa.is_in_use()) else {
             return Err(("the IKE SA is going away".to_owned(), tickets));
@@ -162,10 +175,17 @@ impl Engine {
             return Err(("the IKE SA has no children, and `childless` is `never`".to_owned(), tickets));
         }
         let tried = wishes.iter().map(|wish| wish.child.name.clone()).collect();
-        let address = sa.session.path.remote.ip();
+        let (address, mut redirections) = (sa.session.path.remote.ip(), sa.redirections.clone());
         let succession = Succession { old: sa.session.names.id, tickets, tried };
+        if let Some(gateway) = &gateway {
+            if !redirections.follow(now, address) {
+                return Err((Trouble::redirected_too_often().to_string(), succession.tickets));
+            }
+            remark_redirection(&mut self.cx, &connection, address, gateway);
+        }
+        let place = (gateway.unwrap_or(Gateway::Address(address)), succession, redirections);
         let new_spi = self.cx.new_ike_spi();
-        let begun = Locating::begin_again(&mut self.cx, now, connection, new_spi, wishes, (address, succession));
+        let begun = Locating::begin_again(&mut self.cx, now, connection, new_spi, wishes, place);
         match begun {
             Some(sa) => self.keep(new_spi, sa),
             None => self.forget(new_spi),

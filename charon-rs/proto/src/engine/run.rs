@@ -11,6 +11,7 @@ use super::established::{Established, Life, describe, outcome_of_end};
 use super::failure::Trouble;
 use super::followup::{Made, Rounds};
 use super::ike_sa::FollowUp;
+use super::redirect::redirect_notify;
 use super::task::{ChildWish, Progress, Queued, Running, Task};
 use crate::io::{Ask, ChildSaId, DownReason, RemarkLevel};
 use crate::rules::{Body, CHILD_RESPONSE, INFORMATIONAL, REKEY_IKE_RESPONSE, notifies};
@@ -115,6 +116,10 @@ impl Established {
                 let payloads = self.probe_payloads(cx);
                 self.send_task(cx, now, queued, &payloads);
             }
+            Task::Redirect(gateway) => {
+                let notify = Payload::Notify(redirect_notify(gateway));
+                self.send_task(cx, now, queued, &[notify]);
+            }
             Task::Move(..) => self.start_move(cx, now, queued),
         }
     }
@@ -149,6 +154,7 @@ impl Established {
             | Task::Discard(_)
             | Task::DeleteIke { .. }
             | Task::Liveness
+            | Task::Redirect(_)
             | Task::Move(..) => None,
         };
         self.report_trouble(cx, trouble, child.as_ref().map(|child| child.name.as_str()));
@@ -172,7 +178,7 @@ impl Established {
                 let reason = reason.clone();
                 self.end(cx, now, reason);
             }
-            Task::DeleteChild { .. } | Task::Discard(_) | Task::Liveness | Task::Move(..) => {}
+            Task::DeleteChild { .. } | Task::Discard(_) | Task::Liveness | Task::Redirect(_) | Task::Move(..) => {}
         }
         self.finish(cx, queued, &Err(text));
     }
@@ -234,6 +240,7 @@ impl Established {
             | Task::Discard(_)
             | Task::DeleteIke { .. }
             | Task::Liveness
+            | Task::Redirect(_)
             | Task::Move(..) => {
                 cx.release_spi(spi);
                 return self.finish(cx, queued, &Ok(()));

@@ -81,6 +81,11 @@ impl Established {
         body: &Body,
     ) {
         proof.extend(self.authentication_lifetime().map(Payload::Notify));
+        if let Some(redirect) = self.redirect_in_auth() {
+            proof.push(Payload::Notify(redirect));
+            self.await_departure(now);
+            return self.answer(cx, now, request, proof);
+        }
         if body.proposals().is_err() {
             cx.follow_up(FollowUp::Unique { spi: self.local_spi() });
             return self.answer(cx, now, request, proof);

@@ -9,6 +9,7 @@ use super::admission::Admittance;
 use super::context::Sent;
 use super::failure::{About, Incompatible, Reaction, Trouble, Trust};
 use super::ike_sa::{IkeSa, Received};
+use super::redirect::redirect_in_init;
 use super::responder::HalfOpen;
 use crate::io::{FailureCode, IkeSpi, RemarkLevel};
 use crate::rules::{Body, INIT_REQUEST};
@@ -67,6 +68,11 @@ impl Engine {
         let candidates = self.cx.connections.of_path(path);
         if candidates.is_empty() {
             return Err(no_connection(path));
+        }
+        // RFC 5685 §3: no SA comes of it, and the responder's SPI stays zero.
+        if let Some(redirect) = candidates.first().and_then(|connection| redirect_in_init(connection, body)) {
+            self.answer_stranger(path, header, redirect, true);
+            return Ok(());
         }
         let half_open = HalfOpen::begin(&mut self.cx, now, received, body, &candidates)?;
         let spi = half_open.session.names.local_spi();

@@ -13,7 +13,7 @@ use super::create_child::ChildOffer;
 use super::followup::Following;
 use super::mobike::{Move, Told};
 use super::rekey_ike::IkeOffer;
-use crate::config::Child;
+use crate::config::{Child, Gateway};
 use crate::io::{ChildSaId, DownReason, Ticket};
 
 /// A child that somebody wants up.
@@ -51,6 +51,8 @@ pub(super) enum Task {
     DeleteIke { reason: DownReason },
     /// See whether the peer is there.
     Liveness,
+    /// Send the peer to another gateway.
+    Redirect(Gateway),
     /// Change addresses; with what the request said, once it is sent.
     Move(Move, Option<Told>),
 }
@@ -64,6 +66,7 @@ impl Task {
             Self::DeleteChild { .. } | Self::Discard(_) => "CHILD_DELETE",
             Self::DeleteIke { .. } => "IKE_DELETE",
             Self::Liveness => "IKE_DPD",
+            Self::Redirect(_) => "IKE_REDIRECT",
             Self::Move(..) => "IKE_MOBIKE",
         }
     }
@@ -75,6 +78,7 @@ impl Task {
             (Self::RekeyChild { child: a, .. }, Self::RekeyChild { child: b, .. })
             | (Self::DeleteChild { child: a, .. }, Self::DeleteChild { child: b, .. }) => a == b,
             (Self::Discard(a), Self::Discard(b)) => a == b,
+            (Self::Redirect(a), Self::Redirect(b)) => a == b,
             (Self::Move(a, _), Self::Move(b, _)) => a == b,
             (Self::RekeyIke { .. }, Self::RekeyIke { .. })
             | (Self::DeleteIke { .. }, Self::DeleteIke { .. })

@@ -88,7 +88,7 @@ pub(super) struct Side {
 impl Side {
     fn new(settings: &Settings, who: Who, seed: u64) -> Self {
         Self {
-            engine: Engine::new(settings.clone(), Box::new(SeededRandom::new(seed))),
+            engine: engine(settings, seed),
             dataplane: Dataplane::new(seed, who),
             notices: Vec::new(),
             is_slow: false,
@@ -96,6 +96,10 @@ impl Side {
             signer: Signer::default(),
         }
     }
+}
+
+fn engine(settings: &Settings, seed: u64) -> Engine {
+    Engine::new(settings.clone(), Box::new(SeededRandom::new(seed)))
 }
 
 /// A datagram on its way.
@@ -149,6 +153,8 @@ pub(super) struct World {
     /// What that NAT adds to port numbers.
     pub(super) nat_shift: u16,
     pub(super) keepalives: usize,
+    /// Whenever both ends are at rest, packets of the first child must arrive.
+    pub(super) watches_traffic: bool,
     /// Prints what happens.
     pub(super) chatty: bool,
 }
@@ -156,6 +162,11 @@ pub(super) struct World {
 impl World {
     /// Two engines with these settings, without connections.
     pub(super) fn bare(settings: &Settings) -> Self {
+        Self::seeded(settings, 0)
+    }
+
+    /// The same with other random numbers.
+    pub(super) fn seeded(settings: &Settings, seed: u64) -> Self {
         let now = start_of_time();
         Self {
             now,
@@ -165,8 +176,9 @@ impl World {
             nat_shift: 1000,
             keepalives: 0,
             chatty: std::env::var_os("IKE_PROTO_CHAT").is_some(),
-            moon: Side::new(settings, Who::Moon, 1),
-            sun: Side::new(settings, Who::Sun, 2),
+            moon: Side { engine: engine(settings, 2 * seed + 1), ..Side::new(settings, Who::Moon, 1) },
+            sun: Side { engine: engine(settings, 2 * seed + 2), ..Side::new(settings, Who::Sun, 2) },
+            watches_traffic: false,
             wire: VecDeque::new(),
             held: Vec::new(),
             late: BTreeMap::new(),
@@ -266,6 +278,21 @@ impl World {
         ticket
     }
 
+    /// Wants a child without letting anything travel yet.
+    pub(super) fn begin_child(&mut self, who: Who, child: &str) -> Ticket {
+        let ticket = self.ticket();
+        let (connection, child) = (Some("net-net".to_owned()), Some(child.to_owned()));
+        self.command(who, Command::Initiate { ticket, connection, child });
+        ticket
+    }
+
+    /// Takes down without letting anything travel yet.
+    pub(super) fn begin_terminate(&mut self, who: Who, target: Target) -> Ticket {
+        let ticket = self.ticket();
+        self.command(who, Command::Terminate { ticket, target });
+        ticket
+    }
+
     /// Queues a rekeying without letting anything travel yet.
     pub(super) fn begin_rekey(&mut self, who: Who, target: Target) -> Ticket {
         let ticket = self.ticket();
@@ -292,6 +319,9 @@ impl World {
             let busy = [Who::Moon, Who::Sun].into_iter().any(|who| self.carry_out_one(who));
             if busy {
                 continue;
+            }
+            if self.watches_traffic {
+                self.assert_no_packet_is_lost();
             }
             let Some(datagram) = self.wire.pop_front() else {
                 return;
@@ -556,6 +586,18 @@ impl World {
         }
     }
 
+    /// A packet of the first child would arrive now.
+    fn assert_no_packet_is_lost(&self) {
+        for (from, to) in [(&self.moon, &self.sun), (&self.sun, &self.moon)] {
+            for (policy, spi) in from.dataplane.active.iter().filter(|(policy, _)| **policy == FIRST) {
+                assert!(to.dataplane.inbound.contains_key(spi), "{policy:?} sends on {spi}, where nobody receives");
+            }
+            for (policy, _) in from.dataplane.outbound.keys().filter(|(policy, _)| *policy == FIRST) {
+                assert!(from.dataplane.active.contains_key(policy), "{policy:?} has an SA, and does not send");
+            }
+        }
+    }
+
     /// Nothing is left of anything.
     pub(super) fn assert_nothing_left(&mut self) {
         for who in [Who::Moon, Who::Sun] {
@@ -705,6 +747,9 @@ pub(super) fn secret(name: &str, owners: &[&str], key: &[u8]) -> SharedSecret {
     let owners = owners.iter().map(|owner| Identity::Fqdn((*owner).to_owned())).collect();
     SharedSecret { name: name.to_owned(), owners, secret: Secret::new(key.to_vec()) }
 }
+
+/// The policy of the child that comes up first.
+const FIRST: PolicyId = PolicyId(1);
 
 const NAT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 7));
 

@@ -2,6 +2,8 @@
 
 mod auth;
 mod chaos;
+mod collisions;
+mod down;
 mod established;
 mod fragments;
 mod handshake;
@@ -10,6 +12,7 @@ mod hybrid;
 mod mobike;
 mod nat;
 mod reauth;
+mod redirect;
 mod rekey;
 mod reload;
 mod scripted;

@@ -29,6 +29,7 @@ impl Established {
             (self.reauth_at(), TimerKind::Reauthenticate),
             (self.displaced_at.filter(|_| self.life == Life::Up), TimerKind::Expire),
             (self.expires_at, TimerKind::Expire),
+            (self.patience_ends, TimerKind::Patience),
             (self.retry_at(), TimerKind::RetryTask),
             (self.session.inbox.deadline(), TimerKind::Reassembly),
             (self.unfinished.as_ref().map(|unfinished| unfinished.expires), TimerKind::HalfOpen),
@@ -40,6 +41,9 @@ impl Established {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         self.retransmit(cx, now);
         self.session.inbox.on_timeout(now);
+        if is_due(self.patience_ends) {
+            self.lose_patience(cx, now);
+        }
         if is_due(self.expires_at) {
             self.expire(cx, now);
         }

@@ -66,6 +66,8 @@ failure_codes! {
     AuthNoPsk = "AUTH_NO_PSK";
     /// The peer's identity is none that a connection accepts.
     AuthIdRefused = "AUTH_ID_REFUSED";
+    /// Gateways sent us elsewhere again and again (RFC 5685 §7).
+    RedirectLoop = "REDIRECT_LOOP";
     /// There is an IKE SA with the peer, and the oldest is to stay.
     PeerNotUnique = "PEER_NOT_UNIQUE";
     /// The peer uses an authentication method that the connection does not accept.

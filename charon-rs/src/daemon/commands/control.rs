@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ike_proto::config::Gateway;
 use ike_proto::io::{ChildSaId, IkeSaId, IkeSaReport, IkeState, SettledCount, Target};
 use tokio::sync::{broadcast, oneshot};
 use tokio::time::{Instant, sleep_until};
@@ -50,10 +51,12 @@ async fn with_cause(daemon: &Daemon, mut answer: Message, connection: String, be
     answer
 }
 
-/// Takes SAs down: `ike`, `child`, `ike-id`, `child-id`, or whichever connection or child is called `name`.
+/// Takes SAs down: `ike`, `child`, `ike-id`, `child-id`, or whichever connection or child is called `name`. With `force=yes`
+/// they go at once, and the peers are told once.
 pub(super) async fn terminate(daemon: &Daemon, arguments: &Message, streamer: &Streamer) -> Message {
     let events = daemon.handle.subscribe();
-    let (settled, connection) = match undertake(daemon, arguments, Shell::terminate).await {
+    let act = if arguments.is_yes("force") { Shell::terminate_at_once } else { Shell::terminate };
+    let (settled, connection) = match undertake(daemon, arguments, act).await {
         Ok(Some(begun)) => begun,
         Ok(None) => return none_found("terminate"),
         Err(refusal) => return refusal,
@@ -93,6 +96,53 @@ pub(super) async fn rekey(daemon: &Daemon, arguments: &Message) -> Message {
         Ok(Err(why)) => failed(why),
         Err(_) => failed("the daemon is shutting down"),
     }
+}
+
+/// Sends the peers of IKE SAs to another gateway, `gateway` (RFC 5685): those of `ike`, `ike-id` or `name`, at `peer-ip`, with
+/// the identity `peer-id`.
+pub(super) async fn redirect(daemon: &Daemon, arguments: &Message) -> Message {
+    let Some(gateway) = arguments.text("gateway").filter(|gateway| !gateway.is_empty()) else {
+        return failed("missing target gateway");
+    };
+    let gateway = match gateway.parse() {
+        Ok(address) => Gateway::Address(address),
+        Err(_) => Gateway::Name(gateway.to_owned()),
+    };
+    let text = |name| arguments.text(name).map(str::to_owned);
+    let (connection, id) = (text("ike").or_else(|| text("name")), text("ike-id"));
+    let (address, identity) = (text("peer-ip"), text("peer-id"));
+    if [&connection, &id, &address, &identity].into_iter().all(Option::is_none) {
+        return failed("missing redirect selector");
+    }
+    let is_meant = move |sa: &IkeSaReport| {
+        let is = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
+        is(&connection, &sa.connection)
+            && is(&id, &sa.id.0.to_string())
+            && is(&address, &sa.path.remote.ip().to_string())
+            && is(&identity, sa.remote_id.as_deref().unwrap_or_default())
+            && sa.established.is_some()
+    };
+    let begin = move |shell: &mut Shell| -> Vec<oneshot::Receiver<Settled>> {
+        let meant = shell.engine.ike_sas().into_iter().filter(|sa| is_meant(sa));
+        meant.map(|sa| shell.redirect(Target::IkeSa(sa.id), gateway.clone())).collect()
+    };
+    let begun = match daemon.handle.ask(begin).await {
+        Ok(begun) if begun.is_empty() => return none_found("redirect"),
+        Ok(begun) => begun,
+        Err(gone) => return failed(gone),
+    };
+    let (matches, mut redirected, mut why) = (begun.len(), 0, None);
+    for settled in begun {
+        match settled.await {
+            Ok(Ok(_)) => redirected += 1,
+            Ok(Err(error)) => why = Some(error),
+            Err(_) => why = Some("the daemon is shutting down".to_owned()),
+        }
+    }
+    let success = if why.is_none() { "yes" } else { "no" };
+    let mut answer = Message::new().with("success", success).with("matches", matches).with("redirected", redirected);
+    answer.put_some("errmsg", why);
+    answer
 }
 
 /// The answer when no SA is meant.

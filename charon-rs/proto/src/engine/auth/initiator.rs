@@ -12,7 +12,7 @@ use super::proof::{Audience, Proof, Proving, on_signed, prove};
 use super::refusal::Refusing;
 use super::verdict::{Authenticated, Claim, Judging, Passed, Verdict, check_round, judge};
 use super::{Transcript, certificates, identity_of, own_identity_in};
-use crate::config::{Childless, Connection, Uniqueness};
+use crate::config::{Childless, Connection, Gateway, Uniqueness};
 use crate::engine::context::{Asker, Context};
 use crate::engine::create_child::ChildOffer;
 use crate::engine::established::Established;
@@ -21,6 +21,7 @@ use crate::engine::failure::{Reaction, Trouble, Trust};
 use crate::engine::ike_sa::{FollowUp, IkeSa, Received};
 use crate::engine::initiator::Attempt;
 use crate::engine::mobike::{Mobike, announcement};
+use crate::engine::redirect::{redirected_in, remark_redirection};
 use crate::engine::session::Session;
 use crate::engine::task::{ChildWish, Queued, Task};
 use crate::engine::window::{OurWindow, Retransmit, TheirWindow};
@@ -391,7 +392,10 @@ impl Handshake {
         }
         let local_id = own_identity_in(&connection, 0, self.session.path);
         match std::mem::take(&mut self.passed).complete(&connection, local_id) {
-            Ok(who) => Some(self.establish(cx, now, who, body)),
+            Ok(who) => match redirected_in(&connection, body) {
+                Some(gateway) => self.go_elsewhere(cx, now, gateway),
+                None => Some(self.establish(cx, now, who, body)),
+            },
             Err(trouble) => self.refuse(cx, now, trouble),
         }
     }
@@ -402,7 +406,7 @@ impl Handshake {
         let theirs = TheirWindow::starting_at(0, cx.settings.window_size);
         let mut sa = Established::new(cx, now, session, who, (window, theirs));
         sa.mobike = Mobike::agreed(cx, &sa.session, body.notifies(), true);
-        sa.succession = attempt.succession;
+        (sa.succession, sa.redirections) = (attempt.succession, attempt.redirections);
         sa.come_up(cx);
         cx.settle(attempt.tickets, &Ok(()));
         if let Some(notify) = body.notify(NotifyType::AuthLifetime) {
@@ -418,17 +422,34 @@ impl Handshake {
         IkeSa::Established(Box::new(sa))
     }
 
+    /// RFC 5685 §6: the responder is who it should be, and wants us elsewhere. What there is with it is deleted.
+    fn go_elsewhere(mut self, cx: &mut Context, now: Instant, gateway: Gateway) -> Option<IkeSa> {
+        let from = self.session.path.remote.ip();
+        if !self.attempt.redirections.follow(now, from) {
+            return self.refuse_with(cx, now, Trouble::redirected_too_often(), Payload::Delete(Delete::IkeSa));
+        }
+        remark_redirection(cx, &self.attempt.connection, from, &gateway);
+        self.take_offer_back(cx);
+        let Self { attempt, session, window, .. } = self;
+        cx.follow_up(FollowUp::Elsewhere { attempt: Box::new(attempt), gateway });
+        Refusing::begin(cx, now, session, window, Payload::Delete(Delete::IkeSa))
+    }
+
     /// The response is wrong, so the responder may believe in an SA that we do not want: it is told so
     /// (RFC 7296 §2.21.2).
-    fn refuse(mut self, cx: &mut Context, now: Instant, trouble: Trouble) -> Option<IkeSa> {
+    fn refuse(self, cx: &mut Context, now: Instant, trouble: Trouble) -> Option<IkeSa> {
         let notify = match trouble.reaction(Trust::Keyed) {
             Reaction::Answer(notify) | Reaction::AnswerAndClose(notify) => notify,
             Reaction::Silence => Notify::new(NotifyType::AuthenticationFailed),
         };
+        self.refuse_with(cx, now, trouble, Payload::Notify(notify))
+    }
+
+    fn refuse_with(mut self, cx: &mut Context, now: Instant, trouble: Trouble, payload: Payload) -> Option<IkeSa> {
         self.take_offer_back(cx);
         let Self { attempt, session, window, .. } = self;
         attempt.fail(cx, now, trouble, Some(session.path.remote));
-        Refusing::begin(cx, now, session, window, Payload::Notify(notify))
+        Refusing::begin(cx, now, session, window, payload)
     }
 
     /// Nothing comes of it, and the responder knows or has nothing.
