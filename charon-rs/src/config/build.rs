@@ -8,8 +8,8 @@ use std::time::Duration;
 use espdp_api::{InterfaceName, Mode, PortRange, Routes, TrafficLimit, TrafficSelector};
 use ike_proto::Settings;
 use ike_proto::config::{
-    Child, Connection, Dpd, Lifetime, Redirect, RedirectAt, RemoteAddress, Retransmission, StartAction, UdpEncapsulation,
-    Uniqueness,
+    Child, Connection, Dpd, Lifetime, Redirect, RedirectAt, RemoteAddress, Retransmission, StartAction,
+    UdpEncapsulation, Uniqueness,
 };
 use ike_proto::identity::{Identity, IdentityPattern};
 use ike_proto::proposal::{default_esp_proposals, default_ike_proposals};

@@ -1,5 +1,6 @@
 //! Two engines with a dataplane each, a network between them and a clock that only moves when it is told.
 
+mod dataplane;
 mod signer;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -7,10 +8,11 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use espdp_api::{
-    AddressRange, Command as DataplaneCommand, DfPolicy, Direction, Done, DscpPolicy, EspSpi, Event, IkePath,
-    InterfaceName, Mode, Outcome, PolicyId, Refusal, Routes, SaStatistics, Secret, TrafficLimit, TrafficSelector,
+    AddressRange, Command as DataplaneCommand, DfPolicy, DscpPolicy, Event, IkePath, InterfaceName, Mode, PolicyId,
+    Routes, Secret, TrafficLimit, TrafficSelector,
 };
 
+use self::dataplane::Dataplane;
 use self::signer::Signer;
 pub(super) use self::signer::{sign_both, sign_with, trust_in};
 use super::Engine;
@@ -604,142 +606,6 @@ impl World {
             assert!(self.ike_sas(who).is_empty(), "{who:?} still has {:#?}", self.ike_sas(who));
             self.side(who).dataplane.assert_empty();
         }
-    }
-}
-
-/// What a dataplane would do, without packets. It refuses what a real one refuses.
-#[derive(Debug)]
-pub(super) struct Dataplane {
-    next_spi: u32,
-    /// The addresses of the host, the one that its routes prefer first.
-    pub(super) addresses: Vec<IpAddr>,
-    pub(super) reserved: BTreeSet<EspSpi>,
-    pub(super) inbound: BTreeMap<EspSpi, PolicyId>,
-    pub(super) outbound: BTreeMap<(PolicyId, EspSpi), espdp_api::OuterPath>,
-    pub(super) policies: BTreeSet<PolicyId>,
-    pub(super) trapped: BTreeSet<PolicyId>,
-    pub(super) active: BTreeMap<PolicyId, EspSpi>,
-    /// The keys of all SAs that ever were, by direction and SPI.
-    pub(super) keys: BTreeMap<(Direction, EspSpi), Vec<u8>>,
-    /// Refuses the next command of this kind.
-    pub(super) refuse_install: Option<Direction>,
-    /// What it refused to install, which may be removed by somebody who does not know that yet.
-    refused: BTreeSet<(Direction, EspSpi)>,
-}
-
-impl Dataplane {
-    fn new(seed: u64, who: Who) -> Self {
-        Self {
-            addresses: vec![who.address()],
-            next_spi: 0x1000_0000 * u32::try_from(seed).unwrap(),
-            reserved: BTreeSet::new(),
-            inbound: BTreeMap::new(),
-            outbound: BTreeMap::new(),
-            policies: BTreeSet::new(),
-            trapped: BTreeSet::new(),
-            active: BTreeMap::new(),
-            keys: BTreeMap::new(),
-            refuse_install: None,
-            refused: BTreeSet::new(),
-        }
-    }
-
-    fn assert_empty(&self) {
-        assert!(self.reserved.is_empty(), "SPIs are leaked: {:?}", self.reserved);
-        assert!(self.inbound.is_empty(), "inbound SAs are leaked: {:?}", self.inbound);
-        assert!(self.outbound.is_empty(), "outbound SAs are leaked: {:?}", self.outbound);
-        assert!(self.policies.is_empty(), "policies are leaked: {:?}", self.policies);
-    }
-
-    fn refuses(&mut self, direction: Direction, spi: EspSpi) -> bool {
-        let refuses = self.refuse_install.take_if(|refused| *refused == direction).is_some();
-        self.refused.extend(refuses.then_some((direction, spi)));
-        refuses
-    }
-
-    fn carry_out(&mut self, who: Who, command: DataplaneCommand) -> Outcome {
-        match command {
-            DataplaneCommand::ReserveSpi => {
-                self.next_spi += 1;
-                let spi = EspSpi::try_from(self.next_spi).unwrap();
-                self.reserved.insert(spi);
-                return Ok(Done::Spi(spi));
-            }
-            DataplaneCommand::ReleaseSpi(spi) => {
-                assert!(self.reserved.remove(&spi), "{who:?} releases {spi}, which is not reserved");
-            }
-            DataplaneCommand::InstallInbound(spec) => {
-                if self.refuses(Direction::Inbound, spec.sa.spi) {
-                    return Err(Refusal::Full("test".to_owned()));
-                }
-                assert!(self.policies.contains(&spec.sa.policy), "{who:?} installs without policy");
-                assert!(self.reserved.remove(&spec.sa.spi), "{who:?} installs {}, which is not reserved", spec.sa.spi);
-                self.keys.insert((Direction::Inbound, spec.sa.spi), spec.sa.encryption_key.expose().clone());
-                self.inbound.insert(spec.sa.spi, spec.sa.policy);
-            }
-            DataplaneCommand::InstallOutbound(spec) => {
-                if self.refuses(Direction::Outbound, spec.sa.spi) {
-                    return Err(Refusal::Full("test".to_owned()));
-                }
-                self.keys.insert((Direction::Outbound, spec.sa.spi), spec.sa.encryption_key.expose().clone());
-                if self.outbound.contains_key(&(spec.sa.policy, spec.sa.spi)) {
-                    self.refused.insert((Direction::Outbound, spec.sa.spi));
-                    return Err(Refusal::BadSa("the policy has an SA with this SPI".to_owned()));
-                }
-                self.outbound.insert((spec.sa.policy, spec.sa.spi), spec.sa.path);
-            }
-            DataplaneCommand::Activate { policy, spi } => {
-                assert!(self.outbound.contains_key(&(policy, spi)), "{who:?} activates {spi}, which is not there");
-                self.active.insert(policy, spi);
-            }
-            DataplaneCommand::RemoveSa { direction, spi, policy } => {
-                let known = match direction {
-                    Direction::Inbound => self.inbound.remove(&spi).is_some(),
-                    Direction::Outbound => self.outbound.remove(&(policy, spi)).is_some(),
-                };
-                if !known && self.refused.contains(&(direction, spi)) {
-                    return Err(Refusal::UnknownSa(spi));
-                }
-                assert!(known, "{who:?} removes {direction:?} {spi}, which is not there");
-                if direction == Direction::Outbound && self.active.get(&policy) == Some(&spi) {
-                    self.active.remove(&policy);
-                }
-                let drops = Vec::new();
-                let statistics =
-                    SaStatistics { spi, direction, bytes: 0, packets: 0, idle_seconds: None, sequence: 0, drops };
-                return Ok(Done::Removed(Box::new(statistics)));
-            }
-            DataplaneCommand::MoveSa { direction, spi, policy, path } => {
-                if direction == Direction::Outbound {
-                    *self.outbound.get_mut(&(policy, spi)).unwrap() = path;
-                }
-            }
-            DataplaneCommand::SetPolicy(spec) => {
-                self.policies.insert(spec.id);
-                if spec.acquire {
-                    self.trapped.insert(spec.id)
-                } else {
-                    self.trapped.remove(&spec.id)
-                };
-            }
-            DataplaneCommand::RemovePolicy(policy) => {
-                assert!(self.policies.remove(&policy), "{who:?} removes {policy:?}, which is not set");
-                self.trapped.remove(&policy);
-                let left = self.inbound.values().any(|other| *other == policy)
-                    || self.outbound.keys().any(|(other, _)| *other == policy);
-                assert!(!left, "{who:?} removes {policy:?} with SAs in it");
-            }
-            DataplaneCommand::LocalAddress { remote } => {
-                let found = self.addresses.iter().find(|address| address.is_ipv4() == remote.is_ipv4());
-                let unreachable =
-                    || Refusal::System { operation: "look up a route".to_owned(), reason: "no route".to_owned() };
-                return found.copied().map(Done::LocalAddress).ok_or_else(unreachable);
-            }
-            other @ (DataplaneCommand::SetInterface(_)
-            | DataplaneCommand::RemoveInterface(_)
-            | DataplaneCommand::Statistics) => panic!("{other:?} is not for the engine"),
-        }
-        Ok(Done::Ok)
     }
 }
 
