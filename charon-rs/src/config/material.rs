@@ -80,7 +80,7 @@ impl Material {
         let mut material = Self { folder, layer, sealed: Vec::new(), read: BTreeMap::new() };
         let private = material.folder.join(PRIVATE);
         if private.is_dir() {
-            for file in material.files_in(&private, report) {
+            for file in files_in(&private, report) {
                 match private_key(&file, None) {
                     Ok(key) => {
                         material.layer.add_key(key);
@@ -195,29 +195,10 @@ impl Material {
         let mut files = Vec::new();
         for place in places {
             if place.is_dir() {
-                files.extend(self.files_in(&place, report));
+                files.extend(files_in(&place, report));
             } else {
                 files.push(place);
             }
-        }
-        files
-    }
-
-    /// The files of a folder in the order of their names; hidden ones and folders in it are passed over.
-    #[expect(clippy::unused_self, reason = "it belongs to the reading of folders")]
-    fn files_in(&self, folder: &Path, report: &mut Report) -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(folder).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
-        let entries = entries.unwrap_or_else(|why| {
-            report.add(problem(folder, &FileError::Io(folder.to_owned(), why)));
-            Vec::new()
-        });
-        let hidden = |path: &Path| path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-        let paths = entries.into_iter().map(|entry| entry.path());
-        let mut files: Vec<PathBuf> = paths.filter(|path| !hidden(path) && path.is_file()).collect();
-        files.sort_unstable();
-        if files.len() > MAX_FILES {
-            report.add(said(folder, format!("there are {} files; at most {MAX_FILES} are read", files.len())));
-            files.truncate(MAX_FILES);
         }
         files
     }
@@ -229,6 +210,24 @@ impl Material {
         places.dedup(); // of an absolute path there is but one
         places.iter().find(|place| place.exists()).cloned().ok_or(FileError::Nowhere(places))
     }
+}
+
+/// The files of a folder in the order of their names; hidden ones and folders in it are passed over.
+fn files_in(folder: &Path, report: &mut Report) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
+    let entries = entries.unwrap_or_else(|why| {
+        report.add(problem(folder, &FileError::Io(folder.to_owned(), why)));
+        Vec::new()
+    });
+    let hidden = |path: &Path| path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+    let paths = entries.into_iter().map(|entry| entry.path());
+    let mut files: Vec<PathBuf> = paths.filter(|path| !hidden(path) && path.is_file()).collect();
+    files.sort_unstable();
+    if files.len() > MAX_FILES {
+        report.add(said(folder, format!("there are {} files; at most {MAX_FILES} are read", files.len())));
+        files.truncate(MAX_FILES);
+    }
+    files
 }
 
 /// Reads a private key that nobody but its owner can read.

@@ -31,11 +31,12 @@ pub(crate) struct Desk {
 impl Desk {
     /// A desk that knows nothing yet, and sends its answers to `answers`.
     pub(crate) fn new(answers: mpsc::UnboundedSender<(AskId, Answer)>) -> Self {
+        let threads = Arc::new(Semaphore::new(THREADS));
         Self {
             store: Arc::default(),
-            revocation: Arc::default(),
+            revocation: Arc::new(Revocation::new(FetchLimits::default(), None, Arc::clone(&threads))),
             answers,
-            threads: Arc::new(Semaphore::new(THREADS)),
+            threads,
             room: Arc::new(Semaphore::new(MAX_WAITING)),
         }
     }
@@ -52,7 +53,7 @@ impl Desk {
 
     /// Sets how and where CRLs are fetched and kept; what was fetched so far is fetched again.
     pub(crate) fn set_fetching(&mut self, limits: FetchLimits, folder: Option<&Path>) {
-        self.revocation = Arc::new(Revocation::new(limits, folder));
+        self.revocation = Arc::new(Revocation::new(limits, folder, Arc::clone(&self.threads)));
     }
 
     /// Forgets the CRLs and OCSP answers that were fetched.

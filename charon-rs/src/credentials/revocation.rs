@@ -24,6 +24,7 @@ use pki::ocsp;
 use pki::path::{Strength, ValidPath};
 use pki::revocation::{Source, Status, sources};
 use pki::time::UnixTime;
+use tokio::sync::Semaphore;
 
 use self::cache::{Cache, Held, Key};
 use self::disk::Disk;
@@ -96,7 +97,7 @@ impl Link {
 }
 
 /// Finds out about certificates.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Revocation {
     known: KnownCrls,
     fetcher: Fetcher,
@@ -104,12 +105,22 @@ pub(super) struct Revocation {
     answers: Cache<Vec<u8>>,
     disk: Disk,
     limits: FetchLimits,
+    /// Signatures that are checked at the same time, here and elsewhere.
+    threads: Arc<Semaphore>,
 }
 
 impl Revocation {
-    /// One that keeps CRLs in `folder`.
-    pub(super) fn new(limits: FetchLimits, folder: Option<&Path>) -> Self {
-        Self { limits, disk: Disk::new(folder), ..Self::default() }
+    /// One that keeps CRLs in `folder` and computes when one of `threads` is free.
+    pub(super) fn new(limits: FetchLimits, folder: Option<&Path>, threads: Arc<Semaphore>) -> Self {
+        Self {
+            known: KnownCrls::default(),
+            fetcher: Fetcher::default(),
+            crls: Cache::default(),
+            answers: Cache::default(),
+            disk: Disk::new(folder),
+            limits,
+            threads,
+        }
     }
 
     /// Forgets what was fetched.
@@ -158,7 +169,7 @@ impl Revocation {
             let held = self.answer(link, uri, strength).await;
             let (link, strength) = (link.clone(), strength.clone());
             let judge = move || ocsp_status(&link, &held.content.ok()?, &strength);
-            if let Some(status) = computed(judge).await.flatten() {
+            if let Some(status) = self.computed(judge).await.flatten() {
                 return Some(status);
             }
         }
@@ -204,7 +215,7 @@ impl Revocation {
             Err(error) => return failed(uri, &error),
         };
         let (owned, wanted, octets) = (link.clone(), strength.clone(), response.clone());
-        let judged = computed(move || {
+        let judged = self.computed(move || {
             let request = ocsp::Request::new(&owned.certificate, &owned.issuer, Some(&nonce));
             ocsp::Response::from_der(&octets)?.verify(&request, &[], false, now(), &wanted)
         });
@@ -220,13 +231,13 @@ impl Revocation {
         let held = self.crls.get(key.clone(), now(), self.fetch_crl(link, key, strength)).await;
         let (own, issuer, strength) = (Arc::clone(self), link.issuer.clone(), strength.clone());
         let verify = move || own.known.remembered(&*held.content.ok()?, &issuer, &strength);
-        computed(verify).await.flatten()
+        self.computed(verify).await.flatten()
     }
 
     /// A CRL from the disk if it is still good, else from the network. Only one that the issuer signed is kept.
     async fn fetch_crl(self: &Arc<Self>, link: &Link, key: Key, strength: &Strength) -> Held<Arc<Crl>> {
         let (own, issuer, wanted, place) = (Arc::clone(self), link.issuer.clone(), strength.clone(), key.clone());
-        let kept = computed(move || {
+        let kept = self.computed(move || {
             let octets = own.disk.read(&place, own.limits.crl)?;
             own.read_crl(&octets, &issuer, &wanted)
                 .ok()
@@ -240,7 +251,7 @@ impl Revocation {
             Err(error) => return failed(&key.uri, &error),
         };
         let (own, issuer, wanted, place) = (Arc::clone(self), link.issuer.clone(), strength.clone(), key.clone());
-        let read = computed(move || {
+        let read = self.computed(move || {
             let crl = own.read_crl(&octets, &issuer, &wanted)?;
             own.disk.write(&place, &octets);
             Ok(crl)
@@ -261,6 +272,12 @@ impl Revocation {
         let crl = Crl::load(octets)?;
         self.known.check(&crl, issuer, strength)?;
         Ok(Arc::new(crl))
+    }
+
+    /// Computes on a thread where it keeps nobody waiting; `None` when it panicked.
+    async fn computed<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let _thread = self.threads.acquire().await.ok()?;
+        tokio::task::spawn_blocking(work).await.inspect_err(|panic| tracing::error!(%panic, "checking failed")).ok()
     }
 
     /// One fetch may take half of the time, so that a dead server is known to be dead before the time is over.
@@ -294,11 +311,6 @@ fn until(next_update: Option<UnixTime>) -> UnixTime {
 fn failed<T>(uri: &str, why: &dyn std::fmt::Display) -> Held<T> {
     tracing::info!(uri, %why, "nothing about revocation could be fetched");
     Held { content: Err(why.to_string()), until: now().plus(RETRY_AFTER) }
-}
-
-/// Computes on a thread where it keeps nobody waiting; `None` when it panicked.
-async fn computed<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    tokio::task::spawn_blocking(work).await.inspect_err(|panic| tracing::error!(%panic, "checking failed")).ok()
 }
 
 #[cfg(test)]

@@ -83,6 +83,7 @@ impl Shell {
         let mut changes = Changes::default();
         // Credentials first: a connection that starts at once needs its own.
         self.desk.store_mut().set_file(wanted.credentials);
+        self.tell_authorities(&[Origin::Socket]);
         let secrets: BTreeSet<String> = wanted.secrets.iter().map(|secret| secret.name.clone()).collect();
         for secret in wanted.secrets {
             self.set_secret(Origin::File, secret);
@@ -124,10 +125,17 @@ impl Shell {
     /// Changes the credentials that were told over the control socket. Connections that ask for other CAs then are told so.
     pub(crate) fn change_credentials<T>(&mut self, change: impl FnOnce(&mut Layer) -> T) -> T {
         let result = self.desk.store_mut().change_socket(change);
+        self.tell_authorities(&[Origin::File, Origin::Socket]);
+        result
+    }
+
+    /// Tells the connections of these origins which CAs to ask for, if those are others than before.
+    fn tell_authorities(&mut self, origins: &[Origin]) {
         let changed: Vec<(Origin, Connection)> = self
             .applied
             .connections
             .values()
+            .filter(|(origin, _)| origins.contains(origin))
             .filter_map(|(origin, connection)| {
                 let mut complete = connection.clone();
                 self.desk.store().complete(&mut complete);
@@ -137,7 +145,6 @@ impl Shell {
         for (origin, connection) in changed {
             self.set_connection(origin, connection);
         }
-        result
     }
 
     /// Forgets what no connection from the control socket signs with or demands any more.
@@ -266,6 +273,34 @@ mod tests {
         );
         let known: Vec<&str> = shell.engine.connections().map(|connection| connection.name.as_str()).collect();
         assert_eq!(known, ["a", "b", "d", "told"], "what was told over the socket stays");
+    }
+
+    #[tokio::test]
+    async fn connections_are_told_when_other_cas_are_trusted() {
+        let (mut shell, _wire) = Wire::shell();
+        let name = shell.change_credentials(|layer| layer.add_demand(crate::credentials::Demand::default()));
+        let trust = ike_proto::config::Trust { name, authorities: Vec::new(), ocsp: false };
+        let mut told = connection("told", 500);
+        told.remote.method = RemoteMethod::Signature(trust);
+        shell.set_connection(Origin::Socket, told);
+        let asked = |shell: &Shell| match &shell.applied.connection("told").unwrap().1.remote.method {
+            RemoteMethod::Signature(trust) => trust.authorities.len(),
+            RemoteMethod::PreSharedKey | _ => 0,
+        };
+        let mut reloaded = wanted(&[], &[]);
+        reloaded.credentials.add_authority(crate::credentials::testing::Entity::root("file").certificate);
+        shell.apply_file(reloaded);
+        assert_eq!(asked(&shell), 1, "a reload of the files");
+        let other = crate::credentials::testing::Entity::root("socket").certificate;
+        shell.change_credentials(|layer| layer.add_authority(other));
+        assert_eq!(asked(&shell), 2);
+        shell.apply_file(wanted(&[], &[]));
+        assert_eq!(asked(&shell), 1);
+        shell.forget_unused_credentials();
+        assert_eq!(shell.desk.store().socket().demands.len(), 1, "it is still used");
+        shell.remove_connection("told");
+        shell.forget_unused_credentials();
+        assert!(shell.desk.store().socket().demands.is_empty());
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ mod world;
 
 pub use capture::{Capture, Fields, tshark};
 pub use gateway::{Ctl, Gateway};
-pub use process::{Daemon, finish, wait_until};
+pub use process::{Daemon, built, finish, wait_until};
 pub use strongswan::{Charon, StrongSwan, Version};
 pub use traffic::{PingResult, PingStream, expect_silence, ping, tcp_transfer};
 pub use world::{Site, World};

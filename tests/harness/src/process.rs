@@ -122,7 +122,7 @@ pub fn wait_until(limit: Duration, what: &str, mut ready: impl FnMut() -> Result
 ///
 /// # Errors
 /// When it was not built.
-pub(crate) fn built(name: &str) -> Result<PathBuf> {
+pub fn built(name: &str) -> Result<PathBuf> {
     let running = std::env::current_exe()?;
     // Tests run in `deps`, one below the programs.
     let places = running.ancestors().skip(1).take(2).map(|folder| folder.join(name));

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use ike_proto::config::TrustName;
 use ike_proto::identity::Identity;
-use ike_proto::io::{Answer, AskId, CertificateData, FailureCode, VerifyRequest};
+use ike_proto::io::{Answer, AskId, CertificateData, CertificateRequest, FailureCode, SignRequest, VerifyRequest};
 use pki::certificate::SerialNumber;
 use pki::issue::{CrlPoint, CrlTemplate, RevokedCertificate, Template};
 use pki::revocation::{Policy, Reason};
@@ -13,7 +13,7 @@ use pki::signature::{RsaPadding, SignatureScheme};
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::credentials::demand::Demand;
+use crate::credentials::demand::{Demand, Signer};
 use crate::credentials::testing::{Entity, Web, day};
 use crate::credentials::{Desk, Layer};
 
@@ -369,4 +369,35 @@ async fn ocsp_responses_inside_of_ike_count() {
     world.submit(1, &sun, &[CertificateData { encoding: 14, data: own }]);
     assert_eq!(world.answer().await.1, Ok(()));
     assert_eq!(world.web.asked("/ocsp"), 1);
+}
+
+/// RFC 4806: peers that ask get what the responder says about our certificate, and no others.
+#[tokio::test]
+async fn our_own_ocsp_response_goes_to_peers_that_ask() {
+    if !openssl() {
+        return;
+    }
+    let mut world = World::new(Policy::Relaxed).await;
+    let uri = world.web.uri("/ocsp");
+    let own = world.root.gateway("moon", |template| template.ocsp_uris = vec![uri]);
+    world.web.put_computed("/ocsp", responder(&world.root, &own, false));
+    world.layer.add_key(own.key_copy());
+    let signer = Signer { certificates: vec![own.certificate.clone()], ..Signer::default() };
+    let credential = world.layer.add_signer(signer);
+    world.reload();
+    for (encodings, wanted) in [(&[4, 14][..], &[4, 14][..]), (&[4], &[4])] {
+        let request = |encoding: &u8| CertificateRequest { encoding: *encoding, authorities: Vec::new() };
+        let request = SignRequest {
+            credential: credential.clone(),
+            identity: Identity::Fqdn("moon.example.org".into()),
+            octets: b"octets".to_vec(),
+            peer_hashes: Some(vec![2]),
+            requested: encodings.iter().map(request).collect(),
+            with_certificates: true,
+        };
+        world.desk.sign(AskId(1), Box::new(request));
+        let Some((_, Answer::Signed(Ok(signed)))) = world.answers.recv().await else { panic!("it is signed") };
+        let sent: Vec<u8> = signed.certificates.iter().map(|certificate| certificate.encoding).collect();
+        assert_eq!(sent, wanted);
+    }
 }

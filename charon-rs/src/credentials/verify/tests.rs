@@ -309,9 +309,8 @@ fn raw_keys_count_where_they_are_named() {
     assert_eq!(world.answer(request(&other, &[])), Err(FailureCode::AuthSignatureWrong));
 }
 
-/// rsa_bad_key: certificates whose RSA keys are no keys are refused before anything is computed with them.
 #[test]
-fn rsa_bad_key() {
+fn a_certificate_with_a_key_of_an_unknown_kind_is_refused() {
     let world = World::new();
     let sun = world.sun();
     // The named curve of the key is replaced by one that we do not know.
