@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-/// Holds a secret: wiped on drop, `Debug` shows nothing of it.
+/// Holds a secret: wiped on drop (R7296-2.12-1), `Debug` shows nothing of it.
 ///
 /// There is no `PartialEq`: comparing secrets is for constant-time code that says so.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -51,7 +51,36 @@ impl<T: Zeroize> fmt::Debug for Secret<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use zeroize::Zeroize;
+
     use super::Secret;
+
+    /// Counts how often it is wiped.
+    #[derive(Clone, Default)]
+    struct Key(Rc<Cell<u32>>);
+
+    impl Zeroize for Key {
+        fn zeroize(&mut self) {
+            self.0.set(self.0.get() + 1);
+        }
+    }
+
+    /// R7296-2.12-1.
+    #[test]
+    fn a_secret_is_wiped_whenever_it_is_dropped() {
+        let key = Key::default();
+        let secret = Secret::new(key.clone());
+        let copy = secret.clone();
+        drop(secret);
+        assert_eq!(key.0.get(), 1);
+        let moved = Some(copy);
+        assert_eq!(key.0.get(), 1);
+        drop(moved);
+        assert_eq!(key.0.get(), 2);
+    }
 
     #[test]
     fn debug_output_shows_nothing_of_the_secret() {

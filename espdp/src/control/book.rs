@@ -222,7 +222,6 @@ mod tests {
         book.interfaces[&name("ipsec0")].mtu
     }
 
-    /// R4301-8.2.2-1.
     #[test]
     fn the_smallest_sa_sets_the_mtu_and_its_removal_lifts_it() {
         let mut book = book();
@@ -244,6 +243,18 @@ mod tests {
         book.set_path_mtu(address(PEER), 1500);
         book.set_mtus();
         assert_eq!(mtu(&book), 1446);
+    }
+
+    /// R4301-8.2.2-1: the kernel forgets what it learned of a path, and what it says then counts.
+    #[test]
+    fn a_path_that_is_wide_again_widens_the_interface() {
+        let mut book = book();
+        book.outbound.insert((PolicyId(1), spi(256)), outbound(Encapsulation::Esp));
+        for (path_mtu, inner) in [(1500, 1446), (1300, 1246), (1500, 1446)] {
+            book.set_path_mtu(address(PEER), path_mtu);
+            book.set_mtus();
+            assert_eq!(mtu(&book), inner);
+        }
     }
 
     #[test]

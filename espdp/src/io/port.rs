@@ -233,6 +233,27 @@ mod tests {
         }
     }
 
+    /// R3948-2.1-2.
+    #[test]
+    fn datagrams_without_a_checksum_arrive_like_those_that_have_one() {
+        if !may_run() {
+            return;
+        }
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let mut receiver = Port::udp(Family::V4, 0, 7, true).unwrap();
+        let mut sender = Port::udp(Family::V4, 0, 7, false).unwrap();
+        let destination = SocketAddr::new(loopback, receiver.local_port());
+        let sending = Sending { source: loopback, traffic_class: 0, segment: None };
+        for text in [b"with", b"none"] {
+            sender.send(&[IoSlice::new(text)], destination, &sending, true).unwrap();
+            let mut space = [0; 16];
+            wait(&receiver);
+            let (len, _, _) = receiver.receive(&mut space).unwrap().unwrap();
+            assert_eq!(&space[..len], text);
+            set_option(&sender.socket, libc::SOL_SOCKET, libc::SO_NO_CHECK).unwrap();
+        }
+    }
+
     #[test]
     fn a_datagram_to_another_of_our_addresses_says_so_and_the_answer_leaves_from_there() {
         if !may_run() {

@@ -90,7 +90,8 @@ pub(super) struct Departure {
 
 impl Policies {
     /// The policy for a child that comes up: that of a child with the same name and selectors, of the same two ends; or
-    /// the trap that waited for it; or a new one. It is set when the child is installed.
+    /// the trap that waited for it; or a new one. It is set when the child is installed. Several children may have the
+    /// same selectors (R4301-4.1-1).
     pub(super) fn claim(&mut self, claim: Claim<'_>) -> PolicyId {
         let owners = claim.kin.iter().chain([&claim.owner]);
         let of_same_ends =

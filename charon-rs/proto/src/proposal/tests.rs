@@ -309,6 +309,51 @@ fn a_mismatch_that_no_configuration_can_cure_says_so() {
     );
 }
 
+/// R7296-5-1.
+#[test]
+fn an_ike_sa_is_never_without_encryption_or_integrity() {
+    let every = || ike("aes128-aes256-sha1-sha256-prfsha1-prfsha256-modp2048-x25519,default");
+    let refused = |change: &dyn Fn(&mut WireProposal)| {
+        let mut theirs = ike_offer(&ike("aes128-sha256-prfsha256-x25519"), None);
+        theirs.iter_mut().for_each(change);
+        negotiate_ike(&every(), &theirs).is_err()
+    };
+    assert!(!refused(&|_| {}));
+    let null = raw(TransformType::Encryption, 11, &[]);
+    assert!(refused(&|its| its.transforms[0] = null.clone()), "no encryption");
+    assert!(refused(&|its| its.transforms[1].id = 0), "NONE for integrity");
+    assert!(refused(&|its| drop(its.transforms.remove(1))), "no integrity");
+    assert!("null-sha256-x25519".parse::<IkeProposal>().is_err());
+    assert!("aes128-x25519-prfsha256".parse::<IkeProposal>().is_err());
+}
+
+/// md5_prf_policy.
+#[test]
+fn md5_prf_policy_weak_algorithms_are_neither_chosen_nor_configured() {
+    let weak = [
+        (TransformType::PseudoRandomFunction, 1),
+        (TransformType::Integrity, 1),
+        (TransformType::Encryption, 2),
+        (TransformType::Encryption, 3),
+        (TransformType::KeyExchange, 1),
+        (TransformType::KeyExchange, 2),
+        (TransformType::KeyExchange, 5),
+        (TransformType::KeyExchange, 22),
+    ];
+    for (kind, id) in weak {
+        let mut theirs = ike_offer(&ike("aes128-sha256-prfsha256-modp2048"), None);
+        for transform in theirs[0].transforms.iter_mut().filter(|its| its.kind == kind) {
+            *transform = raw(kind, id, &[]);
+        }
+        assert!(negotiate_ike(&default_ike_proposals(), &theirs).is_err(), "{kind} {id}");
+    }
+    for text in
+        ["aes128-md5-modp2048", "aes128-sha256-prfmd5-modp2048", "3des-sha256-modp2048", "aes128-sha256-modp1024"]
+    {
+        assert!(text.parse::<IkeProposal>().is_err(), "{text}");
+    }
+}
+
 #[test]
 fn unknown_transforms_are_described_by_number() {
     let long = Attribute { kind: 17, value: AttributeValue::Long(vec![1, 2]) };

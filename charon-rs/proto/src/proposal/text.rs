@@ -248,7 +248,7 @@ impl Parts {
     }
 
     /// Whether all ciphers are AEADs. It is an error when some are and some are not (RFC 7296 §3.3), and when integrity
-    /// is left to nobody (RFC 4303 §3.2).
+    /// is left to nobody (RFC 4303 §3.2, R7296-5-1).
     fn check_ciphers(&self) -> Result<bool, ProposalError> {
         let aead = self.ciphers.iter().find(|cipher| cipher.is_aead());
         let other = self.ciphers.iter().find(|cipher| !cipher.is_aead());

@@ -175,7 +175,7 @@ impl Header {
     }
 }
 
-/// The header and the type of the first payload (R7296-2.5-2).
+/// The header and the type of the first payload (R7296-2.5-2). A message may be as long as a datagram (R7296-2-1).
 pub(super) fn parse_header(datagram: &[u8]) -> Result<(Header, PayloadType), WireError> {
     let found = datagram.len();
     let mut reader = Reader::new(PayloadType::None, datagram, 0);

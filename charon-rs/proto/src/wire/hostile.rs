@@ -145,6 +145,7 @@ fn nothing_that_is_encoded_is_critical_or_has_reserved_bits_set() {
     assert_eq!((datagram[19], datagram[29], datagram[34]), (0x08, 0, 0));
 }
 
+/// unassigned_bits_logged.
 #[test]
 fn unassigned_bits_change_nothing() {
     let bodies: [(u8, Vec<u8>, &[usize]); 5] = [

@@ -24,7 +24,8 @@ pub const MIN_NONCE_OCTETS: usize = 16;
 /// The longest nonce (RFC 7296 §3.9).
 pub const MAX_NONCE_OCTETS: usize = 256;
 
-/// A payload that is not encrypted, or was decrypted.
+/// A payload that is not encrypted, or was decrypted. There are no Configuration payloads, so that nothing is replied to
+/// them or their attributes (R7296-2.19-1, R7296-3.15.1-1), and nothing is compressed (R7296-2.22-1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload {
     /// Proposals: an offer, or the one that was chosen.

@@ -1,7 +1,8 @@
 use super::*;
+use crate::crypto::key_exchange::KeyExchange;
 use crate::crypto::schedule::{IkeExchange, IkeKeys};
 use crate::io::IkeSpi;
-use crate::proposal::{AdditionalGroups, KeyExchangeGroup, Prf};
+use crate::proposal::{AdditionalGroups, Algorithm as _, KeyExchangeGroup, Prf};
 use crate::testing::{SeededRandom, Vector};
 use crate::wire::{
     ExchangeType, Header, Message, MessageKind, Notify, NotifyType, Payload, PlainMessage, Role, UnprotectError,
@@ -42,6 +43,23 @@ fn every_suite_opens_what_it_sealed() {
             let message = PlainMessage::new(&header(), &payloads).unwrap().seal(&mut ours, &mut random).unwrap();
             assert_eq!(reopen(&message, &theirs).unwrap(), payloads, "{suite:?}");
         }
+    }
+}
+
+/// negotiated_but_unsupported.
+#[test]
+fn negotiated_but_unsupported_whatever_can_be_agreed_on_is_implemented() {
+    let suites = suites();
+    for &cipher in IkeCipher::ALL {
+        let wanted = if cipher.is_aead() { 1 } else { IkeIntegrity::ALL.len() };
+        assert_eq!(suites.iter().filter(|suite| suite.cipher == cipher).count(), wanted, "{cipher:?}");
+    }
+    let mut random = SeededRandom::new(1);
+    for &group in KeyExchangeGroup::ALL {
+        assert!(!KeyExchange::generate(group, &mut random).public().is_empty(), "{group:?}");
+    }
+    for &prf in Prf::ALL {
+        assert_eq!(prf.compute(b"key", &[b"data"]).expose().len(), prf.output_len(), "{prf:?}");
     }
 }
 
