@@ -41,7 +41,8 @@ fn names(gateway: &Gateway) -> Result<[String; 3]> {
 
 fn wait_for_peer(twins: &Twins, at: &str, encapsulated: bool) -> Result<()> {
     twins.sun.wait_status(LIMIT, &format!("the peer at {at}"), |status| {
-        find(status, "remote-host").as_deref() == Some(at) && find(status, "encap").is_some() == encapsulated
+        find(status, "remote-host").as_deref() == Some(at)
+            && status.to_string().contains("\"encap\":true") == encapsulated
     })
 }
 

@@ -75,8 +75,10 @@ impl Established {
     /// that it is there, for it might have us flood somebody else (R4555-3.7-1).
     pub(super) fn follow_to(&mut self, cx: &mut Context, now: Instant, path: IkePath) {
         let outer = self.session.outer_path(cx.settings.nat_port);
-        let text = format!("the peer goes over from {} to {}", self.session.path.remote, path.remote);
-        cx.remark(Some(self.connection_name()), RemarkLevel::Info, text);
+        if path != self.session.path {
+            let text = format!("the peer goes over from {} to {}", self.session.path.remote, path.remote);
+            cx.remark(Some(self.connection_name()), RemarkLevel::Info, text);
+        }
         self.session.path = path;
         self.session.unconfirmed = None;
         if let Some(mobike) = &mut self.mobike {
