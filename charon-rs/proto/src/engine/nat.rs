@@ -68,8 +68,11 @@ impl Nat {
     ) {
         if self.local || self.remote {
             for (side, host) in [(local, path.local.ip()), (remote, path.remote.ip())] {
-                side.retain(|selector| selector.addresses.contains(host));
-                side.iter_mut().for_each(|selector| selector.addresses = AddressRange::single(host));
+                // Without it there is nothing to offer that would be right, and the peer says what it thinks of that.
+                if side.iter().any(|selector| selector.addresses.contains(host)) {
+                    side.retain(|selector| selector.addresses.contains(host));
+                    side.iter_mut().for_each(|selector| selector.addresses = AddressRange::single(host));
+                }
             }
         }
     }
@@ -213,6 +216,9 @@ mod tests {
         let hosts = (selectors(&[("10.0.0.1", "10.0.0.1")]), selectors(&[("192.0.2.2", "192.0.2.2")]));
         assert_eq!(offered(Nat { local: true, ..NO_NAT }), hosts);
         assert_eq!(offered(NO_NAT).0.len(), 2, "without a NAT they stay");
+        let (mut elsewhere, mut remote) = (selectors(&[("10.1.0.0", "10.1.0.255")]), hosts.1.clone());
+        Nat { local: true, ..NO_NAT }.narrow_to_hosts(here, &mut elsewhere, &mut remote);
+        assert_eq!(elsewhere.len(), 1, "an offer is never empty");
 
         let read = |nat: Nat| {
             let mut local = selectors(&[("203.0.113.9", "203.0.113.9"), ("203.0.113.0", "203.0.113.255")]);
