@@ -137,7 +137,7 @@ pub(super) const AUTH_KEYS: &[Key<ConnDraft>] = &[
     Key {
         name: "rightid",
         also_called: &[],
-        takes: "identity, `%any`, `*.domain` or `*@domain`",
+        takes: "identity, `%any`, `*.domain`, `*@domain`, or a distinguished name with `*` for values",
         default: "the subject of `rightcert`, else the peer's address or host name, else `%any`",
         doc: "Who the peer must be. With certificates it must be the subject or an alternative name of the peer's.",
         set: |draft, item| right_identity(&mut draft.auth.right, item),
@@ -188,7 +188,7 @@ pub(super) const AUTH_KEYS: &[Key<ConnDraft>] = &[
     Key {
         name: "rightid2",
         also_called: &[],
-        takes: "identity, `%any`, `*.domain` or `*@domain`",
+        takes: "identity, `%any`, `*.domain`, `*@domain`, or a distinguished name with `*` for values",
         default: "the subject of `rightcert2`, else `%any`",
         doc: "Who the peer must be in the second round.",
         set: |draft, item| right_identity(&mut draft.auth.right2, item),
