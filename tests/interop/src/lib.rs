@@ -1,5 +1,7 @@
 //! Our gateway on the left, strongSwan on the right: the configurations of both, and tunnels between them.
 
+pub mod certificates;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,6 +22,8 @@ pub struct Case<'a> {
     pub outer6: bool,
     /// The address that strongSwan expects us at, if not our own.
     pub seen_as: Option<&'a str>,
+    /// Further lines for our daemon.
+    pub our_daemon: &'a str,
     /// Further lines for our connection.
     pub our_lines: &'a str,
     /// Further lines for strongSwan's connection.
@@ -50,6 +54,7 @@ impl Default for Case<'_> {
             esp: "aes256gcm16",
             outer6: false,
             seen_as: None,
+            our_daemon: "",
             our_lines: "",
             their_connection: "",
             their_child: "",
@@ -175,6 +180,7 @@ impl Case<'_> {
         format!(
             "[daemon]
 keylog = \"{keys}\"
+{daemon}
 
 [conn.net]
 left = \"{left}\"
@@ -197,6 +203,7 @@ retransmit_timeout = \"500ms\"
             self.ike,
             self.esp,
             self.our_lines,
+            daemon = self.our_daemon,
             keys = folder.join("keys").display(),
         )
     }
