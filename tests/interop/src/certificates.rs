@@ -24,9 +24,17 @@ impl Certificates {
     /// # Errors
     /// When `pki` fails.
     pub fn new(key: &str) -> Result<Self> {
+        Self::of("CN=Root", key)
+    }
+
+    /// The same, of a CA with this name.
+    ///
+    /// # Errors
+    /// When `pki` fails.
+    pub fn of(ca: &str, key: &str) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let out = folder.path().display().to_string();
-        pki(&format!("quick {key} --out {out} --ca CN=Root moon.example.org sun.example.org"))?;
+        pki(&format!("quick {key} --out {out} --ca {ca} moon.example.org sun.example.org"))?;
         let sun = folder.path().join("sun.example.org");
         let theirs = vec![
             ("x509ca/ca.pem", sun.join("cacerts/ca.pem")),

@@ -5,7 +5,7 @@ pub mod certificates;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use harness::{Charon, Gateway, Site, StrongSwan, Version, World, ping};
 use tempfile::TempDir;
 
@@ -121,7 +121,10 @@ impl Pair {
     /// # Errors
     /// When the tunnel does not come up.
     pub fn up_from_ours(&self) -> Result<()> {
-        self.ours.expect_ctl(&["up", "net"]).map(drop)
+        self.ours
+            .expect_ctl(&["up", "net"])
+            .map(drop)
+            .with_context(|| format!("strongSwan's log:\n{}", self.theirs.log()))
     }
 
     /// strongSwan initiates.
