@@ -315,15 +315,36 @@ pub struct PpkUse {
     pub required: bool,
 }
 
+impl PpkUse {
+    /// What a configuration means that names a key, demands one, or neither.
+    #[must_use]
+    pub fn wanted(id: Option<String>, required: Option<bool>) -> Option<Self> {
+        let required = required.unwrap_or(false);
+        (id.is_some() || required).then(|| Self { id: id.map(String::into_bytes), required })
+    }
+}
+
 /// A pre-shared key and whose it is.
 #[derive(Clone, Debug)]
 pub struct SharedSecret {
     /// Names it for replacement; unique.
     pub name: String,
+    /// What it is for.
+    pub kind: SecretKind,
     /// The identities it is for: none means everybody, one means any pair with that one, more mean any pair among them.
+    /// For a post-quantum key they are its identifiers, of which each one means it.
     pub owners: Vec<Identity>,
     /// The key, up to any length, no NUL added.
     pub secret: Secret<Vec<u8>>,
+}
+
+/// What a pre-shared key is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretKind {
+    /// It proves identities (RFC 7296 §2.15).
+    Ike,
+    /// It is mixed into the keys (RFC 8784).
+    Ppk,
 }
 
 /// When to replace an SA and when to end it.

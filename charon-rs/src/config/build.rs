@@ -8,7 +8,7 @@ use std::time::Duration;
 use espdp_api::{InterfaceName, Mode, PortRange, Routes, TrafficLimit, TrafficSelector};
 use ike_proto::Settings;
 use ike_proto::config::{
-    Child, Connection, Dpd, Lifetime, Redirect, RedirectAt, RemoteAddress, Retransmission, StartAction,
+    Child, Connection, Dpd, Lifetime, PpkUse, Redirect, RedirectAt, RemoteAddress, Retransmission, StartAction,
     UdpEncapsulation, Uniqueness,
 };
 use ike_proto::identity::{Identity, IdentityPattern};
@@ -94,6 +94,7 @@ impl Builder<'_> {
             mobike: draft.mobike.unwrap_or(true),
             fragmentation: draft.fragmentation.unwrap_or(fallback.fragmentation),
             fragment_size: draft.fragment_size.unwrap_or(fallback.fragment_size),
+            ppk: PpkUse::wanted(draft.ppk_id.clone(), draft.ppk_required),
             children,
             ..fallback
         };

@@ -40,6 +40,8 @@ pub(super) struct ConnDraft {
     pub(super) mobike: Option<bool>,
     pub(super) fragmentation: Option<Fragmentation>,
     pub(super) fragment_size: Option<u16>,
+    pub(super) ppk_id: Option<String>,
+    pub(super) ppk_required: Option<bool>,
     pub(super) auth: AuthDraft,
     pub(super) child: ChildDraft,
 }
@@ -338,6 +340,30 @@ pub(super) const CONN_KEYS: &[Key<ConnDraft>] = &[
         set: |draft, item| {
             let size = item.integer(256..=u64::from(u16::MAX))?;
             draft.fragment_size = Some(u16::try_from(size).map_err(|_| item.wrong_type("a number"))?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "ppk_id",
+        also_called: &["ppk"],
+        takes: "identifier",
+        default: "none",
+        doc: "The post-quantum pre-shared key (RFC 8784) that is mixed into the keys: the `id` of a `[ppk.NAME]` in the secrets \
+              file. As the one who is asked we take whichever key the peer names, unless `ppk_required` stands here as well.",
+        set: |draft, item| {
+            draft.ppk_id = Some(item.text("an identifier")?.as_str().to_owned());
+            Ok(())
+        },
+    },
+    Key {
+        name: "ppk_required",
+        also_called: &[],
+        takes: "`true` or `false`",
+        default: "false",
+        doc: "Whether there is no IKE SA without a post-quantum pre-shared key. Where we show who we are by a private key, the \
+              key of `ppk_id` is always required of a peer that knows of such keys.",
+        set: |draft, item| {
+            draft.ppk_required = Some(item.boolean()?);
             Ok(())
         },
     },

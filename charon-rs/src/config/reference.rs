@@ -6,7 +6,7 @@ use super::conn_keys::{CONN_KEYS, FOREIGN_KEYS};
 use super::daemon::{DAEMON_KEYS, INTERFACE_KEYS};
 use super::key_secrets::KEY_KEYS;
 use super::keys::Key;
-use super::secrets::SECRET_KEYS;
+use super::secrets::{PPK_KEYS, SECRET_KEYS};
 
 const INTRODUCTION: &str = include_str!("reference.md");
 
@@ -30,6 +30,12 @@ pub fn reference() -> String {
         CHILD_KEYS,
     );
     section(&mut text, "`[secret.NAME]` in the secrets file", "A pre-shared key.", SECRET_KEYS);
+    section(
+        &mut text,
+        "`[ppk.NAME]` in the secrets file",
+        "A post-quantum pre-shared key (RFC 8784), which is mixed into the keys.",
+        PPK_KEYS,
+    );
     section(
         &mut text,
         "`[key.NAME]` and `[pkcs12.NAME]` in the secrets file",

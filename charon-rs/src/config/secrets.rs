@@ -1,4 +1,4 @@
-//! `ipsec.secrets.toml`: pre-shared keys. No octet of a secret gets into a message, nor a line of the file.
+//! `ipsec.secrets.toml`: pre-shared keys, post-quantum ones among them. No octet of a secret gets into a message, nor a line of the file.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use espdp_api::Secret;
-use ike_proto::config::{Connection, SharedSecret};
+use ike_proto::config::{Connection, SecretKind, SharedSecret};
 use ike_proto::identity::Identity;
 use toml::de::{DeString, DeTable, DeValue};
 use zeroize::{Zeroize, Zeroizing};
@@ -33,45 +33,62 @@ pub(super) struct SecretDraft {
 }
 
 /// The keys of `[secret.NAME]`.
-pub(super) const SECRET_KEYS: &[Key<SecretDraft>] = &[
-    Key {
-        name: "psk",
-        also_called: &[],
-        takes: "text, `0x` and hexadecimal, or `0s` and base64",
-        default: "the content of `file`",
-        doc: "The pre-shared key.",
-        set: |draft, item| {
-            draft.spans.push(item.span());
-            draft.key = Some(psk(item, &mut draft.warnings)?);
-            Ok(())
-        },
+pub(super) const SECRET_KEYS: &[Key<SecretDraft>] = &[PSK, FILE, OWNERS];
+
+/// The keys of `[ppk.NAME]`.
+pub(super) const PPK_KEYS: &[Key<SecretDraft>] = &[PSK, FILE, PPK_ID];
+
+const PSK: Key<SecretDraft> = Key {
+    name: "psk",
+    also_called: &[],
+    takes: "text, `0x` and hexadecimal, or `0s` and base64",
+    default: "the content of `file`",
+    doc: "The pre-shared key.",
+    set: |draft, item| {
+        draft.spans.push(item.span());
+        draft.key = Some(psk(item, &mut draft.warnings)?);
+        Ok(())
     },
-    Key {
-        name: "file",
-        also_called: &[],
-        takes: "path",
-        default: "`psk` says the key",
-        doc: "A file that holds nothing but the pre-shared key, as it is, one newline at its end excepted. Relative to the \
-              folder of the secrets file. Nobody but its owner may be able to read it.",
-        set: |draft, item| {
-            draft.spans.push(item.span());
-            draft.file = Some(PathBuf::from(item.text("a path")?.as_str()));
-            Ok(())
-        },
+};
+
+const FILE: Key<SecretDraft> = Key {
+    name: "file",
+    also_called: &[],
+    takes: "path",
+    default: "`psk` says the key",
+    doc: "A file that holds nothing but the pre-shared key, as it is, one newline at its end excepted. Relative to the \
+          folder of the secrets file. Nobody but its owner may be able to read it.",
+    set: |draft, item| {
+        draft.spans.push(item.span());
+        draft.file = Some(PathBuf::from(item.text("a path")?.as_str()));
+        Ok(())
     },
-    Key {
-        name: "for",
-        also_called: &["owners"],
-        takes: "identity, or a list",
-        default: "everybody",
-        doc: "Whose it is: with one identity it is for that one with anybody, with more it is for any two of them. The most \
-              particular secret is used.",
-        set: |draft, item| {
-            draft.owners = owners(item)?;
-            Ok(())
-        },
+};
+
+const OWNERS: Key<SecretDraft> = Key {
+    name: "for",
+    also_called: &["owners"],
+    takes: "identity, or a list",
+    default: "everybody",
+    doc: "Whose it is: with one identity it is for that one with anybody, with more it is for any two of them. The most \
+          particular secret is used.",
+    set: |draft, item| {
+        draft.owners = owners(item)?;
+        Ok(())
     },
-];
+};
+
+const PPK_ID: Key<SecretDraft> = Key {
+    name: "id",
+    also_called: &[],
+    takes: "identifier",
+    default: "the name of the table",
+    doc: "By this both ends name the key (RFC 8784), as `ppk_id` of a connection does.",
+    set: |draft, item| {
+        draft.owners = vec![Identity::KeyId(item.text("an identifier")?.as_str().as_bytes().to_vec())];
+        Ok(())
+    },
+};
 
 /// Reads a secrets file; private keys go into `layer`.
 pub(super) fn load(path: &Path, layer: &mut Layer, report: &mut Report) -> Vec<SharedSecret> {
@@ -101,7 +118,7 @@ pub(super) fn is_there_one(connection: &Connection, secrets: &[SharedSecret]) ->
         None => connection.local_addresses.iter().any(|address| identity::of_address(*address) == *owner),
     };
     let theirs = |owner: &Identity| connection.remote.identity.matches(owner);
-    secrets.iter().any(|secret| match secret.owners.as_slice() {
+    secrets.iter().filter(|secret| secret.kind == SecretKind::Ike).any(|secret| match secret.owners.as_slice() {
         [] => true,
         [owner] => ours(owner) || theirs(owner),
         owners => owners.iter().any(ours) && owners.iter().any(theirs),
@@ -116,7 +133,7 @@ fn secrets(source: &Source, root: &DeTable<'_>, layer: &mut Layer, report: &mut 
             report.add(
                 source.error(
                     Complaint::new(entry.span.clone(), "a key outside of a table")
-                        .expected("expected [secret.NAME], [key.NAME] or [pkcs12.NAME] tables"),
+                        .expected("expected [secret.NAME], [ppk.NAME], [key.NAME] or [pkcs12.NAME] tables"),
                 ),
             );
             continue;
@@ -128,21 +145,29 @@ fn secrets(source: &Source, root: &DeTable<'_>, layer: &mut Layer, report: &mut 
             }
         } else if entry.name == "secret" {
             for section in tables.tables("[secret.NAME]", report) {
-                secrets.extend(secret(&section, report));
+                secrets.extend(secret(&section, SecretKind::Ike, report));
+            }
+        } else if entry.name == "ppk" {
+            for section in tables.tables("[ppk.NAME]", report) {
+                secrets.extend(secret(&section, SecretKind::Ppk, report));
             }
         } else {
             let complaint = Complaint::new(entry.span.clone(), "unknown table")
-                .expected("expected [secret.NAME], [key.NAME] or [pkcs12.NAME]");
-            report.add(source.error(complaint.nearest(entry.name, ["secret", "key", "pkcs12"])));
+                .expected("expected [secret.NAME], [ppk.NAME], [key.NAME] or [pkcs12.NAME]");
+            report.add(source.error(complaint.nearest(entry.name, ["secret", "ppk", "key", "pkcs12"])));
         }
     }
     secrets
 }
 
-fn secret(section: &Section<'_>, report: &mut Report) -> Option<SharedSecret> {
+fn secret(section: &Section<'_>, kind: SecretKind, report: &mut Report) -> Option<SharedSecret> {
     let mut draft = SecretDraft::default();
-    for entry in section.apply(SECRET_KEYS, &mut draft, report) {
-        let mut complaint = unknown_key(entry, "[secret.NAME]", &[], names(SECRET_KEYS), None);
+    let (keys, form) = match kind {
+        SecretKind::Ike => (SECRET_KEYS, "[secret.NAME]"),
+        SecretKind::Ppk => (PPK_KEYS, "[ppk.NAME]"),
+    };
+    for entry in section.apply(keys, &mut draft, report) {
+        let mut complaint = unknown_key(entry, form, &[], names(keys), None);
         complaint.message = "unknown key".to_owned();
         report.add(section.source.error(complaint));
     }
@@ -168,7 +193,14 @@ fn secret(section: &Section<'_>, report: &mut Report) -> Option<SharedSecret> {
         let complaint = Complaint::new(section.span.clone(), format!("secret `{}` has no key", section.name));
         report.add(section.source.error(complaint.expected("expected `psk` or `file`")));
     }
-    Some(SharedSecret { name: section.name.to_owned(), owners: draft.owners, secret: draft.key? })
+    let (name, owners) = match kind {
+        SecretKind::Ike => (section.name.to_owned(), draft.owners),
+        SecretKind::Ppk if draft.owners.is_empty() => {
+            (format!("ppk {}", section.name), vec![Identity::KeyId(section.name.as_bytes().to_vec())])
+        }
+        SecretKind::Ppk => (format!("ppk {}", section.name), draft.owners),
+    };
+    Some(SharedSecret { name, kind, owners, secret: draft.key? })
 }
 
 /// A secret from a file of its own: one newline at its end was put there by an editor.

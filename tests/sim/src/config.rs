@@ -8,7 +8,7 @@ use espdp_api::{
 };
 use ike_proto::config::{
     Child, Connection, Lifetime, LocalAuth, LocalMethod, RemoteAddress, RemoteAuth, RemoteMethod, Retransmission,
-    SharedSecret, StartAction,
+    SecretKind, SharedSecret, StartAction,
 };
 use ike_proto::identity::{Identity, IdentityPattern};
 
@@ -74,5 +74,10 @@ pub fn connection(here: IpAddr, there: IpAddr) -> Connection {
 /// The pre-shared key of everybody.
 #[must_use]
 pub fn secret() -> SharedSecret {
-    SharedSecret { name: "net".to_owned(), owners: Vec::new(), secret: Secret::new(b"a shared secret".to_vec()) }
+    SharedSecret {
+        name: "net".to_owned(),
+        kind: SecretKind::Ike,
+        owners: Vec::new(),
+        secret: Secret::new(b"a shared secret".to_vec()),
+    }
 }

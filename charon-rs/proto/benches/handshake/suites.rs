@@ -8,7 +8,7 @@ use espdp_api::{
 };
 use ike_proto::config::{
     Child, Connection, Dpd, DpdAction, Lifetime, LocalAuth, LocalMethod, RemoteAddress, RemoteAuth, RemoteMethod,
-    SharedSecret, StartAction,
+    SecretKind, SharedSecret, StartAction,
 };
 use ike_proto::identity::{Identity, IdentityPattern};
 use ike_proto::io::Command;
@@ -89,7 +89,12 @@ const HUB: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 fn secret(name: &str, number: Option<u32>) -> SharedSecret {
     let owners = number.map(|number| vec![hub(), site(number)]).unwrap_or_default();
-    SharedSecret { name: name.to_owned(), owners, secret: Secret::new(b"a key of 32 octets, all the same".to_vec()) }
+    SharedSecret {
+        name: name.to_owned(),
+        kind: SecretKind::Ike,
+        owners,
+        secret: Secret::new(b"a key of 32 octets, all the same".to_vec()),
+    }
 }
 
 fn of_initiator(suite: &Suite, number: u32) -> Connection {

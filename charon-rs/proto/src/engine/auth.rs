@@ -9,6 +9,7 @@
 //! | [`initiator`] | the stages of the initiator |
 //! | [`responder`] | the stages of the responder, and who it takes its peer for |
 //! | [`refusal`] | telling a peer that nothing comes of it |
+//! | [`ppk`] | post-quantum pre-shared keys |
 //! | [`proof`] | our proof |
 //! | [`verdict`] | the peer's proof |
 //! | [`psk`] | pre-shared keys |
@@ -16,6 +17,7 @@
 
 pub(super) mod certificates;
 pub(super) mod initiator;
+mod ppk;
 mod proof;
 mod psk;
 pub(super) mod refusal;

@@ -9,7 +9,7 @@ use super::ike_sa::IkeSa;
 use super::initiator::Locating;
 use super::task::{ChildWish, Queued, Task};
 use super::{Engine, ShuttingDown};
-use crate::config::{Child, Childless, Connection, StartAction};
+use crate::config::{Child, Childless, Connection, SecretKind, StartAction};
 use crate::io::{ChildSaId, Command, DownReason, IkeSpi, Notice, RemarkLevel, Target, Ticket};
 
 /// What a command is for, once it is found.
@@ -24,10 +24,21 @@ impl Engine {
             Command::SetConnection(connection) => self.set_connection(now, *connection),
             Command::RemoveConnection(name) => self.remove_connection(now, &name),
             Command::SetSecret(secret) => {
-                self.cx.secrets.insert(secret);
+                let name = secret.name.clone();
+                match secret.kind {
+                    SecretKind::Ike => {
+                        self.cx.ppks.remove(&name);
+                        self.cx.secrets.insert(secret);
+                    }
+                    SecretKind::Ppk => {
+                        self.cx.secrets.remove(&name);
+                        self.cx.ppks.insert(name, secret);
+                    }
+                }
             }
             Command::RemoveSecret(name) => {
                 self.cx.secrets.remove(&name);
+                self.cx.ppks.remove(&name);
             }
             Command::Initiate { ticket, connection, child } => self.initiate(now, ticket, connection, child),
             Command::Terminate { ticket, target } => self.terminate(now, ticket, &target),

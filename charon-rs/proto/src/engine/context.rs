@@ -14,6 +14,7 @@ use super::policies::{Departure, Member, Policies, Stage};
 use super::reconcile::{Reconciler, Waits};
 use super::secrets::Secrets;
 use super::tickets::Tickets;
+use crate::config::SharedSecret;
 use crate::io::{Ask, AskId, ChildSaId, Failure, IkeSaId, IkeSpi, MessageTrace, Notice, Output, RemarkLevel, Ticket};
 use crate::wire::{Fragment, Header, Payload, fragment_summary, summary};
 use crate::{SecureRandom, Settings};
@@ -25,6 +26,8 @@ pub(super) struct Context {
     pub(super) connections: Connections,
     pub(super) contacts: Contacts,
     pub(super) secrets: Secrets,
+    /// Post-quantum pre-shared keys (RFC 8784), by name.
+    pub(super) ppks: BTreeMap<String, SharedSecret>,
     pub(super) policies: Policies,
     pub(super) reconciler: Reconciler,
     /// The addresses of this host, once somebody has told.
@@ -74,6 +77,7 @@ impl Context {
             connections: Connections::default(),
             contacts: Contacts::default(),
             secrets: Secrets::default(),
+            ppks: BTreeMap::new(),
             policies: Policies::default(),
             reconciler: Reconciler::default(),
             host_addresses: None,

@@ -15,6 +15,8 @@ pub(super) struct Extensions {
     pub(super) fragmentation: bool,
     /// It does IKE_INTERMEDIATE exchanges (RFC 9242 §3.1).
     pub(super) intermediate: bool,
+    /// It can mix post-quantum pre-shared keys into the keys (RFC 8784 §3).
+    pub(super) ppk: bool,
     /// The numbers of the hashes that it takes in signatures of method 14 (RFC 7427 §4); `None` if it does not know that
     /// method.
     pub(super) signature_hashes: Option<Vec<u16>>,
@@ -37,6 +39,7 @@ impl Extensions {
                 extensions.signature_hashes = Some(hash_numbers(&notify.data));
             }
             extensions.intermediate |= notify.kind == INTERMEDIATE;
+            extensions.ppk |= notify.kind == NotifyType::UsePpk;
             extensions.multiple_auth |= notify.kind == NotifyType::MultipleAuthSupported;
             extensions.redirect |= announces_redirect(notify.kind);
             extensions.childless |= notify.kind == NotifyType::ChildlessIkev2Supported;
@@ -56,7 +59,9 @@ impl Extensions {
 pub(super) fn announcements_in_init_request(connection: &Arc<Connection>) -> Vec<Payload> {
     let fragmentation = understands_fragments(connection).then_some(FRAGMENTATION);
     let has_rounds = connection.ike_proposals.iter().any(IkeProposal::has_rounds);
-    let intermediate = has_rounds.then_some(INTERMEDIATE);
+    // R8784-3-2.
+    let ppk = connection.ppk.is_some().then_some(NotifyType::UsePpk);
+    let intermediate = has_rounds.then_some(INTERMEDIATE).into_iter().chain(ppk);
     let hashes = signature_hashes(std::slice::from_ref(connection));
     fragmentation.into_iter().chain(intermediate).map(Notify::new).chain(hashes).map(Payload::Notify).collect()
 }
@@ -65,7 +70,8 @@ pub(super) fn announcements_in_init_request(connection: &Arc<Connection>) -> Vec
 /// meant, so we promise what any of them may need.
 pub(super) fn announcements_in_init_response(connections: &[Arc<Connection>], theirs: &Extensions) -> Vec<Payload> {
     let fragmentation = theirs.fragmentation.then_some(FRAGMENTATION);
-    let intermediate = theirs.intermediate.then_some(INTERMEDIATE);
+    let ppk = theirs.ppk.then_some(NotifyType::UsePpk);
+    let intermediate = theirs.intermediate.then_some(INTERMEDIATE).into_iter().chain(ppk);
     let may_be_childless = connections.iter().any(|connection| may_be_childless(connection));
     let childless = may_be_childless.then_some(NotifyType::ChildlessIkev2Supported);
     let plain =

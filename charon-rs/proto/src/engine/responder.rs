@@ -83,7 +83,7 @@ impl HalfOpen {
         // The sender hashed the SPIs of the header, where the responder's is still zero (RFC 7296 §2.23).
         let spis = (initiator_spi, IkeSpi::default());
         let nat = Nat::detect(body.notifies(), spis, received.path, connection.encapsulation);
-        let parts = SessionParts {
+        let mut parts = SessionParts {
             names,
             connection: connection.clone(),
             path: received.path,
@@ -94,6 +94,8 @@ impl HalfOpen {
             nonce_r: nonce_r.clone(),
             extensions: Extensions::announced_in_init(&connection, body.notifies()),
         };
+        // Without such keys we could do nothing with it.
+        parts.extensions.ppk &= !cx.ppks.is_empty();
         let announcements = announcements_in_init_response(candidates, &parts.extensions);
         let session = Session::new(now, parts).map_err(|error| {
             cx.release_ike_spi(responder_spi);

@@ -80,10 +80,11 @@ impl Secrets {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::SecretKind;
 
     fn secret(name: &str, owners: &[&str]) -> SharedSecret {
         let owners = owners.iter().map(|owner| Identity::Fqdn((*owner).to_owned())).collect();
-        SharedSecret { name: name.to_owned(), owners, secret: vec![1].into() }
+        SharedSecret { name: name.to_owned(), kind: SecretKind::Ike, owners, secret: vec![1].into() }
     }
 
     fn names<'a>(secrets: impl Iterator<Item = &'a SharedSecret>) -> Vec<&'a str> {

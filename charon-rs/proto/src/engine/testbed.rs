@@ -19,7 +19,7 @@ use super::Engine;
 use crate::Settings;
 use crate::config::{
     Child, Connection, Lifetime, LocalAuth, LocalMethod, RemoteAddress, RemoteAuth, RemoteMethod, Retransmission,
-    SharedSecret, StartAction,
+    SecretKind, SharedSecret, StartAction,
 };
 use crate::identity::{Identity, IdentityPattern};
 use crate::io::{
@@ -611,7 +611,7 @@ impl World {
 
 pub(super) fn secret(name: &str, owners: &[&str], key: &[u8]) -> SharedSecret {
     let owners = owners.iter().map(|owner| Identity::Fqdn((*owner).to_owned())).collect();
-    SharedSecret { name: name.to_owned(), owners, secret: Secret::new(key.to_vec()) }
+    SharedSecret { name: name.to_owned(), kind: SecretKind::Ike, owners, secret: Secret::new(key.to_vec()) }
 }
 
 /// The policy of the child that comes up first.

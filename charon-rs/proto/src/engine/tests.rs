@@ -11,6 +11,7 @@ mod hostile;
 mod hybrid;
 mod mobike;
 mod nat;
+mod ppk;
 mod reauth;
 mod redirect;
 mod rekey;

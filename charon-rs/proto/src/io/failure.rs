@@ -94,6 +94,8 @@ failure_codes! {
     AuthAlgorithmRefused = "AUTH_ALGORITHM_REFUSED";
     /// A key, the peer's or one in its chain, is too weak for the connection.
     AuthKeyTooWeak = "AUTH_KEY_TOO_WEAK";
+    /// One side demands a post-quantum pre-shared key that the other one does not use (RFC 8784).
+    AuthPpkRefused = "AUTH_PPK_REFUSED";
     /// The peer sent no certificate, and we have none of it.
     AuthNoCertificate = "AUTH_NO_CERTIFICATE";
     /// The peer's certificate or public key is not the one that is configured.

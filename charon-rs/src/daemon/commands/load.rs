@@ -6,7 +6,7 @@ pub(super) mod credentials;
 mod keys;
 
 use espdp_api::{InterfaceKind, InterfaceName, InterfaceSpec, Mtu, Secret};
-use ike_proto::config::SharedSecret;
+use ike_proto::config::{SecretKind, SharedSecret};
 
 use super::{failed, success};
 use crate::config::values::identity::identity;
@@ -120,9 +120,13 @@ pub(super) async fn clear_creds(daemon: &Daemon) -> Message {
 
 fn read_secret(arguments: &Message) -> Result<SharedSecret, String> {
     let kind = arguments.text("type").unwrap_or_default();
-    if !kind.eq_ignore_ascii_case("ike") {
+    let kind = if kind.eq_ignore_ascii_case("ike") {
+        SecretKind::Ike
+    } else if kind.eq_ignore_ascii_case("ppk") {
+        SecretKind::Ppk
+    } else {
         return Err(format!("shared keys of type '{kind}' are not supported"));
-    }
+    };
     let data = arguments.octets("data").ok_or("missing data of the shared key")?;
     let written = arguments.list("owners");
     // Beside others it says what one owner alone means anyway: any pair with that one.
@@ -131,7 +135,7 @@ fn read_secret(arguments: &Message) -> Result<SharedSecret, String> {
     let owners = owners.map_err(|error| format!("invalid owner of the shared key: {error}"))?;
     // Without an id, as older clients send it, the owners name the key.
     let id = arguments.text("id").map_or_else(|| written.join(" "), str::to_owned);
-    Ok(SharedSecret { name: format!("{SECRET_PREFIX}{id}"), owners, secret: Secret::new(data.to_vec()) })
+    Ok(SharedSecret { name: format!("{SECRET_PREFIX}{id}"), kind, owners, secret: Secret::new(data.to_vec()) })
 }
 
 /// An interface without addresses, as connections of swanctl.conf need it.
@@ -151,6 +155,14 @@ mod tests {
         assert_eq!(secret.name, "socket:ike-1");
         assert_eq!(secret.owners.len(), 2);
         assert_eq!(secret.secret.expose(), b"Vpp123");
+    }
+
+    #[test]
+    fn a_post_quantum_key_is_known_by_its_owners() {
+        let mut arguments = Message::new().with("id", "ppk-1").with("type", "PPK").with("data", "x");
+        arguments.put_list("owners", ["quantum"]);
+        let secret = read_secret(&arguments).unwrap();
+        assert_eq!((secret.kind, secret.owners.len()), (SecretKind::Ppk, 1));
     }
 
     #[test]

@@ -8,11 +8,12 @@ use std::time::Instant;
 
 use espdp_api::{Command as DataplaneCommand, EspSpi};
 
+use super::ppk::Offered;
 use super::proof::{Audience, Proof, Proving, on_signed, prove};
 use super::refusal::Refusing;
 use super::verdict::{Authenticated, Claim, Judging, Passed, Verdict, check_round, judge};
 use super::{Transcript, certificates, identity_of, own_identity_in};
-use crate::config::{Childless, Connection, Gateway, Uniqueness};
+use crate::config::{Childless, Connection, Gateway, LocalMethod, Uniqueness};
 use crate::engine::context::{Asker, Context};
 use crate::engine::create_child::ChildOffer;
 use crate::engine::established::Established;
@@ -53,6 +54,8 @@ pub(in crate::engine) struct Handshake {
     transcript: Transcript,
     window: OurWindow,
     requested: Vec<CertificateRequest>,
+    /// The post-quantum key that we have mixed in, until the responder says whether it has, too.
+    ppk: Option<Offered>,
     /// The child that goes along.
     offer: Option<ChildOffer>,
     /// Exchanges that are done.
@@ -74,10 +77,17 @@ enum Stage {
 impl InitiatorAuth {
     /// Begins with a child, or without if both ends want it so (RFC 6023).
     pub(in crate::engine) fn begin(cx: &mut Context, now: Instant, keyed: Keyed) -> Option<IkeSa> {
-        let Keyed { attempt, session, transcript, window, requested } = keyed;
+        let Keyed { attempt, mut session, transcript, window, requested } = keyed;
         session.export_keys(cx);
+        let ppk = match Offered::new(cx, &mut session) {
+            Ok(ppk) => ppk,
+            Err(trouble) => {
+                attempt.fail(cx, now, trouble, Some(session.path.remote));
+                return None;
+            }
+        };
         let (offer, round, passed) = (None, 0, Passed::default());
-        let handshake = Handshake { attempt, session, transcript, window, requested, offer, round, passed };
+        let handshake = Handshake { attempt, session, transcript, window, requested, ppk, offer, round, passed };
         match handshake.takes_child_along() {
             Ok(true) => {
                 let asker = Asker::SpiToOffer(handshake.attempt.spi);
@@ -301,6 +311,8 @@ impl Handshake {
         });
         if self.round == 0 {
             payloads.extend(self.first_request(cx));
+            let without = self.prove_without_ppk(cx, &connection);
+            payloads.extend(self.ppk.iter().flat_map(|ppk| ppk.payloads(without.clone())));
         }
         let exchange = ExchangeType::IkeAuth;
         let used_up = || Trouble::Local("the message numbers of the IKE SA are used up".to_owned());
@@ -316,6 +328,25 @@ impl Handshake {
                 self.wait(Stage::Sent)
             }
             Err(trouble) => self.fail(cx, now, trouble),
+        }
+    }
+
+    /// The proof for a responder that does not have our post-quantum key, if we can do without. Those of private keys are
+    /// made only once, so that they demand the key.
+    fn prove_without_ppk(&mut self, cx: &mut Context, connection: &Connection) -> Option<Vec<u8>> {
+        let may_do_without = connection.ppk.as_ref().is_some_and(|ppk| !ppk.required);
+        let offered =
+            self.ppk.as_mut().filter(|_| may_do_without && connection.local.method == LocalMethod::PreSharedKey)?;
+        std::mem::swap(&mut self.session.keys, &mut offered.before);
+        let our_id = own_identity_in(connection, 0, self.session.path);
+        let address = identity_of(self.session.path.remote.ip());
+        let audience = Audience::OneOf(&connection.remote.identity, &address);
+        let proving =
+            prove(cx, &self.session, &self.transcript, (&connection.local, &our_id), audience, &self.requested);
+        std::mem::swap(&mut self.session.keys, &mut offered.before);
+        match proving {
+            Ok(Proving::Made(proof)) => Some(proof.into_data()),
+            Ok(Proving::Asked) | Err(_) => None,
         }
     }
 
@@ -345,6 +376,10 @@ impl Handshake {
         let read = form.check(payloads).map_err(Trouble::from).and_then(|body| {
             let claim = Claim::read(&body, Role::OriginalResponder)?;
             check_round(&connection, self.round, claim.as_ref())?;
+            Ok((body, claim))
+        });
+        let read = read.and_then(|(body, claim)| {
+            self.ppk.take().map_or(Ok(()), |ppk| ppk.settle(&mut self.session, &body))?;
             Ok((body, claim))
         });
         let (body, claim) = match read {

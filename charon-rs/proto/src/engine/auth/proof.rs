@@ -88,6 +88,11 @@ pub(super) fn on_signed(session: &Session, signed: Result<Signed, Box<ProofRefus
 }
 
 impl Proof {
+    /// The Authentication Data alone.
+    pub(super) fn into_data(self) -> Vec<u8> {
+        self.authentication.data
+    }
+
     /// The payloads that say and prove that we are `id`: the certificates in front of the proof, what we want to know of
     /// the peer between them, and whether another round of ours follows (RFC 4739 §2.1).
     pub(super) fn into_payloads(self, id: Payload, wishes: Vec<Payload>, another_follows: bool) -> Vec<Payload> {

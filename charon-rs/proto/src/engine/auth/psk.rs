@@ -134,6 +134,7 @@ const OTHER_SECRETS: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::SecretKind;
 
     fn fqdn(name: &str) -> Identity {
         Identity::Fqdn(name.to_owned())
@@ -141,7 +142,7 @@ mod tests {
 
     fn secret(name: &str, owners: &[&str]) -> SharedSecret {
         let owners = owners.iter().map(|owner| fqdn(owner)).collect();
-        SharedSecret { name: name.to_owned(), owners, secret: vec![1].into() }
+        SharedSecret { name: name.to_owned(), kind: SecretKind::Ike, owners, secret: vec![1].into() }
     }
 
     fn found(all: &[SharedSecret], audience: Audience<'_>) -> Option<String> {

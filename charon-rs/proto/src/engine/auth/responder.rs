@@ -12,7 +12,7 @@ use super::proof::{Audience, Proof, Proving, on_signed, prove};
 use super::verdict::{
     Authenticated, Claim, Judging, Passed, PeerAuthenticated, Verdict, check_round, judge, method_refused, missing_id,
 };
-use super::{certificates, own_identity_in};
+use super::{certificates, own_identity_in, ppk};
 use crate::config::{Childless, Connection};
 use crate::engine::context::Context;
 use crate::engine::create_child::has_child_for;
@@ -29,7 +29,7 @@ use crate::engine::window::OurWindow;
 use crate::identity::Identity;
 use crate::io::{CertificateRequest, FailureCode, ProofRefusal, RemarkLevel, Signed, TimerKind, Verified};
 use crate::rules::{Body, LATER_AUTH_REQUEST};
-use crate::wire::{Identification, NotifyType, Payload, Role};
+use crate::wire::{Identification, Notify, NotifyType, Payload, Role};
 
 /// An IKE SA that a peer sets up who has begun to say who it is.
 pub(in crate::engine) struct ResponderAuth {
@@ -44,6 +44,8 @@ pub(in crate::engine) struct Handshake {
     first: Body,
     /// Whose certificates are of use to the peer.
     requested: Vec<CertificateRequest>,
+    /// The identifier of the post-quantum key that is mixed in.
+    ppk: Option<Vec<u8>>,
     /// Exchanges that are done.
     round: usize,
     passed: Passed,
@@ -80,8 +82,12 @@ impl ResponderAuth {
         half_open.session.extensions.add_announced_in_auth(body.notifies());
         let read = Claim::read(&body, Role::OriginalInitiator)
             .and_then(|claim| claim.ok_or_else(|| missing_id("IKE_AUTH request", Role::OriginalInitiator)))
-            .and_then(|claim| Ok((choose(cx, &mut half_open, &claim, &body)?, claim)));
-        let (candidates, claim) = match read {
+            .and_then(|mut claim| {
+                let candidates = choose(cx, &mut half_open, &claim, &body)?;
+                let ppk = ppk::accept(cx, &mut half_open.session, &body, &mut claim)?;
+                Ok((candidates, claim, ppk))
+            });
+        let (candidates, claim, ppk) = match read {
             Ok(read) => read,
             Err(trouble) => return half_open.refuse(cx, now, request, trouble),
         };
@@ -90,7 +96,7 @@ impl ResponderAuth {
         }
         let requested = certificates::requested(&body);
         body.drop_certificates();
-        let handshake = Handshake { half_open, first: body, requested, round: 0, passed: Passed::default() };
+        let handshake = Handshake { half_open, first: body, requested, ppk, round: 0, passed: Passed::default() };
         handshake.judge(cx, now, request, Trial::new(claim, candidates))
     }
 
@@ -201,9 +207,13 @@ impl Handshake {
             let session = &mut self.half_open.session;
             session.connection = connection.clone();
             let our_id = own_identity_in(&connection, self.round, session.path);
-            let judged = match connection.remote_rounds().nth(self.round) {
-                Some(remote) => judge(cx, session, &self.half_open.transcript, (remote, &trial.claim), &our_id),
-                None => Err(Trouble::Local("there is no such round".to_owned())),
+            let remote = connection.remote_rounds().nth(self.round);
+            let judged = match (remote, ppk::check(&connection, self.ppk.as_deref())) {
+                (_, Err(trouble)) => Err(trouble),
+                (Some(remote), Ok(())) => {
+                    judge(cx, session, &self.half_open.transcript, (remote, &trial.claim), &our_id)
+                }
+                (None, Ok(())) => Err(Trouble::Local("there is no such round".to_owned())),
             };
             match judged {
                 Ok(Verdict::True(peer)) => return self.accept(cx, now, request, peer),
@@ -242,11 +252,14 @@ impl Handshake {
     fn respond(mut self, cx: &mut Context, now: Instant, request: Request, proof: Option<Proof>) -> Option<IkeSa> {
         let session = &self.half_open.session;
         let connection = session.connection.clone();
-        let payloads = proof.map_or_else(Vec::new, |proof| {
+        let mut payloads = proof.map_or_else(Vec::new, |proof| {
             let our_id = own_identity_in(&connection, self.round, session.path);
             let another_follows = connection.local_rounds().nth(self.round + 1).is_some();
             proof.into_payloads(Payload::IdResponder(Identification::new(our_id)), Vec::new(), another_follows)
         });
+        if self.round == 0 && self.ppk.is_some() {
+            payloads.push(Payload::Notify(Notify::new(NotifyType::PpkIdentity)));
+        }
         self.round += 1;
         if connection.has_round(self.round) {
             return match self.half_open.answer(cx, now, request, &payloads) {
@@ -327,7 +340,7 @@ impl Trial {
         let path = handshake.half_open.session.path;
         let demands = |connection: &Connection| {
             let remote = connection.remote_rounds().nth(handshake.round).map(|remote| remote.method.clone());
-            (remote, own_identity_in(connection, handshake.round, path))
+            (remote, own_identity_in(connection, handshake.round, path), connection.ppk.clone())
         };
         let refused = demands(&first);
         self.candidates.retain(|connection| demands(connection) != refused);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use espdp_api::{DfPolicy, DscpPolicy, InterfaceName, Mode, Routes, TrafficLimit, TrafficSelector};
 use ike_proto::config::{
-    Child, Connection, Dpd, DpdAction, Fragmentation, Lifetime, RemoteAddress, StartAction, UdpEncapsulation,
+    Child, Connection, Dpd, DpdAction, Fragmentation, Lifetime, PpkUse, RemoteAddress, StartAction, UdpEncapsulation,
     Uniqueness,
 };
 use ike_proto::proposal::{
@@ -67,6 +67,7 @@ pub(super) fn read(name: &str, section: &Message, layer: &mut Layer) -> Result<C
         },
         mobike: keys.switch("mobike")?.unwrap_or(true),
         fragmentation: keys.value("fragmentation", fragmentation)?.unwrap_or(Fragmentation::Offer),
+        ppk: PpkUse::wanted(keys.text("ppk_id")?.map(str::to_owned), keys.switch("ppk_required")?),
         children,
         ..Connection::new(name)
     };
