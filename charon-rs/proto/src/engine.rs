@@ -20,6 +20,7 @@ mod inbox;
 mod informational;
 mod initiator;
 mod intermediate;
+mod lost_spi;
 mod mobike;
 mod nat;
 mod negotiate;
@@ -193,6 +194,7 @@ impl Engine {
             Event::UnknownSpi { path, spi } => {
                 let text = format!("ESP from {} for SPI {spi:08x}, which nobody has", path.remote);
                 self.cx.remark(None, RemarkLevel::Debug, text);
+                self.on_unknown_esp(now, path, spi);
             }
             Event::Fatal { reason } => {
                 self.cx.remark(None, RemarkLevel::Warn, format!("the dataplane gave up: {reason}"));

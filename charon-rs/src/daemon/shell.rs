@@ -325,7 +325,10 @@ impl Shell {
             FromDataplane::Event(espdp_api::Event::Fatal { reason }) => {
                 self.state = State::Done(Ending::Fatal(reason));
             }
-            FromDataplane::Event(espdp_api::Event::UnknownSpi { .. }) => self.counters.count_unknown_spi(),
+            FromDataplane::Event(event @ espdp_api::Event::UnknownSpi { .. }) => {
+                self.counters.count_unknown_spi();
+                self.engine.handle_dataplane(Instant::now(), event);
+            }
             FromDataplane::Event(event) => self.engine.handle_dataplane(Instant::now(), event),
         }
     }

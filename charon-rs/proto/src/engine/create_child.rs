@@ -292,6 +292,8 @@ pub(super) struct ChildAnswer {
     /// Our nonce is in the answer: in all exchanges but IKE_AUTH.
     answers_nonce: bool,
     key_exchange: Option<(KeyExchangePayload, Secret<Vec<u8>>)>,
+    /// Another child is for the rest of what the peer wants.
+    additional: bool,
 }
 
 /// The exchange in which a peer wants a child.
@@ -320,7 +322,10 @@ impl ChildAnswer {
         let mut first_trouble = None;
         for child in candidates {
             match Self::try_child(cx, session, body, occasion, (&child, replaces.as_ref())) {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    let additional = replaces.is_none() && answer.leaves_more(session, body);
+                    return Ok(Self { additional, ..answer });
+                }
                 // Selectors that do not match only mean that another child is wanted: any other trouble says more.
                 Err(trouble) if first_trouble.is_none() || !trouble.is_about_selectors() => {
                     let replaceable = first_trouble.as_ref().is_none_or(Trouble::is_about_selectors);
@@ -366,7 +371,18 @@ impl ChildAnswer {
             None => [session.nonce_i.clone(), session.nonce_r.clone()],
         };
         let (child, replaces) = (child.clone(), replaces.cloned());
-        Ok(Self { child, replaces, agreement, mode, local, remote, nonces, answers_nonce, key_exchange })
+        let additional = false;
+        Ok(Self { child, replaces, agreement, mode, local, remote, nonces, answers_nonce, key_exchange, additional })
+    }
+
+    /// Whether another child is for the rest of what the peer wants (RFC 7296 §2.9).
+    fn leaves_more(&self, session: &Session, body: &Body) -> bool {
+        let others = session.connection.children.iter().filter(|other| other.name != self.child.name);
+        let is_new = |found: &[TrafficSelector], have: &[TrafficSelector]| {
+            found.iter().any(|selector| !have.iter().any(|known| known.covers(selector)))
+        };
+        let mut found = others.filter_map(|other| answered_selectors(session, other, other.mode, body).ok());
+        found.any(|(local, remote)| is_new(&local, &self.local) || is_new(&remote, &self.remote))
     }
 
     /// Whether key exchanges follow in IKE_FOLLOWUP_KE.
@@ -389,6 +405,8 @@ impl ChildAnswer {
         payloads.extend(payload.map(Payload::KeyExchange));
         payloads.push(Payload::SelectorsInitiator(self.remote.clone()));
         payloads.push(Payload::SelectorsResponder(self.local.clone()));
+        let possible = self.additional.then(|| Notify::new(NotifyType::AdditionalTsPossible));
+        payloads.extend(possible.map(Payload::Notify));
         let terms = ChildTerms {
             child: self.child,
             spi_in: spi,

@@ -63,13 +63,11 @@ impl Established {
         let mut tickets = Vec::new();
         let mut children = Vec::new();
         for queued in running.chain(self.tasks.iter_mut()) {
-            match &queued.task {
-                Task::DeleteIke { .. } => tickets.append(&mut queued.tickets),
-                Task::DeleteChild { child, reason: DownReason::Command } => {
-                    tickets.append(&mut queued.tickets);
-                    children.push(*child);
-                }
-                _ => {}
+            if let Task::DeleteChild { child, reason: DownReason::Command } = &queued.task {
+                children.push(*child);
+                tickets.append(&mut queued.tickets);
+            } else if let Task::DeleteIke { .. } = &queued.task {
+                tickets.append(&mut queued.tickets);
             }
         }
         for child in children {

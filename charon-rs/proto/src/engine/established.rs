@@ -314,11 +314,19 @@ impl Established {
     /// An unprotected message for this SA says nothing for sure; now and then it is worth a probe (R7296-2.4-1,
     /// R7296-2.4-2).
     fn on_hint(&mut self, cx: &mut Context, now: Instant) {
-        let recently = self.last_hint.is_some_and(|last| now.saturating_duration_since(last) < HINT_INTERVAL);
-        if !recently && self.life == Life::Up && self.ours.outstanding_id().is_none() {
-            self.last_hint = Some(now);
+        if self.takes_hint(now) {
             self.queue(cx, now, Queued::new(Task::Liveness));
         }
+    }
+
+    /// Whether something that may be forged or is of little weight is worth a request now (R7296-2.4-2).
+    pub(super) fn takes_hint(&mut self, now: Instant) -> bool {
+        let recently = self.last_hint.is_some_and(|last| now.saturating_duration_since(last) < HINT_INTERVAL);
+        let takes = !recently && self.life == Life::Up && self.ours.outstanding_id().is_none();
+        if takes {
+            self.last_hint = Some(now);
+        }
+        takes
     }
 
     /// An authentic message that is new: the peer lives, and is where it came from. Repetitions prove neither, for anybody
@@ -454,6 +462,7 @@ pub(super) fn outcome_of_end(task: &Task, reason: &DownReason) -> Result<(), Str
         | Task::RekeyIke { .. }
         | Task::Liveness
         | Task::Redirect(_)
+        | Task::ReportSpi(_)
         | Task::Discard(_)
         | Task::Move(..) => Err(format!("the IKE SA ended: {}", describe(reason))),
     }

@@ -34,6 +34,9 @@ impl Established {
             }
             cx.remark(Some(self.connection_name()), RemarkLevel::Debug, format!("the peer notes: {kind}"));
         }
+        if let Some(notify) = body.notify(NotifyType::InvalidSpi) {
+            self.on_spi_lost(cx, now, notify);
+        }
         if let Some(gateway) = self.redirected(&body) {
             cx.follow_up(FollowUp::Redirected { spi: self.local_spi(), gateway });
         }
@@ -133,6 +136,7 @@ impl Established {
             }
             Task::Liveness => self.on_probe_response(cx, now, payloads),
             Task::Redirect(_) => self.await_departure(now),
+            Task::ReportSpi(_) => {}
             Task::Move(wanted, Some(told)) => self.on_move_response(cx, now, (*wanted, told), payloads),
             Task::CreateChild(_)
             | Task::RekeyChild { .. }

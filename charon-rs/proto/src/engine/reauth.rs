@@ -111,9 +111,8 @@ impl Established {
     /// The children that are up or are to come up.
     fn children_to_move(&self) -> BTreeSet<String> {
         let useful = self.children.values().filter(|child| child.is_useful()).map(|child| child.child.name.clone());
-        let wanted = self.tasks.iter().filter_map(|queued| match &queued.task {
-            Task::CreateChild(wish) => Some(wish.child.name.clone()),
-            _ => None,
+        let wanted = self.tasks.iter().filter_map(|queued| {
+            if let Task::CreateChild(wish) = &queued.task { Some(wish.child.name.clone()) } else { None }
         });
         useful.chain(wanted).collect()
     }

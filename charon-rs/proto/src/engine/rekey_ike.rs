@@ -175,6 +175,11 @@ impl Established {
                 *group = Some(*wanted);
                 self.queue_first(queued);
             }
+            // RFC 7296 §1.3: a peer that cannot rekey says so, and gets a new IKE SA from the beginning.
+            (Trouble::Refused(NotifyType::NoAdditionalSas), _) => {
+                cx.follow_up(FollowUp::Reauthenticate { spi: self.local_spi() });
+                self.fail_task(cx, now, queued, trouble);
+            }
             _ => self.fail_task(cx, now, queued, trouble),
         }
     }

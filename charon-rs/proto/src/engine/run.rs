@@ -11,6 +11,7 @@ use super::established::{Established, Life, describe, outcome_of_end};
 use super::failure::Trouble;
 use super::followup::{Made, Rounds};
 use super::ike_sa::FollowUp;
+use super::lost_spi::invalid_spi;
 use super::redirect::redirect_notify;
 use super::task::{ChildWish, Progress, Queued, Running, Task};
 use crate::io::{Ask, ChildSaId, DownReason, RemarkLevel};
@@ -116,6 +117,10 @@ impl Established {
                 let payloads = self.probe_payloads(cx);
                 self.send_task(cx, now, queued, &payloads);
             }
+            Task::ReportSpi(spi) => {
+                let notify = Payload::Notify(invalid_spi(*spi));
+                self.send_task(cx, now, queued, &[notify]);
+            }
             Task::Redirect(gateway) => {
                 let notify = Payload::Notify(redirect_notify(gateway));
                 self.send_task(cx, now, queued, &[notify]);
@@ -155,6 +160,7 @@ impl Established {
             | Task::DeleteIke { .. }
             | Task::Liveness
             | Task::Redirect(_)
+            | Task::ReportSpi(_)
             | Task::Move(..) => None,
         };
         self.report_trouble(cx, trouble, child.as_ref().map(|child| child.name.as_str()));
@@ -178,7 +184,12 @@ impl Established {
                 let reason = reason.clone();
                 self.end(cx, now, reason);
             }
-            Task::DeleteChild { .. } | Task::Discard(_) | Task::Liveness | Task::Redirect(_) | Task::Move(..) => {}
+            Task::DeleteChild { .. }
+            | Task::Discard(_)
+            | Task::Liveness
+            | Task::Redirect(_)
+            | Task::ReportSpi(_)
+            | Task::Move(..) => {}
         }
         self.finish(cx, queued, &Err(text));
     }
@@ -241,6 +252,7 @@ impl Established {
             | Task::DeleteIke { .. }
             | Task::Liveness
             | Task::Redirect(_)
+            | Task::ReportSpi(_)
             | Task::Move(..) => {
                 cx.release_spi(spi);
                 return self.finish(cx, queued, &Ok(()));
@@ -379,6 +391,11 @@ impl Established {
             (Trouble::NoSuchChild(_), Task::RekeyChild { child, .. }) => {
                 let child = *child;
                 self.child_not_found(cx, now, queued, child);
+            }
+            // RFC 7296 §1.3: the peer makes no more SAs in this IKE SA, so it takes another one.
+            (Trouble::Refused(NotifyType::NoAdditionalSas), Task::RekeyChild { .. }) => {
+                cx.follow_up(FollowUp::Reauthenticate { spi: self.local_spi() });
+                self.fail_task(cx, now, queued, trouble);
             }
             _ => self.fail_task(cx, now, queued, trouble),
         }

@@ -53,6 +53,8 @@ pub(super) enum Task {
     Liveness,
     /// Send the peer to another gateway.
     Redirect(Gateway),
+    /// Tell the peer that we have no SA with the SPI on which it sends.
+    ReportSpi(u32),
     /// Change addresses; with what the request said, once it is sent.
     Move(Move, Option<Told>),
 }
@@ -67,6 +69,7 @@ impl Task {
             Self::DeleteIke { .. } => "IKE_DELETE",
             Self::Liveness => "IKE_DPD",
             Self::Redirect(_) => "IKE_REDIRECT",
+            Self::ReportSpi(_) => "IKE_INVALID_SPI",
             Self::Move(..) => "IKE_MOBIKE",
         }
     }
@@ -79,6 +82,7 @@ impl Task {
             | (Self::DeleteChild { child: a, .. }, Self::DeleteChild { child: b, .. }) => a == b,
             (Self::Discard(a), Self::Discard(b)) => a == b,
             (Self::Redirect(a), Self::Redirect(b)) => a == b,
+            (Self::ReportSpi(a), Self::ReportSpi(b)) => a == b,
             (Self::Move(a, _), Self::Move(b, _)) => a == b,
             (Self::RekeyIke { .. }, Self::RekeyIke { .. })
             | (Self::DeleteIke { .. }, Self::DeleteIke { .. })

@@ -73,6 +73,7 @@ fn a_client_that_does_not_want_to_be_redirected_is_served() {
     }
 }
 
+/// R5685-3-2.
 #[test]
 fn a_gateway_may_be_named() {
     // The name leads back to sun's first address, and so in a circle.
