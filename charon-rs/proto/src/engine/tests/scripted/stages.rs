@@ -3,6 +3,7 @@
 use super::*;
 use crate::engine::established::Life;
 use crate::engine::testbed::{sign_with, trust_in};
+use crate::io::FailureCode;
 use crate::testing::SeededRandom;
 use crate::wire::{Message, Role, encode_message};
 
@@ -355,6 +356,21 @@ fn payloads_that_come_twice_in_ike_auth_are_refused() {
         stage.deliver(&message);
         assert_eq!(stage.all(), ["refused"], "{kind:?}");
     }
+}
+
+/// A first request without AUTH asks for EAP, and gets what all get who fail to authenticate themselves.
+#[test]
+fn a_peer_that_wants_eap_is_refused_and_the_log_says_why() {
+    let (mut stage, payloads) = half_open();
+    let request = changed(&payloads, PayloadType::Authentication, None);
+    let message = stage.protected((AUTH, REQUEST, 1), &request).unwrap();
+    stage.deliver(&message);
+    stage.world.run();
+    assert_eq!(stage.all(), ["refused"]);
+    assert_eq!(stage.world.failures(Who::Sun), [FailureCode::AuthMethodRefused]);
+    stage.world.repair_network();
+    stage.world.pass(Duration::from_secs(10));
+    assert_eq!(stage.world.failures(Who::Moon), [FailureCode::AuthRefusedByPeer]);
 }
 
 /// psk_missing_on_retransmit.
