@@ -125,6 +125,27 @@ fn rekeying_all_the_time_loses_no_packet() {
 
 /// R7296-2.8.1-2.
 #[test]
+fn making_ike_sas_anew_all_the_time_loses_no_packet() {
+    for_seeds(40, |seed| {
+        let (mut world, left, right) = pair_with(seed, Faults::BAD, &Settings::default(), |left, connection| {
+            short_lives(connection, 61, 20);
+            connection.reauth_after = left.then_some(seconds(47));
+        });
+        up(&mut world, left, right);
+        world.run(seconds(2));
+        world.set_traffic(Some(Duration::from_millis(50)));
+        world.run(seconds(240));
+        world.set_traffic(None);
+        world.run(seconds(2));
+        let tally = world.tally;
+        assert!(tally.sent > 9000, "{tally:?}");
+        assert_eq!((tally.delivered, tally.unsent), (tally.sent, 0), "{tally:?}\n{}", world.story());
+        let made = world.host(left).count(|notice| matches!(notice, Notice::IkeUp(_)));
+        assert!(made > 3, "only {made} IKE SAs:\n{}", world.story());
+    });
+}
+
+#[test]
 fn simultaneous_rekeyings_end_with_one_pair() {
     for_seeds(200, |seed| {
         let (mut world, left, right) = pair(seed, Faults::NONE);
