@@ -42,9 +42,11 @@ fn roll(connection: &mut Connection, seed: u64) {
     connection.retransmission.longest = seconds(2);
 }
 
-/// Old children drain in less than the life of a new one, or there would never be just one.
-fn settings() -> Settings {
-    Settings { drain_time: seconds(1), ..Settings::default() }
+/// Old children drain in less than the life of a new one, or there would never be just one. Some ends take several
+/// requests at a time.
+fn settings(seed: u64) -> Settings {
+    let window_size = if seed % 5 > 2 { 4 } else { 1 };
+    Settings { drain_time: seconds(1), window_size, ..Settings::default() }
 }
 
 fn configure(world: &mut World, host: HostId, connection: Connection) {
@@ -55,8 +57,8 @@ fn configure(world: &mut World, host: HostId, connection: Connection) {
 /// Two ends that want to be connected.
 fn pair(seed: u64, change: impl Fn(&mut Connection)) -> (World, HostId, HostId) {
     let mut world = World::new(seed, Faults::NONE);
-    let left = world.add(address(LEFT), settings());
-    let right = world.add(address(RIGHT), settings());
+    let left = world.add(address(LEFT), settings(seed));
+    let right = world.add(address(RIGHT), settings(seed));
     for (host, here, there) in [(left, LEFT, RIGHT), (right, RIGHT, LEFT)] {
         let mut connection = connection(address(here), address(there));
         roll(&mut connection, seed);
@@ -139,8 +141,8 @@ fn keys_that_roll_every_few_seconds_lose_no_packet_and_end_in_agreement() {
 fn a_nat_that_forgets_while_keys_roll_interrupts_and_no_more() {
     for_seeds(40, |seed| {
         let mut world = World::new(seed, Faults::NONE);
-        let left = world.add(address(LEFT), settings());
-        let right = world.add(address(RIGHT), settings());
+        let left = world.add(address(LEFT), settings(seed));
+        let right = world.add(address(RIGHT), settings(seed));
         world.put_behind_nat(left, address(PUBLIC));
         let mut inside = connection(address(LEFT), address(RIGHT));
         let mut outside = connection(address(RIGHT), address(LEFT));
@@ -194,7 +196,7 @@ fn an_end_that_starts_anew_while_keys_roll_is_met_again() {
             let (here, there) = if host == left { (LEFT, RIGHT) } else { (RIGHT, LEFT) };
             world.host_mut(host).down = true;
             world.run(Duration::from_millis(seed * 311 % 9000));
-            world.host_mut(host).reboot(settings(), seed * 10 + round + 77);
+            world.host_mut(host).reboot(settings(seed), seed * 10 + round + 77);
             let mut again = connection(address(here), address(there));
             roll(&mut again, seed);
             adapt(&mut again);
