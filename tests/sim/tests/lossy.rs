@@ -123,7 +123,6 @@ fn rekeying_all_the_time_loses_no_packet() {
     });
 }
 
-/// R7296-2.8.1-2.
 #[test]
 fn making_ike_sas_anew_all_the_time_loses_no_packet() {
     for_seeds(40, |seed| {
@@ -145,6 +144,7 @@ fn making_ike_sas_anew_all_the_time_loses_no_packet() {
     });
 }
 
+/// R7296-2.8.1-2.
 #[test]
 fn simultaneous_rekeyings_end_with_one_pair() {
     for_seeds(200, |seed| {
