@@ -23,6 +23,8 @@ type Identities = (Identity, Identity);
 struct Contact {
     connection: String,
     identities: Arc<Identities>,
+    /// The peer's identity as it is, for patterns.
+    remote: Identity,
     /// Where the peer is.
     address: IpAddr,
 }
@@ -40,7 +42,8 @@ impl Contacts {
         let identities = Arc::new((local.canonical(), remote.canonical()));
         self.by_connection.entry(connection.to_owned()).or_default().insert(spi);
         self.by_identities.entry(identities.clone()).or_default().insert(spi);
-        self.all.insert(spi, Contact { connection: connection.to_owned(), identities, address });
+        self.all
+            .insert(spi, Contact { connection: connection.to_owned(), identities, remote: remote.clone(), address });
     }
 
     /// The SA is gone.
@@ -70,7 +73,8 @@ impl Contacts {
         }
         let first = (local.clone(), Identity::Ipv4(Ipv4Addr::UNSPECIFIED));
         let ours = self.by_identities.range(first..).take_while(|(identities, _)| identities.0 == local);
-        ours.map(|(identities, _)| &identities.1).any(|theirs| remote.matches(theirs))
+        let contacts = ours.flat_map(|(_, spis)| spis).filter_map(|spi| self.all.get(spi));
+        contacts.map(|contact| &contact.remote).any(|theirs| remote.matches(theirs))
     }
 
     /// The other SAs of the connection of this one that have its identities, ours and the peer's.
@@ -149,6 +153,21 @@ mod tests {
         assert!(!knows("moon.example", &IdentityPattern::FqdnUnder("example.org".to_owned())));
         assert!(knows("moon.example", &IdentityPattern::Any));
         assert!(!knows("mars.example", &IdentityPattern::Any));
+    }
+
+    #[test]
+    fn patterns_of_distinguished_names_look_at_names_as_they_are() {
+        let name = |value: &[u8]| {
+            let len = u8::try_from(value.len()).unwrap();
+            [&[0x30, len + 11, 0x31, len + 9, 0x30, len + 7, 6, 3, 0x55, 4, 3, 0x0c, len], value].concat()
+        };
+        let sun = Identity::Dn { der: name(b"sun"), text: "CN=sun".to_owned() };
+        let any = IdentityPattern::Dn { der: name(b"*"), text: "CN=*".to_owned() };
+        let mut contacts = Contacts::default();
+        assert!(!contacts.knows(&fqdn("moon.example"), &any));
+        contacts.note("net", IkeSpi([1; 8]), (&fqdn("moon.example"), &sun), address(1));
+        assert!(contacts.knows(&fqdn("moon.example"), &any));
+        assert!(contacts.knows(&fqdn("moon.example"), &IdentityPattern::Exactly(sun)));
     }
 
     #[test]
