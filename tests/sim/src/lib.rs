@@ -16,7 +16,7 @@ pub use dataplane::{Books, Packet, Verdict};
 pub use host::Host;
 pub use network::{Faults, Nat};
 pub use rng::Rng;
-pub use world::{HostId, Survey, Traffic, World};
+pub use world::{HostId, Survey, Tapped, Traffic, World};
 
 /// Runs `test` for seeds 0, 1, 2 …: as many as the environment variable `SIM_SEEDS` says, else `usual`. A failing seed is
 /// printed; `SIM_SEED=N` runs just that one.

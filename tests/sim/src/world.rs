@@ -25,8 +25,18 @@ pub struct World {
     events: BTreeMap<(Instant, u64), Happening>,
     next_event: u64,
     traffic: Option<Duration>,
+    tapped: Option<Vec<Tapped>>,
     /// What became of the packets sent so far.
     pub tally: Traffic,
+}
+
+/// A datagram that somebody sent.
+#[derive(Clone, Debug)]
+pub struct Tapped {
+    /// Who.
+    pub from: HostId,
+    /// What.
+    pub message: Vec<u8>,
 }
 
 /// What became of ESP packets.
@@ -79,6 +89,7 @@ impl World {
             events: BTreeMap::new(),
             next_event: 0,
             traffic: None,
+            tapped: None,
             tally: Traffic::default(),
         }
     }
@@ -124,6 +135,22 @@ impl World {
         host.address = address;
         host.engine.handle_dataplane(now, Event::NetworkChanged { addresses: vec![address] });
         self.drain(id);
+    }
+
+    /// Keeps a copy of every datagram of IKE that is sent from now on.
+    pub fn tap(&mut self) {
+        self.tapped.get_or_insert_default();
+    }
+
+    /// What was sent since [`Self::tap`].
+    #[must_use]
+    pub fn tapped(&self) -> &[Tapped] {
+        self.tapped.as_deref().unwrap_or_default()
+    }
+
+    /// Puts a datagram on the wire that none of the hosts sent. It arrives at once.
+    pub fn inject(&mut self, to: SocketAddr, from: SocketAddr, message: Vec<u8>) {
+        self.schedule(Duration::ZERO, Happening::Datagram { to, from, message });
     }
 
     /// Changes the network.
@@ -355,6 +382,9 @@ impl World {
         let host = self.host(id);
         if host.down || host.address != path.local.ip() {
             return;
+        }
+        if let Some(tapped) = &mut self.tapped {
+            tapped.push(Tapped { from: id, message: message.to_vec() });
         }
         let from = self.translated(id, path.local);
         let faults = self.faults;
