@@ -68,7 +68,7 @@ fn round_trip(how: u8, mut input: Cursor<'_>, cipher: &mut MessageCipher) {
     let Ok(plain) = PlainMessage::new(&header(1), &[Payload::VendorId(body)]) else { return };
     let longest = 100 + 10 * usize::from(how);
     let mut packets = plain.seal_in_fragments(longest, cipher, &mut SeededRandom::new(1)).unwrap_or_default();
-    if how % 2 == 0 {
+    if how.is_multiple_of(2) {
         packets.reverse();
     }
     assert!(packets.iter().all(|packet| packet.len() <= longest.max(150)), "a fragment is longer than it may be");

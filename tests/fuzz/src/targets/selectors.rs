@@ -30,7 +30,7 @@ fn narrowing(ours: &[TrafficSelector], theirs: &[TrafficSelector]) {
     if !narrowed.is_empty() {
         assert!(is_narrowed(&narrowed, theirs), "{narrowed:?} is not all in what was offered, {theirs:?}");
         assert!(is_narrowed(&narrowed, ours), "{narrowed:?} is not all in what is ours, {ours:?}");
-        assert_eq!(narrow(&narrowed, &narrowed).is_empty(), false, "what was agreed on is nothing");
+        assert!(!narrow(&narrowed, &narrowed).is_empty(), "what was agreed on is nothing");
     }
     let payload = Payload::SelectorsInitiator(narrowed.clone());
     if !narrowed.is_empty() && narrowed.len() <= ike_proto::wire::MAX_SELECTORS {
