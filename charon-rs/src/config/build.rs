@@ -8,8 +8,8 @@ use std::time::Duration;
 use espdp_api::{InterfaceName, Mode, PortRange, Routes, TrafficLimit, TrafficSelector};
 use ike_proto::Settings;
 use ike_proto::config::{
-    Child, Connection, Dpd, Lifetime, PpkUse, Redirect, RedirectAt, RemoteAddress, Retransmission, StartAction,
-    UdpEncapsulation, Uniqueness,
+    Child, Childless, Connection, Dpd, Lifetime, PpkUse, Redirect, RedirectAt, RemoteAddress, Retransmission,
+    StartAction, UdpEncapsulation, Uniqueness,
 };
 use ike_proto::identity::{Identity, IdentityPattern};
 use ike_proto::proposal::{default_esp_proposals, default_ike_proposals};
@@ -92,6 +92,7 @@ impl Builder<'_> {
                 (None, _) => UdpEncapsulation::Detect,
             },
             mobike: draft.mobike.unwrap_or(true),
+            childless: draft.childless.unwrap_or(Childless::Allow),
             fragmentation: draft.fragmentation.unwrap_or(fallback.fragmentation),
             fragment_size: draft.fragment_size.unwrap_or(fallback.fragment_size),
             ppk: PpkUse::wanted(draft.ppk_id.clone(), draft.ppk_required),

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ike_proto::config::{DpdAction, Fragmentation, Gateway, RedirectAt, RemoteAddress, UdpEncapsulation, Uniqueness};
+use ike_proto::config::{
+    Childless, DpdAction, Fragmentation, Gateway, RedirectAt, RemoteAddress, UdpEncapsulation, Uniqueness,
+};
 use ike_proto::proposal::{IkeProposal, parse_ike_list};
 
 use super::auth_keys::AuthDraft;
@@ -38,6 +40,7 @@ pub(super) struct ConnDraft {
     pub(super) force_encapsulation: Option<bool>,
     pub(super) encapsulation: Option<UdpEncapsulation>,
     pub(super) mobike: Option<bool>,
+    pub(super) childless: Option<Childless>,
     pub(super) fragmentation: Option<Fragmentation>,
     pub(super) fragment_size: Option<u16>,
     pub(super) ppk_id: Option<String>,
@@ -340,6 +343,23 @@ pub(super) const CONN_KEYS: &[Key<ConnDraft>] = &[
         set: |draft, item| {
             let size = item.integer(256..=u64::from(u16::MAX))?;
             draft.fragment_size = Some(u16::try_from(size).map_err(|_| item.wrong_type("a number"))?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "childless",
+        also_called: &[],
+        takes: "`allow`, `prefer`, `force` or `never`",
+        default: "\"allow\"",
+        doc: "Whether the IKE SA may come up without a Child SA (RFC 6023). `prefer`: where we begin, all Child SAs come \
+              afterwards, with keys of their own, if the peer can do that. `force`: peers that cannot are refused.",
+        set: |draft, item| {
+            draft.childless = Some(item.choice(&[
+                ("allow", Childless::Allow),
+                ("prefer", Childless::Prefer),
+                ("force", Childless::Force),
+                ("never", Childless::Never),
+            ])?);
             Ok(())
         },
     },

@@ -38,6 +38,8 @@ pub struct Case<'a> {
     pub their_daemon: &'a str,
     /// Certificates and keys of strongSwan: the file in its swanctl folder, and where it comes from.
     pub their_files: &'a [(&'a str, PathBuf)],
+    /// Further secrets of strongSwan.
+    pub their_secrets: &'a str,
     /// Which strongSwan.
     pub their_version: Version,
     /// Further lines for our secrets.
@@ -62,6 +64,7 @@ impl Default for Case<'_> {
             their_remote: "auth = psk",
             their_daemon: "",
             their_files: &[],
+            their_secrets: "",
             their_version: Version::Installed,
             our_secrets: "",
             our_psk: PSK,
@@ -257,6 +260,7 @@ secrets {{
     id-2 = sun.example.org
     secret = \"{PSK}\"
   }}
+  {secrets}
 }}
 ",
             sun.net4,
@@ -269,6 +273,7 @@ secrets {{
             connection = self.their_connection,
             child = self.their_child,
             local = self.their_local,
+            secrets = self.their_secrets,
             remote = self.their_remote,
         )
     }

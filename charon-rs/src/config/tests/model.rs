@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use espdp_api::{DfPolicy, DscpPolicy, InterfaceKind, Mode, Mtu, Routes, TrafficLimit};
 use ike_proto::config::{
-    Child, Dpd, DpdAction, Fragmentation, Lifetime, LocalMethod, RemoteAddress, RemoteMethod, StartAction,
+    Child, Childless, Dpd, DpdAction, Fragmentation, Lifetime, LocalMethod, RemoteAddress, RemoteMethod, StartAction,
     UdpEncapsulation,
 };
 use ike_proto::identity::{Identity, IdentityPattern};
@@ -115,6 +115,8 @@ fn each_key_of_a_connection_has_its_effect() {
     assert_eq!(with("encapsulation = \"force\"").encapsulation, UdpEncapsulation::Force);
     assert_eq!(with("forceencaps = true\nencapsulation = \"refuse\"").encapsulation, UdpEncapsulation::Refuse);
     assert!(!with("mobike = false").mobike);
+    assert_eq!(with("").childless, Childless::Allow);
+    assert_eq!(with("childless = \"force\"").childless, Childless::Force);
     for (word, meaning) in [
         ("yes", Fragmentation::Offer),
         ("no", Fragmentation::Never),

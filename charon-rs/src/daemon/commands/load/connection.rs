@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use espdp_api::{DfPolicy, DscpPolicy, InterfaceName, Mode, Routes, TrafficLimit, TrafficSelector};
 use ike_proto::config::{
-    Child, Connection, Dpd, DpdAction, Fragmentation, Lifetime, PpkUse, RemoteAddress, StartAction, UdpEncapsulation,
-    Uniqueness,
+    Child, Childless, Connection, Dpd, DpdAction, Fragmentation, Lifetime, PpkUse, RemoteAddress, StartAction,
+    UdpEncapsulation, Uniqueness,
 };
 use ike_proto::proposal::{
     EspProposal, IkeProposal, default_esp_proposals, default_ike_proposals, parse_esp_list, parse_ike_list,
@@ -66,6 +66,7 @@ pub(super) fn read(name: &str, section: &Message, layer: &mut Layer) -> Result<C
             UdpEncapsulation::Detect
         },
         mobike: keys.switch("mobike")?.unwrap_or(true),
+        childless: keys.value("childless", childless)?.unwrap_or(Childless::Allow),
         fragmentation: keys.value("fragmentation", fragmentation)?.unwrap_or(Fragmentation::Offer),
         ppk: PpkUse::wanted(keys.text("ppk_id")?.map(str::to_owned), keys.switch("ppk_required")?),
         children,
@@ -94,6 +95,16 @@ fn fragmentation(text: &str) -> Result<Fragmentation, &'static str> {
         "accept" => Ok(Fragmentation::Accept),
         "force" => Ok(Fragmentation::Force),
         _ => Err("expected yes, no, accept or force"),
+    }
+}
+
+fn childless(text: &str) -> Result<Childless, &'static str> {
+    match text {
+        "allow" => Ok(Childless::Allow),
+        "prefer" => Ok(Childless::Prefer),
+        "force" => Ok(Childless::Force),
+        "never" => Ok(Childless::Never),
+        _ => Err("expected allow, prefer, force or never"),
     }
 }
 
@@ -324,6 +335,11 @@ mod tests {
         assert_eq!(times(both), (seconds(3600), seconds(1800), seconds(1860)));
         assert_eq!(times(example().with("reauth_time", "0")).0, None);
         let unique = |value: &str| read("gw", &example().with("unique", value)).unwrap().uniqueness;
+        let childless = |value: &str| read("gw", &example().with("childless", value)).unwrap().childless;
+        assert_eq!(["allow", "prefer", "force", "never"].map(childless), {
+            use Childless::{Allow, Force, Never, Prefer};
+            [Allow, Prefer, Force, Never]
+        });
         assert_eq!(["never", "no", "replace", "keep"].map(unique), {
             use Uniqueness::{Keep, Never, No, Replace};
             [Never, No, Replace, Keep]
