@@ -12,6 +12,12 @@ use super::phrases;
 /// Lines kept for each connection, and for what belongs to none: about twenty handshakes.
 const LINES: usize = 256;
 
+/// Lines kept in all, in some 20 MiB: with more than 256 connections each has fewer.
+const ALL_LINES: usize = 65_536;
+
+/// Lines kept for each connection, however many there are: one handshake.
+const FEWEST_LINES: usize = 12;
+
 /// A line of the journal.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
@@ -62,10 +68,9 @@ impl Journal {
             if entry.failure.is_some() {
                 self.failures.insert(entry.connection.clone(), Arc::clone(&entry));
             }
+            let share = (ALL_LINES / self.lines.len().max(1)).clamp(FEWEST_LINES, LINES);
             let ring = self.lines.entry(entry.connection.clone()).or_default();
-            if ring.len() == LINES {
-                ring.pop_front();
-            }
+            ring.drain(..(ring.len() + 1).saturating_sub(share));
             ring.push_back(Arc::clone(&entry));
             entries.push(entry);
         }
@@ -140,6 +145,23 @@ mod tests {
         assert_eq!(journal.lines(None).len(), LINES + 1);
         journal.forget("rare");
         assert!(journal.lines(Some("rare")).is_empty());
+    }
+
+    #[test]
+    fn thousands_of_connections_share_the_lines_and_each_keeps_its_newest() {
+        let mut journal = Journal::default();
+        let connections = 2 * ALL_LINES / FEWEST_LINES;
+        for line in 0..LINES {
+            journal.record(&testing::remark(Some("old"), &line.to_string()));
+        }
+        for connection in 0..connections {
+            journal.record(&testing::remark(Some(&connection.to_string()), "up"));
+        }
+        assert_eq!(journal.lines(Some("old")).len(), LINES, "nothing new was to be kept of it");
+        journal.record(&testing::remark(Some("old"), "newest"));
+        let lines = journal.lines(Some("old"));
+        assert_eq!(lines.len(), FEWEST_LINES);
+        assert_eq!(lines.last().unwrap().text, "newest");
     }
 
     #[test]

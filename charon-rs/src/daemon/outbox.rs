@@ -5,10 +5,10 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
 use espdp_api::{Command, Direction, Done, EspSpi, Outcome, SaStatistics};
-use ike_proto::io::Notice;
+use ike_proto::io::{ChildSaReport, Notice};
 
 use super::events;
-use super::shell::Statistics;
+use super::shell::{Statistics, by_half};
 use crate::vici::Message;
 
 /// Last counters kept: those of replaced SAs are shown while their inbound half drains.
@@ -62,7 +62,12 @@ impl Outbox {
             return None;
         }
         let (notice, at) = self.held.pop_front()?;
-        let statistics = Statistics { sas: self.last_counters().cloned().collect(), ..Statistics::default() };
+        let told = match &notice {
+            Notice::ChildRekeyed { old, .. } => halves_of(old),
+            other => halves(other),
+        };
+        let last = self.last_counters().filter(|counters| told.contains(&(counters.direction, counters.spi)));
+        let statistics = Statistics { sas: by_half(last.cloned()), ..Statistics::default() };
         events::updown_or_rekey(&notice, &statistics, at)
     }
 
@@ -74,7 +79,10 @@ impl Outbox {
 
 /// The halves whose last counters an event tells.
 fn halves(notice: &Notice) -> Vec<SaKey> {
-    let Notice::ChildDown { child, .. } = notice else { return Vec::new() };
+    if let Notice::ChildDown { child, .. } = notice { halves_of(child) } else { Vec::new() }
+}
+
+fn halves_of(child: &ChildSaReport) -> Vec<SaKey> {
     let outbound = child.spi_out.map(|spi| (Direction::Outbound, spi));
     [Some((Direction::Inbound, child.spi_in)), outbound].into_iter().flatten().collect()
 }

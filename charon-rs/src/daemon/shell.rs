@@ -84,12 +84,23 @@ pub(crate) type Settled = Result<SettledCount, String>;
 /// The counters of the dataplane.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Statistics {
-    /// One entry for each SA.
-    pub(crate) sas: Vec<espdp_api::SaStatistics>,
+    /// Those of each half of a Child SA.
+    pub(crate) sas: BTreeMap<SaKey, espdp_api::SaStatistics>,
     /// One entry for each interface.
     pub(crate) interfaces: Vec<espdp_api::InterfaceReport>,
     /// Drops that belong to no SA.
     pub(crate) drops: Vec<espdp_api::DropCount>,
+}
+
+/// Counters by what they are of. Where several have one SPI, the first counts: an SPI may be used again.
+pub(crate) fn by_half(
+    counters: impl IntoIterator<Item = espdp_api::SaStatistics>,
+) -> BTreeMap<SaKey, espdp_api::SaStatistics> {
+    let mut found = BTreeMap::new();
+    for sa in counters {
+        found.entry((sa.direction, sa.spi)).or_insert(sa);
+    }
+    found
 }
 
 /// What waits for the outcome of a request to the dataplane.
@@ -350,8 +361,8 @@ impl Shell {
             }
             Some(Waiting::Removal(name)) => self.on_removal(name, outcome),
             Some(Waiting::Statistics(reply)) => {
-                if let Ok(espdp_api::Done::Statistics { mut sas, interfaces, drops }) = outcome {
-                    sas.extend(self.outbox.last_counters().cloned());
+                if let Ok(espdp_api::Done::Statistics { sas, interfaces, drops }) = outcome {
+                    let sas = by_half(sas.into_iter().chain(self.outbox.last_counters().cloned()));
                     drop(reply.send(Statistics { sas, interfaces, drops })); // an asker that is gone wants none
                 }
             }
@@ -392,8 +403,7 @@ impl Shell {
             keys.on_notice(&notice);
         }
         for entry in self.journal.record(&notice) {
-            let message = events::log(&entry);
-            self.broadcast("log", message);
+            self.broadcast("log", || events::log(&entry));
         }
         self.outbox.push(&notice, Instant::now());
         self.send_events();
@@ -410,13 +420,16 @@ impl Shell {
 
     fn send_events(&mut self) {
         while let Some((name, message)) = self.outbox.pop() {
-            self.broadcast(name, message);
+            self.broadcast(name, || message);
         }
     }
 
-    fn broadcast(&self, name: &'static str, message: crate::vici::Message) {
-        // Nobody listening is no error.
-        drop(self.events.send(Broadcast { name, message: message.into() }));
+    /// Tells whoever listens, if anybody does.
+    fn broadcast(&self, name: &'static str, message: impl FnOnce() -> crate::vici::Message) {
+        if self.events.receiver_count() > 0 {
+            // The last listener may leave meanwhile.
+            drop(self.events.send(Broadcast { name, message: message().into() }));
+        }
     }
 
     fn undertake(&mut self, command: impl FnOnce(Ticket) -> Command) -> oneshot::Receiver<Settled> {

@@ -2,6 +2,7 @@
 
 mod certificates;
 pub(crate) mod pair;
+mod scale;
 mod swanctl;
 
 use std::time::Duration;
