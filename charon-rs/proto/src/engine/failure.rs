@@ -304,7 +304,8 @@ const HINTS: [(NotifyType, &str); 4] = [
     ),
     (
         NotifyType::AuthenticationFailed,
-        "the peer's log knows the reason: usually another pre-shared key, or `leftid` is not what it expects",
+        "the peer's log knows the reason: usually another pre-shared key, a certificate whose CA it does not trust, or a `leftid` \
+         that it does not expect",
     ),
     (NotifyType::InvalidKePayload, "name a group in `ike` or `esp` that the peer accepts"),
 ];
