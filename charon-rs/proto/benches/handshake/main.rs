@@ -31,7 +31,7 @@ const FEW: u32 = 10;
 const MANY: u32 = 10_000;
 
 /// The suite whose memory and scale are shown.
-const USUAL: &str = "aes256gcm16-prfsha256-ecp256";
+const USUAL: &str = "psk, ecp256";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();

@@ -6,9 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use espdp_api::{Command as DataplaneCommand, Done, EspSpi, IkePath, Outcome, SaStatistics};
-use ike_proto::io::{Answer, Ask, Command, Notice, Output, Target, Ticket, TimerKind};
+use ike_proto::io::{
+    Answer, Ask, CertificateData, Command, Notice, Output, SignRequest, Signed, Target, Ticket, TimerKind, Verified,
+    VerifyRequest,
+};
 use ike_proto::wire::{ExchangeType, MessageKind, peek_header};
 use ike_proto::{Engine, SecureRandom, Settings};
+use pki::key::PrivateKey;
+use pki::signature::{RsaPadding, SignatureScheme};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use stats_alloc::Stats;
@@ -35,8 +40,10 @@ impl Role {
     /// What this end does in a handshake.
     pub(crate) fn phases(self) -> &'static [Phase] {
         match self {
-            Self::Initiator => &[Phase::Begin, Phase::InitResponse, Phase::Other, Phase::AuthResponse],
-            Self::Responder => &[Phase::InitRequest, Phase::Other, Phase::AuthRequest],
+            Self::Initiator => {
+                &[Phase::Begin, Phase::InitResponse, Phase::Other, Phase::Sign, Phase::AuthResponse, Phase::Verify]
+            }
+            Self::Responder => &[Phase::InitRequest, Phase::Other, Phase::AuthRequest, Phase::Verify, Phase::Sign],
         }
     }
 }
@@ -49,6 +56,8 @@ pub(crate) enum Phase {
     InitResponse,
     AuthRequest,
     AuthResponse,
+    Sign,
+    Verify,
     Other,
 }
 
@@ -60,6 +69,8 @@ impl Phase {
             Self::InitResponse => "IKE_SA_INIT response",
             Self::AuthRequest => "IKE_AUTH request",
             Self::AuthResponse => "IKE_AUTH response",
+            Self::Sign => "sign",
+            Self::Verify => "verify",
             Self::Other => "other",
         }
     }
@@ -105,8 +116,12 @@ pub(crate) struct Network {
 impl Network {
     /// Two engines with `connections` connections that can be set up.
     pub(crate) fn new(suite: &Suite, fleet: Fleet, connections: u32) -> Self {
-        let mut network =
-            Self { now: clock(), initiator: Gateway::new(1), responder: Gateway::new(2), wire: VecDeque::new() };
+        let mut network = Self {
+            now: clock(),
+            initiator: Gateway::new(1, suite),
+            responder: Gateway::new(2, suite),
+            wire: VecDeque::new(),
+        };
         for (role, command) in fleet.configuration(suite, connections) {
             network.command(role, command);
             network.run();
@@ -204,6 +219,8 @@ impl Network {
 /// An engine, its dataplane, and what it costs.
 struct Gateway {
     engine: Engine,
+    key: Option<PrivateKey>,
+    random: ChaCha20Rng,
     next_spi: u32,
     phase: Phase,
     spent: Vec<(Phase, Duration)>,
@@ -211,11 +228,13 @@ struct Gateway {
 }
 
 impl Gateway {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, suite: &Suite) -> Self {
         let random =
             Box::new(Seeded { public: ChaCha20Rng::seed_from_u64(seed), secret: ChaCha20Rng::seed_from_u64(!seed) });
         let engine = Engine::new(Settings::default(), random);
-        Self { engine, next_spi: 0x1000_0000, phase: Phase::Other, spent: Vec::new(), octets: 0 }
+        let mut random = ChaCha20Rng::seed_from_u64(KEY);
+        let key = suite.key.map(|key_type| PrivateKey::generate(key_type, &mut random).unwrap());
+        Self { engine, key, random, next_spi: 0x1000_0000, phase: Phase::Other, spent: Vec::new(), octets: 0 }
     }
 
     fn take_spent(&mut self) -> Vec<(Phase, Duration)> {
@@ -266,12 +285,59 @@ impl Gateway {
                     }
                     self.account(|| drop(notice));
                 }
+                Output::Ask(id, Ask::Sign(request)) => {
+                    let signed = self.shell(Phase::Sign, |gateway| gateway.sign(&request));
+                    self.timed(|engine| engine.handle_answer(now, id, Answer::Signed(Ok(signed))));
+                }
+                Output::Ask(id, Ask::Verify(request)) => {
+                    let verified = self.shell(Phase::Verify, |gateway| gateway.verify(&request));
+                    self.timed(|engine| engine.handle_answer(now, id, Answer::Verified(Ok(verified))));
+                }
                 other @ (Output::Keepalive(_) | Output::Ask(..)) => panic!("nobody expects {other:?}"),
             }
         }
         sent
     }
 }
+
+impl Gateway {
+    /// Does what the shell does with keys.
+    fn shell<T>(&mut self, phase: Phase, work: impl FnOnce(&mut Self) -> T) -> T {
+        let before = clock();
+        let result = work(self);
+        self.spent.push((phase, clock() - before));
+        result
+    }
+
+    /// A signature as RFC 7427 §3 has it, with the raw public key.
+    fn sign(&mut self, request: &SignRequest) -> Signed {
+        let key = self.key.as_ref().unwrap();
+        let scheme = SignatureScheme::natural(key.key_type(), RsaPadding::Pkcs1);
+        let algorithm = scheme.algorithm_identifier();
+        let signature = key.sign(scheme, &request.octets, &mut self.random).unwrap();
+        let data = [&[u8::try_from(algorithm.len()).unwrap()], &algorithm[..], &signature].concat();
+        let certificates = vec![CertificateData { encoding: RAW_KEY, data: key.public_key().spki_der().to_vec() }];
+        Signed { method: DIGITAL_SIGNATURE, data, certificates }
+    }
+
+    /// Checks such a signature. Both ends have the same key; a certificate would take one verification more for each CA.
+    fn verify(&self, request: &VerifyRequest) -> Verified {
+        let key = self.key.as_ref().unwrap();
+        let scheme = SignatureScheme::natural(key.key_type(), RsaPadding::Pkcs1);
+        let signature = &request.data[1 + usize::from(request.data[0])..];
+        key.public_key().verify(scheme, &request.octets, signature).unwrap();
+        Verified { evidence: "the key".to_owned() }
+    }
+}
+
+/// The seed of the key that both ends have.
+const KEY: u64 = 3;
+
+/// RFC 7427 §3.
+const DIGITAL_SIGNATURE: u8 = 14;
+
+/// RFC 7670 §3.
+const RAW_KEY: u8 = 15;
 
 /// A dataplane that always succeeds.
 #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else it is asked to do, it has done")]

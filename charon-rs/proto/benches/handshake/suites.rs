@@ -7,31 +7,39 @@ use espdp_api::{
     AddressRange, DfPolicy, DscpPolicy, InterfaceName, Mode, Routes, Secret, TrafficLimit, TrafficSelector,
 };
 use ike_proto::config::{
-    Child, Connection, Dpd, DpdAction, Lifetime, LocalAuth, LocalMethod, RemoteAddress, RemoteAuth, RemoteMethod,
-    SecretKind, SharedSecret, StartAction,
+    Child, Connection, CredentialName, Dpd, DpdAction, Lifetime, LocalAuth, LocalMethod, RemoteAddress, RemoteAuth,
+    RemoteMethod, SecretKind, SharedSecret, StartAction, Trust, TrustName,
 };
 use ike_proto::identity::{Identity, IdentityPattern};
 use ike_proto::io::Command;
+use pki::key::{Curve, KeyType};
 
 use crate::network::Role;
 
 /// A way to set an IKE SA up.
 pub(crate) struct Suite {
-    /// The IKE proposal.
+    /// For people.
     pub(crate) name: &'static str,
+    /// The IKE proposal.
+    proposal: &'static str,
+    /// The keys of both ends; without, they have a pre-shared one.
+    pub(crate) key: Option<KeyType>,
 }
 
 impl Suite {
-    /// What is measured, with pre-shared keys.
+    /// What is measured.
     pub(crate) fn all() -> Vec<Self> {
-        [
-            "aes256gcm16-prfsha256-x25519",
-            "aes256gcm16-prfsha256-ecp256",
-            "aes256gcm16-prfsha384-ecp384",
-            "aes256gcm16-prfsha256-modp2048",
+        let gcm = |name, proposal, key| Self { name, proposal, key };
+        let (ecdsa, rsa) = (KeyType::Ecdsa(Curve::P256), KeyType::Rsa { bits: 3072 });
+        vec![
+            gcm("psk, x25519", "aes256gcm16-prfsha256-x25519", None),
+            gcm("psk, ecp256", "aes256gcm16-prfsha256-ecp256", None),
+            gcm("psk, ecp384", "aes256gcm16-prfsha384-ecp384", None),
+            gcm("psk, modp2048", "aes256gcm16-prfsha256-modp2048", None),
+            gcm("psk, x25519 and ML-KEM-768", "aes256gcm16-prfsha256-x25519-ke1_mlkem768", None),
+            gcm("ecdsa p-256, ecp256", "aes256gcm16-prfsha256-ecp256", Some(ecdsa)),
+            gcm("rsa 3072, ecp256", "aes256gcm16-prfsha256-ecp256", Some(rsa)),
         ]
-        .map(|name| Self { name })
-        .into()
     }
 }
 
@@ -103,8 +111,8 @@ fn of_initiator(suite: &Suite, number: u32) -> Connection {
     Connection {
         local_addresses: vec![address(number)],
         remote_addresses: vec![RemoteAddress::Address(HUB)],
-        local: local_auth(site(number)),
-        remote: remote_auth(IdentityPattern::Exactly(hub())),
+        local: local_auth(suite, site(number)),
+        remote: remote_auth(suite, IdentityPattern::Exactly(hub())),
         dpd,
         ike_lifetime: rekeyed_after(80),
         children: vec![Child { lifetime: rekeyed_after(40), ..child(local, remote) }],
@@ -118,27 +126,36 @@ fn of_responder(suite: &Suite, number: Option<u32>) -> Connection {
     Connection {
         local_addresses: vec![HUB],
         remote_addresses: vec![number.map_or(RemoteAddress::Any, |number| RemoteAddress::Address(address(number)))],
-        local: local_auth(hub()),
-        remote: remote_auth(number.map_or(IdentityPattern::Any, |number| IdentityPattern::Exactly(site(number)))),
+        local: local_auth(suite, hub()),
+        remote: remote_auth(
+            suite,
+            number.map_or(IdentityPattern::Any, |number| IdentityPattern::Exactly(site(number))),
+        ),
         children: vec![child(local, number.map_or(everywhere, network))],
         ..connection(suite, number.map_or("all".to_owned(), name))
     }
 }
 
 fn connection(suite: &Suite, name: String) -> Connection {
-    Connection { ike_proposals: vec![suite.name.parse().unwrap()], ..Connection::new(name) }
+    Connection { ike_proposals: vec![suite.proposal.parse().unwrap()], ..Connection::new(name) }
 }
 
 fn rekeyed_after(seconds: u64) -> Lifetime {
     Lifetime { rekey_after: Some(Duration::from_secs(seconds)), jitter: Duration::ZERO, expire_after: None }
 }
 
-fn local_auth(identity: Identity) -> LocalAuth {
-    LocalAuth { identity: Some(identity), method: LocalMethod::PreSharedKey }
+fn local_auth(suite: &Suite, identity: Identity) -> LocalAuth {
+    let method = match suite.key {
+        None => LocalMethod::PreSharedKey,
+        Some(_) => LocalMethod::Signature(CredentialName("own".to_owned())),
+    };
+    LocalAuth { identity: Some(identity), method }
 }
 
-fn remote_auth(identity: IdentityPattern) -> RemoteAuth {
-    RemoteAuth { identity, method: RemoteMethod::PreSharedKey }
+fn remote_auth(suite: &Suite, identity: IdentityPattern) -> RemoteAuth {
+    let trust = || Trust { name: TrustName("any".to_owned()), authorities: Vec::new(), ocsp: false };
+    let method = suite.key.map_or(RemoteMethod::PreSharedKey, |_| RemoteMethod::Signature(trust()));
+    RemoteAuth { identity, method }
 }
 
 /// What is behind a site.
