@@ -76,12 +76,14 @@ fn we_prove_ourselves_in_two_rounds() -> Result<()> {
     let daemon = certificates.our_daemon();
     let lines = certificates.our_lines().replace("\"pubkey\"", "\"psk\"")
         + "\nleftauth = \"pubkey\"\nleftauth2 = \"psk\"\nleftid2 = \"moon.example.org\"";
-    both_ways(Case {
+    // strongSwan as the initiator counts the rounds of its peer after the first one already, so only we initiate.
+    let pair = Pair::two_sites(Case {
         their_connection: "remote-2 {\n      auth = psk\n      id = moon.example.org\n      round = 2\n    }",
         their_local: "auth = psk",
         ..certificates.case(&daemon, &lines)
-    })
-    .map(drop)
+    })?;
+    pair.up_from_ours()?;
+    pair.expect_pings()
 }
 
 /// Makes the IKE SA anew while pings run in both directions.
