@@ -62,10 +62,7 @@ impl Outbox {
             return None;
         }
         let (notice, at) = self.held.pop_front()?;
-        let told = match &notice {
-            Notice::ChildRekeyed { old, .. } => halves_of(old),
-            other => halves(other),
-        };
+        let told = if let Notice::ChildRekeyed { old, .. } = &notice { halves_of(old) } else { halves(&notice) };
         let last = self.last_counters().filter(|counters| told.contains(&(counters.direction, counters.spi)));
         let statistics = Statistics { sas: by_half(last.cloned()), ..Statistics::default() };
         events::updown_or_rekey(&notice, &statistics, at)
