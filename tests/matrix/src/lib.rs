@@ -2,7 +2,7 @@
 //!
 //! It stands in `tests/requirements.toml`, written by hand. [`Matrix::load`] reads it, [`Sources::load`] reads the
 //! workspace's Rust files, and [`problems`] holds one against the other: what is cited must be there, and what cites a
-//! rule must be right. [`print`] shows the matrix to people; `cargo run -p matrix` does just that.
+//! rule must be right. [`print()`] shows the matrix to people; `cargo run -p matrix` does just that.
 
 mod check;
 mod file;
