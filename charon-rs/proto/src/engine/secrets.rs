@@ -62,6 +62,12 @@ impl Secrets {
         self.named(self.by_owner.get(&owner.canonical()))
     }
 
+    /// Those of which both may be owners: all that one of the two owns, the one that owns fewer.
+    pub(super) fn of_both(&self, one: &Identity, other: &Identity) -> impl Iterator<Item = &SharedSecret> {
+        let [one, other] = [one, other].map(|owner| self.by_owner.get(&owner.canonical()));
+        self.named(one.zip(other).map(|(one, other)| if one.len() < other.len() { one } else { other }))
+    }
+
     /// Those with this owner and no other.
     pub(super) fn only_of(&self, owner: &Identity) -> impl Iterator<Item = &SharedSecret> {
         self.named(self.by_only_owner.get(&owner.canonical()))

@@ -62,7 +62,8 @@ fn find_secret<'a>(secrets: &'a Secrets, our_id: &Identity, audience: Audience<'
         Audience::Named(identity) | Audience::OneOf(IdentityPattern::Exactly(identity), _) => identity,
         Audience::OneOf(_, address) => address,
     };
-    let likely = secrets.of(probably).chain(secrets.only_of(our_id)).chain(secrets.of_everybody());
+    let of_one = secrets.only_of(probably).chain(secrets.only_of(our_id));
+    let likely = secrets.of_both(our_id, probably).chain(of_one).chain(secrets.of_everybody());
     // Only a secret of ours can turn out to be for a peer that has not named itself.
     best_of(likely, our_id, audience).or_else(|| best_of(secrets.of(our_id), our_id, audience))
 }
