@@ -119,6 +119,20 @@ impl Pair {
         Self::start(World::two_sites()?, case)
     }
 
+    /// Starts both, and brings the tunnel up and traffic across it from either side.
+    ///
+    /// # Errors
+    /// When one of them does not start, or the tunnel does not come up.
+    pub fn both_ways(case: Case<'_>) -> Result<Self> {
+        let pair = Self::two_sites(case)?;
+        pair.up_from_ours()?;
+        pair.expect_pings()?;
+        pair.ours.expect_ctl(&["down", "net"])?;
+        pair.up_from_theirs()?;
+        pair.expect_pings()?;
+        Ok(pair)
+    }
+
     /// We initiate.
     ///
     /// # Errors

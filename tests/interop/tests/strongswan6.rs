@@ -11,12 +11,7 @@ fn six() -> Case<'static> {
 
 #[test]
 fn a_tunnel_comes_up_from_either_side() -> Result<()> {
-    let pair = Pair::two_sites(six())?;
-    pair.up_from_ours()?;
-    pair.expect_pings()?;
-    pair.ours.expect_ctl(&["down", "net"])?;
-    pair.up_from_theirs()?;
-    pair.expect_pings()
+    Pair::both_ways(six()).map(drop)
 }
 
 /// ML-KEM as an additional key exchange of the IKE SA and of its Child SAs.
@@ -59,10 +54,5 @@ fn the_peer_exchanges_keys_by_ml_kem_as_well() -> Result<()> {
 #[test]
 fn three_key_exchanges_one_after_the_other() -> Result<()> {
     let case = Case { ike: "aes256gcm16-prfsha384-x25519-ke1_mlkem1024-ke2_ecp384-ke3_mlkem512", ..six() };
-    let pair = Pair::two_sites(case)?;
-    pair.up_from_ours()?;
-    pair.expect_pings()?;
-    pair.ours.expect_ctl(&["down", "net"])?;
-    pair.up_from_theirs()?;
-    pair.expect_pings()
+    Pair::both_ways(case).map(drop)
 }

@@ -11,13 +11,7 @@ fn tunnel_with(key: &str, adapt: impl Fn(&mut Case<'_>)) -> Result<Pair> {
     let (daemon, lines) = (certificates.our_daemon(), certificates.our_lines());
     let mut case = certificates.case(&daemon, &lines);
     adapt(&mut case);
-    let pair = Pair::two_sites(case)?;
-    pair.up_from_ours()?;
-    pair.expect_pings()?;
-    pair.ours.expect_ctl(&["down", "net"])?;
-    pair.up_from_theirs()?;
-    pair.expect_pings()?;
-    Ok(pair)
+    Pair::both_ways(case)
 }
 
 /// What strongSwan wrote about our signature must say this.
@@ -70,12 +64,7 @@ fn our_certificate_and_the_peers_key() -> Result<()> {
     let certificates = Certificates::new("--type ecdsa --size 256")?;
     let (daemon, lines) = (certificates.our_daemon(), certificates.our_lines().replace("\"pubkey\"", "\"psk\""));
     let case = Case { their_local: "auth = psk", ..certificates.case(&daemon, &lines) };
-    let pair = Pair::two_sites(case)?;
-    pair.up_from_ours()?;
-    pair.expect_pings()?;
-    pair.ours.expect_ctl(&["down", "net"])?;
-    pair.up_from_theirs()?;
-    pair.expect_pings()
+    Pair::both_ways(case).map(drop)
 }
 
 #[test]
@@ -84,12 +73,7 @@ fn our_key_and_the_peers_certificate() -> Result<()> {
     let daemon = certificates.our_daemon();
     let case =
         Case { their_remote: "auth = psk", ..certificates.case(&daemon, "leftauth = \"psk\"\nrightauth = \"pubkey\"") };
-    let pair = Pair::two_sites(case)?;
-    pair.up_from_ours()?;
-    pair.expect_pings()?;
-    pair.ours.expect_ctl(&["down", "net"])?;
-    pair.up_from_theirs()?;
-    pair.expect_pings()
+    Pair::both_ways(case).map(drop)
 }
 
 #[test]
@@ -125,12 +109,7 @@ fn a_chain_of_cas_that_needs_fragments() -> Result<()> {
         their_local: "auth = pubkey\n      certs = sun.pem, sub.pem",
         ..certificates.case(&daemon, &lines)
     };
-    let pair = Pair::two_sites(case)?;
-    pair.up_from_ours()?;
-    pair.expect_pings()?;
-    pair.ours.expect_ctl(&["down", "net"])?;
-    pair.up_from_theirs()?;
-    pair.expect_pings()?;
+    let pair = Pair::both_ways(case)?;
     expect_said(&pair, "received fragment #")
 }
 

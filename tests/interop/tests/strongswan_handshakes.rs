@@ -6,17 +6,6 @@ use harness::{PingStream, Site, wait_until};
 use interop::certificates::Certificates;
 use interop::{Case, LIMIT, Pair};
 
-/// A tunnel from either side.
-fn both_ways(case: Case<'_>) -> Result<Pair> {
-    let pair = Pair::two_sites(case)?;
-    pair.up_from_ours()?;
-    pair.expect_pings()?;
-    pair.ours.expect_ctl(&["down", "net"])?;
-    pair.up_from_theirs()?;
-    pair.expect_pings()?;
-    Ok(pair)
-}
-
 /// Both ends have this key.
 fn with_ppk<'a>(our_lines: &'a str, their_connection: &'a str) -> Case<'a> {
     Case {
@@ -31,7 +20,7 @@ fn with_ppk<'a>(our_lines: &'a str, their_connection: &'a str) -> Case<'a> {
 #[test]
 fn a_post_quantum_pre_shared_key_that_both_require() -> Result<()> {
     let required = "ppk_id = \"shared\"\nppk_required = true";
-    let pair = both_ways(with_ppk(required, "ppk_id = shared\n    ppk_required = yes"))?;
+    let pair = Pair::both_ways(with_ppk(required, "ppk_id = shared\n    ppk_required = yes"))?;
     ensure!(pair.theirs.log().contains("using PPK for PPK_ID 'shared'"), "{}", pair.theirs.log());
     pair.ours.expect_ctl(&["rekey", "net"])?;
     pair.theirs.swanctl(&["--rekey", "--ike", "net"])?;
@@ -40,14 +29,14 @@ fn a_post_quantum_pre_shared_key_that_both_require() -> Result<()> {
 
 #[test]
 fn a_post_quantum_pre_shared_key_that_only_we_know() -> Result<()> {
-    let pair = both_ways(Case { their_secrets: "", ..with_ppk("ppk_id = \"shared\"", "") })?;
+    let pair = Pair::both_ways(Case { their_secrets: "", ..with_ppk("ppk_id = \"shared\"", "") })?;
     ensure!(!pair.theirs.log().contains("using PPK for"), "{}", pair.theirs.log());
     Ok(())
 }
 
 #[test]
 fn ike_sas_without_a_child_to_begin_with() -> Result<()> {
-    let pair = both_ways(Case {
+    let pair = Pair::both_ways(Case {
         our_lines: "childless = \"force\"",
         their_connection: "childless = force",
         esp: "aes256gcm16-ecp256",
@@ -62,7 +51,7 @@ fn the_peer_proves_itself_in_two_rounds() -> Result<()> {
     let certificates = Certificates::new("--type ecdsa --size 256")?;
     let daemon = certificates.our_daemon();
     let lines = "leftauth = \"psk\"\nrightauth = \"pubkey\"\nrightauth2 = \"psk\"\nrightid2 = \"sun.example.org\"";
-    both_ways(Case {
+    Pair::both_ways(Case {
         their_connection: "local-2 {\n      auth = psk\n      id = sun.example.org\n      round = 2\n    }",
         their_remote: "auth = psk",
         ..certificates.case(&daemon, lines)
