@@ -22,8 +22,8 @@ pub use message::{
 pub use path::{Encapsulation, IkePath, OuterPath};
 pub use policy::{PolicyId, PolicySpec, Routes};
 pub use sa::{
-    DfPolicy, Direction, DropCount, DscpPolicy, InboundSaSpec, Mode, OutboundSaSpec, SaLimits, SaSpec, SaStatistics,
-    TrafficLimit,
+    DfPolicy, Direction, DropCount, DscpPolicy, InboundSaSpec, IpsecProtocol, Mode, OutboundSaSpec, SaLimits, SaSpec,
+    SaStatistics, TrafficLimit,
 };
 pub use secret::Secret;
 pub use selector::{AddressRange, AddressRangeError, PortRange, TrafficSelector};

@@ -1,4 +1,4 @@
-//! ESP security associations as the daemon describes them.
+//! Security associations of ESP and AH as the daemon describes them.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +11,16 @@ pub enum Direction {
     Inbound,
     /// We send on it.
     Outbound,
+}
+
+/// The protocol that protects packets (RFC 4301 §3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum IpsecProtocol {
+    /// Encapsulating Security Payload (RFC 4303), IP protocol 50.
+    Esp,
+    /// Authentication Header (RFC 4302), IP protocol 51: integrity alone, over the outer header as well. The cipher is
+    /// [`crate::EspCipher::Null`], the encapsulation [`crate::Encapsulation::Esp`]: no NAT may stand between the peers.
+    Ah,
 }
 
 /// Tunnel or transport mode (RFC 4303 §3.1).
@@ -65,6 +75,8 @@ pub struct SaLimits {
 /// What both halves of a Child SA have in common.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SaSpec {
+    /// ESP or AH.
+    pub protocol: IpsecProtocol,
     /// The SPI on the wire: ours for an inbound SA, the peer's for an outbound one.
     pub spi: EspSpi,
     /// The policy it serves, and with it the interface.

@@ -1,8 +1,8 @@
 //! Every message survives the trip through a codec, so that the border can become a socket.
 
 use espdp_api::{
-    AddressRange, Command, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, InboundSaSpec, Mode,
-    OuterPath, PolicyId, RequestId, SaLimits, SaSpec, Secret, ToDataplane, TrafficSelector,
+    AddressRange, Command, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, InboundSaSpec, IpsecProtocol,
+    Mode, OuterPath, PolicyId, RequestId, SaLimits, SaSpec, Secret, ToDataplane, TrafficSelector,
 };
 
 #[test]
@@ -11,6 +11,7 @@ fn an_inbound_sa_survives_the_codec_with_its_keys() {
         AddressRange::new("10.0.0.0".parse().unwrap(), "10.0.0.9".parse().unwrap()).unwrap(),
     );
     let sa = SaSpec {
+        protocol: IpsecProtocol::Esp,
         spi: EspSpi::try_from(0x1234_5678).unwrap(),
         policy: PolicyId(7),
         algorithms: EspAlgorithms {

@@ -14,8 +14,8 @@ use std::time::Instant;
 
 use espdp_api::{
     AddressRange, DfPolicy, DscpPolicy, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, InboundSaSpec,
-    InterfaceKind, InterfaceName, Mode, OutboundSaSpec, OuterPath, PolicyId, PolicySpec, SaLimits, SaSpec, Secret,
-    TrafficSelector,
+    InterfaceKind, InterfaceName, IpsecProtocol, Mode, OutboundSaSpec, OuterPath, PolicyId, PolicySpec, SaLimits,
+    SaSpec, Secret, TrafficSelector,
 };
 use espdp_core::{
     Dataplane, InboundBatch, InterfaceId, Offloads, Origin, OutboundBatch, Progress, SuperPacket, Transform, VnetHeader,
@@ -222,6 +222,7 @@ fn sa(
 ) -> SaSpec {
     let [encryption_key, integrity_key] = keys(algorithms, number);
     SaSpec {
+        protocol: IpsecProtocol::Esp,
         spi,
         policy,
         algorithms,

@@ -3,7 +3,9 @@
 mod inbound;
 mod outbound;
 
-use espdp_api::{Direction, EspSpi, Mode, OuterPath, PolicyId, Refusal, SaLimits, SaSpec, SaStatistics, Secret};
+use espdp_api::{
+    Direction, EspSpi, IpsecProtocol, Mode, OuterPath, PolicyId, Refusal, SaLimits, SaSpec, SaStatistics, Secret,
+};
 
 pub(crate) use self::inbound::{InboundSa, InboundTable};
 pub(crate) use self::outbound::{OutboundSa, OutboundTable};
@@ -37,6 +39,9 @@ impl SaCore {
         interface: InterfaceId,
         iv_key: &Secret<[u8; 16]>,
     ) -> Result<Self, Refusal> {
+        if spec.protocol == IpsecProtocol::Ah {
+            return Err(Refusal::BadSa("AH is not done here".to_owned()));
+        }
         let transform = Transform::new(spec.algorithms, &spec.encryption_key, &spec.integrity_key, iv_key)
             .map_err(|error| Refusal::BadSa(error.to_string()))?;
         Ok(Self {

@@ -140,6 +140,7 @@ pub(crate) fn connect(left: &mut Gateway, right: &mut Gateway, suite: Suite, loc
         (&mut *right, to_right, to_left, suite.right, suite.left, remote, local),
     ] {
         let sa = |spi: EspSpi| SaSpec {
+            protocol: IpsecProtocol::Esp,
             spi,
             policy: POLICY,
             algorithms: suite.algorithms,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use espdp_api::{
-    Command, Direction, EspSpi, InboundSaSpec, Mode, OutboundSaSpec, OuterPath, PolicyId, Refusal, SaLimits, SaSpec,
-    TrafficSelector,
+    Command, Direction, EspSpi, InboundSaSpec, IpsecProtocol, Mode, OutboundSaSpec, OuterPath, PolicyId, Refusal,
+    SaLimits, SaSpec, TrafficSelector,
 };
 
 use super::context::{Asker, Context};
@@ -182,6 +182,7 @@ impl ChildSa {
 
     fn spec(&self, spi: EspSpi, keys: DirectionKeys) -> SaSpec {
         SaSpec {
+            protocol: IpsecProtocol::Esp,
             spi,
             policy: self.policy,
             algorithms: self.suite.algorithms,

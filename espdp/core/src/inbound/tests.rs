@@ -1,8 +1,8 @@
 //! Authentic packets with strange contents: what only somebody with the keys can send.
 
 use espdp_api::{
-    AddressRange, EspAlgorithms, EspCipher, EspIntegrity, InboundSaSpec, InterfaceName, PolicyId, PolicySpec, SaLimits,
-    SaSpec, SaStatistics, Secret, TrafficSelector,
+    AddressRange, EspAlgorithms, EspCipher, EspIntegrity, InboundSaSpec, InterfaceName, IpsecProtocol, PolicyId,
+    PolicySpec, SaLimits, SaSpec, SaStatistics, Secret, TrafficSelector,
 };
 
 use super::*;
@@ -42,6 +42,7 @@ impl Peer {
         let path = OuterPath { local: [192, 0, 2, 1].into(), remote: [192, 0, 2, 2].into(), encapsulation };
         let (key, none) = (Secret::new(vec![7; 20]), Secret::new(vec![]));
         let sa = SaSpec {
+            protocol: IpsecProtocol::Esp,
             spi,
             policy,
             algorithms: ALGORITHMS,

@@ -2,7 +2,7 @@
 
 use espdp_api::{
     AddressRange, DfPolicy, DscpPolicy, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, InterfaceName,
-    OutboundSaSpec, OuterPath, PolicyId, PolicySpec, SaLimits, SaSpec, Secret, TrafficSelector,
+    IpsecProtocol, OutboundSaSpec, OuterPath, PolicyId, PolicySpec, SaLimits, SaSpec, Secret, TrafficSelector,
 };
 
 use super::*;
@@ -20,6 +20,7 @@ fn sender(extended_sequence_numbers: bool) -> (Dataplane, InterfaceId) {
     let (cipher, integrity) = (EspCipher::AesGcm16 { key_bits: 128 }, EspIntegrity::None);
     let (local, remote) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
     let sa = SaSpec {
+        protocol: IpsecProtocol::Esp,
         spi: EspSpi::try_from(0x1234).unwrap(),
         policy: POLICY,
         algorithms: EspAlgorithms { cipher, integrity, extended_sequence_numbers },

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use espdp_api::{
     AddressRange, DfPolicy, Direction, DscpPolicy, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi,
-    Event, InboundSaSpec, InterfaceKind, InterfaceName, Mode, OutboundSaSpec, OuterPath, PolicyId, PolicySpec,
-    SaLimits, SaSpec, SaStatistics, Secret, TrafficSelector,
+    Event, InboundSaSpec, InterfaceKind, InterfaceName, IpsecProtocol, Mode, OutboundSaSpec, OuterPath, PolicyId,
+    PolicySpec, SaLimits, SaSpec, SaStatistics, Secret, TrafficSelector,
 };
 use espdp_core::{
     Dataplane, InboundBatch, InterfaceId, Offloads, Origin, OutboundBatch, Progress, SuperPacket, VnetHeader,
@@ -152,6 +152,7 @@ impl Setup {
         let (local, remote) =
             if is_left { (self.local.clone(), self.remote.clone()) } else { (self.remote.clone(), self.local.clone()) };
         SaSpec {
+            protocol: IpsecProtocol::Esp,
             spi,
             policy: POLICY,
             algorithms: self.algorithms,
