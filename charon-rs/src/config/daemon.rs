@@ -308,7 +308,8 @@ impl InterfaceDraft {
                 .expected("expected `kind = \"ipsec\"` or `kind = \"ipip\"`")
         })?;
         let name = InterfaceName::new(name).map_err(|error| Complaint::new(span, error.to_string()))?;
-        Ok(InterfaceSpec { name, kind, addresses: self.addresses, mtu: self.mtu.unwrap_or(Mtu::Automatic) })
+        let mtu = self.mtu.unwrap_or(Mtu::Automatic);
+        Ok(InterfaceSpec { addresses: self.addresses, mtu, ..InterfaceSpec::new(name, kind) })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use espdp_api::{InterfaceKind, InterfaceName, InterfaceSpec, Mtu};
+use espdp_api::{InterfaceKind, InterfaceName, InterfaceSpec};
 use ike_proto::config::Retransmission;
 
 /// UDP port of IKE_SA_INIT.
@@ -37,5 +37,5 @@ pub fn interface() -> InterfaceName {
 /// [`interface`] when no table describes it.
 #[must_use]
 pub fn interface_spec() -> InterfaceSpec {
-    InterfaceSpec { name: interface(), kind: InterfaceKind::Ipsec, addresses: Vec::new(), mtu: Mtu::Automatic }
+    InterfaceSpec::new(interface(), InterfaceKind::Ipsec)
 }

@@ -245,12 +245,8 @@ mod tests {
     }
 
     fn wanted(connections: &[Connection], interfaces: &[&str]) -> Wanted {
-        let spec = |name: &&str| InterfaceSpec {
-            name: InterfaceName::new(*name).unwrap(),
-            kind: espdp_api::InterfaceKind::Ipsec,
-            addresses: Vec::new(),
-            mtu: espdp_api::Mtu::Automatic,
-        };
+        let spec =
+            |name: &&str| InterfaceSpec::new(InterfaceName::new(*name).unwrap(), espdp_api::InterfaceKind::Ipsec);
         Wanted {
             connections: connections.to_vec(),
             secrets: Vec::new(),

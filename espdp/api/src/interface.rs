@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::{BridgePort, Gre, L2tpv3, NextHop, Protection, TunnelEnds, Vxlan};
+
 /// The name of a network interface: 1 to 15 octets, no slash, no white space (what Linux accepts).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -142,6 +144,12 @@ pub enum InterfaceKind {
     Ipsec,
     /// IP in IP (RFC 2003, RFC 2473, RFC 4213) protected by transport-mode ESP, or tunnel-mode ESP, which is the same on the wire.
     Ipip,
+    /// Generic Routing Encapsulation.
+    Gre(Gre),
+    /// Virtual eXtensible LAN.
+    Vxlan(Vxlan),
+    /// Ethernet over L2TPv3.
+    L2tpv3(L2tpv3),
 }
 
 /// The MTU of an interface.
@@ -153,7 +161,7 @@ pub enum Mtu {
     Fixed(u16),
 }
 
-/// A route-based interface that the dataplane makes.
+/// An interface that the dataplane makes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterfaceSpec {
     /// Its name.
@@ -164,4 +172,35 @@ pub struct InterfaceSpec {
     pub addresses: Vec<IpPrefix>,
     /// Its MTU.
     pub mtu: Mtu,
+    /// The ends of its tunnel. `None`: those of the SAs behind it.
+    pub ends: Option<TunnelEnds>,
+    /// Whether the packets of its tunnel may be in clear on the outside.
+    pub protection: Protection,
+    /// The peers of a multipoint tunnel.
+    pub next_hops: Vec<NextHop>,
+    /// The bridge domain that it is a port of.
+    pub bridge: Option<BridgePort>,
+    /// Its Ethernet address, where it has one; `None`: any.
+    pub mac: Option<[u8; 6]>,
+    /// The network namespace that its inside is in; `None`: ours.
+    pub netns: Option<String>,
+}
+
+impl InterfaceSpec {
+    /// An interface with nothing but a name and a kind: unnumbered, its MTU computed, its packets protected.
+    #[must_use]
+    pub fn new(name: InterfaceName, kind: InterfaceKind) -> Self {
+        Self {
+            name,
+            kind,
+            addresses: Vec::new(),
+            mtu: Mtu::Automatic,
+            ends: None,
+            protection: Protection::default(),
+            next_hops: Vec::new(),
+            bridge: None,
+            mac: None,
+            netns: None,
+        }
+    }
 }

@@ -13,6 +13,7 @@ mod sa;
 mod secret;
 mod selector;
 mod spi;
+mod tunnel;
 
 pub use algorithms::{EspAlgorithms, EspCipher, EspIntegrity};
 pub use interface::{InterfaceKind, InterfaceName, InterfaceNameError, InterfaceSpec, IpPrefix, Mtu, PrefixError};
@@ -28,3 +29,7 @@ pub use sa::{
 pub use secret::Secret;
 pub use selector::{AddressRange, AddressRangeError, PortRange, TrafficSelector};
 pub use spi::{EspSpi, ReservedSpi};
+pub use tunnel::{
+    BridgePort, Gre, L2tpCarrier, L2tpCookie, L2tpSublayer, L2tpv3, Layer, NextHop, Protection, TunnelEnds, Vni,
+    VniTooLarge, Vxlan,
+};

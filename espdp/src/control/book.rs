@@ -68,7 +68,9 @@ impl Outbound {
     fn inner_mtu(&self, path_mtu: u32, kind: InterfaceKind) -> u32 {
         let mode = match kind {
             InterfaceKind::Ipip => Mode::Tunnel,
-            InterfaceKind::Ipsec => self.mode,
+            InterfaceKind::Ipsec | InterfaceKind::Gre(_) | InterfaceKind::Vxlan(_) | InterfaceKind::L2tpv3(_) => {
+                self.mode
+            }
         };
         let overhead = Overhead::new(self.algorithms, mode, self.path.encapsulation, self.path.remote.is_ipv6());
         let path_mtu = usize::try_from(path_mtu).unwrap_or(usize::MAX);
@@ -184,7 +186,7 @@ mod tests {
     }
 
     fn interface(text: &str, mtu: Mtu) -> Interface {
-        let spec = InterfaceSpec { name: name(text), kind: InterfaceKind::Ipsec, addresses: vec![], mtu };
+        let spec = InterfaceSpec { mtu, ..InterfaceSpec::new(name(text), InterfaceKind::Ipsec) };
         Interface::new(spec, InterfaceId(0))
     }
 

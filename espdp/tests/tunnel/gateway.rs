@@ -71,10 +71,8 @@ impl Gateway {
     /// Makes the interface with these addresses.
     pub(crate) fn interface(&mut self, kind: InterfaceKind, addresses: &[&str]) {
         let spec = InterfaceSpec {
-            name: InterfaceName::new(INTERFACE).unwrap(),
-            kind,
             addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
-            mtu: Mtu::Automatic,
+            ..InterfaceSpec::new(InterfaceName::new(INTERFACE).unwrap(), kind)
         };
         assert_eq!(self.command(Command::SetInterface(spec)), Done::Ok);
     }

@@ -461,12 +461,7 @@ fn commands_that_make_no_sense_are_refused_and_change_nothing() {
     let refused = left.outcome(there("198.51.100.1")).unwrap_err();
     assert!(refused.to_string().contains("look up the route to 198.51.100.1"), "{refused}");
 
-    let taken = InterfaceSpec {
-        name: InterfaceName::new("wire").unwrap(),
-        kind: InterfaceKind::Ipsec,
-        addresses: vec![],
-        mtu: Mtu::Automatic,
-    };
+    let taken = InterfaceSpec::new(InterfaceName::new("wire").unwrap(), InterfaceKind::Ipsec);
     let refused = left.outcome(Command::SetInterface(taken)).unwrap_err();
     assert!(refused.to_string().contains("create interface wire"), "{refused}");
 

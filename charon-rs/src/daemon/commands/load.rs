@@ -5,7 +5,7 @@ mod connection;
 pub(super) mod credentials;
 mod keys;
 
-use espdp_api::{InterfaceKind, InterfaceName, InterfaceSpec, Mtu, Secret};
+use espdp_api::{InterfaceKind, InterfaceName, InterfaceSpec, Secret};
 use ike_proto::config::{SecretKind, SharedSecret};
 
 use super::{failed, success};
@@ -140,7 +140,7 @@ fn read_secret(arguments: &Message) -> Result<SharedSecret, String> {
 
 /// An interface without addresses, as connections of swanctl.conf need it.
 fn plain_interface(name: InterfaceName) -> InterfaceSpec {
-    InterfaceSpec { name, kind: InterfaceKind::Ipsec, addresses: Vec::new(), mtu: Mtu::Automatic }
+    InterfaceSpec::new(name, InterfaceKind::Ipsec)
 }
 
 #[cfg(test)]
