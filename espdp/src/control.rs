@@ -160,6 +160,7 @@ impl Control {
     async fn execute(&mut self, command: Command) -> Outcome {
         match command {
             Command::ReserveSpi => self.reserve_spi().await,
+            Command::ClaimSpi(spi) => self.in_core(move |core| core.claim_spi(spi)).await,
             Command::ReleaseSpi(spi) => self.in_core(move |core| core.release_spi(spi)).await,
             Command::InstallInbound(spec) => self.in_core(move |core| core.install_inbound(&spec)).await,
             Command::InstallOutbound(spec) => self.install_outbound(spec).await,

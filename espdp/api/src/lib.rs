@@ -21,7 +21,7 @@ pub use message::{
     Command, Done, Event, FromDataplane, InterfaceReport, Outcome, PacketSummary, Refusal, RequestId, ToDataplane,
 };
 pub use path::{Encapsulation, IkePath, OuterPath};
-pub use policy::{PolicyId, PolicySpec, Routes};
+pub use policy::{PolicyAction, PolicyDirections, PolicyId, PolicySpec, Routes};
 pub use sa::{
     DfPolicy, Direction, DropCount, DscpPolicy, InboundSaSpec, IpsecProtocol, Mode, OutboundSaSpec, SaLimits, SaSpec,
     SaStatistics, TrafficLimit,

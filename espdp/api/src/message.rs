@@ -46,7 +46,9 @@ pub enum FromDataplane {
 pub enum Command {
     /// Sets a fresh random inbound SPI aside. Answer: [`Done::Spi`].
     ReserveSpi,
-    /// Gives a reserved SPI back that was never installed.
+    /// Sets this inbound SPI aside, which a peer was told by hand.
+    ClaimSpi(EspSpi),
+    /// Gives a reserved or claimed SPI back that was never installed.
     ReleaseSpi(EspSpi),
     /// Installs a receiving SA. Packets are accepted from the moment of the answer.
     InstallInbound(Box<InboundSaSpec>),
@@ -148,6 +150,9 @@ pub enum Refusal {
     /// The SPI was not reserved, or is already installed.
     #[error("SPI {0} is not reserved or already in use")]
     SpiNotReserved(EspSpi),
+    /// The SPI that was claimed belongs to somebody else.
+    #[error("SPI {0} is in use by another SA")]
+    SpiInUse(EspSpi),
     /// No policy with this id.
     #[error("no policy {0:?}")]
     UnknownPolicy(PolicyId),
@@ -157,6 +162,9 @@ pub enum Refusal {
     /// Policies still use the interface.
     #[error("interface `{0}` is in use")]
     InterfaceInUse(InterfaceName),
+    /// The dataplane cannot carry out such a policy.
+    #[error("the policy cannot be set: {0}")]
+    BadPolicy(String),
     /// The algorithms or keys do not fit together.
     #[error("the SA cannot be built: {0}")]
     BadSa(String),

@@ -123,9 +123,7 @@ impl Gateways {
             for (dataplane, local, remote) in [(&mut sender, source, target), (&mut receiver, target, source)] {
                 let (local, remote) = (vec![local], vec![remote]);
                 let interface = name.clone();
-                dataplane
-                    .set_policy(&PolicySpec { id, interface, local, remote, routes: vec![], acquire: false })
-                    .unwrap();
+                dataplane.set_policy(&PolicySpec::protect(id, interface, local, remote)).unwrap();
             }
             let sa = |local, remote| sa(algorithms, spi, id, number, local, remote);
             receiver.install_inbound(&InboundSaSpec { sa: sa(target, source), replay_window: 1024 }).unwrap();

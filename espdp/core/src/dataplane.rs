@@ -5,7 +5,7 @@ use std::time::Instant;
 use aws_lc_rs::hmac;
 use espdp_api::{
     Direction, DropCount, EspSpi, Event, InboundSaSpec, InterfaceKind, InterfaceName, OutboundSaSpec, OuterPath,
-    PolicyId, PolicySpec, Refusal, SaStatistics, Secret,
+    PolicyAction, PolicyId, PolicySpec, Refusal, SaStatistics, Secret,
 };
 
 use crate::drops::DropCounters;
@@ -86,9 +86,12 @@ impl Dataplane {
     /// Sets a policy, or changes the one with this id, whose SAs stay. Routes are the shell's.
     ///
     /// # Errors
-    /// [`Refusal::UnknownInterface`], [`Refusal::Full`].
+    /// [`Refusal::UnknownInterface`], [`Refusal::Full`], [`Refusal::BadPolicy`] for bypass.
     pub fn set_policy(&mut self, spec: &PolicySpec) -> Result<(), Refusal> {
         let interface = self.interface(&spec.interface)?;
+        if spec.action == PolicyAction::Bypass {
+            return Err(Refusal::BadPolicy("packets have no way out in clear".to_owned()));
+        }
         if self.policies.get(spec.id).is_none() && self.policies.len() >= PolicyTable::MOST {
             return Err(Refusal::Full(format!("{} policies", PolicyTable::MOST)));
         }
@@ -130,7 +133,15 @@ impl Dataplane {
         self.inbound.reserve(random)
     }
 
-    /// Gives a reserved SPI back that was never installed.
+    /// Sets an inbound SPI aside that somebody else chose.
+    ///
+    /// # Errors
+    /// [`Refusal::SpiInUse`], [`Refusal::Full`].
+    pub fn claim_spi(&mut self, spi: EspSpi) -> Result<(), Refusal> {
+        self.inbound.claim(spi)
+    }
+
+    /// Gives a reserved or claimed SPI back that was never installed.
     ///
     /// # Errors
     /// [`Refusal::SpiNotReserved`].

@@ -13,6 +13,8 @@ pub enum DropReason {
     BadVnetHeader,
     /// Outbound: no policy of the interface selects the packet (RFC 4301 §5: discard).
     NoPolicy,
+    /// Outbound: the packet's policy says discard (RFC 4301 §4.4.1).
+    Discard,
     /// Outbound: the packet's policy has no active SA.
     NoSa,
     /// Outbound: the policy selects the packet, its SA does not, or is in transport mode between other addresses.
@@ -55,10 +57,11 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Malformed,
         Self::BadVnetHeader,
         Self::NoPolicy,
+        Self::Discard,
         Self::NoSa,
         Self::OutsideSa,
         Self::TooBig,
@@ -87,6 +90,7 @@ impl DropReason {
             Self::Malformed => "malformed",
             Self::BadVnetHeader => "bad_vnet_header",
             Self::NoPolicy => "no_policy",
+            Self::Discard => "discard",
             Self::NoSa => "no_sa",
             Self::OutsideSa => "outside_sa",
             Self::TooBig => "too_big",

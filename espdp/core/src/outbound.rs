@@ -151,6 +151,7 @@ impl<'a> Filling<'a> {
         let kind = interfaces.get(interface).ok_or(DropReason::NoPolicy)?.kind;
         policies.route(interface, kind, header, outbound).map_err(|miss| match miss {
             Miss::NoPolicy => DropReason::NoPolicy.into(),
+            Miss::Discard => DropReason::Discard.into(),
             Miss::OutsideSa(place) => Refused { reason: DropReason::OutsideSa, sa: Some(place) },
             Miss::NoSa(policy) => {
                 if policies.may_acquire(policy, self.now) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use espdp_api::{InterfaceKind, PolicyId, PolicySpec, PortRange, TrafficSelector};
+use espdp_api::{InterfaceKind, PolicyAction, PolicyDirections, PolicyId, PolicySpec, PortRange, TrafficSelector};
 
 use crate::InterfaceId;
 use crate::limits::OncePerSecond;
@@ -136,6 +136,9 @@ fn covers_family(selector: &TrafficSelector, ipv4: bool) -> bool {
 pub(crate) struct Policy {
     pub(crate) id: PolicyId,
     pub(crate) interface: InterfaceId,
+    action: PolicyAction,
+    directions: PolicyDirections,
+    priority: u32,
     selectors: Selectors,
     /// Whether a packet without an SA raises an event, and when it last did.
     acquire: Option<OncePerSecond>,
@@ -147,8 +150,15 @@ pub(crate) struct Policy {
     pub(crate) inbound: Vec<u32>,
 }
 
-/// All policies, each interface's in an order that does not depend on which tunnel came up first (R4301-4.4.1-1): the
-/// narrow before the broad, and of equal ones the older.
+impl Policy {
+    /// Where it stands among the policies of its interface.
+    fn order(&self) -> (u32, Breadth, PolicyId) {
+        (self.priority, self.selectors.breadth(), self.id)
+    }
+}
+
+/// All policies, each interface's in an order that does not depend on which tunnel came up first (R4301-4.4.1-1): by
+/// priority, of the same priority the narrow before the broad, and of equal ones the older.
 #[derive(Debug)]
 pub(crate) struct PolicyTable {
     /// Indexed by [`InterfaceId`].
@@ -162,6 +172,8 @@ pub(crate) struct PolicyTable {
 pub(crate) enum Miss {
     /// No policy selects the packet.
     NoPolicy,
+    /// The policy that does says so.
+    Discard,
     /// This one does, and has no active SA.
     NoSa(PolicyId),
     /// Its active SA, at this place, has narrower selectors.
@@ -211,7 +223,7 @@ impl PolicyTable {
     pub(crate) fn set(&mut self, spec: &PolicySpec, interface: InterfaceId) {
         self.cache.forget();
         let selectors = Selectors::new(&spec.local, &spec.remote);
-        let acquire = spec.acquire.then(OncePerSecond::default);
+        let acquire = (spec.action == PolicyAction::Protect { acquire: true }).then(OncePerSecond::default);
         let old = self.remove(spec.id);
         let (outbound, inbound, active) =
             old.map(|policy| (policy.outbound, policy.inbound, policy.active)).unwrap_or_default();
@@ -221,9 +233,11 @@ impl PolicyTable {
             self.by_interface.resize_with(index + 1, Vec::new);
         }
         if let Some(policies) = self.by_interface.get_mut(index) {
-            let key = (selectors.breadth(), spec.id);
-            let place = policies.partition_point(|other| (other.selectors.breadth(), other.id) < key);
-            policies.insert(place, Policy { id: spec.id, interface, selectors, acquire, active, outbound, inbound });
+            let PolicySpec { id, action, directions, priority, .. } = *spec;
+            let policy =
+                Policy { id, interface, action, directions, priority, selectors, acquire, active, outbound, inbound };
+            let place = policies.partition_point(|other| other.order() < policy.order());
+            policies.insert(place, policy);
         }
     }
 
@@ -266,13 +280,17 @@ impl PolicyTable {
         sas: &OutboundTable,
     ) -> Result<u32, Miss> {
         let packet = Selected::outbound(header);
-        for policy in self.by_interface.get(usize::from(interface.0)).into_iter().flatten() {
+        let policies = self.by_interface.get(usize::from(interface.0)).into_iter().flatten();
+        for policy in policies.filter(|policy| policy.directions != PolicyDirections::Inbound) {
             let active = policy.active.and_then(|place| Some((place, sas.get(place)?)));
             let packet = match active {
                 Some((_, sa)) if sa.is_ip_in_ip(kind) => sa.ip_in_ip(header),
                 _ => packet,
             };
             if policy.selectors.matches(&packet) {
+                if policy.action == PolicyAction::Discard {
+                    return Err(Miss::Discard);
+                }
                 let (place, sa) = active.ok_or(Miss::NoSa(policy.id))?;
                 return if sa.selects(&packet) { Ok(place) } else { Err(Miss::OutsideSa(place)) };
             }

@@ -192,14 +192,8 @@ mod tests {
 
     fn policy(id: u64, interface: &str, routes: &[&str]) -> Policy {
         let remote = TrafficSelector::any_protocol(AddressRange::single(address("10.2.0.1")));
-        let spec = PolicySpec {
-            id: PolicyId(id),
-            interface: name(interface),
-            local: vec![],
-            remote: vec![remote],
-            routes: routes.iter().map(|route| route.parse().unwrap()).collect(),
-            acquire: false,
-        };
+        let routes = routes.iter().map(|route| route.parse().unwrap()).collect();
+        let spec = PolicySpec { routes, ..PolicySpec::protect(PolicyId(id), name(interface), vec![], vec![remote]) };
         Policy { spec, sources: BTreeMap::new() }
     }
 

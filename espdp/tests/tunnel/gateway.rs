@@ -80,12 +80,9 @@ impl Gateway {
     /// Sets the policy; selectors are prefixes.
     pub(crate) fn policy(&mut self, local: &[&str], remote: &[&str], routes: &[&str]) {
         let spec = PolicySpec {
-            id: POLICY,
-            interface: InterfaceName::new(INTERFACE).unwrap(),
-            local: selectors(local),
-            remote: selectors(remote),
+            action: PolicyAction::Protect { acquire: true },
             routes: routes.iter().map(|text| text.parse().unwrap()).collect(),
-            acquire: true,
+            ..PolicySpec::protect(POLICY, InterfaceName::new(INTERFACE).unwrap(), selectors(local), selectors(remote))
         };
         assert_eq!(self.command(Command::SetPolicy(Box::new(spec))), Done::Ok);
     }

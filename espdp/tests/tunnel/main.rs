@@ -442,12 +442,8 @@ fn commands_that_make_no_sense_are_refused_and_change_nothing() {
     left.policy(&LEFT, &RIGHT, &RIGHT);
     assert_eq!(left.outcome(Command::RemoveInterface(name.clone())), Err(Refusal::InterfaceInUse(name.clone())));
     let stray = PolicySpec {
-        id: PolicyId(2),
-        interface: InterfaceName::new("ipsec9").unwrap(),
-        local: vec![],
-        remote: vec![],
         routes: vec!["10.3.0.0/16".parse().unwrap()],
-        acquire: false,
+        ..PolicySpec::protect(PolicyId(2), InterfaceName::new("ipsec9").unwrap(), vec![], vec![])
     };
     let unknown = Refusal::UnknownInterface(stray.interface.clone());
     assert_eq!(left.outcome(Command::SetPolicy(Box::new(stray))), Err(unknown));

@@ -55,6 +55,7 @@ impl Books {
     pub fn carry_out(&mut self, command: Command, rng: &mut Rng) -> Outcome {
         match command {
             Command::ReserveSpi => self.reserve(rng),
+            Command::ClaimSpi(spi) => Err(Refusal::SpiInUse(spi)),
             Command::ReleaseSpi(spi) => self.unreserve(spi).map(|()| Done::Ok),
             Command::InstallInbound(spec) => self.install_inbound(*spec),
             Command::InstallOutbound(spec) => self.install_outbound(*spec),

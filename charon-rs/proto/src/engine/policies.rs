@@ -6,7 +6,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-use espdp_api::{AddressRange, Command, Direction, EspSpi, PolicyId, PolicySpec, TrafficSelector};
+use espdp_api::{AddressRange, Command, Direction, EspSpi, PolicyAction, PolicyId, PolicySpec, TrafficSelector};
 
 use super::routes::routes_of;
 use crate::config::{Child, Connection, RemoteAddress};
@@ -201,12 +201,9 @@ impl Policies {
     ) -> Option<Command> {
         let policy = self.set.get_mut(&id)?;
         let spec = PolicySpec {
-            id,
-            interface: child.interface.clone(),
-            local: local.to_vec(),
-            remote: remote.to_vec(),
+            action: PolicyAction::Protect { acquire: policy.trap.is_some() },
             routes: routes_of(&child.routes, remote),
-            acquire: policy.trap.is_some(),
+            ..PolicySpec::protect(id, child.interface.clone(), local.to_vec(), remote.to_vec())
         };
         if policy.in_use.as_ref() == Some(&spec) {
             return None;
@@ -404,5 +401,6 @@ fn trap_spec(id: PolicyId, connection: &Connection, child: &Child) -> Option<Pol
         given => given.to_vec(),
     };
     let routes = routes_of(&child.routes, &remote);
-    Some(PolicySpec { id, interface: child.interface.clone(), local, remote, routes, acquire: true })
+    let action = PolicyAction::Protect { acquire: true };
+    Some(PolicySpec { action, routes, ..PolicySpec::protect(id, child.interface.clone(), local, remote) })
 }

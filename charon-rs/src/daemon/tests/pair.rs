@@ -145,7 +145,8 @@ impl Wire {
                 let sas = self.sas.lock().unwrap().values().cloned().collect();
                 Done::Statistics { sas, interfaces: Vec::new(), drops: Vec::new() }
             }
-            Command::ReleaseSpi(_)
+            Command::ClaimSpi(_)
+            | Command::ReleaseSpi(_)
             | Command::Activate { .. }
             | Command::MoveSa { .. }
             | Command::SetPolicy(_)

@@ -35,7 +35,7 @@ impl Peer {
         };
         let all = vec![any("0.0.0.0", "255.255.255.255"), any("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")];
         let (local, remote) = (all.clone(), all);
-        let spec = PolicySpec { id: policy, interface, local, remote, routes: vec![], acquire: false };
+        let spec = PolicySpec::protect(policy, interface, local, remote);
         dataplane.set_policy(&spec).unwrap();
         let spi = dataplane.reserve_spi(0x4711_0000).unwrap();
         let encapsulation = Encapsulation::Udp { local_port: 4500, remote_port: 4500 };

@@ -15,7 +15,7 @@ fn sender(extended_sequence_numbers: bool) -> (Dataplane, InterfaceId) {
     let interface = dataplane.set_interface(&name, InterfaceKind::Ipsec).unwrap();
     let all = AddressRange::new([0, 0, 0, 0].into(), [255, 255, 255, 255].into()).unwrap();
     let (local, remote) = (vec![TrafficSelector::any_protocol(all)], vec![TrafficSelector::any_protocol(all)]);
-    let spec = PolicySpec { id: POLICY, interface: name, local, remote, routes: vec![], acquire: false };
+    let spec = PolicySpec::protect(POLICY, name, local, remote);
     dataplane.set_policy(&spec).unwrap();
     let (cipher, integrity) = (EspCipher::AesGcm16 { key_bits: 128 }, EspIntegrity::None);
     let (local, remote) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());

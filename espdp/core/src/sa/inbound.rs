@@ -1,5 +1,6 @@
 //! SAs that we receive on.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use espdp_api::{Direction, EspSpi, InboundSaSpec, Refusal, SaStatistics, Secret};
@@ -48,10 +49,14 @@ impl InboundSa {
 /// │ random            │ place             │
 /// └───────────────────┴───────────────────┘
 /// ```
+///
+/// SPIs that somebody else chose, for SAs keyed by hand, stand anywhere and are looked up in a map; the others do not pay for it.
 #[derive(Debug, Default)]
 pub(crate) struct InboundTable {
     places: Vec<Place>,
     free: Vec<u32>,
+    /// Where claimed SPIs stand.
+    claimed: BTreeMap<EspSpi, u32>,
 }
 
 #[derive(Debug)]
@@ -73,34 +78,43 @@ impl InboundTable {
     /// # Errors
     /// [`Refusal::Full`].
     pub(crate) fn reserve(&mut self, random: u32) -> Result<EspSpi, Refusal> {
-        let place = match self.free.pop() {
-            Some(place) => place,
-            None if self.places.len() >= Self::MOST => return Err(Refusal::Full(format!("{} SPIs", Self::MOST))),
-            None => {
-                self.places.push(Place::Free);
-                u32::try_from(self.places.len() - 1).unwrap_or(u32::MAX)
-            }
+        let place = self.free_place()?;
+        // Values below 256 are nobody's, and a claimed one is not ours: whatever `random` is, a few steps on there is another.
+        let steps = (0..=u16::MAX).map(|step| random.wrapping_add(u32::from(step) << Self::PLACE_BITS));
+        let mut spis = steps.filter_map(|high| EspSpi::try_from(high & !Self::mask() | place).ok());
+        let Some(spi) = spis.find(|spi| !self.claimed.contains_key(spi)) else {
+            self.free.push(place);
+            return Err(Refusal::Full(format!("{} SPIs", Self::MOST)));
         };
-        let spi = random & !Self::mask() | place;
-        // Only high bits of zero can make a value below 256.
-        let spi = EspSpi::try_from(spi).or_else(|_| EspSpi::try_from(spi | 1 << 31));
-        let spi = spi.map_err(|reserved| Refusal::Full(reserved.to_string()))?;
-        if let Some(slot) = self.places.get_mut(place as usize) {
-            *slot = Place::Reserved(spi);
-        }
+        self.set_aside(place, spi);
         Ok(spi)
     }
 
-    /// Gives a reserved SPI back.
+    /// Sets an SPI aside that somebody else chose.
+    ///
+    /// # Errors
+    /// [`Refusal::SpiInUse`], [`Refusal::Full`].
+    pub(crate) fn claim(&mut self, spi: EspSpi) -> Result<(), Refusal> {
+        if self.spi_at(self.place_of(spi)) == Some(spi) {
+            return Err(Refusal::SpiInUse(spi));
+        }
+        let place = self.free_place()?;
+        self.claimed.insert(spi, place);
+        self.set_aside(place, spi);
+        Ok(())
+    }
+
+    /// Gives a reserved or claimed SPI back.
     ///
     /// # Errors
     /// [`Refusal::SpiNotReserved`].
     pub(crate) fn release(&mut self, spi: EspSpi) -> Result<(), Refusal> {
-        let place = Self::place_of(spi.value());
+        let place = self.place_of(spi);
         match self.places.get_mut(place as usize) {
             Some(slot @ Place::Reserved(_)) if slot.spi() == Some(spi) => {
                 *slot = Place::Free;
                 self.free.push(place);
+                self.claimed.remove(&spi);
                 Ok(())
             }
             _ => Err(Refusal::SpiNotReserved(spi)),
@@ -113,7 +127,7 @@ impl InboundTable {
     /// [`Refusal::SpiNotReserved`].
     pub(crate) fn install(&mut self, sa: InboundSa) -> Result<u32, Refusal> {
         let spi = sa.core.spi;
-        let place = Self::place_of(spi.value());
+        let place = self.place_of(spi);
         match self.places.get_mut(place as usize) {
             Some(slot @ Place::Reserved(_)) if slot.spi() == Some(spi) => {
                 *slot = Place::Installed(Box::new(sa));
@@ -125,14 +139,21 @@ impl InboundTable {
 
     /// Whether an SA can be installed under this SPI.
     pub(crate) fn is_reserved(&self, spi: EspSpi) -> bool {
-        matches!(self.places.get(Self::place_of(spi.value()) as usize), Some(Place::Reserved(other)) if *other == spi)
+        matches!(self.places.get(self.place_of(spi) as usize), Some(Place::Reserved(other)) if *other == spi)
     }
 
     /// The place of the SA with this SPI on the wire.
     #[inline]
     pub(crate) fn find(&self, spi: u32) -> Option<u32> {
-        let place = Self::place_of(spi);
-        (self.get(place)?.core.spi.value() == spi).then_some(place)
+        let place = spi & Self::mask();
+        let is_it = |sa: &InboundSa| sa.core.spi.value() == spi;
+        if self.get(place).is_some_and(is_it) { Some(place) } else { self.find_claimed(spi) }
+    }
+
+    #[cold]
+    fn find_claimed(&self, spi: u32) -> Option<u32> {
+        let place = *self.claimed.get(&EspSpi::try_from(spi).ok()?)?;
+        self.get(place).map(|_| place)
     }
 
     #[inline]
@@ -156,6 +177,7 @@ impl InboundTable {
         match std::mem::replace(slot, Place::Free) {
             Place::Installed(sa) => {
                 self.free.push(place);
+                self.claimed.remove(&sa.core.spi);
                 Some(sa)
             }
             reserved_or_free @ (Place::Reserved(_) | Place::Free) => {
@@ -176,8 +198,30 @@ impl InboundTable {
         (1 << Self::PLACE_BITS) - 1
     }
 
-    fn place_of(spi: u32) -> u32 {
-        spi & Self::mask()
+    /// Where the SA with this SPI stands, or would if there were one.
+    fn place_of(&self, spi: EspSpi) -> u32 {
+        self.claimed.get(&spi).copied().unwrap_or(spi.value() & Self::mask())
+    }
+
+    fn spi_at(&self, place: u32) -> Option<EspSpi> {
+        self.places.get(place as usize).and_then(Place::spi)
+    }
+
+    fn free_place(&mut self) -> Result<u32, Refusal> {
+        match self.free.pop() {
+            Some(place) => Ok(place),
+            None if self.places.len() >= Self::MOST => Err(Refusal::Full(format!("{} SPIs", Self::MOST))),
+            None => {
+                self.places.push(Place::Free);
+                Ok(u32::try_from(self.places.len() - 1).unwrap_or(u32::MAX))
+            }
+        }
+    }
+
+    fn set_aside(&mut self, place: u32, spi: EspSpi) {
+        if let Some(slot) = self.places.get_mut(place as usize) {
+            *slot = Place::Reserved(spi);
+        }
     }
 }
 
@@ -224,6 +268,23 @@ mod tests {
         let next = table.reserve(0x4321_0000).unwrap();
         assert_eq!(next.value(), 0x4321_0000);
         assert_eq!(table.find(next.value()), None);
+    }
+
+    #[test]
+    fn an_spi_that_somebody_else_chose_is_claimed_once_and_disturbs_nobody() {
+        let mut table = InboundTable::default();
+        let ours = table.reserve(0x1234_0000).unwrap();
+        assert_eq!(table.claim(ours), Err(Refusal::SpiInUse(ours)));
+        // Its low bits are the place of ours.
+        let theirs = EspSpi::try_from(0x5678_0000).unwrap();
+        assert_eq!(table.claim(theirs), Ok(()));
+        assert_eq!(table.claim(theirs), Err(Refusal::SpiInUse(theirs)));
+        assert!(table.is_reserved(ours) && table.is_reserved(theirs));
+        assert_eq!(table.release(ours), Ok(()));
+        let next = table.reserve(0x5678_0000).unwrap();
+        assert_eq!(next.value(), 0x5679_0000, "the claimed one is not given to anybody");
+        assert_eq!(table.release(theirs), Ok(()));
+        assert!(!table.is_reserved(theirs) && table.is_reserved(next));
     }
 
     #[test]

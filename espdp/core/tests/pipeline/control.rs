@@ -12,14 +12,8 @@ fn name(text: &str) -> InterfaceName {
 }
 
 fn policy(id: u64, interface: &str, remote: (&str, &str)) -> PolicySpec {
-    PolicySpec {
-        id: PolicyId(id),
-        interface: name(interface),
-        local: vec![everything(true)],
-        remote: vec![range(remote.0, remote.1)],
-        routes: vec![],
-        acquire: true,
-    }
+    let (local, remote) = (vec![everything(true)], vec![range(remote.0, remote.1)]);
+    PolicySpec::protect(PolicyId(id), name(interface), local, remote)
 }
 
 #[test]
@@ -284,8 +278,7 @@ fn a_policy_that_changes_its_interface_takes_its_sas_along() {
     let (mut left, mut right) = setup.connect();
     let second = right.dataplane.set_interface(&name("ipsec1"), InterfaceKind::Ipsec).unwrap();
     let (local, remote) = (setup.remote.clone(), setup.local.clone());
-    let spec = PolicySpec { id: POLICY, interface: name("ipsec1"), local, remote, routes: vec![], acquire: true };
-    right.dataplane.set_policy(&spec).unwrap();
+    right.dataplane.set_policy(&PolicySpec::protect(POLICY, name("ipsec1"), local, remote)).unwrap();
     let wire = left.send(&udp(true, 10));
     right.interface = second;
     assert_eq!(right.receive(&wire).len(), 1, "delivered to the new interface");

@@ -11,3 +11,4 @@ mod hostile;
 mod mtu;
 mod roundtrip;
 mod segments;
+mod spd;

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use espdp_api::{
     AddressRange, DfPolicy, Direction, DscpPolicy, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi,
-    Event, InboundSaSpec, InterfaceKind, InterfaceName, IpsecProtocol, Mode, OutboundSaSpec, OuterPath, PolicyId,
-    PolicySpec, SaLimits, SaSpec, SaStatistics, Secret, TrafficSelector,
+    Event, InboundSaSpec, InterfaceKind, InterfaceName, IpsecProtocol, Mode, OutboundSaSpec, OuterPath, PolicyAction,
+    PolicyId, PolicySpec, SaLimits, SaSpec, SaStatistics, Secret, TrafficSelector,
 };
 use espdp_core::{
     Dataplane, InboundBatch, InterfaceId, Offloads, Origin, OutboundBatch, Progress, SuperPacket, VnetHeader,
@@ -131,7 +131,8 @@ impl Setup {
         let interface = dataplane.set_interface(&name, self.kind).unwrap();
         let (local, remote) =
             if is_left { (self.local.clone(), self.remote.clone()) } else { (self.remote.clone(), self.local.clone()) };
-        let spec = PolicySpec { id: POLICY, interface: name, local, remote, routes: vec![], acquire: self.acquire };
+        let action = PolicyAction::Protect { acquire: self.acquire };
+        let spec = PolicySpec { action, ..PolicySpec::protect(POLICY, name, local, remote) };
         dataplane.set_policy(&spec).unwrap();
         let inbound_spi = dataplane.reserve_spi(if is_left { 0x1111_2222 } else { 0x8888_9999 }).unwrap();
         let (left, right): (IpAddr, IpAddr) = if self.outer_is_ipv6 {

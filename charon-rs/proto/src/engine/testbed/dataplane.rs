@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use espdp_api::{Command as DataplaneCommand, Direction, Done, EspSpi, Outcome, PolicyId, Refusal, SaStatistics};
+use espdp_api::{
+    Command as DataplaneCommand, Direction, Done, EspSpi, Outcome, PolicyAction, PolicyId, Refusal, SaStatistics,
+};
 
 use super::Who;
 
@@ -116,7 +118,7 @@ impl Dataplane {
             }
             DataplaneCommand::SetPolicy(spec) => {
                 self.policies.insert(spec.id);
-                if spec.acquire {
+                if spec.action == (PolicyAction::Protect { acquire: true }) {
                     self.trapped.insert(spec.id)
                 } else {
                     self.trapped.remove(&spec.id)
@@ -135,7 +137,8 @@ impl Dataplane {
                     || Refusal::System { operation: "look up a route".to_owned(), reason: "no route".to_owned() };
                 return found.copied().map(Done::LocalAddress).ok_or_else(unreachable);
             }
-            other @ (DataplaneCommand::SetInterface(_)
+            other @ (DataplaneCommand::ClaimSpi(_)
+            | DataplaneCommand::SetInterface(_)
             | DataplaneCommand::RemoveInterface(_)
             | DataplaneCommand::Statistics) => panic!("{other:?} is not for the engine"),
         }
