@@ -5,7 +5,9 @@
 //! live in one process and talk over a channel, or in two and talk over a socket.
 
 mod algorithms;
+mod bridge;
 mod interface;
+mod mac;
 mod message;
 mod path;
 mod policy;
@@ -16,7 +18,9 @@ mod spi;
 mod tunnel;
 
 pub use algorithms::{EspAlgorithms, EspCipher, EspIntegrity};
+pub use bridge::{BridgeName, BridgeNameError, BridgePort, BridgeSpec, Flood, Neighbour, StaticStation};
 pub use interface::{InterfaceKind, InterfaceName, InterfaceNameError, InterfaceSpec, IpPrefix, Mtu, PrefixError};
+pub use mac::{MacAddress, MacAddressError};
 pub use message::{
     Command, Done, Event, FromDataplane, InterfaceReport, Outcome, PacketSummary, Refusal, RequestId, ToDataplane,
 };
