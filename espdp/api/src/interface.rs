@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BridgePort, Gre, L2tpv3, NextHop, Protection, TunnelEnds, Vxlan};
+use crate::{BridgePort, Gre, L2tpv3, Layer, MacAddress, NextHop, Protection, TunnelEnds, Vxlan};
 
 /// The name of a network interface: 1 to 15 octets, no slash, no white space (what Linux accepts).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -150,6 +150,29 @@ pub enum InterfaceKind {
     Vxlan(Vxlan),
     /// Ethernet over L2TPv3.
     L2tpv3(L2tpv3),
+    /// A TAP device: an Ethernet device of the kernel whose other end is ours. In a bridge domain and with addresses it is the
+    /// gateway's own place on the segment (a bridge virtual interface).
+    Tap,
+    /// An Ethernet link that exists already, of the interface's name: the frames that come in there, and those sent out there.
+    Host,
+    /// One end of a link within the process. The other end is the other interface with the same number, of this dataplane or
+    /// of another one in the same process.
+    Memory {
+        /// The number of the link.
+        link: u32,
+    },
+}
+
+impl InterfaceKind {
+    /// What the inside of the interface carries.
+    #[must_use]
+    pub fn layer(self) -> Layer {
+        match self {
+            Self::Ipsec | Self::Ipip => Layer::Ip,
+            Self::Gre(gre) => gre.layer,
+            Self::Vxlan(_) | Self::L2tpv3(_) | Self::Tap | Self::Host | Self::Memory { .. } => Layer::Ethernet,
+        }
+    }
 }
 
 /// The MTU of an interface.
@@ -181,7 +204,7 @@ pub struct InterfaceSpec {
     /// The bridge domain that it is a port of.
     pub bridge: Option<BridgePort>,
     /// Its Ethernet address, where it has one; `None`: any.
-    pub mac: Option<[u8; 6]>,
+    pub mac: Option<MacAddress>,
     /// The network namespace that its inside is in; `None`: ours.
     pub netns: Option<String>,
 }

@@ -34,6 +34,5 @@ pub use secret::Secret;
 pub use selector::{AddressRange, AddressRangeError, PortRange, TrafficSelector};
 pub use spi::{EspSpi, ReservedSpi};
 pub use tunnel::{
-    BridgePort, Gre, L2tpCarrier, L2tpCookie, L2tpSublayer, L2tpv3, Layer, NextHop, Protection, TunnelEnds, Vni,
-    VniTooLarge, Vxlan,
+    Gre, L2tpCarrier, L2tpCookie, L2tpSublayer, L2tpv3, Layer, NextHop, Protection, TunnelEnds, Vni, VniTooLarge, Vxlan,
 };

@@ -205,15 +205,6 @@ pub struct NextHop {
     pub remote: IpAddr,
 }
 
-/// The place of an interface in a bridge domain.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BridgePort {
-    /// The name of the domain.
-    pub domain: String,
-    /// Frames are never forwarded between ports of the same split-horizon group; 0 is no group.
-    pub split_horizon: u8,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -68,9 +68,13 @@ impl Outbound {
     fn inner_mtu(&self, path_mtu: u32, kind: InterfaceKind) -> u32 {
         let mode = match kind {
             InterfaceKind::Ipip => Mode::Tunnel,
-            InterfaceKind::Ipsec | InterfaceKind::Gre(_) | InterfaceKind::Vxlan(_) | InterfaceKind::L2tpv3(_) => {
-                self.mode
-            }
+            InterfaceKind::Ipsec
+            | InterfaceKind::Gre(_)
+            | InterfaceKind::Vxlan(_)
+            | InterfaceKind::L2tpv3(_)
+            | InterfaceKind::Tap
+            | InterfaceKind::Host
+            | InterfaceKind::Memory { .. } => self.mode,
         };
         let overhead = Overhead::new(self.algorithms, mode, self.path.encapsulation, self.path.remote.is_ipv6());
         let path_mtu = usize::try_from(path_mtu).unwrap_or(usize::MAX);
