@@ -32,6 +32,7 @@ mod material;
 mod problem;
 mod reference;
 mod secrets;
+mod shape_keys;
 mod source;
 pub mod values;
 mod weakness;
@@ -46,7 +47,6 @@ use ike_proto::config::{Connection, LocalMethod, RemoteMethod, SharedSecret};
 use toml::de::{DeTable, DeValue};
 
 use build::Builder;
-use child_keys::CHILD_KEYS;
 use connections::Resolved;
 use daemon::{CredentialPlaces, DAEMON_KEYS, DaemonDraft, INTERFACE_KEYS, InterfaceDraft};
 use keys::{Key, Section, names, unknown_key};
@@ -252,7 +252,7 @@ fn place_of(name: &str) -> Option<&'static str> {
         Some("[daemon]")
     } else if connections::is_of_conn(name) || name == connections::ALSO {
         Some("[conn.NAME]")
-    } else if Key::find(CHILD_KEYS, name).is_some() {
+    } else if connections::is_of_child(name) {
         Some("[conn.NAME] or [conn.NAME.child.CHILD]")
     } else if Key::find(INTERFACE_KEYS, name).is_some() {
         Some("[interface.NAME]")

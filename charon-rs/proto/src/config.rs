@@ -4,9 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use espdp_api::{
-    AddressRange, DfPolicy, DscpPolicy, InterfaceName, Mode, Routes, Secret, TrafficLimit, TrafficSelector,
-};
+use espdp_api::{AddressRange, InterfaceName, Mode, PacketShape, Routes, Secret, TrafficLimit, TrafficSelector};
 
 use crate::identity::{Identity, IdentityPattern};
 use crate::proposal::{EspProposal, IkeProposal, default_ike_proposals};
@@ -416,10 +414,8 @@ pub struct Child {
     pub interface: InterfaceName,
     /// The routes that come and go with it.
     pub routes: Routes,
-    /// Don't Fragment of the outer header.
-    pub df: DfPolicy,
-    /// DSCP of the outer header.
-    pub dscp: DscpPolicy,
+    /// How its packets are shaped.
+    pub shape: PacketShape,
     /// What happens when the connection is loaded.
     pub start: StartAction,
 }

@@ -145,8 +145,7 @@ impl Builder<'_> {
             replay_window: self.replay_window(draft.replay_window.as_ref()),
             interface: self.interface(draft.interface.as_ref()),
             routes: draft.routes.clone().unwrap_or(Routes::FromSelectors),
-            df: draft.df.unwrap_or_default(),
-            dscp: draft.dscp.unwrap_or_default(),
+            shape: draft.shape,
             start,
         })
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use espdp_api::{DfPolicy, DscpPolicy, InterfaceName, IpPrefix, Mode, PortRange, Routes, TrafficSelector};
+use espdp_api::{InterfaceName, IpPrefix, Mode, PacketShape, PortRange, Routes, TrafficSelector};
 use ike_proto::config::StartAction;
 use ike_proto::proposal::{EspProposal, ProposalError, ProposalProblem, parse_esp_list};
 
@@ -34,8 +34,7 @@ pub(super) struct ChildDraft {
     pub(super) interface: Option<At<InterfaceName>>,
     pub(super) routes: Option<Routes>,
     pub(super) replay_window: Option<At<u32>>,
-    pub(super) df: Option<DfPolicy>,
-    pub(super) dscp: Option<DscpPolicy>,
+    pub(super) shape: PacketShape,
 }
 
 /// What `auto` says.
@@ -261,29 +260,6 @@ pub(super) const CHILD_KEYS: &[Key<ChildDraft>] = &[
             Ok(())
         },
     },
-    Key {
-        name: "df",
-        also_called: &[],
-        takes: "`copy`, `set` or `clear`",
-        default: "\"set\"",
-        doc: "Don't Fragment of the outer header. `set` fits the computed MTU of the interface.",
-        set: |draft, item| {
-            draft.df =
-                Some(item.choice(&[("copy", DfPolicy::Copy), ("set", DfPolicy::Set), ("clear", DfPolicy::Clear)])?);
-            Ok(())
-        },
-    },
-    Key {
-        name: "dscp",
-        also_called: &[],
-        takes: "`copy`, or 0 to 63",
-        default: "\"copy\"",
-        doc: "DSCP of the outer header: that of the inner packet, or always the same.",
-        set: |draft, item| {
-            draft.dscp = Some(dscp(item)?);
-            Ok(())
-        },
-    },
 ];
 
 /// Reads proposals; what is wrong is shown at its place in the string.
@@ -377,13 +353,4 @@ fn replay_window(item: Item<'_>) -> Result<u32, Complaint> {
         );
     }
     u32::try_from(window).map_err(|_| item.wrong_type("packets"))
-}
-
-fn dscp(item: Item<'_>) -> Result<DscpPolicy, Complaint> {
-    if item.text("\"copy\"").is_ok() {
-        return item.choice(&[("copy", DscpPolicy::Copy)]);
-    }
-    let value =
-        item.integer(0..=63).map_err(|complaint| complaint.expected("expected \"copy\" or a number from 0 to 63"))?;
-    Ok(DscpPolicy::Fixed(u8::try_from(value).map_err(|_| item.wrong_type("a number from 0 to 63"))?))
 }

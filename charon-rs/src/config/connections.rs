@@ -11,6 +11,7 @@ use super::conn_keys::{CONN_KEYS, ConnDraft, FOREIGN_KEYS};
 use super::item::Text;
 use super::keys::{Entry, Key, Section, names, unknown_key};
 use super::problem::Report;
+use super::shape_keys::SHAPE_KEYS;
 use super::source::{Complaint, nearest};
 
 /// The name of the section that all connections inherit.
@@ -136,12 +137,14 @@ fn also<'a>(section: &Section<'a>, entry: &Entry<'a>, report: &mut Report) -> Ve
 fn apply(section: &Section<'_>, draft: &mut ConnDraft, report: &mut Report) {
     section.apply(CONN_KEYS, draft, report);
     section.apply(AUTH_KEYS, draft, report);
+    section.apply(SHAPE_KEYS, &mut draft.child.shape, report);
     for entry in section.apply(CHILD_KEYS, &mut draft.child, report) {
         let is_table = matches!(entry.value.get_ref(), DeValue::Table(_));
-        if is_of_conn(entry.name) || entry.name == ALSO || entry.name == CHILD && is_table {
+        let is_known = is_of_conn(entry.name) || Key::find(SHAPE_KEYS, entry.name).is_some();
+        if is_known || entry.name == ALSO || entry.name == CHILD && is_table {
             continue;
         }
-        let all = names(CONN_KEYS).chain(names(AUTH_KEYS)).chain(names(CHILD_KEYS)).chain([ALSO, CHILD]);
+        let all = names(CONN_KEYS).chain(names(AUTH_KEYS)).chain(names_of_child()).chain([ALSO, CHILD]);
         let elsewhere = super::place_of(entry.name).filter(|place| !place.starts_with("[conn"));
         let mut complaint = unknown_key(entry, "[conn.NAME]", FOREIGN_KEYS, all, elsewhere);
         if entry.name == CHILD {
@@ -150,6 +153,15 @@ fn apply(section: &Section<'_>, draft: &mut ConnDraft, report: &mut Report) {
         }
         report.add(section.source.error(complaint));
     }
+}
+
+/// Whether a child has a key of this name; it may stand in its connection, too.
+pub(super) fn is_of_child(name: &str) -> bool {
+    Key::find(CHILD_KEYS, name).is_some() || Key::find(SHAPE_KEYS, name).is_some()
+}
+
+fn names_of_child() -> impl Iterator<Item = &'static str> {
+    names(CHILD_KEYS).chain(names(SHAPE_KEYS))
 }
 
 /// Whether only a connection has a key of this name.
@@ -176,10 +188,12 @@ fn children<'a>(
     for child in tables.tables("[conn.NAME.child.CHILD]", report) {
         check_name(&child, report);
         let mut draft = inherited.clone();
-        for entry in child.apply(CHILD_KEYS, &mut draft, report) {
+        child.apply(SHAPE_KEYS, &mut draft.shape, report);
+        let unknown = child.apply(CHILD_KEYS, &mut draft, report);
+        for entry in unknown.into_iter().filter(|entry| Key::find(SHAPE_KEYS, entry.name).is_none()) {
             let of_conn = is_of_conn(entry.name).then_some("the connection, not of a child");
             let elsewhere = of_conn.or_else(|| super::place_of(entry.name));
-            let complaint = unknown_key(entry, "[conn.NAME.child.CHILD]", FOREIGN_KEYS, names(CHILD_KEYS), elsewhere);
+            let complaint = unknown_key(entry, "[conn.NAME.child.CHILD]", FOREIGN_KEYS, names_of_child(), elsewhere);
             report.add(section.source.error(complaint));
         }
         children.push((child.name, child.span, draft));

@@ -7,6 +7,7 @@ use super::daemon::{DAEMON_KEYS, INTERFACE_KEYS};
 use super::key_secrets::KEY_KEYS;
 use super::keys::Key;
 use super::secrets::{PPK_KEYS, SECRET_KEYS};
+use super::shape_keys::SHAPE_KEYS;
 
 const INTRODUCTION: &str = include_str!("reference.md");
 
@@ -28,6 +29,12 @@ pub fn reference() -> String {
         "`[conn.NAME.child.CHILD]`, or in `[conn.NAME]`",
         "A Child SA. Without tables of children the connection is its only child, under its own name.",
         CHILD_KEYS,
+    );
+    section(
+        &mut text,
+        "Packets, in `[conn.NAME.child.CHILD]` or `[conn.NAME]`",
+        "How the packets of a Child SA are shaped. The two gateways need not agree on any of it.",
+        SHAPE_KEYS,
     );
     section(&mut text, "`[secret.NAME]` in the secrets file", "A pre-shared key.", SECRET_KEYS);
     section(

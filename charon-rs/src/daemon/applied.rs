@@ -216,7 +216,7 @@ fn missing<'a>(names: impl Iterator<Item = &'a str>, wanted: &BTreeSet<String>) 
 mod tests {
     use super::*;
     use crate::daemon::testing::Wire;
-    use espdp_api::{DfPolicy, DscpPolicy, Mode, Routes, TrafficLimit};
+    use espdp_api::{Mode, PacketShape, Routes, TrafficLimit};
     use ike_proto::config::{Child, Lifetime, StartAction};
     use std::time::Duration;
 
@@ -238,8 +238,7 @@ mod tests {
             replay_window: 64,
             interface: InterfaceName::new(interface).unwrap(),
             routes: Routes::FromSelectors,
-            df: DfPolicy::Set,
-            dscp: DscpPolicy::Copy,
+            shape: PacketShape::default(),
             start: StartAction::None,
         }
     }

@@ -14,6 +14,7 @@ mod policy;
 mod sa;
 mod secret;
 mod selector;
+mod shape;
 mod spi;
 mod tunnel;
 
@@ -27,11 +28,15 @@ pub use message::{
 pub use path::{Encapsulation, IkePath, OuterPath};
 pub use policy::{PolicyAction, PolicyDirections, PolicyId, PolicySpec, Routes};
 pub use sa::{
-    DfPolicy, Direction, DropCount, DscpPolicy, InboundSaSpec, IpsecProtocol, Mode, OutboundSaSpec, SaLimits, SaSpec,
-    SaStatistics, TrafficLimit,
+    Direction, DropCount, InboundSaSpec, IpsecProtocol, Mode, OutboundSaSpec, SaLimits, SaSpec, SaStatistics,
+    TrafficLimit,
 };
 pub use secret::Secret;
 pub use selector::{AddressRange, AddressRangeError, PortRange, TrafficSelector};
+pub use shape::{
+    DfPolicy, DscpPolicy, FlowLabelPolicy, FragmentPolicy, HopLimitPolicy, MssPolicy, PacketShape, PaddingPolicy,
+    PathMtuPolicy,
+};
 pub use spi::{EspSpi, ReservedSpi};
 pub use tunnel::{
     Gre, L2tpCarrier, L2tpCookie, L2tpSublayer, L2tpv3, Layer, NextHop, Protection, TunnelEnds, Vni, VniTooLarge, Vxlan,

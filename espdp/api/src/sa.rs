@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{EspAlgorithms, EspSpi, OuterPath, PolicyId, Secret, TrafficSelector};
+use crate::{EspAlgorithms, EspSpi, OuterPath, PacketShape, PolicyId, Secret, TrafficSelector};
 
 /// The direction of an SA, seen from us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -30,28 +30,6 @@ pub enum Mode {
     Tunnel,
     /// Only the payload is protected; the packet keeps its header.
     Transport,
-}
-
-/// What becomes of the Don't Fragment bit of the outer header (RFC 4301 §8.1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum DfPolicy {
-    /// As in the inner packet.
-    Copy,
-    /// Always set: the default, since the interface MTU is exact.
-    #[default]
-    Set,
-    /// Never set.
-    Clear,
-}
-
-/// What becomes of the DSCP of the outer header (RFC 4301 §5.1.2.1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum DscpPolicy {
-    /// As in the inner packet.
-    #[default]
-    Copy,
-    /// Always this value, 0 to 63.
-    Fixed(u8),
 }
 
 /// How much traffic an SA may carry; time is the daemon's business.
@@ -114,10 +92,8 @@ pub struct InboundSaSpec {
 pub struct OutboundSaSpec {
     /// The SA.
     pub sa: SaSpec,
-    /// Don't Fragment of the outer header.
-    pub df: DfPolicy,
-    /// DSCP of the outer header.
-    pub dscp: DscpPolicy,
+    /// How its packets are shaped.
+    pub shape: PacketShape,
 }
 
 /// How often packets of an SA were dropped for one reason.

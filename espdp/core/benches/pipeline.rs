@@ -13,9 +13,9 @@
 use std::time::Instant;
 
 use espdp_api::{
-    AddressRange, DfPolicy, DscpPolicy, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, InboundSaSpec,
-    InterfaceKind, InterfaceName, IpsecProtocol, Mode, OutboundSaSpec, OuterPath, PolicyId, PolicySpec, SaLimits,
-    SaSpec, Secret, TrafficSelector,
+    AddressRange, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, InboundSaSpec, InterfaceKind,
+    InterfaceName, IpsecProtocol, Mode, OutboundSaSpec, OuterPath, PacketShape, PolicyId, PolicySpec, SaLimits, SaSpec,
+    Secret, TrafficSelector,
 };
 use espdp_core::{
     Dataplane, InboundBatch, InterfaceId, Offloads, Origin, OutboundBatch, Progress, SuperPacket, Transform, VnetHeader,
@@ -127,8 +127,7 @@ impl Gateways {
             }
             let sa = |local, remote| sa(algorithms, spi, id, number, local, remote);
             receiver.install_inbound(&InboundSaSpec { sa: sa(target, source), replay_window: 1024 }).unwrap();
-            let (df, dscp) = (DfPolicy::Set, DscpPolicy::Copy);
-            sender.install_outbound(&OutboundSaSpec { sa: sa(source, target), df, dscp }).unwrap();
+            sender.install_outbound(&OutboundSaSpec { sa: sa(source, target), shape: PacketShape::default() }).unwrap();
             sender.activate(id, spi).unwrap();
         }
         Self { sender, receiver, interface, packet: packet(octets), sas, next: 0 }

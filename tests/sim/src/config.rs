@@ -3,9 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use espdp_api::{
-    AddressRange, DfPolicy, DscpPolicy, InterfaceName, Mode, Routes, Secret, TrafficLimit, TrafficSelector,
-};
+use espdp_api::{AddressRange, InterfaceName, Mode, PacketShape, Routes, Secret, TrafficLimit, TrafficSelector};
 use ike_proto::config::{
     Child, Connection, Lifetime, LocalAuth, LocalMethod, RemoteAddress, RemoteAuth, RemoteMethod, Retransmission,
     SecretKind, SharedSecret, StartAction,
@@ -63,8 +61,7 @@ pub fn connection(here: IpAddr, there: IpAddr) -> Connection {
             replay_window: 1024,
             interface: InterfaceName::new("ipsec0").expect("a name"),
             routes: Routes::FromSelectors,
-            df: DfPolicy::default(),
-            dscp: DscpPolicy::default(),
+            shape: PacketShape::default(),
             start: StartAction::None,
         }],
         ..Connection::new("net")

@@ -3,9 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use espdp_api::{
-    AddressRange, DfPolicy, DscpPolicy, InterfaceName, Mode, Routes, Secret, TrafficLimit, TrafficSelector,
-};
+use espdp_api::{AddressRange, InterfaceName, Mode, PacketShape, Routes, Secret, TrafficLimit, TrafficSelector};
 use ike_proto::config::{
     Child, Connection, CredentialName, Dpd, DpdAction, Lifetime, LocalAuth, LocalMethod, RemoteAddress, RemoteAuth,
     RemoteMethod, SecretKind, SharedSecret, StartAction, Trust, TrustName,
@@ -182,8 +180,7 @@ fn child(local_selectors: Vec<TrafficSelector>, remote_selectors: Vec<TrafficSel
         replay_window: 1024,
         interface: InterfaceName::new("ipsec0").unwrap(),
         routes: Routes::FromSelectors,
-        df: DfPolicy::default(),
-        dscp: DscpPolicy::default(),
+        shape: PacketShape::default(),
         start: StartAction::None,
     }
 }

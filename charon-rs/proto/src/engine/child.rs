@@ -171,8 +171,7 @@ impl ChildSa {
         let replay_window = self.child.replay_window;
         let inbound = InboundSaSpec { sa: self.spec(self.spi_in, keys_in), replay_window };
         commands.push((InstallStep::Inbound(self.spi_in), Command::InstallInbound(Box::new(inbound))));
-        let (df, dscp) = (self.child.df, self.child.dscp);
-        let outbound = OutboundSaSpec { sa: self.spec(self.spi_out, keys_out), df, dscp };
+        let outbound = OutboundSaSpec { sa: self.spec(self.spi_out, keys_out), shape: self.child.shape };
         commands.push((InstallStep::Outbound, Command::InstallOutbound(Box::new(outbound))));
         for (step, command) in commands {
             self.awaited += 1;

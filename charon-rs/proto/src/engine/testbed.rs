@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use espdp_api::{
-    AddressRange, Command as DataplaneCommand, DfPolicy, DscpPolicy, Event, IkePath, InterfaceName, Mode, PolicyId,
-    Routes, Secret, TrafficLimit, TrafficSelector,
+    AddressRange, Command as DataplaneCommand, Event, IkePath, InterfaceName, Mode, PacketShape, PolicyId, Routes,
+    Secret, TrafficLimit, TrafficSelector,
 };
 
 use self::dataplane::Dataplane;
@@ -656,8 +656,7 @@ pub(super) fn child(who: Who, name: &str) -> Child {
         replay_window: 1024,
         interface: InterfaceName::new("ipsec0").unwrap(),
         routes: Routes::FromSelectors,
-        df: DfPolicy::default(),
-        dscp: DscpPolicy::default(),
+        shape: PacketShape::default(),
         start: StartAction::None,
     }
 }

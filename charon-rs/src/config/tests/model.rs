@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use espdp_api::{DfPolicy, DscpPolicy, InterfaceKind, Mode, Mtu, Routes, TrafficLimit};
+use espdp_api::{DfPolicy, DscpPolicy, InterfaceKind, Mode, Mtu, PacketShape, Routes, TrafficLimit};
 use ike_proto::config::{
     Child, Childless, Dpd, DpdAction, Fragmentation, Lifetime, LocalMethod, RemoteAddress, RemoteMethod, StartAction,
     UdpEncapsulation,
@@ -12,7 +12,9 @@ use ike_proto::identity::{Identity, IdentityPattern};
 use ike_proto::proposal::{default_esp_proposals, default_ike_proposals};
 
 use super::auth_keys::AUTH_KEYS;
+use super::child_keys::CHILD_KEYS;
 use super::conn_keys::CONN_KEYS;
+use super::shape_keys::SHAPE_KEYS;
 use super::*;
 
 const MINIMAL: &str = "[conn.net]\nright = \"192.0.2.2\"\nauto = \"add\"\n";
@@ -59,7 +61,7 @@ fn a_connection_needs_only_a_peer() {
     );
     assert_eq!((child.rekey_after_traffic, child.expire_after_traffic), Default::default());
     assert_eq!((child.replay_window, child.interface.as_str()), (1024, "ipsec0"));
-    assert_eq!((child.routes.clone(), child.df, child.dscp), (Routes::FromSelectors, DfPolicy::Set, DscpPolicy::Copy));
+    assert_eq!((child.routes.clone(), child.shape), (Routes::FromSelectors, PacketShape::default()));
 }
 
 /// Every default that the reference tells as a value is the one that is used.
@@ -70,7 +72,9 @@ fn documented_defaults_are_the_real_ones() {
     };
     let mut tested = 0;
     let of_conn = CONN_KEYS.iter().chain(AUTH_KEYS).map(|key| (key.name, key.default));
-    for (name, default) in of_conn.chain(CHILD_KEYS.iter().map(|key| (key.name, key.default))) {
+    let of_child = CHILD_KEYS.iter().map(|key| (key.name, key.default));
+    let of_shape = SHAPE_KEYS.iter().map(|key| (key.name, key.default));
+    for (name, default) in of_conn.chain(of_child).chain(of_shape) {
         if is_value(default) && name != "auto" {
             let explicit = with(&format!("{name} = {default}"));
             assert_eq!(format!("{explicit:?}"), format!("{:?}", with("")), "{name}");
@@ -149,8 +153,8 @@ fn each_key_of_a_child_has_its_effect() {
         Routes::Fixed(vec!["10.9.0.0/16".parse().unwrap(), "0.0.0.0/0".parse().unwrap()])
     );
     assert_eq!(child_with("replay_window = 64").replay_window, 64);
-    assert_eq!(child_with("df = \"copy\"").df, DfPolicy::Copy);
-    assert_eq!(child_with("dscp = 46").dscp, DscpPolicy::Fixed(46));
+    assert_eq!(child_with("df = \"copy\"").shape.df, DfPolicy::Copy);
+    assert_eq!(child_with("dscp = 46").shape.dscp, DscpPolicy::Fixed(46));
     for (word, start) in [("add", StartAction::None), ("route", StartAction::Trap), ("start", StartAction::Start)] {
         assert_eq!(connection(&MINIMAL.replace("add", word)).children[0].start, start);
     }
@@ -293,6 +297,7 @@ fn no_two_keys_share_a_name() {
     let all: Vec<&str> = names(CONN_KEYS)
         .chain(names(AUTH_KEYS))
         .chain(names(CHILD_KEYS))
+        .chain(names(SHAPE_KEYS))
         .chain(conn_keys::FOREIGN_KEYS.iter().map(|key| key.name))
         .chain([connections::ALSO, connections::CHILD])
         .collect();

@@ -1,8 +1,8 @@
 //! The end of the sequence numbers, which no test can send its way to.
 
 use espdp_api::{
-    AddressRange, DfPolicy, DscpPolicy, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, InterfaceName,
-    IpsecProtocol, OutboundSaSpec, OuterPath, PolicyId, PolicySpec, SaLimits, SaSpec, Secret, TrafficSelector,
+    AddressRange, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, InterfaceName, IpsecProtocol,
+    OutboundSaSpec, OuterPath, PacketShape, PolicyId, PolicySpec, SaLimits, SaSpec, Secret, TrafficSelector,
 };
 
 use super::*;
@@ -32,7 +32,7 @@ fn sender(extended_sequence_numbers: bool) -> (Dataplane, InterfaceId) {
         remote: spec.remote,
         limits: SaLimits::default(),
     };
-    dataplane.install_outbound(&OutboundSaSpec { sa, df: DfPolicy::Set, dscp: DscpPolicy::Copy }).unwrap();
+    dataplane.install_outbound(&OutboundSaSpec { sa, shape: PacketShape::default() }).unwrap();
     dataplane.activate(POLICY, EspSpi::try_from(0x1234).unwrap()).unwrap();
     (dataplane, interface)
 }

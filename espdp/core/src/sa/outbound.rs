@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use espdp_api::{DfPolicy, Direction, DscpPolicy, Mode, OutboundSaSpec, OuterPath, Refusal, SaStatistics, Secret};
+use espdp_api::{
+    DfPolicy, Direction, DscpPolicy, Mode, OutboundSaSpec, OuterPath, PacketShape, Refusal, SaStatistics, Secret,
+};
 
 use super::SaCore;
 use crate::limits::Charge;
@@ -18,8 +20,7 @@ pub(crate) struct OutboundSa {
     sequence: u64,
     /// The last sequence number that may be sent.
     last_sequence: u64,
-    df: DfPolicy,
-    dscp: DscpPolicy,
+    pub(crate) shape: PacketShape,
     pub(crate) core: SaCore,
 }
 
@@ -40,10 +41,10 @@ impl OutboundSa {
         let late = last_sequence - last_sequence / 8;
         limits.soft.packets = Some(limits.soft.packets.unwrap_or(late).min(late));
         let core = SaCore::new(&spec.sa, limits, interface, iv_key)?;
-        if let DscpPolicy::Fixed(dscp @ 64..) = spec.dscp {
+        if let DscpPolicy::Fixed(dscp @ 64..) = spec.shape.dscp {
             return Err(Refusal::BadSa(format!("DSCP {dscp} is above 63")));
         }
-        Ok(Self { sequence: 0, last_sequence, df: spec.df, dscp: spec.dscp, core })
+        Ok(Self { sequence: 0, last_sequence, shape: spec.shape, core })
     }
 
     /// Counts a packet with `bytes` inner octets and gives it the next sequence number: one more for each packet, the
@@ -77,7 +78,7 @@ impl OutboundSa {
 
     /// DSCP and ECN of the outer header of a tunnel (RFC 4301 §5.1.2.1, R6040-4.1-1).
     pub(crate) fn tunnel_traffic_class(&self, inner: &Header) -> u8 {
-        let dscp = match self.dscp {
+        let dscp = match self.shape.dscp {
             DscpPolicy::Copy => inner.traffic_class & !ecn::MASK,
             DscpPolicy::Fixed(dscp) => dscp << 2,
         };
@@ -86,7 +87,7 @@ impl OutboundSa {
 
     /// Don't Fragment of the outer header of a tunnel (R4301-8.1-1).
     pub(crate) fn tunnel_dont_fragment(&self, inner: &Header) -> bool {
-        match self.df {
+        match self.shape.df {
             DfPolicy::Copy => inner.dont_fragment,
             DfPolicy::Set => true,
             DfPolicy::Clear => false,

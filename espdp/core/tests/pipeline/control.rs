@@ -229,7 +229,7 @@ fn unsound_sas_are_refused_with_a_reason() {
     let no_key = |sa: &mut SaSpec| (sa.algorithms, sa.encryption_key) = (cbc, Secret::new(vec![0; 16]));
     assert!(refusal(&no_key, &mut left).contains("integrity key"));
     let mut dscp = setup.outbound(EspSpi::try_from(0xabcd).unwrap(), path, true, 1);
-    dscp.dscp = DscpPolicy::Fixed(64);
+    dscp.shape.dscp = DscpPolicy::Fixed(64);
     assert!(matches!(left.dataplane.install_outbound(&dscp), Err(Refusal::BadSa(_))));
     assert_eq!(left.dataplane.statistics(left.now), []);
 }

@@ -1,6 +1,6 @@
 //! What outer headers say, and what becomes of what they said.
 
-use espdp_api::{DfPolicy, Direction, DscpPolicy};
+use espdp_api::{DfPolicy, Direction, DscpPolicy, PacketShape};
 
 use crate::support::{INNER, Setup, udp, udp_between};
 
@@ -34,7 +34,8 @@ fn ecn_is_copied_out_and_combined_on_the_way_in() {
 fn dscp_is_copied_or_fixed() {
     let packet = udp_between(INNER[0].0, INNER[0].1, 0xb8 | 2, 40);
     for (dscp, expected) in [(DscpPolicy::Copy, 0xba), (DscpPolicy::Fixed(10), 10 << 2 | 2)] {
-        let (mut left, _) = Setup { dscp, ..Setup::default() }.connect();
+        let (mut left, _) =
+            Setup { shape: PacketShape { dscp, ..PacketShape::default() }, ..Setup::default() }.connect();
         assert_eq!(left.send(&packet)[0].traffic_class, expected);
     }
 }
@@ -46,7 +47,7 @@ fn dont_fragment_is_set_cleared_or_copied() {
     fragmentable[6] = 0;
     let cases = [(DfPolicy::Set, true, true), (DfPolicy::Clear, false, false), (DfPolicy::Copy, true, false)];
     for (df, for_df, for_fragmentable) in cases {
-        let (mut left, _) = Setup { df, ..Setup::default() }.connect();
+        let (mut left, _) = Setup { shape: PacketShape { df, ..PacketShape::default() }, ..Setup::default() }.connect();
         assert_eq!(left.send(&udp(true, 40))[0].dont_fragment, for_df);
         assert_eq!(left.send(&udp(false, 40))[0].dont_fragment, for_df);
         assert_eq!(left.send(&fragmentable)[0].dont_fragment, for_fragmentable);

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use espdp_api::{
-    AddressRange, DfPolicy, Direction, DscpPolicy, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi,
-    Event, InboundSaSpec, InterfaceKind, InterfaceName, IpsecProtocol, Mode, OutboundSaSpec, OuterPath, PolicyAction,
-    PolicyId, PolicySpec, SaLimits, SaSpec, SaStatistics, Secret, TrafficSelector,
+    AddressRange, Direction, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, Event, InboundSaSpec,
+    InterfaceKind, InterfaceName, IpsecProtocol, Mode, OutboundSaSpec, OuterPath, PacketShape, PolicyAction, PolicyId,
+    PolicySpec, SaLimits, SaSpec, SaStatistics, Secret, TrafficSelector,
 };
 use espdp_core::{
     Dataplane, InboundBatch, InterfaceId, Offloads, Origin, OutboundBatch, Progress, SuperPacket, VnetHeader,
@@ -24,8 +24,7 @@ pub struct Setup {
     pub remote: Vec<TrafficSelector>,
     pub outbound_limits: SaLimits,
     pub inbound_limits: SaLimits,
-    pub df: DfPolicy,
-    pub dscp: DscpPolicy,
+    pub shape: PacketShape,
     pub replay_window: u32,
     pub acquire: bool,
 }
@@ -42,8 +41,7 @@ impl Default for Setup {
             remote: vec![everything(true), everything(false)],
             outbound_limits: SaLimits::default(),
             inbound_limits: SaLimits::default(),
-            df: DfPolicy::Set,
-            dscp: DscpPolicy::Copy,
+            shape: PacketShape::default(),
             replay_window: 1024,
             acquire: true,
         }
@@ -174,7 +172,7 @@ impl Setup {
 
     pub fn outbound(&self, spi: EspSpi, path: OuterPath, is_left: bool, seed: u8) -> OutboundSaSpec {
         let sa = self.sa(spi, path, is_left, self.outbound_limits, seed);
-        OutboundSaSpec { sa, df: self.df, dscp: self.dscp }
+        OutboundSaSpec { sa, shape: self.shape }
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use espdp_api::{DfPolicy, DscpPolicy, InterfaceName, Mode, Routes, TrafficLimit, TrafficSelector};
+use espdp_api::{InterfaceName, Mode, PacketShape, Routes, TrafficLimit, TrafficSelector};
 use ike_proto::config::{
     Child, Childless, Connection, Dpd, DpdAction, Fragmentation, Lifetime, PpkUse, RemoteAddress, StartAction,
     UdpEncapsulation, Uniqueness,
@@ -207,8 +207,7 @@ fn read_child(name: &str, section: &Message) -> Result<(Child, DpdAction), Strin
         replay_window: keys.number("replay_window")?.unwrap_or(defaults::REPLAY_WINDOW),
         interface: keys.value("interface", |name| InterfaceName::new(name))?.unwrap_or_else(defaults::interface),
         routes: Routes::FromSelectors,
-        df: DfPolicy::default(),
-        dscp: DscpPolicy::default(),
+        shape: PacketShape::default(),
         start,
     };
     keys.done()?;
