@@ -19,8 +19,6 @@
 
 mod batch;
 #[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
-mod checksum;
-#[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 mod coalesce;
 mod crypto;
 mod dataplane;
@@ -49,4 +47,5 @@ pub use drops::DropReason;
 pub use interfaces::{InterfaceCounters, InterfaceId};
 pub use mtu::Overhead;
 pub use outbound::{Filling, Progress, SuperPacket};
+use tunnel_codec::checksum;
 pub use vnet::{Offloads, VnetHeader};

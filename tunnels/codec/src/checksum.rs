@@ -6,11 +6,13 @@ use std::net::IpAddr;
 
 /// A one's complement sum that is not folded yet. Wide enough for 2³² 32-bit words.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Sum(u64);
+pub struct Sum(u64);
 
 impl Sum {
     /// The sum of `data`, as if a zero octet followed when its length is odd.
-    pub(crate) fn of(data: &[u8]) -> Self {
+    #[must_use]
+    #[inline]
+    pub fn of(data: &[u8]) -> Self {
         let (blocks, rest) = data.as_chunks();
         let mut lanes = Lanes::default();
         blocks.iter().for_each(|block| lanes.add(block));
@@ -18,7 +20,9 @@ impl Sum {
     }
 
     /// Copies `from` to `to`, which must be as long, and sums it up on the way.
-    pub(crate) fn of_copy(from: &[u8], to: &mut [u8]) -> Self {
+    #[must_use]
+    #[inline]
+    pub fn of_copy(from: &[u8], to: &mut [u8]) -> Self {
         let (from_blocks, from_rest) = from.as_chunks();
         let (to_blocks, to_rest) = to.as_chunks_mut();
         let mut lanes = Lanes::default();
@@ -33,7 +37,9 @@ impl Sum {
     }
 
     /// The sum of the pseudo header that TCP, UDP and ICMPv6 checksums cover (RFC 9293 §3.1, RFC 8200 §8.1).
-    pub(crate) fn of_pseudo_header(source: IpAddr, destination: IpAddr, protocol: u8, transport_len: usize) -> Self {
+    #[must_use]
+    #[inline]
+    pub fn of_pseudo_header(source: IpAddr, destination: IpAddr, protocol: u8, transport_len: usize) -> Self {
         let addresses = match (source, destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 Self::of_short(&source.octets()).plus(Self::of_short(&destination.octets()))
@@ -68,29 +74,37 @@ impl Sum {
 
     /// Both sums; the left part must have had an even number of octets.
     #[must_use]
-    pub(crate) fn plus(self, other: Self) -> Self {
+    #[inline]
+    pub fn plus(self, other: Self) -> Self {
         Self(self.0.wrapping_add(other.0))
     }
 
     /// The sum without the 16-bit field `octets`, which it covers.
     #[must_use]
-    pub(crate) fn without(self, octets: [u8; 2]) -> Self {
+    #[inline]
+    pub fn without(self, octets: [u8; 2]) -> Self {
         // RFC 1624: subtracting is adding the complement.
         self.plus(Self(u64::from(!u16::from_ne_bytes(octets))))
     }
 
     /// The folded sum as it stands in a packet where the rest is still to be added (virtio's `NEEDS_CSUM`).
-    pub(crate) fn partial(self) -> [u8; 2] {
+    #[must_use]
+    #[inline]
+    pub fn partial(self) -> [u8; 2] {
         self.fold().to_ne_bytes()
     }
 
     /// The checksum field that makes the sum right; the field itself must have been zero.
-    pub(crate) fn checksum(self) -> [u8; 2] {
+    #[must_use]
+    #[inline]
+    pub fn checksum(self) -> [u8; 2] {
         (!self.fold()).to_ne_bytes()
     }
 
     /// As [`Self::checksum`], with zero written as all ones, which UDP needs (RFC 768) and TCP does not mind.
-    pub(crate) fn checksum_never_zero(self) -> [u8; 2] {
+    #[must_use]
+    #[inline]
+    pub fn checksum_never_zero(self) -> [u8; 2] {
         match self.checksum() {
             [0, 0] => [0xff, 0xff],
             checksum => checksum,
@@ -98,7 +112,9 @@ impl Sum {
     }
 
     /// Whether data that contains its own checksum is intact.
-    pub(crate) fn is_right(self) -> bool {
+    #[must_use]
+    #[inline]
+    pub fn is_right(self) -> bool {
         self.fold() == u16::MAX
     }
 
