@@ -168,11 +168,15 @@ impl Worker {
             let Some((vnet, packet)) = VnetHeader::split_from(read, VnetHeader::LEN) else { continue };
             let mut packet = SuperPacket::new(id, vnet, packet);
             while filling.push(&mut packet) == Progress::BatchFull {
-                transmit(&filling.seal(), &mut self.ports, &mut self.losses, &self.too_big);
+                let sealed = filling.seal();
+                transmit(&sealed, &mut self.ports, &mut self.losses, &self.too_big);
+                answer(&sealed, &self.devices, &mut self.losses);
                 filling = self.core.fill(now, &mut self.outbound);
             }
         }
-        transmit(&filling.seal(), &mut self.ports, &mut self.losses, &self.too_big);
+        let sealed = filling.seal();
+        transmit(&sealed, &mut self.ports, &mut self.losses, &self.too_big);
+        answer(&sealed, &self.devices, &mut self.losses);
         if broken {
             // Somebody deleted the link. Its descriptor would be ready for ever.
             self.losses.count(Loss::Device, 1);
@@ -265,6 +269,19 @@ fn transmit(sealed: &Sealed<'_>, ports: &mut Ports, losses: &mut Losses, too_big
             && too_big.try_send(peer).is_err()
         {
             tracing::trace!(%peer, "the paths are about to be looked at anyway");
+        }
+    }
+    for packet in sealed.clear() {
+        ports.send_clear(&packet, losses);
+    }
+}
+
+/// Hands answers back to where their cause came from.
+fn answer(sealed: &Sealed<'_>, devices: &BTreeMap<InterfaceId, Tun>, losses: &mut Losses) {
+    for reply in sealed.replies() {
+        let written = devices.get(&reply.interface).map(|tun| tun.write_packet(reply.octets));
+        if !matches!(written, Some(Ok(()))) {
+            losses.count(Loss::Device, 1);
         }
     }
 }

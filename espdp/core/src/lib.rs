@@ -13,7 +13,9 @@
 //! ```
 //!
 //! What leaves is typed: only [`Filling::seal`] makes a [`Sealed`] batch, from which alone packets can be taken for the
-//! wire, and only [`Dataplane::open`] makes an [`Opened`] one, from which alone packets can be taken for the inside.
+//! wire, and only [`Dataplane::open`] makes an [`Opened`] one, from which alone packets can be taken for the inside. A sealed
+//! batch holds three kinds of packets: runs of ESP; packets in clear, which an explicit policy or interface let out; and answers
+//! to the inside, such as packet-too-big.
 
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
@@ -40,7 +42,7 @@ mod segment;
 #[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 mod vnet;
 
-pub use batch::{Delivery, InboundBatch, Opened, Origin, OutboundBatch, Run, Sealed};
+pub use batch::{ClearPacket, Delivery, Exit, InboundBatch, Opened, Origin, OutboundBatch, Reply, Run, Sealed};
 pub use crypto::{Authentic, Transform, TransformError};
 pub use dataplane::Dataplane;
 pub use drops::DropReason;

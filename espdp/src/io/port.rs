@@ -51,6 +51,22 @@ impl Port {
         open().map_err(failed)
     }
 
+    /// Opens a raw socket for packets that bring their own IP header. Without a mark they are routed as those of any program.
+    pub(crate) fn with_header(family: Family, mark: Option<u32>) -> Result<Self, StartError> {
+        let failed = |source| StartError::System { operation: format!("open a raw socket for {family}"), source };
+        let open = || {
+            // IPPROTO_RAW: we write the header, and nothing is ever received (raw(7)).
+            let socket = Socket::new(domain(family), Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW)))?;
+            socket.set_nonblocking(true)?;
+            if let Some(mark) = mark {
+                socket.set_mark(mark)?;
+            }
+            set_buffers(&socket)?;
+            Ok(Self { socket, family, dont_fragment: true, control: ControlBuffer::new() })
+        };
+        open().map_err(failed)
+    }
+
     fn prepare(socket: Socket, family: Family, mark: u32) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         socket.set_mark(mark)?;
@@ -107,6 +123,11 @@ impl Port {
         let control = self.control.encode(sending);
         let message = MsgHdr::new().with_addr(&destination).with_buffers(pieces).with_control(control);
         self.socket.sendmsg(&message, 0).map(drop)
+    }
+
+    /// Sends a packet with the header that it has, on a port of [`Self::with_header`].
+    pub(crate) fn send_packet(&self, packet: &[u8], destination: IpAddr) -> io::Result<()> {
+        self.socket.send_to(packet, &SocketAddr::new(destination, 0).into()).map(drop)
     }
 
     /// Waits until there is room to send, but not for long: a device that is stuck must not stop everything else.

@@ -64,6 +64,15 @@ impl Tun {
     }
 }
 
+impl Tun {
+    /// Hands one whole packet to the inside, its checksums complete.
+    pub(crate) fn write_packet(&self, packet: &[u8]) -> io::Result<()> {
+        let vnet = VnetHeader::default().encode();
+        let pieces = [IoSlice::new(&vnet[..VnetHeader::LEN]), IoSlice::new(packet)];
+        (&self.file).write_vectored(&pieces).map(drop)
+    }
+}
+
 impl AsFd for Tun {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 
 use espdp_api::{Encapsulation, IkePath};
-use espdp_core::Run;
+use espdp_core::{ClearPacket, Exit, Run};
 use tunnels::Family;
 
 use crate::io::control_message::Sending;
@@ -48,6 +48,10 @@ struct FamilyPorts {
     ike: Port,
     nat: Port,
     esp: Port,
+    /// For whole packets that a policy lets out in clear.
+    bypass: Port,
+    /// For whole packets that take the same way as any other of this host.
+    routed: Port,
 }
 
 impl FamilyPorts {
@@ -56,6 +60,8 @@ impl FamilyPorts {
             ike: Port::udp(family, settings.ike_port, settings.mark, false)?,
             nat: Port::udp(family, settings.nat_port, settings.mark, true)?,
             esp: Port::esp(family, settings.mark)?,
+            bypass: Port::with_header(family, Some(settings.mark))?,
+            routed: Port::with_header(family, None)?,
         })
     }
 }
@@ -93,15 +99,19 @@ impl Ports {
 
     /// One socket.
     pub(crate) fn get(&mut self, id: PortId) -> Option<&mut Port> {
-        let ports = match id.family {
-            Family::V4 => &mut self.v4,
-            Family::V6 => self.v6.as_mut()?,
-        };
+        let ports = self.of(id.family)?;
         Some(match id.purpose {
             Use::Ike => &mut ports.ike,
             Use::Nat => &mut ports.nat,
             Use::Esp => &mut ports.esp,
         })
+    }
+
+    fn of(&mut self, family: Family) -> Option<&mut FamilyPorts> {
+        match family {
+            Family::V4 => Some(&mut self.v4),
+            Family::V6 => self.v6.as_mut(),
+        }
     }
 
     /// The number of the UDP port behind `purpose`; 0 for ESP.
@@ -153,6 +163,26 @@ impl Ports {
             }
         }
         too_narrow
+    }
+
+    /// Sends a packet in clear.
+    pub(crate) fn send_clear(&mut self, packet: &ClearPacket<'_>, losses: &mut Losses) {
+        let Some(destination) = packet.destination() else {
+            losses.count(Loss::SendFailed, 1);
+            return;
+        };
+        let Some(ports) = self.of(destination.into()) else {
+            losses.count(Loss::NoPort, 1);
+            return;
+        };
+        let port = match packet.exit {
+            Exit::Bypass => &ports.bypass,
+            Exit::Routed => &ports.routed,
+        };
+        if let Err(error) = port.send_packet(packet.octets, destination) {
+            tracing::debug!(%error, %destination, "a packet in clear could not be sent");
+            losses.count(loss(&error), 1);
+        }
     }
 
     /// Sends an IKE message; on the NAT-T port behind four zero octets (RFC 7296 §2.23, RFC 3948 §2.2). Our port in `path` says

@@ -1,10 +1,15 @@
-//! ESP packets on their way out.
+//! Packets on their way out.
+
+use std::net::IpAddr;
 
 use espdp_api::OuterPath;
 
 use super::Span;
+use crate::InterfaceId;
+use crate::packet::Header;
 
-/// ESP packets for the wire. One allocation, made once; filled by [`crate::Dataplane::fill`].
+/// Packets for the wire: ESP, and what may leave in clear; and answers for those inside who sent them. One allocation, made once;
+/// filled by [`crate::Dataplane::fill`].
 ///
 /// The packets stand one directly behind the other, so that a run of them is one contiguous send:
 ///
@@ -19,8 +24,24 @@ pub struct OutboundBatch {
     memory: Box<[u8]>,
     used: usize,
     frames: Vec<OutboundFrame>,
+    clear: Vec<ClearFrame>,
+    replies: Vec<ReplyFrame>,
     /// Filled by [`crate::Filling::seal`].
     runs: Vec<RunSpan>,
+}
+
+/// A whole IP packet that a policy or an interface lets out as it is.
+#[derive(Clone, Copy, Debug)]
+struct ClearFrame {
+    span: Span,
+    exit: Exit,
+}
+
+/// An answer to an interface's inside.
+#[derive(Clone, Copy, Debug)]
+struct ReplyFrame {
+    span: Span,
+    interface: InterfaceId,
 }
 
 /// One ESP packet.
@@ -65,13 +86,16 @@ impl OutboundBatch {
             memory: vec![0; Self::OCTETS].into_boxed_slice(),
             used: 0,
             frames: Vec::with_capacity(Self::FRAMES),
+            clear: Vec::with_capacity(Self::FRAMES),
+            replies: Vec::with_capacity(Self::FRAMES),
             runs: Vec::with_capacity(Self::FRAMES),
         }
     }
 
     /// Whether another packet of `len` octets fits.
     pub(crate) fn has_room(&self, len: usize) -> bool {
-        self.frames.len() < Self::FRAMES && len <= self.memory.len() - self.used
+        let packets = self.frames.len() + self.clear.len() + self.replies.len();
+        packets < Self::FRAMES && len <= self.memory.len() - self.used
     }
 
     /// The `len` octets behind the last frame; they join the batch with [`Self::add`].
@@ -86,6 +110,19 @@ impl OutboundBatch {
         self.frames.push(frame);
     }
 
+    /// Adds what [`Self::next`] gave last as a packet that leaves as it is. Only an explicit policy or interface may ask for this.
+    pub(crate) fn add_clear(&mut self, span: Span, exit: Exit) {
+        self.used = span.offset + span.len;
+        self.clear.push(ClearFrame { span, exit });
+    }
+
+    /// Adds what [`Self::next`] gave last as an answer to the inside of `interface`.
+    #[allow(dead_code, reason = "its first caller builds packet-too-big answers, in the next commits")]
+    pub(crate) fn add_reply(&mut self, span: Span, interface: InterfaceId) {
+        self.used = span.offset + span.len;
+        self.replies.push(ReplyFrame { span, interface });
+    }
+
     /// All frames and the memory they lie in.
     pub(crate) fn parts(&mut self) -> (&mut [OutboundFrame], &mut [u8]) {
         (&mut self.frames, &mut self.memory)
@@ -95,6 +132,8 @@ impl OutboundBatch {
     pub(crate) fn clear(&mut self) {
         self.used = 0;
         self.frames.clear();
+        self.clear.clear();
+        self.replies.clear();
         self.runs.clear();
     }
 
@@ -116,7 +155,7 @@ impl OutboundBatch {
         }
     }
 
-    /// The batch, now that nothing in its runs is in clear.
+    /// The batch, now that nothing in it is in clear but what may be.
     pub(crate) fn sealed(&self) -> Sealed<'_> {
         Sealed { batch: self }
     }
@@ -155,7 +194,7 @@ impl RunSpan {
     }
 }
 
-/// A batch whose packets are all encrypted.
+/// A batch whose packets may leave: they are encrypted, or a policy or an interface lets them out in clear.
 #[derive(Debug)]
 pub struct Sealed<'a> {
     batch: &'a OutboundBatch,
@@ -173,6 +212,53 @@ impl<'a> Sealed<'a> {
             octets: run.span.of(memory),
         })
     }
+
+    /// What to send as it is, in order.
+    pub fn clear(&self) -> impl ExactSizeIterator<Item = ClearPacket<'a>> + use<'a> {
+        let OutboundBatch { memory, clear, .. } = self.batch;
+        clear.iter().map(|frame| ClearPacket { octets: frame.span.of(memory), exit: frame.exit })
+    }
+
+    /// What to hand back to the inside, in order.
+    pub fn replies(&self) -> impl ExactSizeIterator<Item = Reply<'a>> + use<'a> {
+        let OutboundBatch { memory, replies, .. } = self.batch;
+        replies.iter().map(|frame| Reply { interface: frame.interface, octets: frame.span.of(memory) })
+    }
+}
+
+/// Which way a packet in clear takes through the kernel's routing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// With our mark, past the routes that lead into our interfaces: a policy has decided already.
+    Bypass,
+    /// Without a mark, as any host's packet: a tunnel whose packets another policy may protect.
+    Routed,
+}
+
+/// A packet to send as it is.
+#[derive(Clone, Copy, Debug)]
+pub struct ClearPacket<'a> {
+    /// From the IP header on.
+    pub octets: &'a [u8],
+    /// How it leaves.
+    pub exit: Exit,
+}
+
+impl ClearPacket<'_> {
+    /// Where it goes.
+    #[must_use]
+    pub fn destination(&self) -> Option<IpAddr> {
+        Header::parse(self.octets).map(|header| header.destination)
+    }
+}
+
+/// A packet for the inside of an interface, in answer to what came from there.
+#[derive(Clone, Copy, Debug)]
+pub struct Reply<'a> {
+    /// Which device.
+    pub interface: InterfaceId,
+    /// The packet, checksums complete.
+    pub octets: &'a [u8],
 }
 
 /// Consecutive ESP packets with the same outer header: one `UDP_SEGMENT` send, or one raw send for each.
@@ -240,6 +326,30 @@ mod tests {
         batch.gather(|sa| Some(path(sa as u8)));
         let offsets: Vec<_> = batch.runs.iter().map(|run| (run.span.offset, run.span.len)).collect();
         assert_eq!(offsets, [(0, 50), (100, 50)]);
+    }
+
+    #[test]
+    fn what_leaves_in_clear_and_what_goes_back_inside_are_in_no_run() {
+        let mut batch = OutboundBatch::new();
+        let (span, octets) = batch.next(20);
+        let (from, to) = ([192, 0, 2, 1].into(), [192, 0, 2, 9].into());
+        crate::packet::write_header(octets, from, to, 17, 0, 0).unwrap();
+        batch.add_clear(span, Exit::Bypass);
+        let (span, _) = batch.next(50);
+        batch.add(frame(span, 2, 0));
+        let (span, octets) = batch.next(3);
+        octets.copy_from_slice(&[7, 8, 9]);
+        batch.add_reply(span, InterfaceId(4));
+        batch.gather(|sa| Some(path(sa as u8)));
+        let sealed = batch.sealed();
+        assert_eq!(sealed.runs().map(|run| run.octets.len()).collect::<Vec<_>>(), [50]);
+        let clear: Vec<_> = sealed.clear().map(|packet| (packet.destination(), packet.exit)).collect();
+        assert_eq!(clear, [(Some(to), Exit::Bypass)]);
+        let replies: Vec<_> = sealed.replies().map(|reply| (reply.interface, reply.octets.to_vec())).collect();
+        assert_eq!(replies, [(InterfaceId(4), vec![7, 8, 9])]);
+        batch.clear();
+        let sealed = batch.sealed();
+        assert_eq!((sealed.clear().len(), sealed.replies().len()), (0, 0));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The end of the sequence numbers, which no test can send its way to.
 
 use espdp_api::{
-    AddressRange, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, InterfaceName, IpsecProtocol,
-    OutboundSaSpec, OuterPath, PacketShape, PolicyId, PolicySpec, SaLimits, SaSpec, Secret, TrafficSelector,
+    AddressRange, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, InterfaceKind, InterfaceName,
+    IpsecProtocol, Mode, OutboundSaSpec, OuterPath, PacketShape, PolicyId, PolicySpec, SaLimits, SaSpec, Secret,
+    TrafficSelector,
 };
 
 use super::*;
