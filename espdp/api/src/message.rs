@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Direction, DropCount, EspSpi, IkePath, InboundSaSpec, InterfaceName, InterfaceSpec, OutboundSaSpec, OuterPath,
-    PolicyId, PolicySpec, SaStatistics,
+    BridgeName, Direction, DropCount, EspSpi, IkePath, InboundSaSpec, InterfaceName, InterfaceSpec, OutboundSaSpec,
+    OuterPath, PolicyId, PolicySpec, SaStatistics,
 };
 
 /// Pairs an [`Outcome`] with its [`Command`]; chosen by the daemon.
@@ -165,6 +165,12 @@ pub enum Refusal {
     /// The dataplane cannot carry out such a policy.
     #[error("the policy cannot be set: {0}")]
     BadPolicy(String),
+    /// No bridge domain of this name.
+    #[error("no bridge domain `{0}`")]
+    UnknownBridge(BridgeName),
+    /// Interfaces are still ports of the bridge domain.
+    #[error("bridge domain `{0}` has ports")]
+    BridgeInUse(BridgeName),
     /// The algorithms or keys do not fit together.
     #[error("the SA cannot be built: {0}")]
     BadSa(String),

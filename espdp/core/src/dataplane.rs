@@ -4,10 +4,11 @@ use std::time::Instant;
 
 use aws_lc_rs::hmac;
 use espdp_api::{
-    Direction, DropCount, EspSpi, Event, InboundSaSpec, InterfaceKind, InterfaceName, OutboundSaSpec, OuterPath,
-    PolicyAction, PolicyId, PolicySpec, Refusal, SaStatistics, Secret,
+    BridgeName, BridgePort, BridgeSpec, Direction, DropCount, EspSpi, Event, InboundSaSpec, InterfaceKind,
+    InterfaceName, OutboundSaSpec, OuterPath, PolicyAction, PolicyId, PolicySpec, Refusal, SaStatistics, Secret,
 };
 
+use crate::bridge::{BridgeTable, Egress};
 use crate::drops::DropCounters;
 use crate::events::EventQueue;
 use crate::interfaces::{InterfaceCounters, InterfaceId, InterfaceTable};
@@ -19,6 +20,7 @@ use crate::sa::{InboundSa, InboundTable, OutboundSa, OutboundTable};
 #[derive(Debug)]
 pub struct Dataplane {
     pub(crate) interfaces: InterfaceTable,
+    pub(crate) bridges: BridgeTable,
     pub(crate) policies: PolicyTable,
     pub(crate) inbound: InboundTable,
     pub(crate) outbound: OutboundTable,
@@ -36,6 +38,7 @@ impl Dataplane {
     pub fn new(seed: &Secret<[u8; 32]>) -> Self {
         Self {
             interfaces: InterfaceTable::default(),
+            bridges: BridgeTable::default(),
             policies: PolicyTable::new(),
             inbound: InboundTable::default(),
             outbound: OutboundTable::default(),
@@ -73,8 +76,48 @@ impl Dataplane {
         if self.policies.uses(id) {
             return Err(Refusal::InterfaceInUse(name.clone()));
         }
+        self.bridges.set_port(id, name, None)?;
         self.interfaces.remove(id);
         Ok(id)
+    }
+
+    /// Makes a bridge domain, or changes the one of this name; its ports and what it has learned stay.
+    ///
+    /// # Errors
+    /// [`Refusal::Full`].
+    pub fn set_bridge(&mut self, spec: &BridgeSpec) -> Result<(), Refusal> {
+        self.bridges.set(spec)
+    }
+
+    /// Forgets a bridge domain.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownBridge`], and [`Refusal::BridgeInUse`] while it has ports.
+    pub fn remove_bridge(&mut self, name: &BridgeName) -> Result<(), Refusal> {
+        self.bridges.remove(name)
+    }
+
+    /// Makes an interface a port of a bridge domain, or of none.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownInterface`], [`Refusal::UnknownBridge`].
+    pub fn set_bridge_port(&mut self, name: &InterfaceName, port: Option<&BridgePort>) -> Result<(), Refusal> {
+        let id = self.interface(name)?;
+        self.bridges.set_port(id, name, port)
+    }
+
+    /// Whether the frames of an interface are for [`Self::forward`].
+    #[must_use]
+    pub fn is_bridge_port(&self, id: InterfaceId) -> bool {
+        self.bridges.has_port(id)
+    }
+
+    /// Says in `egress` where an Ethernet frame goes that came in by `from`: a port of a bridge domain, from its inside, or out
+    /// of its tunnel. What goes nowhere is counted.
+    pub fn forward(&mut self, now: Instant, from: InterfaceId, frame: &[u8], egress: &mut Egress) {
+        if let Err(reason) = self.bridges.forward(now, from, frame, egress) {
+            self.drops.count(reason);
+        }
     }
 
     /// What passed an interface so far; zeros for one that does not exist.

@@ -53,11 +53,23 @@ pub enum DropReason {
     Ecn,
     /// Inbound: a dummy packet (RFC 4303 §2.6); not an error.
     Dummy,
+    /// Bridge: the frame came by an interface that is no port of any domain.
+    NoBridge,
+    /// Bridge: the sender is a group address or zero, or a static station that is behind another port.
+    BridgeSource,
+    /// Bridge: for the neighbour on the link only (IEEE 802.1Q-2018 §8.6.3).
+    BridgeReserved,
+    /// Bridge: nobody knows where the destination is, and such frames are not flooded, or there is nobody else.
+    BridgeUnknown,
+    /// Bridge: the destination is behind the port that the frame came by; not an error.
+    BridgeSamePort,
+    /// Bridge: the destination is behind a port of the same split-horizon group.
+    SplitHorizon,
 }
 
 impl DropReason {
     /// Every reason.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 29] = [
         Self::Malformed,
         Self::BadVnetHeader,
         Self::NoPolicy,
@@ -81,6 +93,12 @@ impl DropReason {
         Self::Selectors,
         Self::Ecn,
         Self::Dummy,
+        Self::NoBridge,
+        Self::BridgeSource,
+        Self::BridgeReserved,
+        Self::BridgeUnknown,
+        Self::BridgeSamePort,
+        Self::SplitHorizon,
     ];
 
     /// The stable name, for statistics and logs.
@@ -110,6 +128,12 @@ impl DropReason {
             Self::Selectors => "selectors",
             Self::Ecn => "ecn",
             Self::Dummy => "dummy",
+            Self::NoBridge => "no_bridge",
+            Self::BridgeSource => "bridge_source",
+            Self::BridgeReserved => "bridge_reserved",
+            Self::BridgeUnknown => "bridge_unknown",
+            Self::BridgeSamePort => "bridge_same_port",
+            Self::SplitHorizon => "split_horizon",
         }
     }
 }

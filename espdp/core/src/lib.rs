@@ -21,6 +21,8 @@
 
 mod batch;
 #[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
+mod bridge;
+#[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 mod coalesce;
 mod crypto;
 mod dataplane;
@@ -43,6 +45,7 @@ mod segment;
 mod vnet;
 
 pub use batch::{ClearPacket, Delivery, Exit, InboundBatch, Opened, Origin, OutboundBatch, Reply, Run, Sealed};
+pub use bridge::Egress;
 pub use crypto::{Authentic, Transform, TransformError};
 pub use dataplane::Dataplane;
 pub use drops::DropReason;
