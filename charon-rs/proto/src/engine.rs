@@ -436,6 +436,7 @@ impl Engine {
                     self.displace_older(now, spi);
                     self.succeed(now, spi);
                 }
+                FollowUp::Displace { spi } => self.displace_one_too_many(now, spi),
                 FollowUp::Reauthenticate { spi } => self.reauthenticate(now, spi, Vec::new()),
                 FollowUp::Redirected { spi, gateway } => self.move_elsewhere(now, spi, gateway),
                 FollowUp::Elsewhere { attempt, gateway } => self.begin_elsewhere(now, *attempt, gateway),

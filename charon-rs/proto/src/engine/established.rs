@@ -86,15 +86,16 @@ pub(super) enum Life {
 }
 
 impl Established {
+    /// An SA that is established now, and whose making `began` some time ago.
     pub(super) fn new(
         cx: &mut Context,
-        now: Instant,
+        (began, now): (Instant, Instant),
         session: Session,
         who: Authenticated,
         (ours, theirs): (OurWindow, TheirWindow),
     ) -> Self {
         let (rekey_at, expires_at) = deadlines(cx, now, &session.connection.ike_lifetime);
-        let origin = Origin::new(cx, now, &session.connection, session.names.role);
+        let origin = Origin::new(cx, (began, now), &session.connection, session.names.role);
         let expires_at = [expires_at, origin.ends_at].into_iter().flatten().min();
         Self {
             session,

@@ -70,6 +70,8 @@ pub(super) enum FollowUp {
     Drained { owner: IkeSpi, child: ChildSaId },
     /// The SA is in full use: another one that the peer set up at the same time may be one too many.
     Unique { spi: IkeSpi },
+    /// The SA is one too many, unless the other one is gone meanwhile.
+    Displace { spi: IkeSpi },
     /// The peer says that it has no SA with us but this one, which it began to set up then.
     InitialContact { spi: IkeSpi, began: Instant },
     /// The peer is to be authenticated anew.

@@ -42,6 +42,7 @@ pub(super) struct Attempt {
     pub(super) id: IkeSaId,
     /// The SPI that we chose.
     pub(super) spi: IkeSpi,
+    pub(super) began: Instant,
     /// The children that are to come up, the first with IKE_AUTH.
     pub(super) wishes: VecDeque<ChildWish>,
     /// Whose commands end when the IKE SA is up, whatever becomes of the children.
@@ -126,7 +127,7 @@ impl Locating {
     ) -> Option<IkeSa> {
         let id = cx.new_ike_sa_id();
         let (addresses, succession, redirections) = (VecDeque::new(), None, Redirections::default());
-        let attempt = Attempt { connection, id, spi, wishes, tickets, addresses, succession, redirections };
+        let attempt = Attempt { connection, id, spi, began: now, wishes, tickets, addresses, succession, redirections };
         let mut locating = Self { attempt, unresolved: 0 };
         for remote in locating.attempt.connection.clone().remote_addresses.iter() {
             match remote {
@@ -168,7 +169,7 @@ impl Locating {
     ) -> Option<IkeSa> {
         let id = cx.new_ike_sa_id();
         let (tickets, addresses, succession) = (Vec::new(), VecDeque::new(), Some(succession));
-        let attempt = Attempt { connection, id, spi, wishes, tickets, addresses, succession, redirections };
+        let attempt = Attempt { connection, id, spi, began: now, wishes, tickets, addresses, succession, redirections };
         Self::elsewhere(cx, now, attempt, gateway)
     }
 

@@ -24,6 +24,8 @@ use crate::wire::{Notify, NotifyType, Role};
 pub(super) struct Origin {
     /// Our role then.
     pub(super) role: Role,
+    /// When the first message of it was to be sent, or came in.
+    pub(super) began: Instant,
     pub(super) since: Instant,
     /// When we authenticate anew.
     pub(super) reauth_at: Option<Instant>,
@@ -34,8 +36,13 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    pub(super) fn new(cx: &mut Context, now: Instant, connection: &Connection, role: Role) -> Self {
-        let nothing = Self { role, since: now, reauth_at: None, ends_at: None, announced: None };
+    pub(super) fn new(
+        cx: &mut Context,
+        (began, now): (Instant, Instant),
+        connection: &Connection,
+        role: Role,
+    ) -> Self {
+        let nothing = Self { role, began, since: now, reauth_at: None, ends_at: None, announced: None };
         let Some(after) = connection.reauth_after else {
             return nothing;
         };
@@ -122,7 +129,7 @@ impl Established {
         self.tasks.iter().any(creates) || self.running.as_ref().is_some_and(|running| creates(&running.queued))
     }
 
-    fn has_any_child(&self) -> bool {
+    pub(super) fn has_any_child(&self) -> bool {
         self.children.values().any(|child| child.is_useful())
     }
 }

@@ -352,7 +352,7 @@ impl Established {
     fn successor(&self, cx: &mut Context, now: Instant, session: Session) -> Self {
         session.export_keys(cx);
         let windows = (OurWindow::starting_at(0), TheirWindow::starting_at(0, cx.settings.window_size));
-        let mut new = Self::new(cx, now, session, self.who.clone(), windows);
+        let mut new = Self::new(cx, (now, now), session, self.who.clone(), windows);
         new.origin = self.origin;
         new.redirections = self.redirections.clone();
         new.expires_at = [new.expires_at, self.origin.ends_at].into_iter().flatten().min();

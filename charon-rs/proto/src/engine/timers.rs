@@ -64,7 +64,8 @@ impl Established {
             cx.follow_up(FollowUp::Reauthenticate { spi: self.local_spi() });
         }
         if is_due(self.displaced_at) {
-            self.displace(cx, now);
+            self.displaced_at = None;
+            cx.follow_up(FollowUp::Displace { spi: self.local_spi() });
         }
         let children: Vec<ChildSaId> = self.children.keys().copied().collect();
         for child in children {

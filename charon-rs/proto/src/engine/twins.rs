@@ -79,7 +79,7 @@ fn is_twin(new: &ChildSa, other: &ChildSa) -> bool {
 }
 
 /// The peer, which made the one that stays, has our answer in less, or else sends nothing that could be lost.
-const UNTIL_PEER_IS_READY: Duration = Duration::from_secs(5);
+pub(super) const UNTIL_PEER_IS_READY: Duration = Duration::from_secs(5);
 
 /// Long enough for a maker that waits as long as [`UNTIL_PEER_IS_READY`], and for repetitions.
 const UNTIL_MAKER_NOTICES: Duration = Duration::from_secs(20);

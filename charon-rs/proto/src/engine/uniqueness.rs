@@ -9,6 +9,7 @@ use super::context::Context;
 use super::established::{Established, Life};
 use super::failure::{Incompatible, Trouble};
 use super::task::{Queued, Task};
+use super::twins::UNTIL_PEER_IS_READY;
 use crate::config::{Connection, Uniqueness};
 use crate::identity::Identity;
 use crate::io::{DownReason, FailureCode, IkeSpi};
@@ -16,7 +17,7 @@ use crate::wire::{NotifyType, Role};
 
 impl Engine {
     /// Two ends that begin at the same time make two IKE SAs where one will do. Both know both: the one with the higher
-    /// initiator's SPI is one too many, and its initiator deletes it.
+    /// initiator's SPI is one too many, and its initiator deletes it when the peer surely knows the other one.
     pub(super) fn end_duplicates(&mut self, now: Instant, spi: IkeSpi) {
         let Some(sa) = self.established_sa(spi).filter(|sa| sa.is_in_use()) else {
             return;
@@ -34,8 +35,9 @@ impl Engine {
             .map(Established::local_spi)
             .collect();
         for redundant in ours {
-            let delete = Queued::new(Task::DeleteIke { reason: DownReason::Replaced });
-            self.with_established(redundant, |sa, cx| sa.queue_delete(cx, now, delete));
+            self.with_established(redundant, |sa, _| {
+                sa.displaced_at.get_or_insert(now + UNTIL_PEER_IS_READY);
+            });
         }
     }
 
@@ -63,6 +65,18 @@ impl Engine {
             });
         }
     }
+
+    /// An SA has had its time beside another one. If that is gone meanwhile, this one is needed after all.
+    pub(super) fn displace_one_too_many(&mut self, now: Instant, spi: IkeSpi) {
+        let Some(sa) = self.established_sa(spi).filter(|sa| sa.is_in_use()) else {
+            return;
+        };
+        let is_enough = |other: &Established| other.is_in_use() && (other.has_any_child() || !sa.has_any_child());
+        let others = self.cx.contacts.same_as(spi);
+        if others.into_iter().filter_map(|other| self.established_sa(other)).any(is_enough) {
+            self.with_established(spi, |sa, cx| sa.displace(cx, now));
+        }
+    }
 }
 
 impl Established {
@@ -71,15 +85,16 @@ impl Established {
         self.life == Life::Up && !self.is_spare
     }
 
-    /// Whether both ends began at about the same time.
+    /// Whether each end began one of the two before it knew of the other's. Who begins with an SA at hand wants another
+    /// one: it authenticates anew.
     fn met(&self, other: &Self) -> bool {
-        let apart = self.origin.since.max(other.origin.since) - self.origin.since.min(other.origin.since);
-        other.is_in_use() && other.origin.role != self.origin.role && apart < MEETING
+        let (one, another) = (self.origin, other.origin);
+        let (older, newer) = if one.since <= another.since { (one, another) } else { (another, one) };
+        other.is_in_use() && older.role != newer.role && newer.began <= older.since
     }
 
     /// A newer IKE SA with the same peer is to be the only one.
     pub(super) fn displace(&mut self, cx: &mut Context, now: Instant) {
-        self.displaced_at = None;
         if self.life == Life::Up {
             self.drop_children(cx, now, &DownReason::Replaced);
             self.queue_delete(cx, now, Queued::new(Task::DeleteIke { reason: DownReason::Replaced }));
@@ -131,6 +146,3 @@ pub(super) fn admit_newcomer(
 
 /// A peer that authenticates anew deletes the old SA within this.
 const UNTIL_PEER_DELETES: Duration = Duration::from_secs(10);
-
-/// Two attempts that take all their repetitions may begin that far apart and still not know of each other.
-const MEETING: Duration = Duration::from_secs(300);

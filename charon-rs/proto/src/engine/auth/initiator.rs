@@ -439,7 +439,7 @@ impl Handshake {
     fn establish(self, cx: &mut Context, now: Instant, who: Authenticated, body: &Body) -> IkeSa {
         let Self { attempt, session, window, offer, .. } = self;
         let theirs = TheirWindow::starting_at(0, cx.settings.window_size);
-        let mut sa = Established::new(cx, now, session, who, (window, theirs));
+        let mut sa = Established::new(cx, (attempt.began, now), session, who, (window, theirs));
         sa.mobike = Mobike::agreed(cx, &sa.session, body.notifies(), true);
         (sa.succession, sa.redirections) = (attempt.succession, attempt.redirections);
         sa.come_up(cx);

@@ -298,7 +298,7 @@ impl Handshake {
         if first.has_notify(NotifyType::InitialContact) {
             cx.follow_up(FollowUp::InitialContact { spi: session.names.local_spi(), began });
         }
-        let mut sa = Established::new(cx, now, session, who, (OurWindow::starting_at(0), theirs));
+        let mut sa = Established::new(cx, (began, now), session, who, (OurWindow::starting_at(0), theirs));
         sa.mobike = Mobike::agreed(cx, &sa.session, first.notifies(), false);
         if sa.mobike.is_some() {
             proof.extend(announcement(cx, &sa.session, false));

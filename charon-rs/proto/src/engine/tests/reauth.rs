@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::super::testbed::{self, Fate, Who, World, two_children};
+use super::super::testbed::{self, Datagram, Fate, Who, World, two_children};
+use crate::Settings;
 use crate::config::{Child, Connection, Lifetime, RemoteAddress, Uniqueness};
 use crate::io::{Command, DownReason, FailureCode, IkeSaId, Notice, Target, Ticket};
 use crate::wire::{ExchangeType, MessageKind};
@@ -196,6 +197,53 @@ fn the_old_sa_may_be_rekeyed_by_the_peer_meanwhile() {
     world.assert_agreement(1);
 }
 
+/// Whose SPI is higher is chance: both orders must be among the seeds.
+#[test]
+fn either_end_authenticates_an_sa_anew_that_the_other_set_up_and_deletes_the_old_one_itself() {
+    for who in [Who::Moon, Who::Sun] {
+        let mut old_is_higher = Vec::new();
+        for seed in 0..6 {
+            let mut world = World::seeded(&Settings::default(), seed);
+            world.configure(|_, _| {});
+            world.initiate(who.other());
+            let before = world.only_ike_sa(who);
+            world.pass(seconds(1));
+            let ticket = reauthenticate(&mut world, who);
+            assert_eq!(world.settled(who, ticket).unwrap().done, 1, "{who:?} {seed}");
+            let after = world.only_ike_sa(who);
+            assert!(after.initiator && after.id != before.id, "{who:?} {seed}");
+            old_is_higher.push(before.initiator_spi > after.initiator_spi);
+            world.pass(seconds(30));
+            world.assert_agreement(1);
+            let deletes = |datagram: &Datagram| datagram.is(ExchangeType::Informational, MessageKind::Request);
+            let deleters: Vec<Who> = world.seen.iter().filter(|datagram| deletes(datagram)).map(|it| it.from).collect();
+            assert_eq!(deleters, [who], "seed {seed}");
+        }
+        assert!(old_is_higher.contains(&true) && old_is_higher.contains(&false), "{old_is_higher:?}");
+    }
+}
+
+#[test]
+fn two_ends_that_begin_at_once_keep_one_ike_sa_and_lose_no_packet() {
+    for seed in 0..6 {
+        let mut world = World::seeded(&Settings::default(), seed);
+        world.configure(|_, connection| connection.uniqueness = Uniqueness::No);
+        world.network(|datagram| match datagram.header().kind {
+            MessageKind::Request => Fate::Late(vec![Duration::from_millis(20)]),
+            MessageKind::Response => Fate::Late(vec![Duration::from_millis(30)]),
+        });
+        for (number, who) in [(98, Who::Moon), (99, Who::Sun)] {
+            let (ticket, connection) = (Ticket(number), Some("net-net".to_owned()));
+            world.command(who, Command::Initiate { ticket, connection, child: None });
+        }
+        world.pass(seconds(1));
+        world.watches_traffic = true;
+        assert_eq!((world.ike_sas(Who::Moon).len(), world.ike_sas(Who::Sun).len()), (2, 2), "seed {seed}");
+        world.pass(seconds(30));
+        world.assert_agreement(1);
+    }
+}
+
 /// The other way: the peer deletes first.
 #[test]
 fn a_peer_that_breaks_before_it_makes_comes_back() {
@@ -252,6 +300,16 @@ fn how_many_ike_sas_of_the_same_identities_stay_is_as_configured() {
         assert_eq!((world.ike_sas(Who::Sun).len(), left.len()), (stay, stay), "{uniqueness:?}: {left:?}");
         assert!(left.contains(&"other".to_owned()));
     }
+}
+
+#[test]
+fn an_old_ike_sa_stays_if_the_newer_one_goes_first() {
+    let mut world = second_sa(Uniqueness::Replace);
+    world.pass(seconds(5));
+    world.terminate(Who::Moon, Target::Connection("other".into()));
+    world.pass(seconds(60));
+    world.assert_agreement(1);
+    assert_eq!(world.only_ike_sa(Who::Moon).connection, "net-net");
 }
 
 #[test]
