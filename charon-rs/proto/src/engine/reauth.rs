@@ -36,12 +36,7 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    pub(super) fn new(
-        cx: &mut Context,
-        (began, now): (Instant, Instant),
-        connection: &Connection,
-        role: Role,
-    ) -> Self {
+    pub(super) fn new(cx: &mut Context, (began, now): (Instant, Instant), connection: &Connection, role: Role) -> Self {
         let nothing = Self { role, began, since: now, reauth_at: None, ends_at: None, announced: None };
         let Some(after) = connection.reauth_after else {
             return nothing;
@@ -107,7 +102,12 @@ impl Established {
         }
         let text = format!("the peer wants us to authenticate ourselves anew within {seconds} s");
         cx.remark(Some(self.connection_name()), RemarkLevel::Info, text);
-        self.origin.wanted_by_peer(cx, now, Duration::from_secs(seconds.into()));
+        let lifetime = Duration::from_secs(seconds.into());
+        if lifetime < SHORTEST_LIFETIME {
+            let text = format!("once in {} s is as often as we do it", SHORTEST_LIFETIME.as_secs());
+            cx.remark(Some(self.connection_name()), RemarkLevel::Warn, text);
+        }
+        self.origin.wanted_by_peer(cx, now, lifetime.max(SHORTEST_LIFETIME));
     }
 
     /// When this SA is to be authenticated anew.
@@ -285,6 +285,9 @@ impl Established {
 
 /// So much before the end that the peer set we begin at the latest, if it gives us that much.
 const LONGEST_MARGIN: Duration = Duration::from_secs(300);
+
+/// No peer has us authenticate ourselves more often than this, which would leave time for little else.
+const SHORTEST_LIFETIME: Duration = Duration::from_secs(60);
 
 /// Attempts are at least so far apart.
 const SHORTEST_WAIT: Duration = Duration::from_secs(5);
