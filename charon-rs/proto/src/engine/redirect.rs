@@ -131,7 +131,10 @@ impl Established {
     /// A peer that was redirected deletes the SA; if it does not, we do not wait for long.
     pub(super) fn await_departure(&mut self, now: Instant) {
         let until = now + DEPARTURE;
-        self.expires_at = Some(self.expires_at.map_or(until, |at| at.min(until)));
+        let sooner = |at: Option<Instant>| Some(at.map_or(until, |at| at.min(until)));
+        self.expires_at = sooner(self.expires_at);
+        // That is what an SA goes by which takes this one's place.
+        self.origin.ends_at = sooner(self.origin.ends_at);
         self.rekey_at = None;
     }
 }

@@ -124,6 +124,22 @@ fn an_established_sa_moves_to_another_gateway_without_a_gap() {
 }
 
 #[test]
+fn a_peer_that_stays_is_not_waited_for_however_often_it_rekeys() {
+    let mut world = World::new();
+    world.initiate(Who::Moon);
+    world.network(|datagram| if datagram.path.remote.ip() == ELSEWHERE { Fate::Lose } else { Fate::Deliver });
+    let (ticket, gateway) = (Ticket(99), Gateway::Address(ELSEWHERE));
+    world.command(Who::Sun, Command::Redirect { ticket, target: ike(), gateway });
+    for _ in 0..5 {
+        world.pass(Duration::from_secs(10));
+        world.rekey(Who::Moon, ike());
+        world.assert_traffic_flows(1);
+    }
+    world.pass(Duration::from_secs(20));
+    assert!(world.ike_sas(Who::Sun).is_empty(), "{:?}", world.ike_sas(Who::Sun));
+}
+
+#[test]
 fn a_gateway_that_is_not_there_does_not_cost_the_sa() {
     let mut world = World::with(|_, connection| connection.retransmission.tries = 1);
     world.initiate(Who::Moon);
