@@ -46,6 +46,13 @@ impl Contacts {
             .insert(spi, Contact { connection: connection.to_owned(), identities, remote: remote.clone(), address });
     }
 
+    /// The peer of an SA is somewhere else now.
+    pub(super) fn moved(&mut self, spi: IkeSpi, address: IpAddr) {
+        if let Some(contact) = self.all.get_mut(&spi) {
+            contact.address = address;
+        }
+    }
+
     /// The SA is gone.
     pub(super) fn forget(&mut self, spi: IkeSpi) {
         let Some(contact) = self.all.remove(&spi) else {

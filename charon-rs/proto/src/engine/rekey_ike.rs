@@ -415,7 +415,8 @@ impl Established {
         self.ancestors = ancestors;
         self.children.append(&mut children);
         if let Some(Mobile { path, nat, unconfirmed, mobike }) = mobile {
-            (self.session.path, self.session.nat, self.session.unconfirmed) = (path, nat, unconfirmed);
+            self.set_path(cx, path);
+            (self.session.nat, self.session.unconfirmed) = (nat, unconfirmed);
             self.mobike = Some(mobike.inherited());
         }
         let outer = self.session.outer_path(cx.settings.nat_port);

@@ -37,7 +37,7 @@ impl Established {
         let level = if self.life == Life::Up { RemarkLevel::Info } else { RemarkLevel::Debug };
         cx.remark(Some(self.connection_name()), level, text);
         let outer = self.session.outer_path(cx.settings.nat_port);
-        self.session.path = path;
+        self.set_path(cx, path);
         if path.remote.ip() == outer.remote {
             self.move_children(cx);
         } else {
@@ -198,7 +198,7 @@ impl Established {
         let settled = self.mobike.as_ref().map(|mobike| mobike.settled);
         match settled.filter(|settled| cx.has_address(settled.local.ip())) {
             Some(settled) => {
-                self.session.path = settled;
+                self.set_path(cx, settled);
                 self.move_children(cx);
             }
             None => self.queue_delete(cx, now, Queued::new(Task::DeleteIke { reason: DownReason::Failed })),

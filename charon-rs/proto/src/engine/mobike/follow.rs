@@ -79,7 +79,7 @@ impl Established {
             let text = format!("the peer goes over from {} to {}", self.session.path.remote, path.remote);
             cx.remark(Some(self.connection_name()), RemarkLevel::Info, text);
         }
-        self.session.path = path;
+        self.set_path(cx, path);
         self.session.unconfirmed = None;
         if let Some(mobike) = &mut self.mobike {
             mobike.settled = path;
@@ -127,7 +127,7 @@ impl Established {
         }
         let text = format!("our address {} is gone, going on with {}", self.session.path.local, path.local);
         cx.remark(Some(self.connection_name()), RemarkLevel::Info, text);
-        self.session.path = path;
+        self.set_path(cx, path);
         match self.session.unconfirmed {
             Some(outer) => self.hold_children(cx, OuterPath { local: path.local.ip(), ..outer }),
             None => self.move_children(cx),

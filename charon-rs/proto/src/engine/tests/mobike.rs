@@ -8,7 +8,7 @@ use espdp_api::{AddressRange, Encapsulation, Mode, OuterPath};
 use super::super::mobike::Move;
 use super::super::task::{Queued, Task};
 use super::super::testbed::{Datagram, Fate, Who, World};
-use crate::config::{Connection, Dpd, DpdAction, RemoteAddress, UdpEncapsulation};
+use crate::config::{Connection, Dpd, DpdAction, RemoteAddress, UdpEncapsulation, Uniqueness};
 use crate::io::{FailureCode, IkeSaReport, Target};
 use crate::wire::{ExchangeType, MessageKind};
 
@@ -218,6 +218,27 @@ fn the_responder_loses_its_address_and_the_initiator_follows() {
     assert_esp_between(&mut world, "192.0.2.1", SECOND);
     assert_eq!(world.only_ike_sa(Who::Moon).path.remote.ip(), address(SECOND));
     world.assert_agreement(1);
+}
+
+/// Where the oldest SA stays, a peer may set up another one from where the old one leads to: there it authenticates anew.
+#[test]
+fn a_peer_that_has_moved_may_authenticate_itself_anew() {
+    for who in [Who::Moon, Who::Sun] {
+        let mut world = World::with(|_, connection| {
+            connection.local_addresses.clear();
+            connection.remote_addresses.push(RemoteAddress::Address(address(ELSEWHERE)));
+            connection.uniqueness = Uniqueness::Keep;
+        });
+        world.initiate(Who::Moon);
+        world.pass(Duration::from_secs(1));
+        world.readdress(who, &[ELSEWHERE]);
+        let before = world.only_ike_sa(who).id;
+        let ticket = world.reauthenticate(who, Target::Connection("net-net".into()));
+        assert_eq!(world.settled(who, ticket).unwrap().done, 1, "{who:?}");
+        world.pass(Duration::from_secs(10));
+        world.assert_agreement(1);
+        assert_ne!(world.only_ike_sa(who).id, before);
+    }
 }
 
 #[test]
