@@ -269,10 +269,13 @@ impl Handshake {
         }
         let local_id = own_identity_in(&connection, 0, session.path);
         match std::mem::take(&mut self.passed).complete(&connection, local_id) {
-            Ok(who) => match self.admit(cx, &who) {
-                Ok(()) => Some(self.establish(cx, now, request, who, payloads)),
-                Err(trouble) => self.half_open.refuse(cx, now, request, trouble),
-            },
+            Ok(who) => {
+                self.half_open.session.connection = self.connection_with_child(cx);
+                match self.admit(cx, &who) {
+                    Ok(()) => Some(self.establish(cx, now, request, who, payloads)),
+                    Err(trouble) => self.half_open.refuse(cx, now, request, trouble),
+                }
+            }
             Err(trouble) => self.half_open.refuse(cx, now, request, trouble),
         }
     }
@@ -285,16 +288,14 @@ impl Handshake {
     }
 
     fn establish(
-        mut self,
+        self,
         cx: &mut Context,
         now: Instant,
         request: Request,
         who: Authenticated,
         mut proof: Vec<Payload>,
     ) -> IkeSa {
-        let child_connection = self.connection_with_child(cx);
-        let Self { half_open: HalfOpen { mut session, theirs, began, .. }, first, .. } = self;
-        session.connection = child_connection;
+        let Self { half_open: HalfOpen { session, theirs, began, .. }, first, .. } = self;
         if first.has_notify(NotifyType::InitialContact) {
             cx.follow_up(FollowUp::InitialContact { spi: session.names.local_spi(), began });
         }
@@ -314,13 +315,14 @@ impl Handshake {
     }
 
     /// Several connections may be for the very same peer; then the one with the right child is meant.
-    fn connection_with_child(&mut self, cx: &Context) -> Arc<Connection> {
+    fn connection_with_child(&self, cx: &Context) -> Arc<Connection> {
         let session = &self.half_open.session;
         let accepting = &session.connection;
         let candidates = cx.connections.of_path(self.half_open.source).into_iter();
         let mut with_child = candidates.filter(|connection| {
             is_for_same_peer(connection, accepting)
                 && accepts(connection, session.suite)
+                && ppk::check(connection, self.ppk.as_deref()).is_ok()
                 && has_child_for(session, connection, &self.first)
         });
         with_child.next().unwrap_or_else(|| accepting.clone())

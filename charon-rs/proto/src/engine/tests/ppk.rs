@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::testbed::{Who, World, secret};
+use super::super::testbed::{Who, World, connection, secret, two_children};
 use crate::config::{Connection, PpkUse, SecretKind, SharedSecret};
 use crate::io::{Command, FailureCode, Notice, Target};
 
@@ -104,6 +104,24 @@ fn where_somebody_insists_there_is_no_sa_without() {
     world.command(Who::Sun, ppk(SAME.0, SAME.1));
     world.initiate(Who::Moon);
     assert_eq!(world.failures(Who::Sun), [FailureCode::AuthPpkRefused]);
+}
+
+/// R8784-3-1: nor is there one because another connection for the same peer insists on nothing.
+#[test]
+fn a_child_of_a_connection_that_insists_does_not_come_up_without() {
+    let mut world = World::new();
+    world.command(Who::Sun, ppk(SAME.0, SAME.1));
+    let mut lenient = connection(Who::Sun);
+    two_children(Who::Sun, &mut lenient);
+    lenient.children.remove(0);
+    world.command(Who::Sun, Command::SetConnection(Box::new(lenient)));
+    let mut strict = Connection { name: "strict".into(), ..connection(Who::Sun) };
+    wants(&mut strict, None, true);
+    world.command(Who::Sun, Command::SetConnection(Box::new(strict)));
+    world.initiate(Who::Moon);
+    let sun = world.only_ike_sa(Who::Sun);
+    assert_eq!((sun.connection.as_str(), sun.children.len()), ("net-net", 0));
+    assert_eq!(world.failures(Who::Sun), [FailureCode::TsUnacceptable]);
 }
 
 #[test]
