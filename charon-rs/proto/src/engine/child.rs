@@ -249,8 +249,9 @@ impl ChildSa {
         }
     }
 
-    /// Removes the half that sends.
+    /// Removes the half that sends. Another child of the policy sends from now on, if there is one.
     pub(super) fn remove_outbound(&mut self, cx: &mut Context) {
+        cx.pass_on_sending(self.policy, self.id);
         if matches!(self.outbound, Half::Asked | Half::Ready | Half::Active) {
             let (spi, policy) = (self.spi_out, self.policy);
             cx.command("remove an SA", Command::RemoveSa { direction: Direction::Outbound, spi, policy });
@@ -274,7 +275,6 @@ impl ChildSa {
 
     /// There is nobody to take it: the dataplane is cleaned up.
     pub(super) fn abandon(mut self, cx: &mut Context) {
-        cx.pass_on_sending(self.policy, self.id);
         self.remove_outbound(cx);
         self.remove_inbound(cx);
         cx.leave_policy(self.policy, self.id);
@@ -282,7 +282,6 @@ impl ChildSa {
 
     /// Both ends have deleted it, and everybody was told: it only receives what is still under way, for a while.
     pub(super) fn drain(&mut self, cx: &mut Context, now: Instant) {
-        cx.pass_on_sending(self.policy, self.id);
         self.remove_outbound(cx);
         cx.policies.set_stage(self.policy, self.id, Stage::Draining);
         if !self.is_draining() {

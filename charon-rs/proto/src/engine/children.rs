@@ -270,7 +270,6 @@ impl Established {
     /// Takes a child out of the dataplane. If another IKE SA has taken its place over, what is still under way may come
     /// in for a while.
     fn dispose_of(&mut self, cx: &mut Context, now: Instant, mut child: ChildSa, reason: &DownReason) {
-        cx.pass_on_sending(child.policy, child.id);
         child.remove_outbound(cx);
         let is_drained = matches!(child.phase, Phase::Draining(until) if until <= now);
         let may_drain = matches!(reason, DownReason::Replaced | DownReason::PeerDeleted | DownReason::Command);

@@ -45,6 +45,7 @@ impl Established {
         }
         let mut answer = self.serve_addresses(cx, now, request, &body);
         if body.deletes().any(|delete| *delete == Delete::IkeSa) {
+            self.send_elsewhere(cx);
             self.answer(cx, now, request, answer);
             self.on_ike_deleted(cx, now);
             return Ok(());
@@ -63,6 +64,15 @@ impl Established {
         }
         self.answer(cx, now, request, answer);
         Ok(())
+    }
+
+    /// The peer may receive on none of the children once it has our answer: others send from now on, unless the children
+    /// go over to another SA.
+    fn send_elsewhere(&self, cx: &mut Context) {
+        let has_heir = self.rival.as_ref().is_some_and(|rival| cx.has_ike_spi(rival.spi));
+        for child in self.children.values().filter(|_| !has_heir) {
+            cx.pass_on_sending(child.policy, child.id);
+        }
     }
 
     /// The peer deleted the SA. If it has replaced it while our own request to do so was on its way, it did not notice

@@ -141,7 +141,6 @@ impl Established {
         } else if is_due(child.expires_at) {
             child.expires_at = None;
             // R7296-2.8-2: not a packet more in either direction, whenever the peer answers.
-            cx.pass_on_sending(child.policy, id);
             child.remove_outbound(cx);
             child.remove_inbound(cx);
             let reason = if child.redundant { DownReason::Replaced } else { DownReason::Expired };

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use espdp_api::{Command as DataplaneCommand, EspSpi, IkePath};
+
+use super::super::task::{Queued, Task};
 use super::super::testbed::{self, Datagram, Fate, Who, World, two_children};
 use crate::Settings;
 use crate::config::{Child, Connection, Lifetime, RemoteAddress, Uniqueness};
-use crate::io::{Command, DownReason, FailureCode, IkeSaId, Notice, Target, Ticket};
-use crate::wire::{ExchangeType, MessageKind};
+use crate::io::{Ask, Command, DownReason, FailureCode, IkeSaId, IkeSpi, Notice, Output, RemarkLevel, Target, Ticket};
+use crate::wire::{ExchangeType, MessageKind, Notify, NotifyType};
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -107,6 +110,22 @@ fn the_responder_announces_how_long_an_authentication_counts() {
     world.assert_agreement(1);
     assert_ne!(world.only_ike_sa(Who::Moon).id, before);
     assert!(world.only_ike_sa(Who::Moon).initiator);
+}
+
+#[test]
+fn a_peer_that_wants_it_all_the_time_gets_it_once_a_minute() {
+    for wanted in [0u32, 1, 59] {
+        let mut world = World::new();
+        world.initiate(Who::Moon);
+        let (spi, now) = (*world.moon.engine.sas.keys().next().unwrap(), world.now);
+        let notify = Notify::with_data(NotifyType::AuthLifetime, wanted.to_be_bytes().to_vec());
+        world.moon.engine.with_established(spi, |sa, cx| sa.on_authentication_lifetime(cx, now, &notify));
+        let due = world.only_ike_sa(Who::Moon).reauth_at.unwrap() - now;
+        assert!((seconds(45)..=seconds(55)).contains(&due), "{wanted} s: {due:?}");
+        world.run();
+        let warns = |notice: &Notice| matches!(notice, Notice::Remark { level: RemarkLevel::Warn, .. });
+        assert!(world.moon.notices.iter().any(warns), "{wanted} s");
+    }
 }
 
 #[test]
@@ -302,6 +321,80 @@ fn how_many_ike_sas_of_the_same_identities_stay_is_as_configured() {
     }
 }
 
+/// Sun's older and newer IKE SA of [`second_sa`], whose children share a policy.
+fn older_and_newer(world: &mut World) -> [IkeSpi; 2] {
+    let sas = world.ike_sas(Who::Sun);
+    let mut spis: Vec<_> = sas.iter().map(|sa| (sa.id, sa.responder_spi)).collect();
+    spis.sort_unstable();
+    let [(_, older), (_, newer)] = spis.try_into().unwrap();
+    [older, newer]
+}
+
+/// The one SA on which Sun sends, and that of its newer IKE SA.
+fn sends_on_and_newest(world: &mut World) -> [EspSpi; 2] {
+    let [_, newer] = older_and_newer(world);
+    let sa = world.ike_sas(Who::Sun).into_iter().find(|sa| sa.responder_spi == newer).unwrap();
+    let active: Vec<EspSpi> = world.sun.dataplane.active.values().copied().collect();
+    let [active] = active.try_into().expect("one SA sends");
+    [active, sa.children[0].spi_out.unwrap()]
+}
+
+/// What Sun does now, in order.
+fn order_of_doings(world: &mut World) -> Vec<&'static str> {
+    let outputs = std::iter::from_fn(|| world.sun.engine.poll_output());
+    let told = outputs.filter_map(|output| match output {
+        Output::Transmit { .. } => Some("tell the peer"),
+        Output::Ask(_, Ask::Dataplane(DataplaneCommand::Activate { .. })) => Some("send on another"),
+        Output::Keepalive(_) | Output::Ask(..) | Output::Notice(_) => None,
+    });
+    told.collect()
+}
+
+/// With the answer the peer forgets its halves at once.
+#[test]
+fn whose_ike_sa_is_deleted_sends_on_the_other_one_before_it_answers() {
+    let mut world = second_sa(Uniqueness::No);
+    let [active, newest] = sends_on_and_newest(&mut world);
+    assert_ne!(active, newest);
+    world.network(|_| Fate::Hold);
+    world.terminate(Who::Moon, ike());
+    let request = world.seen.last().unwrap().clone();
+    let path = IkePath { local: request.path.remote, remote: request.path.local };
+    world.sun.engine.handle_datagram(world.now, path, &request.message);
+    assert_eq!(order_of_doings(&mut world), ["send on another", "tell the peer"]);
+}
+
+/// Nothing comes from the peer any more that would show where it receives.
+#[test]
+fn an_ike_sa_that_expires_leaves_sending_to_another_one() {
+    let mut world = second_sa(Uniqueness::No);
+    let ([older, _], soon) = (older_and_newer(&mut world), world.now + seconds(1));
+    world.sun.engine.with_established(older, |sa, _| sa.expires_at = Some(soon));
+    world.network(|_| Fate::Lose);
+    world.pass(seconds(2));
+    let [active, newest] = sends_on_and_newest(&mut world);
+    assert_eq!(active, newest);
+}
+
+#[test]
+fn a_child_that_both_ends_delete_at_once_leaves_sending_to_another_one() {
+    let mut world = second_sa(Uniqueness::No);
+    let ([older, _], now) = (older_and_newer(&mut world), world.now);
+    world.network(|datagram| if datagram.from == Who::Sun { Fate::Hold } else { Fate::Deliver });
+    world.sun.engine.with_established(older, |sa, cx| {
+        let child = *sa.children.keys().next().unwrap();
+        sa.queue(cx, now, Queued::new(Task::DeleteChild { child, reason: DownReason::Command }));
+    });
+    world.run();
+    world.terminate(Who::Moon, Target::Child { connection: Some("net-net".into()), child: "net".into() });
+    let [active, newest] = sends_on_and_newest(&mut world);
+    assert_eq!(active, newest);
+    world.release();
+    world.pass(seconds(10));
+    let [active, newest] = sends_on_and_newest(&mut world);
+    assert_eq!(active, newest);
+}
+
 #[test]
 fn an_old_ike_sa_stays_if_the_newer_one_goes_first() {
     let mut world = second_sa(Uniqueness::Replace);
@@ -333,6 +426,29 @@ fn where_the_oldest_stays_another_one_from_elsewhere_is_refused() {
     assert!(world.settled(Who::Moon, ticket).is_err());
     assert_eq!(world.failures(Who::Sun), [FailureCode::PeerNotUnique]);
     assert_eq!(world.ike_sas(Who::Sun).len(), 1);
+}
+
+/// The first connection that accepts the peer need not be the one with the child that it wants.
+#[test]
+fn the_oldest_stays_with_whichever_connection_its_child_is() {
+    let mut world = World::new();
+    world.set_nat(true);
+    let mut with_second = testbed::connection(Who::Sun);
+    two_children(Who::Sun, &mut with_second);
+    with_second.children.remove(0);
+    let with_net = Connection { name: "with-net".into(), ..testbed::connection(Who::Sun) };
+    for mut connection in [with_second, with_net] {
+        (connection.uniqueness, connection.remote_addresses) = (Uniqueness::Keep, vec![RemoteAddress::Any]);
+        world.command(Who::Sun, Command::SetConnection(Box::new(connection)));
+    }
+    world.initiate(Who::Moon);
+    assert_eq!(world.only_ike_sa(Who::Sun).connection, "with-net");
+    world.set_nat(false);
+    let other = Connection { name: "other".into(), ..testbed::connection(Who::Moon) };
+    world.command(Who::Moon, Command::SetConnection(Box::new(other)));
+    let ticket = world.initiate_of(Who::Moon, "other", None);
+    assert!(world.settled(Who::Moon, ticket).is_err());
+    assert_eq!(world.failures(Who::Sun), [FailureCode::PeerNotUnique]);
 }
 
 /// R7296-2.4-4.
