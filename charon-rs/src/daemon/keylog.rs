@@ -8,7 +8,7 @@
 //! Wireshark from 4.5 on has two more columns in `esp_sa` for extended sequence numbers and takes lines without them as
 //! well. It knows no ChaCha20-Poly1305, and an unknown name makes it refuse the whole file, so those SAs become comments.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write};
@@ -31,8 +31,8 @@ pub(crate) const ESP_TABLE: &str = "esp_sa";
 /// The keys of the SAs alive, and the thread that writes those of every SA to the files.
 #[derive(Debug)]
 pub(crate) struct KeyLog {
-    ike: BTreeMap<(IkeSpi, IkeSpi), Secret<String>>,
-    esp: BTreeMap<EspSpi, Secret<String>>,
+    ike: Book<(IkeSpi, IkeSpi)>,
+    esp: Book<EspSpi>,
     lines: Option<mpsc::Sender<(&'static str, Secret<String>)>>,
     writer: Option<JoinHandle<()>>,
 }
@@ -57,7 +57,7 @@ impl KeyLog {
                 }
             }
         })?;
-        Ok(Self { ike: BTreeMap::new(), esp: BTreeMap::new(), lines: Some(lines), writer: Some(writer) })
+        Ok(Self { ike: Book::default(), esp: Book::default(), lines: Some(lines), writer: Some(writer) })
     }
 
     /// Takes keys down when there are some, and forgets those of SAs that are gone.
@@ -67,27 +67,29 @@ impl KeyLog {
             Notice::IkeKeys(keys) => {
                 let line = Secret::new(ike_line(keys));
                 self.write(IKE_TABLE, &line);
-                self.ike.insert((keys.initiator_spi, keys.responder_spi), line);
+                self.ike.add((keys.initiator_spi, keys.responder_spi), line);
             }
             Notice::ChildKeys(keys) => {
                 let line = Secret::new(esp_lines(keys));
                 self.write(ESP_TABLE, &line);
-                self.esp.insert(keys.spi_in, line);
+                self.esp.add(keys.spi_in, line);
             }
+            Notice::IkeUp(sa) => self.ike.keep(&(sa.initiator_spi, sa.responder_spi)),
+            Notice::ChildUp { child, .. } => self.esp.keep(&child.spi_in),
             Notice::IkeDown { sa, .. } => {
                 self.ike.remove(&(sa.initiator_spi, sa.responder_spi));
                 for child in &sa.children {
                     self.esp.remove(&child.spi_in);
                 }
             }
-            Notice::IkeRekeyed { old, .. } => {
+            Notice::IkeRekeyed { old, sa } => {
                 self.ike.remove(old);
+                self.ike.keep(&(sa.initiator_spi, sa.responder_spi));
             }
-            Notice::ChildDown { child, .. } => {
-                self.esp.remove(&child.spi_in);
-            }
-            Notice::ChildRekeyed { old, .. } => {
+            Notice::ChildDown { child, .. } => self.esp.remove(&child.spi_in),
+            Notice::ChildRekeyed { old, new, .. } => {
                 self.esp.remove(&old.spi_in);
+                self.esp.keep(&new.spi_in);
             }
             _ => {}
         }
@@ -98,7 +100,7 @@ impl KeyLog {
         let joined = |lines: &mut dyn Iterator<Item = &Secret<String>>| {
             Secret::new(lines.map(|line| line.expose().as_str()).collect::<String>())
         };
-        (joined(&mut self.ike.values()), joined(&mut self.esp.values()))
+        (joined(&mut self.ike.lines()), joined(&mut self.esp.lines()))
     }
 
     fn write(&self, table: &'static str, line: &Secret<String>) {
@@ -117,6 +119,49 @@ impl Drop for KeyLog {
         }
     }
 }
+
+/// Lines of the SAs alive. Those of whom nobody has said that they are up may never be: strangers begin SAs, and of two
+/// that meet one goes. So only the latest of them are kept.
+#[derive(Debug)]
+struct Book<K> {
+    up: BTreeMap<K, Secret<String>>,
+    begun: VecDeque<(K, Secret<String>)>,
+}
+
+impl<K> Default for Book<K> {
+    fn default() -> Self {
+        Self { up: BTreeMap::new(), begun: VecDeque::new() }
+    }
+}
+
+impl<K: Ord + Copy> Book<K> {
+    /// An SA is begun.
+    fn add(&mut self, key: K, line: Secret<String>) {
+        if self.begun.len() >= MAX_BEGUN {
+            self.begun.pop_front();
+        }
+        self.begun.push_back((key, line));
+    }
+
+    /// The SA is up.
+    fn keep(&mut self, key: &K) {
+        if let Some(at) = self.begun.iter().rposition(|(begun, _)| begun == key) {
+            self.up.extend(self.begun.remove(at));
+        }
+    }
+
+    fn remove(&mut self, key: &K) {
+        self.up.remove(key);
+        self.begun.retain(|(begun, _)| begun != key);
+    }
+
+    fn lines(&self) -> impl Iterator<Item = &Secret<String>> {
+        self.up.values().chain(self.begun.iter().map(|(_, line)| line))
+    }
+}
+
+/// SAs of which it is not known whether they come up: as many as strangers may have half open by default.
+const MAX_BEGUN: usize = 1024;
 
 /// Opens a file of keys for the owner alone, at its end.
 ///
@@ -334,5 +379,29 @@ mod tests {
         log.on_notice(&Notice::IkeRekeyed { old: (ike.initiator_spi, ike.responder_spi), sa: Box::new(report) });
         assert!(log.alive().0.expose().is_empty());
         assert!(!format!("{log:?}").contains("11111111"));
+    }
+
+    #[test]
+    fn what_strangers_begin_is_forgotten_and_takes_the_place_of_nothing_that_is_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = KeyLog::open(folder.path()).unwrap();
+        let begin = |log: &mut KeyLog, number: usize| {
+            let mut keys = ike_keys(IkeCipher::AesGcm16 { key_bits: 256 }, 36, None, 0);
+            keys.initiator_spi = IkeSpi(u64::try_from(number).unwrap().to_be_bytes());
+            log.on_notice(&Notice::IkeKeys(Box::new(keys.clone())));
+            keys
+        };
+        let first = begin(&mut log, 0);
+        let (initiator_spi, responder_spi) = (first.initiator_spi, first.responder_spi);
+        let sa = ike_proto::io::IkeSaReport { initiator_spi, responder_spi, ..crate::daemon::testing::ike_sa() };
+        log.on_notice(&Notice::IkeUp(Box::new(sa.clone())));
+        for number in 1..=3 * MAX_BEGUN {
+            begin(&mut log, number);
+        }
+        let alive = log.alive().0;
+        assert_eq!(alive.expose().lines().count(), 1 + MAX_BEGUN);
+        assert!(alive.expose().contains(&ike_line(&first)));
+        log.on_notice(&Notice::IkeDown { sa: Box::new(sa), reason: ike_proto::io::DownReason::Command });
+        assert!(!log.alive().0.expose().contains(&ike_line(&first)));
     }
 }
