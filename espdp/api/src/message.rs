@@ -162,9 +162,6 @@ pub enum Refusal {
     /// Policies still use the interface.
     #[error("interface `{0}` is in use")]
     InterfaceInUse(InterfaceName),
-    /// The dataplane cannot carry out such a policy.
-    #[error("the policy cannot be set: {0}")]
-    BadPolicy(String),
     /// No bridge domain of this name.
     #[error("no bridge domain `{0}`")]
     UnknownBridge(BridgeName),

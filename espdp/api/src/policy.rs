@@ -53,6 +53,9 @@ pub struct PolicySpec {
     pub local: Vec<TrafficSelector>,
     /// The peer's side: destinations on the way out.
     pub remote: Vec<TrafficSelector>,
+    /// Whether fragments of a packet but the first may travel in SAs that are for certain ports: both ends have to agree
+    /// (RFC 4301 §7.3). SAs for any port carry them anyway.
+    pub later_fragments: bool,
     /// The routes that lead traffic into the interface for as long as the policy exists.
     pub routes: Vec<IpPrefix>,
 }
@@ -84,6 +87,7 @@ impl PolicySpec {
             directions: PolicyDirections::Both,
             local,
             remote,
+            later_fragments: false,
             routes: Vec::new(),
         }
     }

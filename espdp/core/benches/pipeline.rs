@@ -10,7 +10,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a benchmark whose setting fails has nothing to measure")]
 
-use std::time::Instant;
+#[path = "support/clock.rs"]
+#[expect(unreachable_pub, reason = "shared by the benchmarks")]
+mod clock;
 
 use espdp_api::{
     AddressRange, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, InboundSaSpec, InterfaceKind,
@@ -20,6 +22,8 @@ use espdp_api::{
 use espdp_core::{
     Dataplane, InboundBatch, InterfaceId, Offloads, Origin, OutboundBatch, Progress, SuperPacket, Transform, VnetHeader,
 };
+
+use clock::{clock, lower_quartile, now};
 
 /// Inner packet lengths in octets.
 const OCTETS: [usize; 3] = [64, 512, 1400];
@@ -314,35 +318,11 @@ fn measure(work: impl FnOnce()) -> f64 {
     clock().wrapping_sub(start) as f64 / BATCH as f64
 }
 
-fn lower_quartile(mut clocks: Vec<f64>) -> f64 {
-    clocks.sort_by(f64::total_cmp);
-    clocks[clocks.len() / 4]
-}
-
-/// The time stamp counter, or nanoseconds where there is none.
-#[cfg(target_arch = "x86_64")]
-#[expect(unsafe_code, reason = "the only way to read the time stamp counter")]
-fn clock() -> u64 {
-    // SAFETY: every x86-64 processor has the instruction, and it has no memory effects.
-    unsafe { std::arch::x86_64::_rdtsc() }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn clock() -> u64 {
-    use std::sync::OnceLock;
-    static START: OnceLock<Instant> = OnceLock::new();
-    START.get_or_init(now).elapsed().as_nanos() as u64
-}
-
+/// How fast [`clock`] is.
 fn clocks_per_second() -> f64 {
     let (start, start_clock) = (now(), clock());
     while start.elapsed().as_millis() < 100 {
         std::hint::spin_loop();
     }
     clock().wrapping_sub(start_clock) as f64 / start.elapsed().as_secs_f64()
-}
-
-#[expect(clippy::disallowed_methods, reason = "a benchmark looks at the clock")]
-fn now() -> Instant {
-    Instant::now()
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use aws_lc_rs::hmac;
 use espdp_api::{
     BridgeName, BridgePort, BridgeSpec, Direction, DropCount, EspSpi, Event, InboundSaSpec, InterfaceKind,
-    InterfaceName, OutboundSaSpec, OuterPath, PolicyAction, PolicyId, PolicySpec, Refusal, SaStatistics, Secret,
+    InterfaceName, OutboundSaSpec, OuterPath, PolicyId, PolicySpec, Refusal, SaStatistics, Secret,
 };
 
 use crate::bridge::{BridgeTable, Egress};
@@ -129,12 +129,9 @@ impl Dataplane {
     /// Sets a policy, or changes the one with this id, whose SAs stay. Routes are the shell's.
     ///
     /// # Errors
-    /// [`Refusal::UnknownInterface`], [`Refusal::Full`], [`Refusal::BadPolicy`] for bypass.
+    /// [`Refusal::UnknownInterface`], [`Refusal::Full`].
     pub fn set_policy(&mut self, spec: &PolicySpec) -> Result<(), Refusal> {
         let interface = self.interface(&spec.interface)?;
-        if spec.action == PolicyAction::Bypass {
-            return Err(Refusal::BadPolicy("packets have no way out in clear".to_owned()));
-        }
         if self.policies.get(spec.id).is_none() && self.policies.len() >= PolicyTable::MOST {
             return Err(Refusal::Full(format!("{} policies", PolicyTable::MOST)));
         }

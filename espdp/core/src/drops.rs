@@ -15,6 +15,9 @@ pub enum DropReason {
     NoPolicy,
     /// Outbound: the packet's policy says discard (RFC 4301 §4.4.1).
     Discard,
+    /// A fragment but the first one of a packet, or one that is cut off: which policy it belongs to depends on ports that it
+    /// does not show and that nothing told before (RFC 4301 §7.3).
+    HiddenPorts,
     /// Outbound: the packet's policy has no active SA.
     NoSa,
     /// Outbound: the policy selects the packet, its SA does not, or is in transport mode between other addresses.
@@ -47,6 +50,8 @@ pub enum DropReason {
     NextHeader,
     /// Inbound: the inner packet's version or lengths are wrong.
     BadInner,
+    /// Inbound: the inner packet is one of another policy than the SA's, or of none (RFC 4301 §5.2 step 4).
+    OtherPolicy,
     /// Inbound: the inner packet is outside the SA's selectors (RFC 4301 §5.2).
     Selectors,
     /// Inbound: congestion was marked on the outer header of a packet that cannot carry the mark (RFC 6040 §4.2).
@@ -69,11 +74,12 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::Malformed,
         Self::BadVnetHeader,
         Self::NoPolicy,
         Self::Discard,
+        Self::HiddenPorts,
         Self::NoSa,
         Self::OutsideSa,
         Self::TooBig,
@@ -90,6 +96,7 @@ impl DropReason {
         Self::BadPadding,
         Self::NextHeader,
         Self::BadInner,
+        Self::OtherPolicy,
         Self::Selectors,
         Self::Ecn,
         Self::Dummy,
@@ -109,6 +116,7 @@ impl DropReason {
             Self::BadVnetHeader => "bad_vnet_header",
             Self::NoPolicy => "no_policy",
             Self::Discard => "discard",
+            Self::HiddenPorts => "hidden_ports",
             Self::NoSa => "no_sa",
             Self::OutsideSa => "outside_sa",
             Self::TooBig => "too_big",
@@ -125,6 +133,7 @@ impl DropReason {
             Self::BadPadding => "bad_padding",
             Self::NextHeader => "next_header",
             Self::BadInner => "bad_inner",
+            Self::OtherPolicy => "other_policy",
             Self::Selectors => "selectors",
             Self::Ecn => "ecn",
             Self::Dummy => "dummy",

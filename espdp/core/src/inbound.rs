@@ -11,8 +11,8 @@ use crate::events::EventQueue;
 use crate::interfaces::InterfaceTable;
 use crate::limits::Charge;
 use crate::packet::{Header, IPV4_HEADER_LEN, IPV6_HEADER_LEN, protocol, renew_checksum, set_ecn, write_header};
-use crate::policy::Selected;
-use crate::sa::{InboundSa, TRAILER_LEN};
+use crate::policy::{Miss, PolicyTable, Scope, Selected};
+use crate::sa::{InboundSa, OutboundTable, TRAILER_LEN};
 use crate::{Dataplane, DropReason, InboundBatch, InterfaceId, Offloads, Opened, Origin, ecn};
 
 impl Dataplane {
@@ -74,8 +74,15 @@ impl Dataplane {
                         continue;
                     };
                     let memory = Memory { octets: chunk.memory, used: chunk.used };
-                    let mut accepting =
-                        Accepting { sa, origin, now, interfaces: &mut self.interfaces, events: &mut self.events };
+                    let mut accepting = Accepting {
+                        sa,
+                        origin,
+                        now,
+                        interfaces: &mut self.interfaces,
+                        policies: &mut self.policies,
+                        outbound: &self.outbound,
+                        events: &mut self.events,
+                    };
                     accepting.accept(proof, frame.span, memory)
                 }
                 Stage::Refused(reason) => Err(reason),
@@ -105,6 +112,8 @@ struct Accepting<'a> {
     origin: &'a Origin,
     now: Instant,
     interfaces: &'a mut InterfaceTable,
+    policies: &'a mut PolicyTable,
+    outbound: &'a OutboundTable,
     events: &'a mut EventQueue,
 }
 
@@ -179,7 +188,7 @@ impl Accepting<'_> {
     /// traffic flow confidentiality), its selectors those of the SA (R4301-5.2-1), its ECN combined with the outer one.
     /// `wrapped` is what the SA's selectors are about when the interface has wrapped the packet in IP.
     fn unwrap_tunnel(
-        &self,
+        &mut self,
         payload: Span,
         next_header: u8,
         wrapped: Option<Selected>,
@@ -190,9 +199,9 @@ impl Accepting<'_> {
         if header.is_ipv4() != (next_header == protocol::IPV4) {
             return Err(DropReason::BadInner);
         }
-        let selected = wrapped.unwrap_or_else(|| Selected::inbound(&header));
-        if !self.sa.core.selectors.matches(&selected) {
-            return Err(DropReason::Selectors);
+        match wrapped {
+            Some(wrapped) => self.check(&wrapped)?,
+            None => self.check_header(&header)?,
         }
         let inner_ecn = header.traffic_class & ecn::MASK;
         let ecn = ecn::decapsulate(inner_ecn, self.origin.traffic_class).ok_or(DropReason::Ecn)?;
@@ -204,7 +213,12 @@ impl Accepting<'_> {
 
     /// The packet of transport mode, with a header like the one that it came with: the SA's addresses, which a NAT may
     /// have changed on the way, and the received traffic class.
-    fn rebuild_transport(&self, payload: Span, next_header: u8, memory: &mut Memory<'_>) -> Result<Span, DropReason> {
+    fn rebuild_transport(
+        &mut self,
+        payload: Span,
+        next_header: u8,
+        memory: &mut Memory<'_>,
+    ) -> Result<Span, DropReason> {
         let OuterPath { local, remote, encapsulation } = self.sa.core.path;
         let header_len = if local.is_ipv4() { IPV4_HEADER_LEN } else { IPV6_HEADER_LEN };
         let packet = Span { offset: *memory.used, len: header_len + payload.len };
@@ -217,14 +231,33 @@ impl Accepting<'_> {
             *to = *from;
         }
         let header = Header::parse(out).ok_or(DropReason::BadInner)?;
-        if !self.sa.core.selectors.matches(&Selected::inbound(&header)) {
-            return Err(DropReason::Selectors);
-        }
+        self.check_header(&header)?;
         if matches!(encapsulation, Encapsulation::Udp { .. }) {
             renew_checksum(out, &header).ok_or(DropReason::BadInner)?;
         }
         *memory.used += packet.len;
         Ok(packet)
+    }
+
+    /// Checks an inner packet by its own header. Later fragments are what their first one was, as far as the SA is also for what
+    /// does not show its ports (R4301-7.3-1).
+    fn check_header(&mut self, header: &Header) -> Result<(), DropReason> {
+        let header = self.policies.complete(Scope::Inbound(self.sa.core.spi.value()), header, self.now);
+        self.check(&Selected::inbound(&header))
+    }
+
+    /// Whether a packet is one of the SA's, and of its policy.
+    fn check(&mut self, packet: &Selected) -> Result<(), DropReason> {
+        let core = &self.sa.core;
+        if !core.selectors.matches(&self.policies.for_sa(packet, core.policy)) {
+            return Err(DropReason::Selectors);
+        }
+        let admitted = self.policies.admit(core.interface, packet, core.policy, core.path.remote, self.outbound);
+        admitted.map_err(|miss| match miss {
+            Miss::Discard => DropReason::Discard,
+            Miss::HiddenPorts => DropReason::HiddenPorts,
+            Miss::NoPolicy | Miss::OtherPolicy | Miss::NoSa(_) | Miss::OutsideSa(_) => DropReason::OtherPolicy,
+        })
     }
 
     /// Counts an inner packet against the SA's limits.

@@ -18,7 +18,7 @@ use crate::events::EventQueue;
 use crate::interfaces::InterfaceCounters;
 use crate::limits::Charge;
 use crate::packet::Header;
-use crate::policy::Miss;
+use crate::policy::{Miss, Route, Scope};
 use crate::sa::OutboundSa;
 use crate::segment::Segmenter;
 use crate::{Dataplane, DropReason, InterfaceId, OutboundBatch, Run, Sealed, VnetHeader};
@@ -130,10 +130,15 @@ impl<'a> Filling<'a> {
     fn verdict(&mut self, interface: InterfaceId, header: &Header) -> Result<Verdict, Refused> {
         let Dataplane { interfaces, policies, outbound, events, .. } = &mut *self.dataplane;
         let kind = interfaces.get(interface).ok_or(DropReason::NoPolicy)?.kind;
-        let route = policies.route(interface, kind, header, outbound);
-        route.map(Verdict::Protect).map_err(|miss| match miss {
-            Miss::NoPolicy => DropReason::NoPolicy.into(),
+        let header = policies.complete(Scope::Outbound(interface.0), header, self.now);
+        let routed = policies.route(interface, kind, &header, outbound).map(|route| match route {
+            Route::Protect(place) => Verdict::Protect(place),
+            Route::Bypass => Verdict::Clear(Exit::Bypass),
+        });
+        routed.map_err(|miss| match miss {
+            Miss::NoPolicy | Miss::OtherPolicy => DropReason::NoPolicy.into(),
             Miss::Discard => DropReason::Discard.into(),
+            Miss::HiddenPorts => DropReason::HiddenPorts.into(),
             Miss::OutsideSa(place) => Refused { reason: DropReason::OutsideSa, sa: Some(place) },
             Miss::NoSa(policy) => {
                 if policies.may_acquire(policy, self.now) {
@@ -212,7 +217,6 @@ enum Verdict {
     /// It goes to the SA at this place.
     Protect(u32),
     /// It leaves as it is.
-    #[allow(dead_code, reason = "policies that bypass come in the next commits")]
     Clear(Exit),
 }
 

@@ -24,6 +24,16 @@ pub(crate) mod protocol {
     pub(crate) const SCTP: u8 = 132;
     pub(crate) const MOBILITY: u8 = 135;
     pub(crate) const UDP_LITE: u8 = 136;
+
+    /// Whether packets of a protocol have what stands for ports (RFC 4301 §4.4.1.1).
+    pub(crate) const fn has_ports(protocol: u8) -> bool {
+        matches!(protocol, TCP | UDP | UDP_LITE | SCTP | DCCP | ICMP | ICMPV6 | MOBILITY)
+    }
+
+    /// Whether this is no transport protocol: what a later fragment names in front of it.
+    pub(crate) const fn is_extension_header(protocol: u8) -> bool {
+        matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS)
+    }
 }
 
 /// A packet's header, read once.
@@ -49,11 +59,24 @@ pub(crate) struct Header {
     pub(crate) dont_fragment: bool,
     /// Whether it is a fragment, the first or another.
     pub(crate) is_fragment: bool,
+    /// Which packet's fragment it is.
+    pub(crate) fragment: Option<Fragment>,
+    /// Whether protocol and ports are those of another fragment of the packet, this one does not show them.
+    pub(crate) is_completed: bool,
     /// Whether ESP in transport mode could not keep its header: IPv4 options, or IPv6 extension headers that stand
     /// before ESP (RFC 4303 §3.1.1).
     pub(crate) has_outer_options: bool,
     /// The protocol right behind the fixed header, with IPv6 the first extension header.
     pub(crate) first_next_header: u8,
+}
+
+/// A part of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fragment {
+    /// Its identification: 16 bits with IPv4, 32 with IPv6.
+    pub(crate) id: u32,
+    /// Whether it is the first one, with the transport header.
+    pub(crate) is_first: bool,
 }
 
 impl Header {
@@ -90,7 +113,7 @@ impl Header {
     fn parse_ipv4(packet: &[u8]) -> Option<Self> {
         let fixed: &[u8; IPV4_HEADER_LEN] = packet.first_chunk()?;
         #[rustfmt::skip]
-        let &[version_ihl, traffic_class, len0, len1, _, _, flags, offset, _, protocol, _, _,
+        let &[version_ihl, traffic_class, len0, len1, id0, id1, flags, offset, _, protocol, _, _,
               s0, s1, s2, s3, d0, d1, d2, d3] = fixed;
         let header_len = usize::from(version_ihl & 0x0f) * 4;
         let total_len = usize::from(u16::from_be_bytes([len0, len1]));
@@ -99,6 +122,8 @@ impl Header {
         }
         let transport = packet.get(header_len..total_len)?;
         let is_later_fragment = flags & 0x1f != 0 || offset != 0;
+        let is_fragment = is_later_fragment || flags & IPV4_MORE_FRAGMENTS != 0;
+        let id = u32::from(u16::from_be_bytes([id0, id1]));
         let (source_port, destination_port) = if is_later_fragment { (None, None) } else { ports(protocol, transport) };
         Some(Self {
             source: Ipv4Addr::new(s0, s1, s2, s3).into(),
@@ -110,7 +135,9 @@ impl Header {
             transport_at: header_len,
             traffic_class,
             dont_fragment: flags & IPV4_DONT_FRAGMENT != 0,
-            is_fragment: is_later_fragment || flags & IPV4_MORE_FRAGMENTS != 0,
+            is_fragment,
+            fragment: is_fragment.then_some(Fragment { id, is_first: !is_later_fragment }),
+            is_completed: false,
             has_outer_options: header_len > IPV4_HEADER_LEN,
             first_next_header: protocol,
         })
@@ -137,6 +164,8 @@ impl Header {
             traffic_class: (class0 << 4) | (class1 >> 4),
             dont_fragment: true,
             is_fragment: chain.is_fragment,
+            fragment: chain.fragment(),
+            is_completed: false,
             has_outer_options: chain.has_outer_options,
             first_next_header: next_header,
         })
@@ -157,6 +186,7 @@ struct ExtensionHeaders {
     transport_at: usize,
     is_fragment: bool,
     is_later_fragment: bool,
+    fragment_id: u32,
     has_outer_options: bool,
 }
 
@@ -170,6 +200,7 @@ impl ExtensionHeaders {
             transport_at: IPV6_HEADER_LEN,
             is_fragment: false,
             is_later_fragment: false,
+            fragment_id: 0,
             has_outer_options: false,
         };
         for _ in 0..=Self::MOST {
@@ -181,12 +212,13 @@ impl ExtensionHeaders {
                 }
                 protocol::DESTINATION_OPTIONS => options_len(header)?,
                 protocol::FRAGMENT => {
-                    let &[_, _, offset0, offset1, ..] = header.first_chunk::<8>()?;
+                    let &[_, _, offset0, offset1, id @ ..] = header.first_chunk::<8>()?;
                     let field = u16::from_be_bytes([offset0, offset1]);
                     chain.has_outer_options = true;
                     chain.is_later_fragment = field & 0xfff8 != 0;
                     // RFC 6946: offset 0 and nothing more to come is a whole packet.
                     chain.is_fragment |= field & 0xfff9 != 0;
+                    chain.fragment_id = u32::from_be_bytes(id);
                     8
                 }
                 _ => return Some(chain),
@@ -199,6 +231,10 @@ impl ExtensionHeaders {
             }
         }
         None
+    }
+
+    fn fragment(&self) -> Option<Fragment> {
+        self.is_fragment.then_some(Fragment { id: self.fragment_id, is_first: !self.is_later_fragment })
     }
 }
 

@@ -1,135 +1,26 @@
-//! Which SA an inner packet goes to (RFC 4301 §4.4.1, §5.1).
+//! The security policy database: what becomes of a packet, and which SA it goes to (RFC 4301 §4.4.1, §5).
 
-use std::collections::BTreeMap;
+mod flows;
+mod fragments;
+mod index;
+mod selectors;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
-use espdp_api::{InterfaceKind, PolicyAction, PolicyDirections, PolicyId, PolicySpec, PortRange, TrafficSelector};
+use espdp_api::{InterfaceKind, PolicyAction, PolicyDirections, PolicyId, PolicySpec};
 
+use self::flows::{FlowCache, FlowKey, Found};
+use self::fragments::FragmentTable;
+pub(crate) use self::fragments::Scope;
+use self::index::Index;
+use self::selectors::Breadth;
+pub(crate) use self::selectors::{Selected, Selectors};
 use crate::InterfaceId;
 use crate::limits::OncePerSecond;
-use crate::packet::{Header, protocol};
+use crate::packet::Header;
 use crate::sa::{OutboundSa, OutboundTable};
-
-/// The selectors of a policy or an SA: any of ours together with any of the peer's.
-#[derive(Clone, Debug)]
-pub(crate) struct Selectors {
-    local: Box<[TrafficSelector]>,
-    remote: Box<[TrafficSelector]>,
-    all_ipv4: bool,
-    all_ipv6: bool,
-}
-
-/// One packet as selectors see it, turned so that `local` is our side.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Selected {
-    pub(crate) local: IpAddr,
-    pub(crate) remote: IpAddr,
-    pub(crate) protocol: u8,
-    pub(crate) local_port: Option<u16>,
-    pub(crate) remote_port: Option<u16>,
-}
-
-impl Selected {
-    /// A packet on its way to the peer.
-    pub(crate) fn outbound(header: &Header) -> Self {
-        Self {
-            local: header.source,
-            remote: header.destination,
-            protocol: header.protocol,
-            local_port: header.source_port,
-            remote_port: header.destination_port,
-        }
-    }
-
-    /// A packet that came from the peer.
-    pub(crate) fn inbound(header: &Header) -> Self {
-        Self {
-            local: header.destination,
-            remote: header.source,
-            protocol: header.protocol,
-            local_port: header.destination_port,
-            remote_port: header.source_port,
-        }
-    }
-
-    /// An IP-in-IP packet between the gateways.
-    pub(crate) fn ip_in_ip(local: IpAddr, remote: IpAddr, inner_is_ipv4: bool) -> Self {
-        let protocol = if inner_is_ipv4 { protocol::IPV4 } else { protocol::IPV6 };
-        Self { local, remote, protocol, local_port: None, remote_port: None }
-    }
-}
-
-impl Selectors {
-    pub(crate) fn new(local: &[TrafficSelector], remote: &[TrafficSelector]) -> Self {
-        let all = |ipv4| {
-            let covers = |selectors: &[TrafficSelector]| selectors.iter().any(|selector| covers_family(selector, ipv4));
-            covers(local) && covers(remote)
-        };
-        Self { local: local.into(), remote: remote.into(), all_ipv4: all(true), all_ipv6: all(false) }
-    }
-
-    /// Whether a packet is selected (R4301-7.1-1, R4301-7.3-1).
-    #[inline]
-    pub(crate) fn matches(&self, packet: &Selected) -> bool {
-        if self.matches_all(packet.remote.is_ipv4()) {
-            return true;
-        }
-        let &Selected { local, remote, protocol, local_port, remote_port } = packet;
-        self.local.iter().any(|selector| selector.matches(local, protocol, local_port))
-            && self.remote.iter().any(|selector| selector.matches(remote, protocol, remote_port))
-    }
-
-    /// Whether IP in IP between one host and another is selected.
-    fn name_ip_in_ip(&self, inner_is_ipv4: bool) -> bool {
-        let host = |selectors: &[TrafficSelector]| {
-            let is_host = |selector: &&TrafficSelector| selector.addresses.start() == selector.addresses.end();
-            selectors.iter().find(is_host).map(|selector| selector.addresses.start())
-        };
-        let pair = host(&self.local).zip(host(&self.remote));
-        pair.is_some_and(|(local, remote)| self.matches(&Selected::ip_in_ip(local, remote, inner_is_ipv4)))
-    }
-
-    /// How much of its family the widest selector takes, on the peer's side and on ours.
-    fn breadth(&self) -> Breadth {
-        let widest = |selectors: &[TrafficSelector]| selectors.iter().map(breadth).max().unwrap_or_default();
-        Breadth { remote: widest(&self.remote), local: widest(&self.local) }
-    }
-
-    /// Whether every packet of a family is selected, without looking.
-    fn matches_all(&self, ipv4: bool) -> bool {
-        if ipv4 { self.all_ipv4 } else { self.all_ipv6 }
-    }
-}
-
-/// Of two policies that select the same packet, the one with less breadth is meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Breadth {
-    remote: (u128, u16, bool),
-    local: (u128, u16, bool),
-}
-
-/// The number of addresses less one, in parts of the family so that IPv4 and IPv6 compare; the number of ports less one;
-/// whether any protocol will do. What a selector covers is never broader than itself.
-fn breadth(selector: &TrafficSelector) -> (u128, u16, bool) {
-    let addresses = match (selector.addresses.start(), selector.addresses.end()) {
-        (IpAddr::V4(first), IpAddr::V4(last)) => u128::from(last.to_bits().saturating_sub(first.to_bits())) << 96,
-        (IpAddr::V6(first), IpAddr::V6(last)) => last.to_bits().saturating_sub(first.to_bits()),
-        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => 0,
-    };
-    (addresses, selector.ports.end.saturating_sub(selector.ports.start), selector.protocol == 0)
-}
-
-/// Whether a selector takes all packets of a family.
-fn covers_family(selector: &TrafficSelector, ipv4: bool) -> bool {
-    let (first, last) = (selector.addresses.start(), selector.addresses.end());
-    let whole = match (first, last) {
-        (IpAddr::V4(first), IpAddr::V4(last)) => ipv4 && first.to_bits() == 0 && last.to_bits() == u32::MAX,
-        (IpAddr::V6(first), IpAddr::V6(last)) => !ipv4 && first.to_bits() == 0 && last.to_bits() == u128::MAX,
-        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
-    };
-    whole && selector.protocol == 0 && selector.ports == PortRange::ANY
-}
 
 /// A policy and its SAs.
 #[derive(Debug)]
@@ -138,10 +29,11 @@ pub(crate) struct Policy {
     pub(crate) interface: InterfaceId,
     action: PolicyAction,
     directions: PolicyDirections,
-    priority: u32,
+    later_fragments: bool,
+    order: Order,
     selectors: Selectors,
-    /// Whether a packet without an SA raises an event, and when it last did.
-    acquire: Option<OncePerSecond>,
+    /// When a packet without an SA last raised an event.
+    acquire: OncePerSecond,
     /// The outbound SA to send on; one of `outbound`.
     pub(crate) active: Option<u32>,
     /// Places of its outbound SAs.
@@ -150,30 +42,74 @@ pub(crate) struct Policy {
     pub(crate) inbound: Vec<u32>,
 }
 
+/// Where a policy stands among those of its interface: by priority, of the same priority the narrow before the broad, and of
+/// equal ones the older. It does not depend on which tunnel came up first (R4301-4.4.1-1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Order {
+    priority: u32,
+    breadth: Breadth,
+    id: PolicyId,
+}
+
 impl Policy {
-    /// Where it stands among the policies of its interface.
-    fn order(&self) -> (u32, Breadth, PolicyId) {
-        (self.priority, self.selectors.breadth(), self.id)
+    fn is_outbound(&self) -> bool {
+        self.directions != PolicyDirections::Inbound
+    }
+
+    fn is_inbound(&self) -> bool {
+        self.directions != PolicyDirections::Outbound
     }
 }
 
-/// All policies, each interface's in an order that does not depend on which tunnel came up first (R4301-4.4.1-1): by
-/// priority, of the same priority the narrow before the broad, and of equal ones the older.
+/// All policies.
 #[derive(Debug)]
 pub(crate) struct PolicyTable {
+    slots: Slots,
+    slot_of: BTreeMap<PolicyId, u32>,
     /// Indexed by [`InterfaceId`].
-    by_interface: Vec<Vec<Policy>>,
-    interface_of: BTreeMap<PolicyId, InterfaceId>,
+    databases: Vec<Database>,
     cache: FlowCache,
+    fragments: FragmentTable,
 }
 
-/// Why no SA was found.
+/// Policies by the numbers of their slots, which stay while a policy exists.
+#[derive(Debug, Default)]
+struct Slots {
+    policies: Vec<Option<Policy>>,
+    free: Vec<u32>,
+}
+
+/// The policies of one interface.
+#[derive(Debug)]
+struct Database {
+    /// All of them, in order.
+    ordered: BTreeSet<(Order, u32)>,
+    /// For packets that show their ports, or have none.
+    index: Index,
+    /// Those that name ports, for packets that hide theirs.
+    by_addresses: Index,
+}
+
+/// Where an outbound packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// Into the SA at this place.
+    Protect(u32),
+    /// Out in clear.
+    Bypass,
+}
+
+/// Why a packet goes nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Miss {
     /// No policy selects the packet.
     NoPolicy,
     /// The policy that does says so.
     Discard,
+    /// Which policy does depends on ports that cannot be seen.
+    HiddenPorts,
+    /// What came in through an SA of one policy is another's.
+    OtherPolicy,
     /// This one does, and has no active SA.
     NoSa(PolicyId),
     /// Its active SA, at this place, has narrower selectors.
@@ -185,18 +121,23 @@ impl PolicyTable {
     pub(crate) const MOST: usize = 65536;
 
     pub(crate) fn new() -> Self {
-        Self { by_interface: Vec::new(), interface_of: BTreeMap::new(), cache: FlowCache::new() }
+        Self {
+            slots: Slots::default(),
+            slot_of: BTreeMap::new(),
+            databases: Vec::new(),
+            cache: FlowCache::new(),
+            fragments: FragmentTable::new(),
+        }
     }
 
     pub(crate) fn get(&self, id: PolicyId) -> Option<&Policy> {
-        let policies = self.by_interface.get(usize::from(self.interface_of.get(&id)?.0))?;
-        policies.iter().find(|policy| policy.id == id)
+        self.slots.get(*self.slot_of.get(&id)?)
     }
 
     /// Access that may change what packets find; forgets what was found before.
     pub(crate) fn get_mut(&mut self, id: PolicyId) -> Option<&mut Policy> {
         self.cache.forget();
-        self.find_mut(id)
+        self.slots.get_mut(*self.slot_of.get(&id)?)
     }
 
     /// Forgets what packets found before.
@@ -206,55 +147,85 @@ impl PolicyTable {
 
     /// Whether a packet that found no SA may raise an event now.
     pub(crate) fn may_acquire(&mut self, id: PolicyId, now: Instant) -> bool {
-        let acquire = self.find_mut(id).and_then(|policy| policy.acquire.as_mut());
-        acquire.is_some_and(|once| once.allows(now))
+        let policy = self.slot_of.get(&id).and_then(|slot| self.slots.get_mut(*slot));
+        policy.is_some_and(|policy| {
+            policy.action == PolicyAction::Protect { acquire: true } && policy.acquire.allows(now)
+        })
+    }
+
+    /// A header with the protocol and the ports that the first fragment of its packet showed.
+    #[inline]
+    pub(crate) fn complete(&mut self, scope: Scope, header: &Header, now: Instant) -> Header {
+        if header.is_fragment { self.fragments.complete(scope, header, now) } else { *header }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.interface_of.len()
+        self.slot_of.len()
     }
 
     /// Whether an interface has policies.
     pub(crate) fn uses(&self, interface: InterfaceId) -> bool {
-        self.by_interface.get(usize::from(interface.0)).is_some_and(|policies| !policies.is_empty())
+        self.database(interface).is_some_and(|database| !database.ordered.is_empty())
     }
 
     /// Sets a policy, or changes one that keeps its SAs.
     pub(crate) fn set(&mut self, spec: &PolicySpec, interface: InterfaceId) {
-        self.cache.forget();
+        let &PolicySpec { id, action, directions, priority, later_fragments, .. } = spec;
         let selectors = Selectors::new(&spec.local, &spec.remote);
-        let acquire = (spec.action == PolicyAction::Protect { acquire: true }).then(OncePerSecond::default);
-        let old = self.remove(spec.id);
+        let order = Order { priority, breadth: selectors.breadth(), id };
+        let old = self.remove(id);
         let (outbound, inbound, active) =
             old.map(|policy| (policy.outbound, policy.inbound, policy.active)).unwrap_or_default();
-        self.interface_of.insert(spec.id, interface);
-        let index = usize::from(interface.0);
-        if self.by_interface.len() <= index {
-            self.by_interface.resize_with(index + 1, Vec::new);
+        let acquire = OncePerSecond::default();
+        let policy = Policy {
+            id,
+            interface,
+            action,
+            directions,
+            later_fragments,
+            order,
+            selectors,
+            acquire,
+            active,
+            outbound,
+            inbound,
+        };
+        let slot = self.slots.insert(policy);
+        self.slot_of.insert(id, slot);
+        let database_at = usize::from(interface.0);
+        if self.databases.len() <= database_at {
+            self.databases.resize_with(database_at + 1, Database::new);
         }
-        if let Some(policies) = self.by_interface.get_mut(index) {
-            let PolicySpec { id, action, directions, priority, .. } = *spec;
-            let policy =
-                Policy { id, interface, action, directions, priority, selectors, acquire, active, outbound, inbound };
-            let place = policies.partition_point(|other| other.order() < policy.order());
-            policies.insert(place, policy);
+        let (Some(database), Some(policy)) = (self.databases.get_mut(database_at), self.slots.get(slot)) else {
+            return;
+        };
+        database.ordered.insert((order, slot));
+        let order_of = |slot: u32| self.slots.get(slot).map(|policy| policy.order);
+        database.index.insert(slot, &policy.selectors, order_of);
+        if policy.selectors.name_ports() {
+            database.by_addresses.insert(slot, &policy.selectors, order_of);
         }
     }
 
     pub(crate) fn remove(&mut self, id: PolicyId) -> Option<Policy> {
         self.cache.forget();
-        let interface = self.interface_of.remove(&id)?;
-        let policies = self.by_interface.get_mut(usize::from(interface.0))?;
-        let at = policies.iter().position(|policy| policy.id == id)?;
-        Some(policies.remove(at))
+        let slot = self.slot_of.remove(&id)?;
+        let policy = self.slots.remove(slot)?;
+        if let Some(database) = self.databases.get_mut(usize::from(policy.interface.0)) {
+            database.ordered.remove(&(policy.order, slot));
+            database.index.remove(slot, &policy.selectors);
+            if policy.selectors.name_ports() {
+                database.by_addresses.remove(slot, &policy.selectors);
+            }
+        }
+        Some(policy)
     }
 
-    fn find_mut(&mut self, id: PolicyId) -> Option<&mut Policy> {
-        let policies = self.by_interface.get_mut(usize::from(self.interface_of.get(&id)?.0))?;
-        policies.iter_mut().find(|policy| policy.id == id)
+    fn database(&self, interface: InterfaceId) -> Option<&Database> {
+        self.databases.get(usize::from(interface.0))
     }
 
-    /// The place of the SA that an outbound packet goes to (R4301-5-1: whatever is not selected is dropped).
+    /// Where an outbound packet goes (R4301-5-1: whatever is not selected is dropped).
     #[inline]
     pub(crate) fn route(
         &mut self,
@@ -262,209 +233,232 @@ impl PolicyTable {
         kind: InterfaceKind,
         header: &Header,
         sas: &OutboundTable,
-    ) -> Result<u32, Miss> {
-        let key = FlowKey::new(interface, header);
-        if let Some(sa) = self.cache.find(&key) {
-            return Ok(sa);
+    ) -> Result<Route, Miss> {
+        let packet = Selected::outbound(header);
+        let key = FlowKey::new(interface, false, &packet);
+        let known = self.cache.find(&key);
+        if let Some(Found::Sa(place)) = known {
+            return Ok(Route::Protect(place));
         }
-        let sa = self.search(interface, kind, header, sas)?;
-        self.cache.remember(key, sa);
-        Ok(sa)
+        let routed = match known {
+            Some(Found::Bypass) => return Ok(Route::Bypass),
+            Some(Found::Discard) => return Err(Miss::Discard),
+            Some(Found::HiddenPorts) => return Err(Miss::HiddenPorts),
+            Some(Found::Nothing) => return Err(Miss::NoPolicy),
+            Some(Found::Sa(_) | Found::Policy(_)) | None if kind == InterfaceKind::Ipip => {
+                self.search_ip_in_ip(interface, &packet, sas)
+            }
+            Some(Found::Sa(_) | Found::Policy(_)) | None => self.search(interface, &packet, sas),
+        };
+        let found = match routed {
+            Ok(Route::Protect(place)) => Found::Sa(place),
+            Ok(Route::Bypass) => Found::Bypass,
+            Err(Miss::Discard) => Found::Discard,
+            Err(Miss::HiddenPorts) => Found::HiddenPorts,
+            Err(Miss::NoPolicy) => Found::Nothing,
+            Err(Miss::NoSa(_) | Miss::OutsideSa(_) | Miss::OtherPolicy) => return routed,
+        };
+        self.cache.remember(key, found);
+        routed
+    }
+}
+
+impl PolicyTable {
+    /// Whether a packet may come in through an SA of the policy `own`, the other end of which is `peer`: whether the first
+    /// policy that selects it is that one (RFC 4301 §5.2 step 4). Another one that protects with the same priority will do when
+    /// nobody said which of them comes first: when it is as broad (R4301-4.1-1), or has SAs with the same peer, who may
+    /// see another order.
+    #[inline]
+    pub(crate) fn admit(
+        &mut self,
+        interface: InterfaceId,
+        packet: &Selected,
+        own: PolicyId,
+        peer: IpAddr,
+        sas: &OutboundTable,
+    ) -> Result<(), Miss> {
+        if self.database(interface).is_some_and(|database| self.is_only(database, own, packet)) {
+            return Ok(());
+        }
+        let key = FlowKey::new(interface, true, packet);
+        let found = self.cache.find(&key).unwrap_or_else(|| {
+            let found = self.search_inbound(interface, packet);
+            self.cache.remember(key, found);
+            found
+        });
+        match found {
+            Found::Policy(slot) => {
+                let first = self.slots.get(slot).ok_or(Miss::NoPolicy)?;
+                if first.id == own || self.is_as_good(first, own, peer, sas) { Ok(()) } else { Err(Miss::OtherPolicy) }
+            }
+            Found::HiddenPorts => Err(Miss::HiddenPorts),
+            Found::Discard => Err(Miss::Discard),
+            Found::Nothing | Found::Bypass | Found::Sa(_) => Err(Miss::NoPolicy),
+        }
     }
 
-    fn search(
+    /// Whether an interface has no policy but this one, and that selects the packet: what most gateways have.
+    fn is_only(&self, database: &Database, own: PolicyId, packet: &Selected) -> bool {
+        let Some((order, slot)) = database.ordered.first().filter(|_| database.ordered.len() == 1) else {
+            return false;
+        };
+        let policy = self.slots.get(*slot).filter(|_| order.id == own);
+        policy.is_some_and(|policy| {
+            let protects = matches!(policy.action, PolicyAction::Protect { .. });
+            protects && policy.is_inbound() && policy.selectors.matches(packet)
+        })
+    }
+
+    /// What the SAs of a policy are asked about: with later fragments only what they show by themselves, unless both ends
+    /// agreed to send them along (RFC 4301 §7.3).
+    #[inline]
+    pub(crate) fn for_sa(&self, packet: &Selected, policy: PolicyId) -> Selected {
+        let agreed = || self.get(policy).is_some_and(|policy| policy.later_fragments);
+        if packet.is_completed && !agreed() { packet.as_it_is() } else { *packet }
+    }
+
+    fn search_inbound(&self, interface: InterfaceId, packet: &Selected) -> Found {
+        match self.first(interface, packet, Policy::is_inbound) {
+            Ok((_, Policy { action: PolicyAction::Discard, .. })) => Found::Discard,
+            Ok((slot, _)) => Found::Policy(slot),
+            Err(Unfound::HiddenPorts) => Found::HiddenPorts,
+            Err(Unfound::Nothing) => Found::Nothing,
+        }
+    }
+
+    /// See [`Self::admit`].
+    fn is_as_good(&self, first: &Policy, own: PolicyId, peer: IpAddr, sas: &OutboundTable) -> bool {
+        let Some(own) = self.get(own) else { return false };
+        let protects = matches!(first.action, PolicyAction::Protect { .. });
+        let mut peers = first.outbound.iter().filter_map(|place| Some(sas.get(*place)?.path().remote));
+        protects
+            && first.order.priority == own.order.priority
+            && (first.order.breadth == own.order.breadth || peers.any(|other| other == peer))
+    }
+
+    fn search(&self, interface: InterfaceId, packet: &Selected, sas: &OutboundTable) -> Result<Route, Miss> {
+        match self.first(interface, packet, Policy::is_outbound) {
+            Ok((_, policy)) => policy.route(packet, sas),
+            Err(Unfound::HiddenPorts) => Err(Miss::HiddenPorts),
+            Err(Unfound::Nothing) => Err(Miss::NoPolicy),
+        }
+    }
+
+    /// The first policy that selects a packet, of those that are `asked`.
+    fn first(
         &self,
         interface: InterfaceId,
-        kind: InterfaceKind,
-        header: &Header,
-        sas: &OutboundTable,
-    ) -> Result<u32, Miss> {
-        let packet = Selected::outbound(header);
-        let policies = self.by_interface.get(usize::from(interface.0)).into_iter().flatten();
-        for policy in policies.filter(|policy| policy.directions != PolicyDirections::Inbound) {
-            let active = policy.active.and_then(|place| Some((place, sas.get(place)?)));
-            let packet = match active {
-                Some((_, sa)) if sa.is_ip_in_ip(kind) => sa.ip_in_ip(header),
-                _ => packet,
-            };
-            if policy.selectors.matches(&packet) {
-                if policy.action == PolicyAction::Discard {
-                    return Err(Miss::Discard);
-                }
-                let (place, sa) = active.ok_or(Miss::NoSa(policy.id))?;
-                return if sa.selects(&packet) { Ok(place) } else { Err(Miss::OutsideSa(place)) };
-            }
+        packet: &Selected,
+        asked: impl Fn(&Policy) -> bool,
+    ) -> Result<(u32, &Policy), Unfound> {
+        let database = self.database(interface).ok_or(Unfound::Nothing)?;
+        let order_if = |slot: u32, selects: &dyn Fn(&Selectors) -> bool| {
+            let policy = self.slots.get(slot)?;
+            (asked(policy) && selects(&policy.selectors)).then_some(policy.order)
+        };
+        let slot = database.index.find(packet, |slot| order_if(slot, &|selectors| selectors.matches(packet)));
+        let found = slot.and_then(|slot| Some((slot, self.slots.get(slot)?)));
+        if !packet.hides_ports() || found.is_some_and(|(_, policy)| policy.selectors.wants_hidden_ports(packet)) {
+            return found.ok_or(Unfound::Nothing);
         }
-        let waiting = self.waiting_for_ip_in_ip(interface, kind, header);
-        Err(waiting.map_or(Miss::NoPolicy, Miss::NoSa))
+        let might = database.by_addresses.find(packet, |slot| order_if(slot, &|selectors| selectors.may_match(packet)));
+        let order = |slot: u32| self.slots.get(slot).map(|policy| policy.order);
+        match (might.and_then(order), found) {
+            (Some(might), Some((_, policy))) if policy.order <= might => {}
+            (Some(_), _) => return Err(Unfound::HiddenPorts),
+            (None, _) => {}
+        }
+        found.ok_or(Unfound::Nothing)
     }
 
-    /// The policy without an SA whose packets this one would be once it is wrapped. Which addresses the interface would put
-    /// in front is known only with an SA, but it has to be two hosts.
-    fn waiting_for_ip_in_ip(&self, interface: InterfaceId, kind: InterfaceKind, inner: &Header) -> Option<PolicyId> {
-        let mut policies =
-            self.by_interface.get(usize::from(interface.0)).filter(|_| kind == InterfaceKind::Ipip)?.iter();
-        let is_waiting = |policy: &&Policy| policy.active.is_none() && policy.selectors.name_ip_in_ip(inner.is_ipv4());
-        policies.find(is_waiting).map(|policy| policy.id)
+    /// Where a packet goes on an interface that puts an IP header in front of it for those SAs that are in transport mode:
+    /// what their policies select is the wrapped packet.
+    fn search_ip_in_ip(&self, interface: InterfaceId, inner: &Selected, sas: &OutboundTable) -> Result<Route, Miss> {
+        let policies = || {
+            let ordered = self.database(interface).into_iter().flat_map(|database| &database.ordered);
+            ordered.filter_map(|(_, slot)| self.slots.get(*slot)).filter(|policy| policy.is_outbound())
+        };
+        for policy in policies() {
+            let active = policy.active.and_then(|place| sas.get(place)).filter(|sa| sa.is_transport());
+            let packet = active.map_or(*inner, |sa| sa.ip_in_ip(inner.remote.is_ipv4()));
+            if policy.selectors.matches(&packet) {
+                return policy.route(&packet, sas);
+            }
+        }
+        // Which addresses the interface would put in front is known only with an SA, but it has to be two hosts.
+        let is_waiting =
+            |policy: &&Policy| policy.active.is_none() && policy.selectors.name_ip_in_ip(inner.remote.is_ipv4());
+        Err(policies().find(is_waiting).map_or(Miss::NoPolicy, |policy| Miss::NoSa(policy.id)))
+    }
+}
+
+/// Why no policy was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unfound {
+    /// None selects the packet.
+    Nothing,
+    /// It depends on ports that cannot be seen.
+    HiddenPorts,
+}
+
+impl Policy {
+    /// Where a packet goes that the policy selects.
+    fn route(&self, packet: &Selected, sas: &OutboundTable) -> Result<Route, Miss> {
+        match self.action {
+            PolicyAction::Discard => Err(Miss::Discard),
+            PolicyAction::Bypass => Ok(Route::Bypass),
+            PolicyAction::Protect { .. } => {
+                let active = self.active.and_then(|place| Some((place, sas.get(place)?)));
+                let (place, sa) = active.ok_or(Miss::NoSa(self.id))?;
+                // RFC 4301 §7.3: what does not show its ports is for certain ports only where both ends agreed.
+                let packet = if self.later_fragments { *packet } else { packet.as_it_is() };
+                if sa.selects(&packet) { Ok(Route::Protect(place)) } else { Err(Miss::OutsideSa(place)) }
+            }
+        }
+    }
+}
+
+impl Database {
+    fn new() -> Self {
+        Self { ordered: BTreeSet::new(), index: Index::new(true), by_addresses: Index::new(false) }
+    }
+}
+
+impl Slots {
+    #[inline]
+    fn get(&self, slot: u32) -> Option<&Policy> {
+        self.policies.get(slot as usize)?.as_ref()
+    }
+
+    fn get_mut(&mut self, slot: u32) -> Option<&mut Policy> {
+        self.policies.get_mut(slot as usize)?.as_mut()
+    }
+
+    fn insert(&mut self, policy: Policy) -> u32 {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.policies.push(None);
+            u32::try_from(self.policies.len() - 1).unwrap_or(u32::MAX)
+        });
+        if let Some(place) = self.policies.get_mut(slot as usize) {
+            *place = Some(policy);
+        }
+        slot
+    }
+
+    fn remove(&mut self, slot: u32) -> Option<Policy> {
+        let policy = self.policies.get_mut(slot as usize)?.take()?;
+        self.free.push(slot);
+        Some(policy)
     }
 }
 
 impl OutboundSa {
-    /// Whether the interface wraps packets in IP before this SA protects them.
-    fn is_ip_in_ip(&self, kind: InterfaceKind) -> bool {
-        kind == InterfaceKind::Ipip && self.is_transport()
-    }
-
-    /// The wrapped packet.
-    fn ip_in_ip(&self, inner: &Header) -> Selected {
+    /// An inner packet of this family in the IP header between the gateways.
+    fn ip_in_ip(&self, inner_is_ipv4: bool) -> Selected {
         let path = self.path();
-        Selected::ip_in_ip(path.local, path.remote, inner.is_ipv4())
-    }
-}
-
-/// Remembers the SAs of recent flows, so that policies are searched once for each flow and not for each packet.
-#[derive(Debug)]
-struct FlowCache {
-    /// A flow may stand anywhere in its set; where a set is full, its oldest flow makes way.
-    sets: Box<[[Flow; Self::WAYS]]>,
-    /// Flows of older generations are forgotten.
-    generation: u32,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Flow {
-    key: FlowKey,
-    generation: u32,
-    sa: u32,
-}
-
-/// Everything that selectors look at.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct FlowKey {
-    source: u128,
-    destination: u128,
-    /// Interface, family, protocol and ports.
-    others: u64,
-}
-
-impl FlowKey {
-    #[inline]
-    fn new(interface: InterfaceId, header: &Header) -> Self {
-        let bits = |address: IpAddr| match address {
-            IpAddr::V4(address) => u128::from(address.to_bits()),
-            IpAddr::V6(address) => address.to_bits(),
-        };
-        let visible = u64::from(header.source_port.is_some());
-        let ports = u64::from(header.source_port.unwrap_or(0)) << 16 | u64::from(header.destination_port.unwrap_or(0));
-        let family = u64::from(header.is_ipv4());
-        let others =
-            u64::from(interface.0) << 48 | family << 41 | visible << 40 | u64::from(header.protocol) << 32 | ports;
-        Self { source: bits(header.source), destination: bits(header.destination), others }
-    }
-
-    /// Multiply and fold: spreads flows that differ in a few low bits.
-    #[inline]
-    fn hash(&self) -> u64 {
-        let words = [
-            self.source as u64,
-            (self.source >> 64) as u64,
-            self.destination as u64,
-            (self.destination >> 64) as u64,
-            self.others,
-        ];
-        let mix = |hash: u64, word: u64| {
-            let product = u128::from(hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            (product as u64) ^ ((product >> 64) as u64)
-        };
-        words.into_iter().fold(0x243f_6a88_85a3_08d3, mix)
-    }
-}
-
-impl FlowCache {
-    /// Flows in a set: enough that sets are seldom full while the cache is not.
-    const WAYS: usize = 4;
-    const SETS: usize = 4096;
-
-    fn new() -> Self {
-        Self { sets: vec![[Flow::default(); Self::WAYS]; Self::SETS].into_boxed_slice(), generation: 1 }
-    }
-
-    #[inline]
-    fn find(&self, key: &FlowKey) -> Option<u32> {
-        let set = self.sets.get(Self::set(key))?;
-        set.iter().find(|flow| flow.generation == self.generation && flow.key == *key).map(|flow| flow.sa)
-    }
-
-    fn remember(&mut self, key: FlowKey, sa: u32) {
-        let generation = self.generation;
-        if let Some(set) = self.sets.get_mut(Self::set(&key)) {
-            set.rotate_right(1);
-            let [newest, ..] = set;
-            *newest = Flow { key, generation, sa };
-        }
-    }
-
-    fn forget(&mut self) {
-        self.generation = self.generation.wrapping_add(1);
-        if self.generation == 0 {
-            // The counter went round: a flow of long ago must not come back to life.
-            self.sets.fill([Flow::default(); Self::WAYS]);
-            self.generation = 1;
-        }
-    }
-
-    fn set(key: &FlowKey) -> usize {
-        (key.hash() as usize) % Self::SETS
+        Selected::ip_in_ip(path.local, path.remote, inner_is_ipv4)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use espdp_api::AddressRange;
-
-    use super::*;
-
-    fn flow(number: u32) -> FlowKey {
-        FlowKey { source: 1, destination: u128::from(number), others: 17 << 32 }
-    }
-
-    #[test]
-    fn a_cache_that_is_a_quarter_full_forgets_hardly_anything() {
-        let mut cache = FlowCache::new();
-        let flows = (FlowCache::SETS * FlowCache::WAYS / 4) as u32;
-        for number in 0..flows {
-            cache.remember(flow(number), number);
-        }
-        let found = (0..flows).filter(|number| cache.find(&flow(*number)) == Some(*number)).count();
-        assert!(found as u32 > flows / 100 * 99, "{found} of {flows}");
-        assert_eq!(cache.find(&flow(flows)), None);
-    }
-
-    #[test]
-    fn what_is_forgotten_stays_forgotten_when_the_generations_start_again() {
-        let mut cache = FlowCache::new();
-        cache.remember(flow(1), 1);
-        cache.forget();
-        assert_eq!(cache.find(&flow(1)), None);
-        cache.generation = u32::MAX;
-        cache.forget();
-        assert_eq!(cache.generation, 1, "the generation in which the flow was remembered");
-        assert_eq!(cache.find(&flow(1)), None);
-        assert_eq!(cache.find(&FlowKey::default()), None, "an empty place is no flow");
-    }
-
-    #[test]
-    fn only_whole_families_without_protocol_and_ports_are_everything() {
-        let range = |first: &str, last: &str| {
-            TrafficSelector::any_protocol(AddressRange::new(first.parse().unwrap(), last.parse().unwrap()).unwrap())
-        };
-        let all = range("0.0.0.0", "255.255.255.255");
-        assert!(covers_family(&all, true) && !covers_family(&all, false));
-        assert!(covers_family(&range("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), false));
-        assert!(!covers_family(&range("0.0.0.1", "255.255.255.255"), true));
-        assert!(!covers_family(&TrafficSelector { protocol: 6, ..all }, true));
-        assert!(!covers_family(&TrafficSelector { ports: PortRange::OPAQUE, ..all }, true));
-        let one_sided = Selectors::new(&[all], &[range("10.0.0.0", "10.0.0.255")]);
-        assert!(!one_sided.matches_all(true));
-    }
-}
+mod tests;

@@ -113,7 +113,7 @@ fn later_fragments_pass_any_ports_and_no_others() {
     (dns.protocol, dns.ports) = (17, PortRange { start: 53, end: 53 });
     let (mut left_dns, mut right_dns) = Setup { remote: vec![dns], ..Setup::default() }.connect();
     assert!(left_dns.send(&fragment).is_empty());
-    assert_eq!(left_dns.drops(Direction::Outbound), one("no_policy", 1));
+    assert_eq!(left_dns.drops(Direction::Outbound), one("hidden_ports", 1));
     assert!(right_dns.receive(&left.send(&fragment)).is_empty());
     assert_eq!(right_dns.receive(&left_dns.send(&udp(true, 9))).len(), 1);
 }

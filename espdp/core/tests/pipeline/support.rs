@@ -9,7 +9,7 @@ use espdp_api::{
     PolicySpec, SaLimits, SaSpec, SaStatistics, Secret, TrafficSelector,
 };
 use espdp_core::{
-    Dataplane, InboundBatch, InterfaceId, Offloads, Origin, OutboundBatch, Progress, SuperPacket, VnetHeader,
+    Dataplane, Exit, InboundBatch, InterfaceId, Offloads, Origin, OutboundBatch, Progress, SuperPacket, VnetHeader,
 };
 
 /// What a pair of gateways has in common. Change what a test is about.
@@ -208,6 +208,17 @@ impl Gateway {
                 return wire;
             }
         }
+    }
+
+    /// Sends a plain packet and gives what leaves in clear; nothing else leaves.
+    pub fn send_clear(&mut self, packet: &[u8]) -> Vec<Vec<u8>> {
+        let mut packet = SuperPacket::new(self.interface, VnetHeader::default(), packet);
+        let mut filling = self.dataplane.fill(self.now, &mut self.outbound);
+        assert_eq!(filling.push(&mut packet), Progress::Done);
+        let sealed = filling.seal();
+        assert_eq!(sealed.runs().count(), 0);
+        assert!(sealed.clear().all(|packet| packet.exit == Exit::Bypass));
+        sealed.clear().map(|packet| packet.octets.to_vec()).collect()
     }
 
     /// Receives packets, each alone, and gives what is written to the interface.
