@@ -88,6 +88,22 @@ impl IpPrefix {
         self.len
     }
 
+    /// Whether an address lies in the prefix.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.len)).unwrap_or(0);
+                (own.to_bits() ^ other.to_bits()) & mask == 0
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.len)).unwrap_or(0);
+                (own.to_bits() ^ other.to_bits()) & mask == 0
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+
     /// Whether the prefix covers its whole family.
     #[must_use]
     pub fn is_default(&self) -> bool {
@@ -225,5 +241,20 @@ impl InterfaceSpec {
             mac: None,
             netns: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_contains_the_addresses_of_its_length_and_family() {
+        let contains =
+            |prefix: &str, address: &str| prefix.parse::<IpPrefix>().unwrap().contains(address.parse().unwrap());
+        assert!(contains("10.1.2.3/24", "10.1.2.255") && !contains("10.1.2.3/24", "10.1.3.0"));
+        assert!(contains("0.0.0.0/0", "203.0.113.1") && !contains("0.0.0.0/0", "::"));
+        assert!(contains("10.1.2.3", "10.1.2.3") && !contains("10.1.2.3", "10.1.2.2"));
+        assert!(contains("fd00::/8", "fdff::1") && !contains("fd00::/8", "fe00::1") && contains("::/0", "::1"));
     }
 }

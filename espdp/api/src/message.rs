@@ -168,6 +168,14 @@ pub enum Refusal {
     /// Interfaces are still ports of the bridge domain.
     #[error("bridge domain `{0}` has ports")]
     BridgeInUse(BridgeName),
+    /// The dataplane cannot make such an interface.
+    #[error("interface `{interface}` cannot be made: {reason}")]
+    BadInterface {
+        /// Its name.
+        interface: InterfaceName,
+        /// What is wrong.
+        reason: String,
+    },
     /// The algorithms or keys do not fit together.
     #[error("the SA cannot be built: {0}")]
     BadSa(String),

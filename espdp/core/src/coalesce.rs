@@ -6,6 +6,7 @@
 use crate::InterfaceId;
 use crate::batch::{Chunk, Span, Stage, Write};
 use crate::checksum::Sum;
+use crate::inbound::Place;
 use crate::packet::{Header, IPV4_HEADER_LEN, protocol};
 use crate::segment::{TCP_CHECKSUM_AT, UDP_CHECKSUM_AT, UDP_HEADER_LEN, put, tcp_flags, tcp_header_len};
 use crate::vnet::{Offloads, VnetHeader};
@@ -15,8 +16,16 @@ pub(crate) fn coalesce(batch: &mut Chunk<'_>, offloads: Offloads) {
     let Chunk { memory, frames, writes, pieces, .. } = batch;
     let mut joining = Joining { pieces, writes, current: None };
     for frame in frames.iter() {
-        let Stage::Delivered(interface) = frame.stage else { continue };
-        let segment = Segment::read(memory, frame.span, offloads);
+        let (interface, segment) = match frame.stage {
+            Stage::Delivered(Place::Packet(interface)) => (interface, Segment::read(memory, frame.span, offloads)),
+            Stage::Delivered(Place::Frame(interface)) => (interface, None),
+            Stage::Received
+            | Stage::InClear { .. }
+            | Stage::Admitted { .. }
+            | Stage::Opened(_)
+            | Stage::Refused(_)
+            | Stage::Dropped => continue,
+        };
         joining.push(memory, interface, frame.span, segment);
     }
     joining.finish(memory);

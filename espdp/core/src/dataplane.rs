@@ -5,7 +5,7 @@ use std::time::Instant;
 use aws_lc_rs::hmac;
 use espdp_api::{
     BridgeName, BridgePort, BridgeSpec, Direction, DropCount, EspSpi, Event, InboundSaSpec, InterfaceKind,
-    InterfaceName, OutboundSaSpec, OuterPath, PolicyId, PolicySpec, Refusal, SaStatistics, Secret,
+    InterfaceName, InterfaceSpec, OutboundSaSpec, OuterPath, PolicyId, PolicySpec, Refusal, SaStatistics, Secret,
 };
 
 use crate::bridge::{BridgeTable, Egress};
@@ -15,12 +15,14 @@ use crate::interfaces::{InterfaceCounters, InterfaceId, InterfaceTable};
 use crate::limits::OncePerSecond;
 use crate::policy::{Policy, PolicyTable};
 use crate::sa::{InboundSa, InboundTable, OutboundSa, OutboundTable};
+use crate::tunnel::{Tunnel, TunnelIndex};
 
 /// The policies, SAs and counters of one worker. Plain `&mut` state: one owner, no locks.
 #[derive(Debug)]
 pub struct Dataplane {
     pub(crate) interfaces: InterfaceTable,
     pub(crate) bridges: BridgeTable,
+    pub(crate) tunnels: TunnelIndex,
     pub(crate) policies: PolicyTable,
     pub(crate) inbound: InboundTable,
     pub(crate) outbound: OutboundTable,
@@ -39,6 +41,7 @@ impl Dataplane {
         Self {
             interfaces: InterfaceTable::default(),
             bridges: BridgeTable::default(),
+            tunnels: TunnelIndex::default(),
             policies: PolicyTable::new(),
             inbound: InboundTable::default(),
             outbound: OutboundTable::default(),
@@ -67,6 +70,25 @@ impl Dataplane {
         Ok(id)
     }
 
+    /// Sets the tunnel that an interface puts its packets in, and takes them out of: ends, protection, next hops. Sequence numbers
+    /// go on unless the kind changes.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownInterface`], and [`Refusal::BadInterface`] when something is missing, contradicts itself, or belongs to
+    /// another interface; then nothing has changed.
+    pub fn set_tunnel(&mut self, spec: &InterfaceSpec) -> Result<(), Refusal> {
+        let id = self.interface(&spec.name)?;
+        let tunnel = Tunnel::new(spec)?;
+        self.tunnels.set(id, &spec.name, tunnel.as_ref().map(Tunnel::key))?;
+        // What wrapped packets look like to policies changes with the ends.
+        self.policies.forget_flows();
+        if let Some(interface) = self.interfaces.get_mut(id) {
+            let old = interface.tunnel.take().map(|old| *old);
+            interface.tunnel = tunnel.map(|new| Box::new(new.continuing(old)));
+        }
+        Ok(())
+    }
+
     /// Forgets an interface; its id may be given to a later one.
     ///
     /// # Errors
@@ -77,6 +99,7 @@ impl Dataplane {
             return Err(Refusal::InterfaceInUse(name.clone()));
         }
         self.bridges.set_port(id, name, None)?;
+        self.tunnels.set(id, name, None)?;
         self.interfaces.remove(id);
         Ok(id)
     }

@@ -70,11 +70,25 @@ pub enum DropReason {
     BridgeSamePort,
     /// Bridge: the destination is behind a port of the same split-horizon group.
     SplitHorizon,
+    /// Outbound: a multipoint tunnel has no next hop for the packet.
+    NoNextHop,
+    /// Inbound: not the tunnel's protocol, or its header is cut off, of another version, or has a wrong checksum.
+    TunnelHeader,
+    /// Inbound: a tunnel's packet between other addresses than its ends.
+    TunnelEnds,
+    /// Inbound: key, VNI, session or cookie is not the tunnel's.
+    TunnelKey,
+    /// Inbound: the tunnel's sequence number was overtaken.
+    TunnelOrder,
+    /// Inbound: a packet in clear of a tunnel that nobody has.
+    NoTunnel,
+    /// Inbound: a packet in clear of a tunnel whose packets must be protected.
+    ClearTunnel,
 }
 
 impl DropReason {
     /// Every reason.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 38] = [
         Self::Malformed,
         Self::BadVnetHeader,
         Self::NoPolicy,
@@ -106,6 +120,13 @@ impl DropReason {
         Self::BridgeUnknown,
         Self::BridgeSamePort,
         Self::SplitHorizon,
+        Self::NoNextHop,
+        Self::TunnelHeader,
+        Self::TunnelEnds,
+        Self::TunnelKey,
+        Self::TunnelOrder,
+        Self::NoTunnel,
+        Self::ClearTunnel,
     ];
 
     /// The stable name, for statistics and logs.
@@ -143,13 +164,26 @@ impl DropReason {
             Self::BridgeUnknown => "bridge_unknown",
             Self::BridgeSamePort => "bridge_same_port",
             Self::SplitHorizon => "split_horizon",
+            Self::NoNextHop => "no_next_hop",
+            Self::TunnelHeader => "tunnel_header",
+            Self::TunnelEnds => "tunnel_ends",
+            Self::TunnelKey => "tunnel_key",
+            Self::TunnelOrder => "tunnel_order",
+            Self::NoTunnel => "no_tunnel",
+            Self::ClearTunnel => "clear_tunnel",
         }
     }
 }
 
 /// One counter for each [`DropReason`].
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct DropCounters([u64; DropReason::ALL.len()]);
+
+impl Default for DropCounters {
+    fn default() -> Self {
+        Self([0; DropReason::ALL.len()])
+    }
+}
 
 impl DropCounters {
     /// Counts one packet.

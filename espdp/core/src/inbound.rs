@@ -1,4 +1,6 @@
-//! From ESP packets to inner packets.
+//! From ESP packets, and packets of tunnels in clear, to what is inside.
+
+mod wrapped;
 
 use std::time::Instant;
 
@@ -36,6 +38,9 @@ impl Dataplane {
     /// Finds the SA, and the sequence number that the packet claims. How the packet came, in UDP or not, does not matter
     /// (R7296-2.23-3).
     fn admit(&mut self, now: Instant, memory: &[u8], origins: &[Origin], frame: &mut InboundFrame) {
+        if matches!(frame.stage, Stage::InClear { .. }) {
+            return;
+        }
         if !matches!(std::mem::replace(&mut frame.stage, Stage::Dropped), Stage::Received) {
             return; // It was opened before, and the batch not cleared since.
         }
@@ -85,11 +90,19 @@ impl Dataplane {
                     };
                     accepting.accept(proof, frame.span, memory)
                 }
+                Stage::InClear { protocol } => {
+                    let Some(origin) = chunk.origins.get(usize::from(frame.origin)) else { continue };
+                    match self.accept_clear(protocol, origin, frame.span, chunk.memory) {
+                        Ok((span, place)) => (frame.span, frame.stage) = (span, Stage::Delivered(place)),
+                        Err(reason) => self.drops.count(reason),
+                    }
+                    continue;
+                }
                 Stage::Refused(reason) => Err(reason),
                 Stage::Received | Stage::Admitted { .. } | Stage::Delivered(_) | Stage::Dropped => continue,
             };
             match result {
-                Ok((span, interface)) => (frame.span, frame.stage) = (span, Stage::Delivered(interface)),
+                Ok((span, place)) => (frame.span, frame.stage) = (span, Stage::Delivered(place)),
                 Err(reason) => {
                     if let Some(sa) = self.inbound.get_mut(frame.sa) {
                         sa.core.drops.count(reason);
@@ -106,6 +119,15 @@ struct Memory<'a> {
     used: &'a mut usize,
 }
 
+/// Where what was inside goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// An IP packet, which may be joined with others.
+    Packet(InterfaceId),
+    /// An Ethernet frame.
+    Frame(InterfaceId),
+}
+
 /// What one authentic packet is judged with.
 struct Accepting<'a> {
     sa: &'a mut InboundSa,
@@ -119,12 +141,7 @@ struct Accepting<'a> {
 
 impl Accepting<'_> {
     /// Takes an authentic packet apart and says where its inner packet stands and where it goes.
-    fn accept(
-        &mut self,
-        proof: Authentic,
-        packet: Span,
-        mut memory: Memory<'_>,
-    ) -> Result<(Span, InterfaceId), DropReason> {
+    fn accept(&mut self, proof: Authentic, packet: Span, mut memory: Memory<'_>) -> Result<(Span, Place), DropReason> {
         let is_newest = proof.sequence() > self.sa.window.newest();
         self.sa.window.commit(proof)?;
         self.note_life(is_newest);
@@ -135,25 +152,31 @@ impl Accepting<'_> {
             return Err(DropReason::Dummy);
         }
         let id = self.sa.core.interface;
-        let kind = self.interfaces.get(id).ok_or(DropReason::NextHeader)?.kind;
-        let inner = match (self.sa.core.mode, next_header) {
+        let interface = self.interfaces.get(id).ok_or(DropReason::NextHeader)?;
+        let (kind, is_tunnel) = (interface.kind, interface.tunnel.is_some());
+        let packet = Place::Packet(id);
+        let (inner, place) = match (self.sa.core.mode, next_header) {
+            (Mode::Tunnel, protocol::IPV4 | protocol::IPV6) if is_tunnel => {
+                self.unwrap_in_tunnel_mode(payload, next_header, &mut memory)?
+            }
+            (Mode::Transport, _) if is_tunnel => self.unwrap_transport(payload, next_header, &mut memory)?,
             (Mode::Tunnel, protocol::IPV4 | protocol::IPV6) => {
-                self.unwrap_tunnel(payload, next_header, None, &mut memory)?
+                (self.unwrap_tunnel(payload, next_header, None, &mut memory)?, packet)
             }
             (Mode::Transport, protocol::IPV4 | protocol::IPV6) if kind == InterfaceKind::Ipip => {
                 let OuterPath { local, remote, .. } = self.sa.core.path;
                 let wrapped = Selected::ip_in_ip(local, remote, next_header == protocol::IPV4);
-                self.unwrap_tunnel(payload, next_header, Some(wrapped), &mut memory)?
+                (self.unwrap_tunnel(payload, next_header, Some(wrapped), &mut memory)?, packet)
             }
             (Mode::Tunnel, _) => return Err(DropReason::NextHeader),
-            (Mode::Transport, _) => self.rebuild_transport(payload, next_header, &mut memory)?,
+            (Mode::Transport, _) => (self.rebuild_transport(payload, next_header, &mut memory)?, packet),
         };
         self.charge(inner.len)?;
         if let Some(interface) = self.interfaces.get_mut(id) {
             interface.counters.packets_in += 1;
             interface.counters.bytes_in += inner.len as u64;
         }
-        Ok((inner, id))
+        Ok((inner, place))
     }
 
     /// An authentic packet shows that the peer uses the SA, and where it is now.

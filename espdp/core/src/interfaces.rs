@@ -2,6 +2,8 @@
 
 use espdp_api::{InterfaceKind, InterfaceName, Refusal};
 
+use crate::tunnel::Tunnel;
+
 /// Names an interface inside a [`crate::Dataplane`]; small and dense, so that the shell can index its devices by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InterfaceId(pub u16);
@@ -24,6 +26,7 @@ pub struct InterfaceCounters {
 pub(crate) struct Interface {
     name: InterfaceName,
     pub(crate) kind: InterfaceKind,
+    pub(crate) tunnel: Option<Box<Tunnel>>,
     pub(crate) counters: InterfaceCounters,
 }
 
@@ -55,7 +58,8 @@ impl InterfaceTable {
     /// # Errors
     /// [`Refusal::Full`].
     pub(crate) fn add(&mut self, name: &InterfaceName, kind: InterfaceKind) -> Result<InterfaceId, Refusal> {
-        let interface = Some(Interface { name: name.clone(), kind, counters: InterfaceCounters::default() });
+        let interface =
+            Some(Interface { name: name.clone(), kind, tunnel: None, counters: InterfaceCounters::default() });
         let full = || Refusal::Full(format!("{} interfaces", Self::MOST));
         let index = self.0.iter().position(Option::is_none).unwrap_or(self.0.len());
         if index >= Self::MOST {

@@ -41,6 +41,7 @@ mod replay;
 mod sa;
 #[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 mod segment;
+mod tunnel;
 #[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 mod vnet;
 
@@ -52,5 +53,6 @@ pub use drops::DropReason;
 pub use interfaces::{InterfaceCounters, InterfaceId};
 pub use mtu::Overhead;
 pub use outbound::{Filling, Progress, SuperPacket};
+pub use tunnel::tunnel_octets;
 use tunnel_codec::checksum;
 pub use vnet::{Offloads, VnetHeader};

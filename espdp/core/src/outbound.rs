@@ -2,11 +2,12 @@
 //!
 //! ```text
 //!                    ┌ Protect(SA) ─▶ protect: envelope, sequence number, ESP ─▶ seal
-//! push ─▶ verdict ───┼ Clear(exit) ─▶ pass_in_clear: segments as they are
+//! push ─▶ verdict ───┼ Clear(exit) ─▶ pass_in_clear: packets as they are
 //!                    └ refused     ─▶ counted, with the SA that refused it where there is one
 //! ```
 
 mod envelope;
+mod inside;
 
 use std::time::Instant;
 
@@ -23,6 +24,7 @@ use crate::sa::OutboundSa;
 use crate::segment::Segmenter;
 use crate::{Dataplane, DropReason, InterfaceId, OutboundBatch, Run, Sealed, VnetHeader};
 use envelope::Envelope;
+use inside::{Content, Inside};
 
 /// A packet from a TUN device: plain, or a super-packet that stands for many segments.
 #[derive(Debug)]
@@ -118,12 +120,39 @@ impl<'a> Filling<'a> {
     }
 
     fn encapsulate(&mut self, packet: &mut SuperPacket<'_>) -> Result<Progress, Refused> {
+        if self.dataplane.interfaces.get(packet.interface).is_some_and(|interface| interface.tunnel.is_some()) {
+            return self.wrap(packet);
+        }
         let header = Header::parse(packet.packet).ok_or(DropReason::Malformed)?;
         let segments = Segmenter::new(&packet.vnet, packet.packet, &header)?;
         match self.verdict(packet.interface, &header)? {
             Verdict::Protect(place) => self.protect(packet, &header, &segments, place),
             Verdict::Clear(exit) => self.pass_in_clear(packet, &segments, exit),
         }
+    }
+
+    /// Puts the headers of the interface's tunnel in front, and has the policies look at what comes out.
+    fn wrap(&mut self, packet: &mut SuperPacket<'_>) -> Result<Progress, Refused> {
+        let id = packet.interface;
+        let interface = self.dataplane.interfaces.get_mut(id).ok_or(DropReason::NoPolicy)?;
+        let tunnel = interface.tunnel.as_deref().ok_or(DropReason::NoPolicy)?;
+        let is_plain = tunnel.is_plain();
+        let inside = Inside::new(interface.kind.layer(), packet.vnet, packet.packet)?;
+        let front = tunnel.front(inside.ip(), packet.packet)?;
+        let first = packet.taken;
+        let wrapped = inside.wrap(front, first)?;
+        let header = front.header(wrapped.len(first));
+        let verdict = if is_plain { Verdict::Clear(Exit::Routed) } else { self.verdict(id, &header)? };
+        let result = match verdict {
+            Verdict::Protect(place) => self.protect(packet, &header, &wrapped, place),
+            Verdict::Clear(exit) => self.pass_in_clear(packet, &wrapped, exit),
+        };
+        if let Some(tunnel) =
+            self.dataplane.interfaces.get_mut(id).and_then(|interface| interface.tunnel.as_deref_mut())
+        {
+            tunnel.advance(packet.taken - first);
+        }
+        result
     }
 
     /// What the interface and its policies say about a packet.
@@ -149,12 +178,12 @@ impl<'a> Filling<'a> {
         })
     }
 
-    /// Adds the segments as ESP packets of one SA.
+    /// Adds the packets as ESP packets of one SA.
     fn protect(
         &mut self,
         packet: &mut SuperPacket<'_>,
         header: &Header,
-        segments: &Segmenter<'_>,
+        content: &impl Content,
         place: u32,
     ) -> Result<Progress, Refused> {
         let refused_by_sa = |reason| Refused { reason, sa: Some(place) };
@@ -162,9 +191,9 @@ impl<'a> Filling<'a> {
         let interface = interfaces.get_mut(packet.interface).ok_or(DropReason::NoPolicy)?;
         let sa = outbound.get_mut(place).ok_or(DropReason::NoSa)?;
         let envelope = Envelope::new(sa, interface.kind, header).map_err(refused_by_sa)?;
-        let count = segments.count();
+        let count = content.count();
         while packet.taken < count {
-            let inner_len = segments.len(packet.taken);
+            let inner_len = content.len(packet.taken);
             let len = envelope.esp_len(sa, inner_len);
             if len > Run::OCTETS {
                 return Err(refused_by_sa(DropReason::TooBig));
@@ -178,33 +207,33 @@ impl<'a> Filling<'a> {
                 return Err(refused_by_sa(DropReason::HardLimit));
             }
             let (span, octets) = self.batch.next(len);
-            envelope.write(sa, sequence, segments, packet.taken, octets).map_err(refused_by_sa)?;
+            envelope.write(sa, sequence, content, packet.taken, octets).map_err(refused_by_sa)?;
             let Envelope { traffic_class, dont_fragment, .. } = envelope;
             self.batch.add(OutboundFrame { span, sa: place, sequence, traffic_class, dont_fragment, is_sealed: false });
             sa.core.usage.touch(self.now);
-            count_out(&mut interface.counters, inner_len);
+            count_out(&mut interface.counters, content.inside_len(packet.taken));
             packet.taken += 1;
         }
         Ok(Progress::Done)
     }
 
-    /// Adds the segments as they are.
+    /// Adds the packets as they are.
     fn pass_in_clear(
         &mut self,
         packet: &mut SuperPacket<'_>,
-        segments: &Segmenter<'_>,
+        content: &impl Content,
         exit: Exit,
     ) -> Result<Progress, Refused> {
         let interface = self.dataplane.interfaces.get_mut(packet.interface).ok_or(DropReason::NoPolicy)?;
-        while packet.taken < segments.count() {
-            let len = segments.len(packet.taken);
+        while packet.taken < content.count() {
+            let len = content.len(packet.taken);
             if !self.batch.has_room(len) {
                 return Ok(Progress::BatchFull);
             }
             let (span, octets) = self.batch.next(len);
-            segments.write(packet.taken, 0, octets)?;
+            content.write(packet.taken, 0, octets)?;
             self.batch.add_clear(span, exit);
-            count_out(&mut interface.counters, len);
+            count_out(&mut interface.counters, content.inside_len(packet.taken));
             packet.taken += 1;
         }
         Ok(Progress::Done)

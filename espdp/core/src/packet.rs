@@ -90,6 +90,26 @@ impl Header {
         }
     }
 
+    /// The header of a packet of `len` octets that a tunnel wraps; `ports` where it is UDP.
+    pub(crate) fn of_wrapped(ip: &tunnel_codec::ip::IpHeader, ports: Option<(u16, u16)>, len: usize) -> Self {
+        Self {
+            source: ip.source,
+            destination: ip.destination,
+            protocol: ip.protocol,
+            source_port: ports.map(|(source, _)| source),
+            destination_port: ports.map(|(_, destination)| destination),
+            total_len: len,
+            transport_at: ip.octets(),
+            traffic_class: ip.traffic_class,
+            dont_fragment: ip.dont_fragment,
+            is_fragment: false,
+            fragment: None,
+            is_completed: false,
+            has_outer_options: false,
+            first_next_header: ip.protocol,
+        }
+    }
+
     /// Octets of the fixed header.
     pub(crate) fn fixed_len(&self) -> usize {
         if self.is_ipv4() { IPV4_HEADER_LEN } else { IPV6_HEADER_LEN }

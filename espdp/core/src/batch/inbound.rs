@@ -5,6 +5,7 @@ use espdp_api::{Encapsulation, OuterPath};
 use super::Span;
 use crate::crypto::Authentic;
 use crate::drops::{DropCounters, DropReason};
+use crate::inbound::Place;
 use crate::packet::{Header, protocol};
 use crate::{InterfaceId, VnetHeader};
 
@@ -53,6 +54,11 @@ pub(crate) struct InboundFrame {
 pub(crate) enum Stage {
     /// Nothing is known of it.
     Received,
+    /// A tunnel's packet in clear, which never sees an SA; the span is what stands behind its IP or UDP header.
+    InClear {
+        /// The IP protocol.
+        protocol: u8,
+    },
     /// It has an SA, and a sequence number that the replay window would take.
     Admitted {
         /// The whole sequence number, not yet proven.
@@ -62,8 +68,8 @@ pub(crate) enum Stage {
     Opened(Authentic),
     /// Not to be decrypted, or not verified; still to be counted.
     Refused(DropReason),
-    /// An inner packet for this interface.
-    Delivered(InterfaceId),
+    /// What was inside is for this interface.
+    Delivered(Place),
     /// Counted and gone.
     Dropped,
 }
@@ -188,6 +194,41 @@ impl InboundBatch {
         self.add_frame(received, origin);
     }
 
+    /// Adds `len` octets that a raw socket for a tunnel's protocol put in [`Self::space`]: over IPv4 with the IP header, whose
+    /// addresses count then, over IPv6 what stands behind it.
+    pub fn add_raw_tunnel(&mut self, len: usize, protocol: u8, origin: Origin) {
+        let received = self.take(len);
+        if !origin.path.remote.is_ipv4() {
+            self.push(received, origin, Stage::InClear { protocol });
+            return;
+        }
+        match Header::parse(received.of(&self.memory)) {
+            Some(header) if header.is_ipv4() && !header.is_fragment && header.protocol == protocol => {
+                let (local, remote) = (header.destination, header.source);
+                let path = OuterPath { local, remote, encapsulation: Encapsulation::Esp };
+                let origin = Origin { path, traffic_class: header.traffic_class };
+                let offset = received.offset + header.transport_at;
+                let span = Span { offset, len: header.total_len - header.transport_at };
+                self.push(span, origin, Stage::InClear { protocol });
+            }
+            _ => self.drops.count(DropReason::TunnelHeader),
+        }
+    }
+
+    /// Adds `len` octets that a tunnel's UDP socket with `UDP_GRO` put in [`Self::space`], as [`Self::add_udp`] takes them; the ports are
+    /// those of `origin`.
+    pub fn add_udp_tunnel(&mut self, len: usize, stride: usize, origin: Origin) {
+        let received = self.take(len);
+        let stride = if stride == 0 { len } else { stride };
+        let end = received.offset + received.len;
+        let mut offset = received.offset;
+        while offset < end {
+            let datagram = Span { offset, len: stride.min(end - offset) };
+            offset += datagram.len;
+            self.push(datagram, origin, Stage::InClear { protocol: protocol::UDP });
+        }
+    }
+
     /// What opening works on.
     pub(crate) fn chunk(&mut self) -> Chunk<'_> {
         Chunk {
@@ -214,6 +255,10 @@ impl InboundBatch {
     }
 
     fn add_frame(&mut self, span: Span, origin: Origin) {
+        self.push(span, origin, Stage::Received);
+    }
+
+    fn push(&mut self, span: Span, origin: Origin, stage: Stage) {
         if self.frames.len() >= Self::FRAMES {
             self.drops.count(DropReason::Overflow);
             return;
@@ -223,7 +268,7 @@ impl InboundBatch {
         }
         // There are never more origins than frames.
         let origin = u16::try_from(self.origins.len() - 1).unwrap_or(u16::MAX);
-        self.frames.push(InboundFrame { span, origin, sa: 0, stage: Stage::Received });
+        self.frames.push(InboundFrame { span, origin, sa: 0, stage });
     }
 }
 

@@ -2,11 +2,11 @@
 
 use espdp_api::{InterfaceKind, Mode};
 
+use super::inside::Content;
 use crate::DropReason;
 use crate::crypto::ESP_HEADER_LEN;
 use crate::packet::{Header, protocol};
 use crate::sa::{OutboundSa, TRAILER_LEN};
-use crate::segment::Segmenter;
 
 /// How the packets of a flow are wrapped.
 #[derive(Clone, Copy, Debug)]
@@ -59,12 +59,12 @@ impl Envelope {
         &self,
         sa: &OutboundSa,
         sequence: u64,
-        segments: &Segmenter<'_>,
+        content: &impl Content,
         index: usize,
         octets: &mut [u8],
     ) -> Result<(), DropReason> {
         let layout = sa.core.layout;
-        let payload_len = segments.len(index).saturating_sub(self.skip);
+        let payload_len = content.len(index).saturating_sub(self.skip);
         let malformed = DropReason::Malformed;
         let (esp, rest) = octets.split_first_chunk_mut::<ESP_HEADER_LEN>().ok_or(malformed)?;
         let (spi, low) = esp.split_at_mut(4);
@@ -72,7 +72,7 @@ impl Envelope {
         low.copy_from_slice(&(sequence as u32).to_be_bytes());
         let rest = rest.get_mut(layout.header_len - ESP_HEADER_LEN..).ok_or(malformed)?;
         let (payload, rest) = rest.split_at_mut_checked(payload_len).ok_or(malformed)?;
-        segments.write(index, self.skip, payload)?;
+        content.write(index, self.skip, payload)?;
         let (padding, trailer) = rest.split_at_mut_checked(layout.padding(payload_len)).ok_or(malformed)?;
         // RFC 4303 §2.4: 1, 2, 3 …; there are never more than 15.
         for (octet, value) in padding.iter_mut().zip(1u8..) {

@@ -4,6 +4,7 @@
 
 #[expect(unreachable_pub, reason = "shared by the modules of this test")]
 mod support;
+mod tunnels;
 
 mod control;
 mod headers;

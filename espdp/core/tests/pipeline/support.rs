@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use espdp_api::{
     AddressRange, Direction, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, Event, InboundSaSpec,
-    InterfaceKind, InterfaceName, IpsecProtocol, Mode, OutboundSaSpec, OuterPath, PacketShape, PolicyAction, PolicyId,
-    PolicySpec, SaLimits, SaSpec, SaStatistics, Secret, TrafficSelector,
+    InterfaceKind, InterfaceName, InterfaceSpec, IpsecProtocol, L2tpCarrier, L2tpv3, Mode, NextHop, OutboundSaSpec,
+    OuterPath, PacketShape, PolicyAction, PolicyId, PolicySpec, Protection, SaLimits, SaSpec, SaStatistics, Secret,
+    TrafficSelector, TunnelEnds,
 };
 use espdp_core::{
     Dataplane, Exit, InboundBatch, InterfaceId, Offloads, Origin, OutboundBatch, Progress, SuperPacket, VnetHeader,
@@ -18,6 +19,8 @@ pub struct Setup {
     pub algorithms: EspAlgorithms,
     pub mode: Mode,
     pub kind: InterfaceKind,
+    pub protection: Protection,
+    pub next_hops: Vec<NextHop>,
     pub outer_is_ipv6: bool,
     pub encapsulation: Encapsulation,
     pub local: Vec<TrafficSelector>,
@@ -35,6 +38,8 @@ impl Default for Setup {
             algorithms: algorithms(EspCipher::AesGcm16 { key_bits: 256 }, EspIntegrity::None, true),
             mode: Mode::Tunnel,
             kind: InterfaceKind::Ipsec,
+            protection: Protection::Required,
+            next_hops: Vec::new(),
             outer_is_ipv6: false,
             encapsulation: UDP,
             local: vec![everything(true), everything(false)],
@@ -126,7 +131,8 @@ impl Setup {
     pub fn gateway(&self, is_left: bool) -> Gateway {
         let mut dataplane = Dataplane::new(&Secret::new([u8::from(is_left); 32]));
         let name = InterfaceName::new("ipsec0").unwrap();
-        let interface = dataplane.set_interface(&name, self.kind).unwrap();
+        let kind = if is_left { self.kind } else { mirrored(self.kind) };
+        let interface = dataplane.set_interface(&name, kind).unwrap();
         let (local, remote) =
             if is_left { (self.local.clone(), self.remote.clone()) } else { (self.remote.clone(), self.local.clone()) };
         let action = PolicyAction::Protect { acquire: self.acquire };
@@ -140,6 +146,13 @@ impl Setup {
         };
         let (local, remote) = if is_left { (left, right) } else { (right, left) };
         let path = OuterPath { local, remote, encapsulation: self.encapsulation };
+        let tunnel = InterfaceSpec {
+            ends: Some(TunnelEnds::new(local, self.next_hops.is_empty().then_some(remote))),
+            protection: self.protection,
+            next_hops: self.next_hops.clone(),
+            ..InterfaceSpec::new(InterfaceName::new("ipsec0").unwrap(), kind)
+        };
+        dataplane.set_tunnel(&tunnel).unwrap();
         let (outbound, inbound) = (OutboundBatch::new(), InboundBatch::new());
         Gateway { dataplane, interface, path, now: start(), inbound_spi, outbound, inbound }
     }
@@ -174,6 +187,24 @@ impl Setup {
         let sa = self.sa(spi, path, is_left, self.outbound_limits, seed);
         OutboundSaSpec { sa, shape: self.shape }
     }
+}
+
+/// The same tunnel seen from its other end.
+fn mirrored(kind: InterfaceKind) -> InterfaceKind {
+    let InterfaceKind::L2tpv3(l2tp) = kind else { return kind };
+    InterfaceKind::L2tpv3(L2tpv3 {
+        session: l2tp.peer_session,
+        peer_session: l2tp.session,
+        cookie: l2tp.peer_cookie,
+        peer_cookie: l2tp.cookie,
+        carrier: match l2tp.carrier {
+            L2tpCarrier::Ip => L2tpCarrier::Ip,
+            L2tpCarrier::Udp { local_port, remote_port } => {
+                L2tpCarrier::Udp { local_port: remote_port, remote_port: local_port }
+            }
+        },
+        ..l2tp
+    })
 }
 
 impl Gateway {
@@ -219,6 +250,53 @@ impl Gateway {
         assert_eq!(sealed.runs().count(), 0);
         assert!(sealed.clear().all(|packet| packet.exit == Exit::Bypass));
         sealed.clear().map(|packet| packet.octets.to_vec()).collect()
+    }
+
+    /// Sends one packet, or super-packet, of which everything must leave in clear.
+    pub fn send_in_clear(&mut self, vnet: VnetHeader, packet: &[u8]) -> Vec<Vec<u8>> {
+        let mut packet = SuperPacket::new(self.interface, vnet, packet);
+        let mut wire = Vec::new();
+        loop {
+            let mut filling = self.dataplane.fill(self.now, &mut self.outbound);
+            let progress = filling.push(&mut packet);
+            let sealed = filling.seal();
+            assert_eq!(sealed.runs().len(), 0);
+            wire.extend(sealed.clear().map(|packet| {
+                assert_eq!(packet.exit, Exit::Routed);
+                packet.octets.to_vec()
+            }));
+            if progress == Progress::Done {
+                return wire;
+            }
+        }
+    }
+
+    /// Receives whole packets in clear as the sockets for tunnels would hand them over, and gives what is written to the inside.
+    pub fn receive_in_clear(&mut self, wire: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        self.inbound.clear();
+        for packet in wire {
+            let OuterPath { local, remote, .. } = self.path;
+            let header_len = if packet[0] >> 4 == 4 { 20 } else { 40 };
+            let protocol = if header_len == 20 { packet[9] } else { packet[6] };
+            let traffic_class = if header_len == 20 { packet[1] } else { packet[0] << 4 | packet[1] >> 4 };
+            let (mut from, mut encapsulation) = (header_len, Encapsulation::Esp);
+            if protocol == 17 {
+                let port = |at: usize| u16::from_be_bytes([packet[header_len + at], packet[header_len + at + 1]]);
+                encapsulation = Encapsulation::Udp { local_port: port(2), remote_port: port(0) };
+                from += 8;
+            } else if header_len == 20 {
+                from = 0;
+            }
+            let received = &packet[from..];
+            self.inbound.space().unwrap()[..received.len()].copy_from_slice(received);
+            let origin = Origin { path: OuterPath { local, remote, encapsulation }, traffic_class };
+            match encapsulation {
+                Encapsulation::Esp => self.inbound.add_raw_tunnel(received.len(), protocol, origin),
+                Encapsulation::Udp { .. } => self.inbound.add_udp_tunnel(received.len(), 0, origin),
+            }
+        }
+        let opened = self.dataplane.open(self.now, Offloads::default(), &mut self.inbound);
+        opened.deliveries().map(|delivery| delivery.pieces().collect::<Vec<_>>().concat()).collect()
     }
 
     /// Receives packets, each alone, and gives what is written to the interface.
