@@ -4,6 +4,7 @@
 //! put into the kernel it remembers, and takes away at the end.
 
 mod book;
+mod devices;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,10 +18,11 @@ use tokio::time;
 use tunnels::{Family, LinkWatch, Netlink, NetlinkError, NetworkState, NetworkWatch, preferred_source};
 
 use crate::events::Events;
-use crate::io::tun::Tun;
+use crate::io::device::Device;
 use crate::worker::{Mailbox, Worker, WorkerGone};
 use crate::{DataplaneSettings, StartError};
 use book::{Book, Interface, Outbound};
+use devices::DeviceSource;
 
 /// A command on its way.
 #[derive(Debug)]
@@ -174,6 +176,8 @@ impl Control {
                 None => self.make_interface(spec).await,
             },
             Command::RemoveInterface(name) => self.remove_interface(&name).await,
+            Command::SetBridge(spec) => self.in_core(move |core| core.set_bridge(&spec)).await,
+            Command::RemoveBridge(name) => self.in_core(move |core| core.remove_bridge(&name)).await,
             Command::LocalAddress { remote } => {
                 let path = self.netlink.path_to(remote, self.settings.mark).await.map_err(refusal)?;
                 Ok(Done::LocalAddress(path.source))
@@ -266,17 +270,17 @@ impl Control {
     }
 
     async fn make_interface(&mut self, spec: InterfaceSpec) -> Outcome {
-        let tun = Tun::create(&spec.name).map_err(|error| system(error.operation(), &error.source))?;
-        let (name, kind) = (spec.name.clone(), spec.kind);
-        let id = self.ask(move |worker| worker.core.set_interface(&name, kind)).await??;
+        let device = DeviceSource::of(&spec).open(&spec.name);
+        let device = device.map_err(|error| system(error.operation(), &error.source))?;
         let name = spec.name.clone();
-        let interface = Interface::new(spec, id);
-        self.book.interfaces.insert(name.clone(), interface);
-        let mut made = self.apply().await.map_err(refusal);
-        if made.is_ok() {
-            let added = self.ask(move |worker| worker.add_device(id, tun)).await;
-            made = added.and_then(|added| added.map_err(|error| system("serve a TUN device", &error)));
-        }
+        let made = match self.tell_core(&spec).await {
+            Ok(id) => {
+                self.book.interfaces.insert(name.clone(), Interface::new(spec, id));
+                let applied = self.apply().await.map_err(refusal);
+                if applied.is_ok() { self.serve_device(id, device).await } else { applied }
+            }
+            Err(refusal) => Err(refusal),
+        };
         if made.is_err() {
             self.book.interfaces.remove(&name);
             self.actual.links.remove(&name);
@@ -286,30 +290,53 @@ impl Control {
         made.map(|()| Done::Ok)
     }
 
+    /// Hands the device of an interface to the worker.
+    async fn serve_device(&self, id: InterfaceId, device: Option<Device>) -> Result<(), Refusal> {
+        let Some(device) = device else { return Ok(()) };
+        let added = self.ask(move |worker| worker.add_device(id, device)).await?;
+        added.map_err(|error| system("serve a device", &error))
+    }
+
     async fn change_interface(&mut self, spec: InterfaceSpec) -> Outcome {
         let Some(old) = self.book.interfaces.get(&spec.name).cloned() else {
             return Err(Refusal::UnknownInterface(spec.name));
         };
         let mut new = old.clone();
         new.change(spec);
-        self.set_kind(&new).await?;
-        self.book.interfaces.insert(new.spec.name.clone(), new);
-        if let Err(error) = self.apply().await {
-            let undone = self.set_kind(&old).await;
-            self.note_failure("undo a change of an interface", undone.err().map(|refusal| refusal.to_string()));
-            self.book.interfaces.insert(old.spec.name.clone(), old);
-            let restored = self.apply().await;
+        if let Err(refused) = self.take_over(&old, &new).await {
+            let restored = self.take_over(&new, &old).await;
             self.note_failure("undo a change of an interface", restored.err().map(|error| error.to_string()));
-            return Err(refusal(error));
+            return Err(refused);
         }
         self.refresh_mtus().await;
         Ok(Done::Ok)
     }
 
-    /// Tells the core the kind of an interface.
-    async fn set_kind(&self, interface: &Interface) -> Result<InterfaceId, Refusal> {
-        let (name, kind) = (interface.spec.name.clone(), interface.spec.kind);
-        self.ask(move |worker| worker.core.set_interface(&name, kind)).await?
+    /// Makes an interface what `new` says; another device than before takes the place of the old one.
+    async fn take_over(&mut self, old: &Interface, new: &Interface) -> Result<(), Refusal> {
+        let (name, id) = (new.spec.name.clone(), new.id);
+        self.tell_core(&new.spec).await?;
+        let source = DeviceSource::of(&new.spec);
+        let mut device = None;
+        if source != DeviceSource::of(&old.spec) {
+            self.ask(move |worker| worker.remove_device(id)).await?;
+            self.actual.forget_link(&name);
+            device = source.open(&name).map_err(|error| system(error.operation(), &error.source))?;
+        }
+        self.book.interfaces.insert(name, new.clone());
+        self.apply().await.map_err(refusal)?;
+        self.serve_device(id, device).await
+    }
+
+    /// Tells the core the kind of an interface and its place in a bridge domain.
+    async fn tell_core(&self, spec: &InterfaceSpec) -> Result<InterfaceId, Refusal> {
+        let (name, kind, bridge) = (spec.name.clone(), spec.kind, spec.bridge.clone());
+        self.ask(move |worker| {
+            let id = worker.core.set_interface(&name, kind)?;
+            worker.core.set_bridge_port(&name, bridge.as_ref())?;
+            Ok(id)
+        })
+        .await?
     }
 
     async fn remove_interface(&mut self, name: &InterfaceName) -> Outcome {

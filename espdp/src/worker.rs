@@ -6,6 +6,7 @@
 mod counters;
 mod mailbox;
 mod ports;
+mod switching;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,25 +16,26 @@ use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
 use espdp_api::{DropCount, Encapsulation, Event, IkePath, OuterPath, Secret};
-use espdp_core::{Dataplane, InboundBatch, InterfaceId, Offloads, Opened, Origin, OutboundBatch, Progress};
+use espdp_core::{Dataplane, Egress, InboundBatch, InterfaceId, Offloads, Opened, Origin, OutboundBatch, Progress};
 use espdp_core::{Sealed, SuperPacket, VnetHeader};
 use rustix::event::epoll;
 use tokio::sync::mpsc;
 use tunnels::Family;
 
 use crate::events::Events;
-use crate::io::tun::Tun;
+use crate::io::device::Device;
 use counters::{Loss, Losses};
 pub(crate) use mailbox::{Mailbox, WorkerGone};
 pub(crate) use ports::Ports;
 use ports::{PortId, Use};
+use switching::Switch;
 
 /// Everything that one worker thread owns.
 pub(crate) struct Worker {
     /// Policies and SAs.
     pub(crate) core: Dataplane,
     ports: Ports,
-    devices: BTreeMap<InterfaceId, Tun>,
+    devices: BTreeMap<InterfaceId, Device>,
     /// What the TUN devices of this machine take.
     offloads: Offloads,
     epoll: OwnedFd,
@@ -42,6 +44,7 @@ pub(crate) struct Worker {
     too_big: mpsc::Sender<IpAddr>,
     losses: Losses,
     outbound: OutboundBatch,
+    egress: Egress,
     inbound: InboundBatch,
     /// For one read from a TUN device or from the IKE port.
     buffer: Box<[u8]>,
@@ -66,8 +69,9 @@ impl Worker {
             too_big,
             losses: Losses::default(),
             outbound: OutboundBatch::new(),
+            egress: Egress::default(),
             inbound: InboundBatch::new(),
-            buffer: vec![0; Tun::READ_LEN].into_boxed_slice(),
+            buffer: vec![0; Device::READ_LEN].into_boxed_slice(),
             stopping: false,
         })
     }
@@ -92,6 +96,7 @@ impl Worker {
                     Token::Bell => self.serve_jobs(jobs, bell),
                     Token::Port(PortId { purpose: Use::Ike, family }) => self.receive_ike(family),
                     Token::Port(id) => self.receive_esp(id, now),
+                    Token::Device(id) if self.core.is_bridge_port(id) => self.switch_from(id, now),
                     Token::Device(id) => self.send_from(id, now),
                 }
                 self.report_events();
@@ -105,15 +110,17 @@ impl Worker {
         self.stopping = true;
     }
 
-    /// Takes a TUN device into service.
-    pub(crate) fn add_device(&mut self, id: InterfaceId, tun: Tun) -> io::Result<()> {
-        epoll::add(&self.epoll, &tun, Token::Device(id).into(), epoll::EventFlags::IN)?;
-        self.offloads = tun.offloads();
-        self.devices.insert(id, tun);
+    /// Takes a device into service.
+    pub(crate) fn add_device(&mut self, id: InterfaceId, device: Device) -> io::Result<()> {
+        epoll::add(&self.epoll, &device, Token::Device(id).into(), epoll::EventFlags::IN)?;
+        if let Device::Tun(tun) = &device {
+            self.offloads = tun.offloads();
+        }
+        self.devices.insert(id, device);
         Ok(())
     }
 
-    /// Closes a TUN device, which removes the interface.
+    /// Closes a device; with a TUN or TAP device its interface goes.
     pub(crate) fn remove_device(&mut self, id: InterfaceId) {
         self.devices.remove(&id);
     }
@@ -152,12 +159,12 @@ impl Worker {
 
     /// From a TUN device to the peers.
     fn send_from(&mut self, id: InterfaceId, now: Instant) {
-        let Some(tun) = self.devices.get(&id) else { return };
+        let Some(device) = self.devices.get_mut(&id) else { return };
         let mut broken = false;
         let mut filling = self.core.fill(now, &mut self.outbound);
         for _ in 0..BUDGET {
-            let read = match tun.read(&mut self.buffer) {
-                Ok(Some(len)) => self.buffer.get(..len).unwrap_or_default(),
+            let read = match device.read(&mut self.buffer) {
+                Ok(Some(read)) => read,
                 Ok(None) => break,
                 Err(error) => {
                     tracing::warn!(%error, "a TUN device gives no packets any more");
@@ -170,13 +177,13 @@ impl Worker {
             while filling.push(&mut packet) == Progress::BatchFull {
                 let sealed = filling.seal();
                 transmit(&sealed, &mut self.ports, &mut self.losses, &self.too_big);
-                answer(&sealed, &self.devices, &mut self.losses);
+                answer(&sealed, device, &mut self.losses);
                 filling = self.core.fill(now, &mut self.outbound);
             }
         }
         let sealed = filling.seal();
         transmit(&sealed, &mut self.ports, &mut self.losses, &self.too_big);
-        answer(&sealed, &self.devices, &mut self.losses);
+        answer(&sealed, device, &mut self.losses);
         if broken {
             // Somebody deleted the link. Its descriptor would be ready for ever.
             self.losses.count(Loss::Device, 1);
@@ -187,8 +194,8 @@ impl Worker {
     /// From the peers to the TUN devices.
     fn receive_esp(&mut self, id: PortId, now: Instant) {
         let nat_port = self.ports.number(Use::Nat);
-        let Some(port) = self.ports.get(id) else { return };
         for _ in 0..BUDGET {
+            let Some(port) = self.ports.get(id) else { return };
             let mut drained = false;
             while let Some(space) = self.inbound.space() {
                 let (len, source, about) = match port.receive(space) {
@@ -226,7 +233,17 @@ impl Worker {
             }
             if !self.inbound.is_empty() {
                 let opened = self.core.open(now, self.offloads, &mut self.inbound);
-                deliver(&opened, &self.devices, &mut self.losses);
+                let mut switch = Switch {
+                    core: &mut self.core,
+                    outbound: &mut self.outbound,
+                    egress: &mut self.egress,
+                    devices: &self.devices,
+                    ports: &mut self.ports,
+                    losses: &mut self.losses,
+                    too_big: &self.too_big,
+                    now,
+                };
+                deliver(&opened, &mut switch);
                 self.inbound.clear();
             }
             if drained {
@@ -276,23 +293,29 @@ fn transmit(sealed: &Sealed<'_>, ports: &mut Ports, losses: &mut Losses, too_big
     }
 }
 
-/// Hands answers back to where their cause came from.
-fn answer(sealed: &Sealed<'_>, devices: &BTreeMap<InterfaceId, Tun>, losses: &mut Losses) {
+/// Hands answers back to where their cause came from, which is one device for a whole batch.
+fn answer(sealed: &Sealed<'_>, device: &Device, losses: &mut Losses) {
     for reply in sealed.replies() {
-        let written = devices.get(&reply.interface).map(|tun| tun.write_packet(reply.octets));
-        if !matches!(written, Some(Ok(()))) {
+        if device.write_packet(reply.octets).is_err() {
             losses.count(Loss::Device, 1);
         }
     }
 }
 
-fn deliver(opened: &Opened<'_>, devices: &BTreeMap<InterfaceId, Tun>, losses: &mut Losses) {
+/// Hands packets to the devices of their interfaces, and frames from tunnels to their bridge domains.
+fn deliver(opened: &Opened<'_>, switch: &mut Switch<'_>) {
     for delivery in opened.deliveries() {
-        let written = devices.get(&delivery.interface).map(|tun| tun.write(&delivery));
+        if switch.core.is_bridge_port(delivery.interface) {
+            // Frames are never joined to super-packets, so that one is one piece.
+            delivery.pieces().for_each(|frame| switch.forward(delivery.interface, &delivery.vnet, frame));
+            continue;
+        }
+        let written = switch.devices.get(&delivery.interface).map(|device| device.deliver(&delivery));
         if !matches!(written, Some(Ok(()))) {
-            losses.count(Loss::Device, 1);
+            switch.losses.count(Loss::Device, 1);
         }
     }
+    switch.flush();
 }
 
 /// Reads of one descriptor before the others get their turn.

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BridgeName, Direction, DropCount, EspSpi, IkePath, InboundSaSpec, InterfaceName, InterfaceSpec, OutboundSaSpec,
-    OuterPath, PolicyId, PolicySpec, SaStatistics,
+    BridgeName, BridgeSpec, Direction, DropCount, EspSpi, IkePath, InboundSaSpec, InterfaceName, InterfaceSpec,
+    OutboundSaSpec, OuterPath, PolicyId, PolicySpec, SaStatistics,
 };
 
 /// Pairs an [`Outcome`] with its [`Command`]; chosen by the daemon.
@@ -89,6 +89,10 @@ pub enum Command {
     SetInterface(InterfaceSpec),
     /// Removes an interface that has no policies any more.
     RemoveInterface(InterfaceName),
+    /// Makes a bridge domain, or changes the one of this name; its ports and what it has learned stay.
+    SetBridge(Box<BridgeSpec>),
+    /// Removes a bridge domain that has no ports any more.
+    RemoveBridge(BridgeName),
     /// Asks which local address the kernel would use towards `remote`. Answer: [`Done::LocalAddress`].
     LocalAddress {
         /// The peer.

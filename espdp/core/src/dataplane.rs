@@ -138,8 +138,19 @@ impl Dataplane {
     /// Says in `egress` where an Ethernet frame goes that came in by `from`: a port of a bridge domain, from its inside, or out
     /// of its tunnel. What goes nowhere is counted.
     pub fn forward(&mut self, now: Instant, from: InterfaceId, frame: &[u8], egress: &mut Egress) {
+        let interfaces = &mut self.interfaces;
+        if let Some(interface) = interfaces.get_mut(from).filter(|interface| interface.is_device()) {
+            interface.counters.packets_out += 1;
+            interface.counters.bytes_out += frame.len() as u64;
+        }
         if let Err(reason) = self.bridges.forward(now, from, frame, egress) {
             self.drops.count(reason);
+        }
+        for port in egress.ports() {
+            if let Some(interface) = interfaces.get_mut(*port).filter(|interface| interface.is_device()) {
+                interface.counters.packets_in += 1;
+                interface.counters.bytes_in += frame.len() as u64;
+            }
         }
     }
 

@@ -30,6 +30,20 @@ pub(crate) struct Interface {
     pub(crate) counters: InterfaceCounters,
 }
 
+impl Interface {
+    /// Whether it is nothing but a device, so that frames that a bridge forwards are all that passes it.
+    pub(crate) fn is_device(&self) -> bool {
+        match self.kind {
+            InterfaceKind::Tap | InterfaceKind::Host | InterfaceKind::Memory { .. } => true,
+            InterfaceKind::Ipsec
+            | InterfaceKind::Ipip
+            | InterfaceKind::Gre(_)
+            | InterfaceKind::Vxlan(_)
+            | InterfaceKind::L2tpv3(_) => false,
+        }
+    }
+}
+
 /// All interfaces by their ids.
 #[derive(Debug, Default)]
 pub(crate) struct InterfaceTable(Vec<Option<Interface>>);

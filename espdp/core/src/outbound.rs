@@ -83,6 +83,11 @@ impl Dataplane {
     /// ```
     pub fn fill<'a>(&'a mut self, now: Instant, batch: &'a mut OutboundBatch) -> Filling<'a> {
         batch.clear();
+        self.fill_on(now, batch)
+    }
+
+    /// Goes on filling a batch that was begun with [`Self::fill`] and is not sealed yet.
+    pub fn fill_on<'a>(&'a mut self, now: Instant, batch: &'a mut OutboundBatch) -> Filling<'a> {
         Filling { dataplane: self, batch, now }
     }
 }

@@ -10,6 +10,7 @@ use espdp_api::{
 use espdp_core::{InterfaceId, Overhead};
 use tunnels::{Link, LongestMatch, NetworkState, RouteKey, RouteTarget};
 
+use super::devices::DeviceSource;
 use crate::DataplaneSettings;
 
 /// All that the daemon set and that shows in the kernel.
@@ -98,7 +99,8 @@ impl Book {
     /// What the kernel should have. Where policies have the same route, the oldest one gets it.
     pub(crate) fn desired(&self) -> NetworkState {
         let link = |own: &Interface| Link { mtu: own.mtu, addresses: own.spec.addresses.iter().copied().collect() };
-        let links = self.interfaces.iter().map(|(name, own)| (name.clone(), link(own))).collect();
+        let made = self.interfaces.iter().filter(|(_, own)| DeviceSource::of(&own.spec).is_made());
+        let links = made.map(|(name, own)| (name.clone(), link(own))).collect();
         let mut routes = BTreeMap::new();
         for Policy { spec, sources } in self.policies.values() {
             for route in &spec.routes {

@@ -19,6 +19,8 @@ pub(crate) struct Received {
     pub(crate) traffic_class: u8,
     /// Octets of each datagram when several were received in one piece (`UDP_GRO`).
     pub(crate) segment: Option<usize>,
+    /// The VLAN tag that the kernel took out of a frame, as it was on the wire (`PACKET_AUXDATA`).
+    pub(crate) vlan_tag: Option<[u8; 4]>,
 }
 
 /// What we tell the kernel about a datagram to send.
@@ -76,6 +78,7 @@ impl ControlBuffer {
                     let segment = array::<4>(data, 0).map(i32::from_ne_bytes);
                     received.segment = segment.and_then(|octets| usize::try_from(octets).ok());
                 }
+                (libc::SOL_PACKET, libc::PACKET_AUXDATA) => received.vlan_tag = vlan_tag(data),
                 _ => {}
             }
             rest = next;
@@ -140,6 +143,20 @@ fn array<const N: usize>(octets: &[u8], at: usize) -> Option<[u8; N]> {
     octets.get(at..)?.first_chunk().copied()
 }
 
+/// The tag that a `struct tpacket_auxdata` speaks of: status, two lengths of 4 octets, two offsets of 2, then the tag's
+/// content and its EtherType, which is 0x8100 unless the status says that it is given.
+fn vlan_tag(auxdata: &[u8]) -> Option<[u8; 4]> {
+    let status = u32::from_ne_bytes(array::<4>(auxdata, 0)?);
+    if status & libc::TP_STATUS_VLAN_VALID == 0 {
+        return None;
+    }
+    let [tci0, tci1] = u16::from_ne_bytes(array::<2>(auxdata, 16)?).to_be_bytes();
+    let is_given = status & libc::TP_STATUS_VLAN_TPID_VALID != 0;
+    let tpid = if is_given { u16::from_ne_bytes(array::<2>(auxdata, 18)?) } else { 0x8100 };
+    let [tpid0, tpid1] = tpid.to_be_bytes();
+    Some([tpid0, tpid1, tci0, tci1])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,6 +189,23 @@ mod tests {
         let mut buffer = ControlBuffer::new();
         let used = buffer.put(0, libc::SOL_UDP, libc::UDP_GRO, &1452i32.to_ne_bytes());
         let used = buffer.put(used, libc::IPPROTO_IP, libc::IP_TOS, &[3]);
-        assert_eq!(buffer.decode(used), Received { local: None, traffic_class: 3, segment: Some(1452) });
+        assert_eq!(
+            buffer.decode(used),
+            Received { local: None, traffic_class: 3, segment: Some(1452), vlan_tag: None }
+        );
+    }
+
+    #[test]
+    fn a_vlan_tag_is_read_as_it_was_on_the_wire() {
+        let auxdata = |status: u32, tci: u16, tpid: u16| {
+            let [head, tail] = [status.to_ne_bytes(), [0; 4]];
+            [&head[..], &tail, &tail, &tail, &tci.to_ne_bytes(), &tpid.to_ne_bytes()].concat()
+        };
+        let valid = libc::TP_STATUS_VLAN_VALID;
+        assert_eq!(vlan_tag(&auxdata(0, 7, 0x88a8)), None);
+        assert_eq!(vlan_tag(&auxdata(valid, 0x2007, 0x88a8)), Some([0x81, 0, 0x20, 7]));
+        let both = valid | libc::TP_STATUS_VLAN_TPID_VALID;
+        assert_eq!(vlan_tag(&auxdata(both, 7, 0x88a8)), Some([0x88, 0xa8, 0, 7]));
+        assert_eq!(vlan_tag(&auxdata(both, 7, 0x88a8)[..18]), None);
     }
 }

@@ -155,7 +155,7 @@ impl AsFd for Port {
 const BUFFER_LEN: usize = 4 << 20;
 
 /// Above the system's limit where we may: root in a user namespace may not, and gets what the limit allows.
-fn set_buffers(socket: &Socket) -> io::Result<()> {
+pub(super) fn set_buffers(socket: &Socket) -> io::Result<()> {
     if sockopt::set_socket_recv_buffer_size_force(socket, BUFFER_LEN).is_err() {
         socket.set_recv_buffer_size(BUFFER_LEN)?;
     }

@@ -1,14 +1,16 @@
-//! TUN devices whose packets carry vnet headers, so that one read or write moves a super-packet of up to 64 KiB.
+//! TUN and TAP devices whose packets carry vnet headers, so that one read or write moves a super-packet of up to 64 KiB.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
-use espdp_api::InterfaceName;
-use espdp_core::{Delivery, Offloads, VnetHeader};
+use espdp_api::{InterfaceName, Layer, MacAddress};
+use espdp_core::{Offloads, VnetHeader};
 
-/// An open TUN device. Closing it removes the interface.
+use super::device::DeviceError;
+
+/// An open TUN or TAP device. Closing it removes the interface.
 #[derive(Debug)]
 pub(crate) struct Tun {
     file: File,
@@ -16,22 +18,23 @@ pub(crate) struct Tun {
 }
 
 impl Tun {
-    /// Octets to offer to [`Self::read`]: the vnet header and the largest IP packet.
-    pub(crate) const READ_LEN: usize = VnetHeader::LEN + 65_536;
-
-    /// Makes the interface `name` in the network namespace of the calling thread.
-    pub(crate) fn create(name: &InterfaceName) -> Result<Self, TunError> {
-        let failed = |step: &'static str| move |source| TunError { step, name: name.clone(), source };
+    /// Makes the interface `name` in the network namespace of the calling thread: for IP packets, or for Ethernet frames.
+    /// `mac` is the address of its kernel side, for frames; `None`: a random one.
+    pub(crate) fn create(name: &InterfaceName, layer: Layer, mac: Option<MacAddress>) -> Result<Self, DeviceError> {
+        let failed = |step: &'static str| move |source| DeviceError { step, name: name.clone(), source };
         let mut options = OpenOptions::new();
         options.read(true).write(true).custom_flags(libc::O_NONBLOCK);
         let file = options.open("/dev/net/tun").map_err(failed("open /dev/net/tun for"))?;
-        set_interface(&file, name).map_err(failed("create"))?;
+        set_interface(&file, name, layer).map_err(failed("create"))?;
         // Numbers in vnet headers are little-endian from here on, whatever the machine.
         set_int(&file, libc::TUNSETVNETLE, 1).map_err(failed("set the byte order of"))?;
         let header_len = i32::try_from(VnetHeader::LEN).map_err(io::Error::other);
         header_len
             .and_then(|len| set_int(&file, libc::TUNSETVNETHDRSZ, len))
             .map_err(failed("set the header size of"))?;
+        if let (Layer::Ethernet, Some(mac)) = (layer, mac) {
+            set_mac(&file, mac).map_err(failed("set the MAC address of"))?;
+        }
         let offloads = set_offloads(&file).map_err(failed("set the offloads of"))?;
         Ok(Self { file, offloads })
     }
@@ -50,26 +53,9 @@ impl Tun {
         }
     }
 
-    /// Hands one packet, or super-packet, to the inside.
-    pub(crate) fn write(&self, delivery: &Delivery<'_>) -> io::Result<()> {
-        let vnet = delivery.vnet.encode();
-        let mut pieces = [IoSlice::new(&[]); 1 + Delivery::PIECES];
-        pieces[0] = IoSlice::new(&vnet[..VnetHeader::LEN]);
-        let mut used = 1;
-        for (slot, piece) in pieces[1..].iter_mut().zip(delivery.pieces()) {
-            *slot = IoSlice::new(piece);
-            used += 1;
-        }
-        (&self.file).write_vectored(&pieces[..used]).map(drop)
-    }
-}
-
-impl Tun {
-    /// Hands one whole packet to the inside, its checksums complete.
-    pub(crate) fn write_packet(&self, packet: &[u8]) -> io::Result<()> {
-        let vnet = VnetHeader::default().encode();
-        let pieces = [IoSlice::new(&vnet[..VnetHeader::LEN]), IoSlice::new(packet)];
-        (&self.file).write_vectored(&pieces).map(drop)
+    /// Hands one packet, or super-packet, with its vnet header to the inside.
+    pub(crate) fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<()> {
+        (&self.file).write_vectored(pieces).map(drop)
     }
 }
 
@@ -79,25 +65,13 @@ impl AsFd for Tun {
     }
 }
 
-/// A TUN device that could not be made.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot {}: {source}", self.operation())]
-pub(crate) struct TunError {
-    step: &'static str,
-    name: InterfaceName,
-    pub(crate) source: io::Error,
-}
-
-impl TunError {
-    /// What was tried.
-    pub(crate) fn operation(&self) -> String {
-        format!("{} interface {}", self.step, self.name)
-    }
-}
-
-fn set_interface(file: &File, name: &InterfaceName) -> io::Result<()> {
+fn set_interface(file: &File, name: &InterfaceName, layer: Layer) -> io::Result<()> {
     // IFF_TUN_EXCL: an interface of this name that is there already is not ours.
-    let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_TUN_EXCL;
+    let kind = match layer {
+        Layer::Ip => libc::IFF_TUN,
+        Layer::Ethernet => libc::IFF_TAP,
+    };
+    let flags = kind | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_TUN_EXCL;
     let mut ifr_name = [0; libc::IFNAMSIZ];
     for (to, from) in ifr_name.iter_mut().take(libc::IFNAMSIZ - 1).zip(name.as_str().bytes()) {
         *to = libc::c_char::from_ne_bytes([from]);
@@ -108,6 +82,18 @@ fn set_interface(file: &File, name: &InterfaceName) -> io::Result<()> {
     let mut request = libc::ifreq { ifr_name, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags } };
     // SAFETY: `file` is open, and TUNSETIFF reads and writes one `ifreq`, which `request` is and which outlives the call.
     check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })
+}
+
+fn set_mac(file: &File, mac: MacAddress) -> io::Result<()> {
+    let mut sa_data = [0; 14];
+    for (to, from) in sa_data.iter_mut().zip(mac.octets()) {
+        *to = libc::c_char::from_ne_bytes([from]);
+    }
+    let ifru_hwaddr = libc::sockaddr { sa_family: libc::ARPHRD_ETHER, sa_data };
+    // The device is the file's; its name is not looked at.
+    let request = libc::ifreq { ifr_name: [0; libc::IFNAMSIZ], ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_hwaddr } };
+    // SAFETY: `file` is open, and SIOCSIFHWADDR reads one `ifreq`, which `request` is and which outlives the call.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), libc::SIOCSIFHWADDR, &raw const request) })
 }
 
 fn set_int(file: &File, request: libc::Ioctl, value: libc::c_int) -> io::Result<()> {

@@ -78,7 +78,10 @@ impl Books {
                 self.active.remove(&id);
                 self.policies.remove(&id).map(|_| Done::Ok).ok_or(Refusal::UnknownPolicy(id))
             }
-            Command::SetInterface(_) | Command::RemoveInterface(_) => Ok(Done::Ok),
+            Command::SetInterface(_)
+            | Command::RemoveInterface(_)
+            | Command::SetBridge(_)
+            | Command::RemoveBridge(_) => Ok(Done::Ok),
             Command::LocalAddress { .. } => {
                 Err(Refusal::System { operation: "look up a route".into(), reason: "the world knows routes".into() })
             }

@@ -152,7 +152,9 @@ impl Wire {
             | Command::SetPolicy(_)
             | Command::RemovePolicy(_)
             | Command::SetInterface(_)
-            | Command::RemoveInterface(_) => Done::Ok,
+            | Command::RemoveInterface(_)
+            | Command::SetBridge(_)
+            | Command::RemoveBridge(_) => Done::Ok,
         })
     }
 

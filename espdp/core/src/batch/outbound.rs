@@ -129,7 +129,7 @@ impl OutboundBatch {
     }
 
     /// Forgets all packets.
-    pub(crate) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.used = 0;
         self.frames.clear();
         self.clear.clear();

@@ -140,6 +140,8 @@ impl Dataplane {
             other @ (DataplaneCommand::ClaimSpi(_)
             | DataplaneCommand::SetInterface(_)
             | DataplaneCommand::RemoveInterface(_)
+            | DataplaneCommand::SetBridge(_)
+            | DataplaneCommand::RemoveBridge(_)
             | DataplaneCommand::Statistics) => panic!("{other:?} is not for the engine"),
         }
         Ok(Done::Ok)
