@@ -11,7 +11,8 @@ pub(super) fn of_ike(proposal: &IkeProposal) -> Option<String> {
 
 /// What is weak about an ESP proposal.
 pub(super) fn of_esp(proposal: &EspProposal) -> Option<String> {
-    if proposal.ciphers.contains(&EspCipher::Null) {
+    let in_clear = |cipher: &EspCipher| matches!(cipher, EspCipher::Null | EspCipher::AesGmac { .. });
+    if proposal.ciphers.iter().any(in_clear) {
         return Some(format!("`{proposal}` does not encrypt: everybody on the way can read the traffic"));
     }
     let sha1 = proposal.integrity.contains(&EspIntegrity::HmacSha1_96);

@@ -18,7 +18,7 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use espdp_api::{EspCipher, EspSpi, Secret};
+use espdp_api::{EspAlgorithms, EspCipher, EspIntegrity, EspSpi, Secret};
 use ike_proto::io::{ChildKeyExport, IkeKeyExport, IkeSpi, Notice};
 use ike_proto::proposal::{IkeCipher, WIRESHARK_NO_INTEGRITY, WiresharkName};
 
@@ -210,7 +210,7 @@ fn esp_lines(keys: &ChildKeyExport) -> String {
             };
             format!(
                 "{}\"{family}\",\"{source}\",\"{destination}\",\"0x{spi}\",\"{}\",\"0x{}\",\"{}\",\"0x{}\"\n",
-                comment_if(keys.algorithms.cipher == EspCipher::ChaCha20Poly1305),
+                comment_if(is_unknown_to_wireshark(keys.algorithms)),
                 keys.algorithms.cipher.wireshark_name(),
                 hex(encryption),
                 keys.algorithms.integrity.wireshark_name(),
@@ -218,6 +218,25 @@ fn esp_lines(keys: &ChildKeyExport) -> String {
             )
         })
         .collect()
+}
+
+/// What version 4.0 refuses the whole table for.
+fn is_unknown_to_wireshark(algorithms: EspAlgorithms) -> bool {
+    let EspAlgorithms { cipher, integrity, .. } = algorithms;
+    let cipher = match cipher {
+        EspCipher::ChaCha20Poly1305
+        | EspCipher::AesCcm16 { .. }
+        | EspCipher::AesCcm12 { .. }
+        | EspCipher::AesCcm8 { .. }
+        | EspCipher::AesGmac { .. } => true,
+        EspCipher::AesGcm16 { .. }
+        | EspCipher::AesGcm12 { .. }
+        | EspCipher::AesGcm8 { .. }
+        | EspCipher::AesCbc { .. }
+        | EspCipher::AesCtr { .. }
+        | EspCipher::Null => false,
+    };
+    cipher || integrity == EspIntegrity::AesCmac96
 }
 
 fn comment_if(unknown_to_wireshark: bool) -> String {

@@ -9,14 +9,21 @@
 //! ```
 
 mod aead;
+mod ah;
 mod cbc;
+mod ctr;
+mod gmac;
 mod mac;
+mod uncommon;
 
 use espdp_api::{EspAlgorithms, EspCipher, Secret};
 
 use self::aead::Aead;
 use self::cbc::Cbc;
+use self::ctr::Ctr;
+use self::gmac::Gmac;
 use self::mac::Mac;
+use self::uncommon::UncommonAead;
 use crate::DropReason;
 use crate::batch::{InboundFrame, OutboundFrame, Stage};
 
@@ -31,11 +38,19 @@ pub struct Transform {
 enum Cipher {
     /// Encryption and integrity in one.
     Aead(Aead),
+    /// The same, for ciphers that few use. Boxed like CBC.
+    Uncommon(Box<UncommonAead>),
+    /// Integrity alone, made like that of an AEAD (RFC 4543).
+    Gmac(Box<Gmac>),
     /// Encryption, then integrity over the result (RFC 4303 §3.3.2).
     /// Boxed: its key schedules are several times as long as an AEAD's.
     Cbc(Box<Cbc>, Mac),
+    /// Likewise (RFC 3686).
+    Ctr(Box<Ctr>, Mac),
     /// Integrity alone (RFC 2410).
     Null(Mac),
+    /// The Authentication Header instead of ESP.
+    Ah(Mac),
 }
 
 /// Why no transform can be made of what was given.
@@ -46,8 +61,8 @@ pub enum TransformError {
     #[error("integrity is needed exactly where the cipher brings none: {0:?}")]
     Unsound(EspAlgorithms),
     /// A key length that AES does not have.
-    #[error("AES has keys of 128, 192 and 256 bits, not of {0}")]
-    AesKeyBits(u16),
+    #[error("AES has keys of 16, 24 and 32 octets, not of {0}")]
+    AesKeyLen(usize),
     /// Too many or too few octets.
     #[error("the {which} key must have {wanted} octets, salt included, and has {given}")]
     KeyLength {
@@ -75,10 +90,9 @@ impl Transform {
         if !algorithms.is_sound() {
             return Err(TransformError::Unsound(algorithms));
         }
-        if let EspCipher::AesGcm16 { key_bits } | EspCipher::AesCbc { key_bits } = algorithms.cipher
-            && !matches!(key_bits, 128 | 192 | 256)
-        {
-            return Err(TransformError::AesKeyBits(key_bits));
+        let key_len = algorithms.cipher.key_len();
+        if algorithms.cipher != EspCipher::Null && !matches!(key_len, 16 | 24 | 32) {
+            return Err(TransformError::AesKeyLen(key_len));
         }
         let (encryption_key, integrity_key) = (encryption_key.expose(), integrity_key.expose());
         let wanted = algorithms.cipher.key_len() + algorithms.cipher.salt_len();
@@ -87,23 +101,55 @@ impl Transform {
             return Err(key_length("encryption", wanted, encryption_key.len()));
         }
         let wrong_encryption_key = || key_length("encryption", wanted, encryption_key.len());
+        if algorithms.cipher.is_aead() && !integrity_key.is_empty() {
+            return Err(key_length("integrity", 0, integrity_key.len()));
+        }
         let mac = || {
             Mac::new(algorithms.integrity, integrity_key)
                 .ok_or_else(|| key_length("integrity", algorithms.integrity.key_len(), integrity_key.len()))
         };
         let cipher = match algorithms.cipher {
-            EspCipher::AesGcm16 { .. } | EspCipher::ChaCha20Poly1305 if !integrity_key.is_empty() => {
-                return Err(key_length("integrity", 0, integrity_key.len()));
-            }
             EspCipher::AesGcm16 { .. } | EspCipher::ChaCha20Poly1305 => {
                 Cipher::Aead(Aead::new(algorithms.cipher, encryption_key).ok_or_else(wrong_encryption_key)?)
+            }
+            EspCipher::AesGcm12 { .. }
+            | EspCipher::AesGcm8 { .. }
+            | EspCipher::AesCcm16 { .. }
+            | EspCipher::AesCcm12 { .. }
+            | EspCipher::AesCcm8 { .. } => {
+                let aead = UncommonAead::new(algorithms.cipher, encryption_key);
+                Cipher::Uncommon(Box::new(aead.ok_or_else(wrong_encryption_key)?))
+            }
+            EspCipher::AesGmac { .. } => {
+                let gmac = Gmac::new(algorithms.cipher, encryption_key);
+                Cipher::Gmac(Box::new(gmac.ok_or_else(wrong_encryption_key)?))
             }
             EspCipher::AesCbc { .. } => {
                 Cipher::Cbc(Box::new(Cbc::new(encryption_key, iv_key).ok_or_else(wrong_encryption_key)?), mac()?)
             }
+            EspCipher::AesCtr { .. } => {
+                Cipher::Ctr(Box::new(Ctr::new(encryption_key).ok_or_else(wrong_encryption_key)?), mac()?)
+            }
             EspCipher::Null => Cipher::Null(mac()?),
         };
         Ok(Self { cipher, extended: algorithms.extended_sequence_numbers })
+    }
+
+    /// Keys the integrity algorithm of an AH SA, whose packets reach from the IP header to their end.
+    ///
+    /// # Errors
+    /// [`TransformError`] when there is encryption, or algorithm and key do not fit together.
+    pub fn authentication_header(
+        algorithms: EspAlgorithms,
+        integrity_key: &Secret<Vec<u8>>,
+    ) -> Result<Self, TransformError> {
+        if algorithms.cipher != EspCipher::Null || !algorithms.is_sound() {
+            return Err(TransformError::Unsound(algorithms));
+        }
+        let (wanted, given) = (algorithms.integrity.key_len(), integrity_key.expose().len());
+        let mac = Mac::new(algorithms.integrity, integrity_key.expose());
+        let mac = mac.ok_or(TransformError::KeyLength { which: "integrity", wanted, given })?;
+        Ok(Self { cipher: Cipher::Ah(mac), extended: algorithms.extended_sequence_numbers })
     }
 
     /// Seals consecutive frames of one SA.
@@ -131,16 +177,41 @@ impl Transform {
     /// [`DropReason::Crypto`] when the packet has no room for IV and ICV, or is no multiple of the cipher's block. Nothing
     /// of such a packet may be sent.
     pub fn seal(&self, packet: &mut [u8], sequence: u64) -> Result<(), DropReason> {
-        let sealed = match &self.cipher {
-            Cipher::Aead(aead) => {
-                self.associated_data(packet, sequence).and_then(|covered| aead.seal(packet, &covered, sequence))
+        self.write_iv(packet, sequence).and_then(|()| self.seal_with_iv(packet, sequence)).ok_or(DropReason::Crypto)
+    }
+
+    /// Fills in the IV.
+    fn write_iv(&self, packet: &mut [u8], sequence: u64) -> Option<()> {
+        let place = packet.get_mut(ESP_HEADER_LEN..)?;
+        match &self.cipher {
+            Cipher::Aead(_) | Cipher::Uncommon(_) | Cipher::Gmac(_) | Cipher::Ctr(..) => {
+                *place.first_chunk_mut()? = sequence.to_be_bytes();
             }
-            Cipher::Cbc(cbc, mac) => cbc
-                .encrypt(packet, mac.len(), sequence)
-                .and_then(|()| mac.append(packet, self.implicit_high(sequence).as_slice().as_flattened())),
-            Cipher::Null(mac) => mac.append(packet, self.implicit_high(sequence).as_slice().as_flattened()),
-        };
-        sealed.ok_or(DropReason::Crypto)
+            Cipher::Cbc(cbc, _) => *place.first_chunk_mut()? = cbc.iv(sequence),
+            Cipher::Null(_) | Cipher::Ah(_) => {}
+        }
+        Some(())
+    }
+
+    /// Seals under the IV that stands in the packet. `None` where there is no room.
+    fn seal_with_iv(&self, packet: &mut [u8], sequence: u64) -> Option<()> {
+        let high = self.implicit_high(sequence);
+        let behind = high.as_slice().as_flattened();
+        match &self.cipher {
+            Cipher::Aead(aead) => aead.seal(packet, &self.associated_data(packet, sequence)?),
+            Cipher::Uncommon(aead) => aead.seal(packet, &self.associated_data(packet, sequence)?),
+            Cipher::Gmac(gmac) => gmac.seal(packet, high),
+            Cipher::Cbc(cbc, mac) => {
+                cbc.encrypt(packet, mac.len())?;
+                mac.append(packet, behind)
+            }
+            Cipher::Ctr(ctr, mac) => {
+                ctr.apply(packet, mac.len())?;
+                mac.append(packet, behind)
+            }
+            Cipher::Null(mac) => mac.append(packet, behind),
+            Cipher::Ah(mac) => ah::seal(mac, packet, behind),
+        }
     }
 
     /// Verifies `packet`, which reaches from the SPI to the end of the ICV, then decrypts it in place
@@ -150,16 +221,23 @@ impl Transform {
     /// [`DropReason::BadIcv`]; the packet's content is undefined then. [`DropReason::Short`] when it has no room for IV and
     /// ICV or is no multiple of the cipher's block.
     pub fn open(&self, packet: &mut [u8], sequence: u64) -> Result<Authentic, DropReason> {
+        let high = self.implicit_high(sequence);
+        let behind = high.as_slice().as_flattened();
+        let covered = |packet: &[u8]| self.associated_data(packet, sequence).ok_or(DropReason::Short);
         match &self.cipher {
-            Cipher::Aead(aead) => {
-                let covered = self.associated_data(packet, sequence).ok_or(DropReason::Short)?;
-                aead.open(packet, &covered)?;
-            }
+            Cipher::Aead(aead) => aead.open(packet, &covered(packet)?)?,
+            Cipher::Uncommon(aead) => aead.open(packet, &covered(packet)?)?,
+            Cipher::Gmac(gmac) => gmac.open(packet, high)?,
             Cipher::Cbc(cbc, mac) => {
-                mac.verify(packet, self.implicit_high(sequence).as_slice().as_flattened())?;
+                mac.verify(packet, behind)?;
                 cbc.decrypt(packet, mac.len()).ok_or(DropReason::Short)?;
             }
-            Cipher::Null(mac) => mac.verify(packet, self.implicit_high(sequence).as_slice().as_flattened())?,
+            Cipher::Ctr(ctr, mac) => {
+                mac.verify(packet, behind)?;
+                ctr.apply(packet, mac.len()).ok_or(DropReason::Short)?;
+            }
+            Cipher::Null(mac) => mac.verify(packet, behind)?,
+            Cipher::Ah(mac) => ah::verify(mac, packet, behind)?,
         }
         Ok(Authentic { sequence })
     }

@@ -254,6 +254,83 @@ mod tests {
         }
     }
 
+    /// The two cases of RFC 4303 appendix A2.1, with the window's edges spelled out: `newest` is T, the number on the wire
+    /// Seql, and what is meant is Seqh and Seql in one.
+    #[test]
+    fn the_high_half_is_found_by_the_tables_of_the_rfc() {
+        const HALF: u64 = 1 << 32;
+        for size in [64u32, 128, 1024, 65536] {
+            let width = u64::from(size);
+            // Case A: T is at least W - 1 into its subspace. B is its lowest number at that border, or anywhere above.
+            for top in [5 * HALF + width - 1, 5 * HALF + width, 5 * HALF + HALF / 2, 6 * HALF - 1] {
+                let mut window = ReplayWindow::new(size, ALL_ESN);
+                window.newest = top;
+                let bottom = top - width + 1;
+                for (low, meant) in [
+                    (bottom, Some(bottom)),
+                    (top, Some(top)),
+                    (top + 1, Some(top + 1)),
+                    // Below the window's bottom: the next subspace.
+                    (bottom.wrapping_sub(1), (bottom % HALF > 0).then_some(bottom - 1 + HALF)),
+                    (5 * HALF, (bottom % HALF > 0).then_some(6 * HALF)),
+                ] {
+                    let Some(meant) = meant else { continue };
+                    assert_eq!(window.admit((low % HALF) as u32), Ok(meant), "A: {size}, {top:x}, {low:x}");
+                }
+            }
+            // Case B: the window reaches back into the subspace before.
+            for top in [7 * HALF, 7 * HALF + 1, 7 * HALF + width - 2] {
+                let mut window = ReplayWindow::new(size, ALL_ESN);
+                window.newest = top;
+                let bottom = top - width + 1;
+                for (low, meant) in [
+                    (bottom, bottom),
+                    (7 * HALF - 1, 7 * HALF - 1),
+                    (7 * HALF, 7 * HALF),
+                    (top, top),
+                    (top + 1, top + 1),
+                    // Below the window's bottom, which is of the subspace before: the subspace of T, far ahead.
+                    (bottom - 1, bottom - 1 + HALF),
+                ] {
+                    assert_eq!(window.admit((low % HALF) as u32), Ok(meant), "B: {size}, {top:x}, {low:x}");
+                }
+            }
+        }
+    }
+
+    /// RFC 4303 §3.4.3 around 2³²: what is seen stays seen, what falls out of the window is too old, with numbers of both
+    /// lengths and windows of every size.
+    #[test]
+    fn windows_of_every_size_cross_the_32_bit_border() {
+        for size in [64u32, 128, 192, 1024, 4096, 65536] {
+            let width = u64::from(size);
+            for extended in [ALL_ESN, !ALL_ESN] {
+                let last = if extended { (1 << 32) + width / 2 } else { u64::from(u32::MAX) };
+                let mut window = ReplayWindow::new(size, extended);
+                window.newest = last - 2 * width;
+                // Every other number, and at the end some of those that were left out.
+                for sequence in (last - 2 * width + 2..=last).step_by(2) {
+                    assert_eq!(window.offer(sequence), Ok(()), "{size} {sequence:x}");
+                }
+                let newest = window.newest();
+                let bottom = newest - width + 1;
+                for sequence in bottom..=newest {
+                    let was_seen = (newest - sequence).is_multiple_of(2);
+                    let expected = if was_seen { Err(DropReason::Replay) } else { Ok(()) };
+                    assert_eq!(window.offer(sequence), expected, "{size} {sequence:x}");
+                    assert_eq!(window.offer(sequence), Err(DropReason::Replay), "{size} {sequence:x}");
+                }
+                let below = window.admit(((bottom - 1) & 0xffff_ffff) as u32);
+                if extended {
+                    // On the wire it looks like a number of the next subspace, which its ICV will not bear out.
+                    assert_eq!(below, Ok(bottom - 1 + (1 << 32)));
+                } else {
+                    assert_eq!(below, Err(DropReason::ReplayTooOld));
+                }
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn the_ring_agrees_with_a_naive_model(

@@ -47,9 +47,30 @@ impl Algorithm for EspCipher {
         Self::AesGcm16 { key_bits: 192 },
         Self::AesGcm16 { key_bits: 256 },
         Self::ChaCha20Poly1305,
+        Self::AesGcm12 { key_bits: 128 },
+        Self::AesGcm12 { key_bits: 192 },
+        Self::AesGcm12 { key_bits: 256 },
+        Self::AesGcm8 { key_bits: 128 },
+        Self::AesGcm8 { key_bits: 192 },
+        Self::AesGcm8 { key_bits: 256 },
+        Self::AesCcm16 { key_bits: 128 },
+        Self::AesCcm16 { key_bits: 192 },
+        Self::AesCcm16 { key_bits: 256 },
+        Self::AesCcm12 { key_bits: 128 },
+        Self::AesCcm12 { key_bits: 192 },
+        Self::AesCcm12 { key_bits: 256 },
+        Self::AesCcm8 { key_bits: 128 },
+        Self::AesCcm8 { key_bits: 192 },
+        Self::AesCcm8 { key_bits: 256 },
+        Self::AesGmac { key_bits: 128 },
+        Self::AesGmac { key_bits: 192 },
+        Self::AesGmac { key_bits: 256 },
         Self::AesCbc { key_bits: 128 },
         Self::AesCbc { key_bits: 192 },
         Self::AesCbc { key_bits: 256 },
+        Self::AesCtr { key_bits: 128 },
+        Self::AesCtr { key_bits: 192 },
+        Self::AesCtr { key_bits: 256 },
         Self::Null,
     ];
 
@@ -57,14 +78,29 @@ impl Algorithm for EspCipher {
         match self {
             Self::Null => 11,
             Self::AesCbc { .. } => 12,
+            Self::AesCtr { .. } => 13,
+            Self::AesCcm8 { .. } => 14,
+            Self::AesCcm12 { .. } => 15,
+            Self::AesCcm16 { .. } => 16,
+            Self::AesGcm8 { .. } => 18,
+            Self::AesGcm12 { .. } => 19,
             Self::AesGcm16 { .. } => 20,
+            Self::AesGmac { .. } => 21,
             Self::ChaCha20Poly1305 => 28,
         }
     }
 
     fn key_bits(self) -> Option<u16> {
         match self {
-            Self::AesGcm16 { key_bits } | Self::AesCbc { key_bits } => Some(key_bits),
+            Self::AesGcm16 { key_bits }
+            | Self::AesGcm12 { key_bits }
+            | Self::AesGcm8 { key_bits }
+            | Self::AesCcm16 { key_bits }
+            | Self::AesCcm12 { key_bits }
+            | Self::AesCcm8 { key_bits }
+            | Self::AesGmac { key_bits }
+            | Self::AesCbc { key_bits }
+            | Self::AesCtr { key_bits } => Some(key_bits),
             // R7296-3.3.5-1: a fixed key length is not spelled out.
             Self::ChaCha20Poly1305 | Self::Null => None,
         }
@@ -73,7 +109,14 @@ impl Algorithm for EspCipher {
     fn name(self) -> &'static str {
         match self {
             Self::AesGcm16 { .. } => "AES_GCM_16",
+            Self::AesGcm12 { .. } => "AES_GCM_12",
+            Self::AesGcm8 { .. } => "AES_GCM_8",
+            Self::AesCcm16 { .. } => "AES_CCM_16",
+            Self::AesCcm12 { .. } => "AES_CCM_12",
+            Self::AesCcm8 { .. } => "AES_CCM_8",
+            Self::AesGmac { .. } => "NULL_AES_GMAC",
             Self::AesCbc { .. } => "AES_CBC",
+            Self::AesCtr { .. } => "AES_CTR",
             Self::ChaCha20Poly1305 => "CHACHA20_POLY1305",
             Self::Null => "NULL",
         }
@@ -84,9 +127,30 @@ impl Algorithm for EspCipher {
             Self::AesGcm16 { key_bits: 128 } => "aes128gcm16",
             Self::AesGcm16 { key_bits: 192 } => "aes192gcm16",
             Self::AesGcm16 { .. } => "aes256gcm16",
+            Self::AesGcm12 { key_bits: 128 } => "aes128gcm12",
+            Self::AesGcm12 { key_bits: 192 } => "aes192gcm12",
+            Self::AesGcm12 { .. } => "aes256gcm12",
+            Self::AesGcm8 { key_bits: 128 } => "aes128gcm8",
+            Self::AesGcm8 { key_bits: 192 } => "aes192gcm8",
+            Self::AesGcm8 { .. } => "aes256gcm8",
+            Self::AesCcm16 { key_bits: 128 } => "aes128ccm16",
+            Self::AesCcm16 { key_bits: 192 } => "aes192ccm16",
+            Self::AesCcm16 { .. } => "aes256ccm16",
+            Self::AesCcm12 { key_bits: 128 } => "aes128ccm12",
+            Self::AesCcm12 { key_bits: 192 } => "aes192ccm12",
+            Self::AesCcm12 { .. } => "aes256ccm12",
+            Self::AesCcm8 { key_bits: 128 } => "aes128ccm8",
+            Self::AesCcm8 { key_bits: 192 } => "aes192ccm8",
+            Self::AesCcm8 { .. } => "aes256ccm8",
+            Self::AesGmac { key_bits: 128 } => "aes128gmac",
+            Self::AesGmac { key_bits: 192 } => "aes192gmac",
+            Self::AesGmac { .. } => "aes256gmac",
             Self::AesCbc { key_bits: 128 } => "aes128",
             Self::AesCbc { key_bits: 192 } => "aes192",
             Self::AesCbc { .. } => "aes256",
+            Self::AesCtr { key_bits: 128 } => "aes128ctr",
+            Self::AesCtr { key_bits: 192 } => "aes192ctr",
+            Self::AesCtr { .. } => "aes256ctr",
             Self::ChaCha20Poly1305 => "chacha20poly1305",
             Self::Null => "null",
         }
@@ -98,7 +162,14 @@ impl WiresharkName for EspCipher {
         match self {
             // With the shorter name `AES-GCM [RFC4106]`, Wireshark 4 takes the ICV for data and shows nothing.
             Self::AesGcm16 { .. } => "AES-GCM with 16 octet ICV [RFC4106]",
+            Self::AesGcm12 { .. } => "AES-GCM with 12 octet ICV [RFC4106]",
+            Self::AesGcm8 { .. } => "AES-GCM with 8 octet ICV [RFC4106]",
+            Self::AesCcm16 { .. } => "AES-CCM with 16 octet ICV [RFC4309]",
+            Self::AesCcm12 { .. } => "AES-CCM with 12 octet ICV [RFC4309]",
+            Self::AesCcm8 { .. } => "AES-CCM with 8 octet ICV [RFC4309]",
+            Self::AesGmac { .. } => "AES-GMAC [RFC4543]",
             Self::AesCbc { .. } => "AES-CBC [RFC3602]",
+            Self::AesCtr { .. } => "AES-CTR [RFC3686]",
             Self::ChaCha20Poly1305 => "ChaCha20 with Poly1305 [RFC7634]",
             Self::Null => "NULL",
         }
@@ -164,12 +235,13 @@ impl Algorithm for EspIntegrity {
     const KIND: TransformType = TransformType::Integrity;
 
     const ALL: &'static [Self] =
-        &[Self::HmacSha2_256_128, Self::HmacSha2_384_192, Self::HmacSha2_512_256, Self::HmacSha1_96];
+        &[Self::HmacSha2_256_128, Self::HmacSha2_384_192, Self::HmacSha2_512_256, Self::HmacSha1_96, Self::AesCmac96];
 
     fn id(self) -> u16 {
         match self {
             Self::None => 0,
             Self::HmacSha1_96 => 2,
+            Self::AesCmac96 => 8,
             Self::HmacSha2_256_128 => 12,
             Self::HmacSha2_384_192 => 13,
             Self::HmacSha2_512_256 => 14,
@@ -180,6 +252,7 @@ impl Algorithm for EspIntegrity {
         match self {
             Self::None => "NONE",
             Self::HmacSha1_96 => "HMAC_SHA1_96",
+            Self::AesCmac96 => "AES_CMAC_96",
             Self::HmacSha2_256_128 => "HMAC_SHA2_256_128",
             Self::HmacSha2_384_192 => "HMAC_SHA2_384_192",
             Self::HmacSha2_512_256 => "HMAC_SHA2_512_256",
@@ -190,6 +263,7 @@ impl Algorithm for EspIntegrity {
         match self {
             Self::None => "none",
             Self::HmacSha1_96 => "sha1",
+            Self::AesCmac96 => "aescmac",
             Self::HmacSha2_256_128 => "sha256",
             Self::HmacSha2_384_192 => "sha384",
             Self::HmacSha2_512_256 => "sha512",
@@ -202,6 +276,7 @@ impl WiresharkName for EspIntegrity {
         match self {
             Self::None => "NULL",
             Self::HmacSha1_96 => "HMAC-SHA-1-96 [RFC2404]",
+            Self::AesCmac96 => "AES-CMAC-96 [RFC4494]",
             Self::HmacSha2_256_128 => "HMAC-SHA-256-128 [RFC4868]",
             Self::HmacSha2_384_192 => "HMAC-SHA-384-192 [RFC4868]",
             Self::HmacSha2_512_256 => "HMAC-SHA-512-256 [RFC4868]",

@@ -1,17 +1,17 @@
 //! The words of proposal texts.
 
-use espdp_api::EspCipher;
+use espdp_api::{EspCipher, EspIntegrity};
 
 use super::additional::NONE_WORD;
 use super::algorithm::{Algorithm, SequenceNumbers};
-use super::{IkeIntegrity, KeyExchangeGroup, Prf};
+use super::{KeyExchangeGroup, Prf};
 use crate::wire::AdditionalRound;
 
 /// What a word means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Word {
     Cipher(EspCipher),
-    Integrity(IkeIntegrity),
+    Integrity(EspIntegrity),
     Prf(Prf),
     Group(KeyExchangeGroup),
     Additional(AdditionalRound, Option<KeyExchangeGroup>),
@@ -78,6 +78,24 @@ const ALIASES: &[(&str, &str)] = &[
     ("aes128gcm128", "aes128gcm16"),
     ("aes192gcm128", "aes192gcm16"),
     ("aes256gcm128", "aes256gcm16"),
+    ("aes128gcm64", "aes128gcm8"),
+    ("aes128gcm96", "aes128gcm12"),
+    ("aes128ccm64", "aes128ccm8"),
+    ("aes128ccm96", "aes128ccm12"),
+    ("aes128ccm128", "aes128ccm16"),
+    ("aes128ccm", "aes128ccm16"),
+    ("aes192gcm64", "aes192gcm8"),
+    ("aes192gcm96", "aes192gcm12"),
+    ("aes192ccm64", "aes192ccm8"),
+    ("aes192ccm96", "aes192ccm12"),
+    ("aes192ccm128", "aes192ccm16"),
+    ("aes192ccm", "aes192ccm16"),
+    ("aes256gcm64", "aes256gcm8"),
+    ("aes256gcm96", "aes256gcm12"),
+    ("aes256ccm64", "aes256ccm8"),
+    ("aes256ccm96", "aes256ccm12"),
+    ("aes256ccm128", "aes256ccm16"),
+    ("aes256ccm", "aes256ccm16"),
     ("sha", "sha1"),
     ("sha2_256", "sha256"),
     ("sha2_384", "sha384"),
@@ -106,27 +124,6 @@ const WEAK: &[&str] = &[
 ];
 
 const UNSUPPORTED: &[&str] = &[
-    "aes128ctr",
-    "aes192ctr",
-    "aes256ctr",
-    "aes128ccm8",
-    "aes128ccm12",
-    "aes128ccm16",
-    "aes192ccm8",
-    "aes192ccm12",
-    "aes192ccm16",
-    "aes256ccm8",
-    "aes256ccm12",
-    "aes256ccm16",
-    "aes128gcm8",
-    "aes128gcm12",
-    "aes192gcm8",
-    "aes192gcm12",
-    "aes256gcm8",
-    "aes256gcm12",
-    "aes128gmac",
-    "aes192gmac",
-    "aes256gmac",
     "camellia",
     "camellia128",
     "camellia192",
@@ -135,7 +132,6 @@ const UNSUPPORTED: &[&str] = &[
     "sha1_160",
     "sha256_96",
     "aesxcbc",
-    "aescmac",
     "prfaesxcbc",
     "prfaescmac",
     "modp6144",

@@ -140,7 +140,7 @@ impl fmt::Display for EspProposal {
 struct Parts {
     span: Range<usize>,
     ciphers: Vec<EspCipher>,
-    integrity: Vec<IkeIntegrity>,
+    integrity: Vec<EspIntegrity>,
     prfs: Vec<Prf>,
     groups: Vec<KeyExchangeGroup>,
     additional: Rounds,
@@ -181,9 +181,12 @@ fn parse_one(text: &str, offset: usize, protocol: Protocol) -> Result<Parts, Pro
         let fits = match word {
             Word::Cipher(cipher) => {
                 push_new(&mut parts.ciphers, cipher);
-                protocol == Protocol::Esp || cipher != EspCipher::Null
+                protocol == Protocol::Esp || ike_cipher(cipher).is_some()
             }
-            Word::Integrity(integrity) => push_new(&mut parts.integrity, integrity),
+            Word::Integrity(integrity) => {
+                push_new(&mut parts.integrity, integrity);
+                protocol == Protocol::Esp || ike_integrity(integrity).is_some()
+            }
             Word::Prf(prf) => push_new(&mut parts.prfs, prf) && protocol == Protocol::Ike,
             Word::Group(group) => push_new(&mut parts.groups, group),
             Word::Additional(round, group) => {
@@ -222,21 +225,21 @@ impl Parts {
     fn into_ike(self) -> Result<IkeProposal, ProposalError> {
         let aead = self.check_ciphers()?;
         let ciphers = self.ciphers.iter().filter_map(|&cipher| ike_cipher(cipher)).collect();
-        let prfs = if self.prfs.is_empty() { derived_prfs(&self.integrity) } else { self.prfs.clone() };
+        let integrity: Vec<_> = self.integrity.iter().filter_map(|&integrity| ike_integrity(integrity)).collect();
+        let prfs = if self.prfs.is_empty() { derived_prfs(&integrity) } else { self.prfs.clone() };
         if prfs.is_empty() {
             return Err(self.missing(TransformType::PseudoRandomFunction, "prfsha256"));
         }
         if self.groups.is_empty() {
             return Err(self.missing(TransformType::KeyExchange, "x25519"));
         }
-        let integrity = if aead { Vec::new() } else { self.integrity };
+        let integrity = if aead { Vec::new() } else { integrity };
         Ok(IkeProposal { ciphers, integrity, prfs, groups: self.groups, additional: self.additional })
     }
 
     fn into_esp(self) -> Result<EspProposal, ProposalError> {
         let aead = self.check_ciphers()?;
-        let integrity = if aead { &[] } else { self.integrity.as_slice() };
-        let integrity = integrity.iter().copied().map(EspIntegrity::from).collect();
+        let integrity = if aead { Vec::new() } else { self.integrity.clone() };
         let extended_sequence_numbers =
             if self.sequence_numbers.is_empty() { vec![false] } else { self.sequence_numbers.clone() };
         // RFC 9370 §2.2.4: additional key exchanges follow one in CREATE_CHILD_SA itself.
@@ -275,6 +278,10 @@ fn derived_prfs(integrity: &[IkeIntegrity]) -> Vec<Prf> {
 
 fn ike_cipher(cipher: EspCipher) -> Option<IkeCipher> {
     IkeCipher::ALL.iter().copied().find(|&ike| EspCipher::from(ike) == cipher)
+}
+
+fn ike_integrity(integrity: EspIntegrity) -> Option<IkeIntegrity> {
+    IkeIntegrity::ALL.iter().copied().find(|&ike| EspIntegrity::from(ike) == integrity)
 }
 
 /// Adds what is not there yet; says `true`, for chains of conditions.
@@ -380,6 +387,21 @@ mod tests {
     }
 
     #[test]
+    fn every_cipher_and_integrity_algorithm_of_esp_is_written_as_it_is_read() {
+        for cipher in EspCipher::ALL {
+            let integrity = if cipher.is_aead() { "" } else { "-aescmac" };
+            let text = format!("{}{integrity}", cipher.keyword());
+            assert_eq!(esp(&text).ciphers, [*cipher]);
+            assert_eq!(esp(&text).to_string(), text);
+        }
+        assert_eq!(esp("aes256ccm64").ciphers, [EspCipher::AesCcm8 { key_bits: 256 }]);
+        assert_eq!(esp("aes128gcm96").ciphers, [EspCipher::AesGcm12 { key_bits: 128 }]);
+        for integrity in EspIntegrity::ALL {
+            assert_eq!(esp(&format!("aes128ctr-{}", integrity.keyword())).integrity, [*integrity]);
+        }
+    }
+
+    #[test]
     fn lists_may_have_spaces_and_an_exclamation_mark() {
         let list = parse_ike_list(" aes128-sha256-modp3072 , aes256gcm16-prfsha384-ecp384! ").unwrap();
         assert_eq!(list, [ike("aes128-sha256-modp3072"), ike("aes256gcm16-prfsha384-ecp384")]);
@@ -412,7 +434,7 @@ mod tests {
             ("aes128-sha256-modp1024", "`modp1024` is not supported: it is too weak"),
             ("aes128-sha256-x25519-ke1_modp1024", "`ke1_modp1024` is not supported: it is too weak"),
             ("aes128-sha256-x25519-ke2_x448", "`ke2_x448` is not supported: nothing here"),
-            ("aes128ccm16-prfsha256-x25519", "`aes128ccm16` is not supported: nothing here"),
+            ("aes128-aesxcbc-x25519", "`aesxcbc` is not supported: nothing here"),
         ] {
             assert!(ike_error(text).1.starts_with(part), "{}", ike_error(text).1);
         }
@@ -422,6 +444,8 @@ mod tests {
     fn words_have_their_place() {
         assert_eq!(ike_error("aes128-sha256-modp2048-esn"), (23..26, "`esn` is not for IKE proposals".to_owned()));
         assert_eq!(ike_error("null-sha256-modp2048").0, 0..4);
+        assert_eq!(ike_error("aes128ccm16-prfsha256-x25519").1, "`aes128ccm16` is not for IKE proposals");
+        assert_eq!(ike_error("aes128-aescmac-x25519").0, 7..14);
         let error = parse_esp_list("aes128gcm16-prfsha256").unwrap_err();
         assert_eq!(
             (error.span.clone(), error.to_string()),

@@ -28,17 +28,26 @@ impl Aead {
             EspCipher::AesGcm16 { key_bits: 192 } => &AES_192_GCM,
             EspCipher::AesGcm16 { key_bits: 256 } => &AES_256_GCM,
             EspCipher::ChaCha20Poly1305 => &CHACHA20_POLY1305,
-            EspCipher::AesGcm16 { .. } | EspCipher::AesCbc { .. } | EspCipher::Null => return None,
+            EspCipher::AesGcm16 { .. }
+            | EspCipher::AesGcm12 { .. }
+            | EspCipher::AesGcm8 { .. }
+            | EspCipher::AesCcm16 { .. }
+            | EspCipher::AesCcm12 { .. }
+            | EspCipher::AesCcm8 { .. }
+            | EspCipher::AesGmac { .. }
+            | EspCipher::AesCbc { .. }
+            | EspCipher::AesCtr { .. }
+            | EspCipher::Null => return None,
         };
         let (key, salt) = key_and_salt.split_last_chunk::<SALT_LEN>()?;
         let key = LessSafeKey::new(UnboundKey::new(algorithm, key).ok()?);
         Some(Self { key, salt: *salt })
     }
 
+    /// Encrypts under the IV that stands in the packet.
     #[inline]
-    pub(super) fn seal(&self, packet: &mut [u8], associated_data: &AssociatedData, sequence: u64) -> Option<()> {
+    pub(super) fn seal(&self, packet: &mut [u8], associated_data: &AssociatedData) -> Option<()> {
         let (iv, payload, icv) = split(packet)?;
-        *iv = sequence.to_be_bytes();
         let nonce = self.nonce(*iv);
         self.key.seal_in_place_scatter(nonce, Aad::from(associated_data), payload, &[], icv).ok()
     }

@@ -1,8 +1,11 @@
 //! Published packets, and the order in which things are covered.
 
+use std::collections::BTreeMap;
+
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hmac;
 use espdp_api::EspIntegrity;
+use serde::Deserialize;
 
 use super::*;
 
@@ -17,103 +20,150 @@ fn transform(cipher: EspCipher, integrity: EspIntegrity, extended: bool, key: &[
     Transform::new(algorithms, &key, &mac_key, &Secret::new([9; 16])).unwrap()
 }
 
-/// A published tunnel-mode packet without extended sequence numbers.
+/// A published packet; what its file says of each field.
+#[derive(Deserialize)]
 struct Vector {
-    name: &'static str,
-    cipher: EspCipher,
-    integrity: EspIntegrity,
-    /// With the salt, where there is one.
-    key: &'static str,
-    mac_key: &'static str,
-    /// The inner packet, without padding.
-    inner: &'static str,
-    /// From the SPI on.
-    packet: &'static str,
+    name: String,
+    source: String,
+    cipher: String,
+    integrity: String,
+    extended: bool,
+    sequence: String,
+    key: String,
+    #[serde(default)]
+    integrity_key: String,
+    plain: String,
+    packet: String,
 }
 
-const VECTORS: [Vector; 5] = [
-    Vector {
-        name: "RFC 7634 appendix A",
-        cipher: EspCipher::ChaCha20Poly1305,
-        integrity: EspIntegrity::None,
-        key: "808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f a0a1a2a3",
-        mac_key: "",
-        inner: "45000054a6f200004001e778c6336405c000020508005b7a3a080000553bec10
-                0007362708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20212223
-                2425262728292a2b2c2d2e2f3031323334353637",
-        packet: "0102030400000005 1011121314151617
-                 24039428b97f417e3c13753a4f05087b67c352e6a7fab1b982d466ef407ae5c6
-                 14ee8099d52844eb61aa95dfab4c02f72aa71e7c4c4f64c9befe2facc638e8f3
-                 cbec163fac469b502773f6fb94e664da9165b82829f641e0
-                 76aaa8266b7fb0f7b11b369907e1ad43",
-    },
-    Vector {
-        name: "AES-128-GCM, after draft-mcgrew-gcm-test",
-        cipher: EspCipher::AesGcm16 { key_bits: 128 },
-        integrity: EspIntegrity::None,
-        key: "feffe9928665731c6d6a8f9467308308 cafebabe",
-        mac_key: "",
-        inner: "4500003e698f000080114dccc0a80102c0a801010a980035002a2343b2d00100
-                00010000000000000373697009637962657263697479 02646b0000010001",
-        packet: "0000a5f800000001 facedbaddecaf888
-                 deb22cd9b07c72c16e3a65beeb8df304a5a5897d33ae530f1ba76d5d114d2a5c
-                 3de81827c10e9a4f51330d0eec416642cfbb85a5b47e48a4ec3b9ba95d918bd4
-                 29c737579ff19e58cffc607a3bce8994",
-    },
-    Vector {
-        name: "AES-192-GCM, after draft-mcgrew-gcm-test",
-        cipher: EspCipher::AesGcm16 { key_bits: 192 },
-        integrity: EspIntegrity::None,
-        key: "feffe9928665731c6d6a8f9467308308feffe9928665731c cafebabe",
-        mac_key: "",
-        inner: "45000028a4ad4000400678800a01038f0a010612802306b8cb712602dd6bb03e501016d075670001",
-        packet: "0000a5f800000001 facedbaddecaf888
-                 a5b1f8066029aea40e598b8122de02420938b3ab33f828e687b8858b5bfbdbd0
-                 315b2745214bcc7782ac9138f2bbbee4cf033689dd40d36e54052222",
-    },
-    Vector {
-        name: "AES-256-GCM, after draft-mcgrew-gcm-test",
-        cipher: EspCipher::AesGcm16 { key_bits: 256 },
-        integrity: EspIntegrity::None,
-        key: "abbccddef0011223344556677 8899aababbccddef00112233445566778899aab 11223344",
-        mac_key: "",
-        inner: "4500003069a6400080062690c0a801029389155e0a9e008b2dc57ee000000000
-                7002400020bf0000020405b401010402",
-        packet: "4a2cbfe300000001 0102030405060708
-                 ff425c9b724599df7a3bcd510194e00d6a78107f1b0b1cbf06efae9d65a5d763
-                 748a637985771d347f0545659f14e99def842d8b00144a1fec6adf0c9a927fee
-                 a6c51160",
-    },
-    Vector {
-        name: "AES-128-CBC with HMAC-SHA2-256-128, as DPDK tests it",
-        cipher: EspCipher::AesCbc { key_bits: 128 },
-        integrity: EspIntegrity::HmacSha2_256_128,
-        key: "00040501230000000000 0a0b0c0f0000",
-        mac_key: "de3456000000780000100000000000021030400001020304 0a0b0c0d05060708",
-        inner: "45000032000100001f11178bc0a8016fc0a8017000090009001e0000be9be955
-                00000021000000000000000000000000 0000",
-        packet: "0000003400000001 34126745ffff000020bfe83900000000
-                 67b5466e7817d35aac626262b0579b09194f0659c8b030651f455741721728e9
-                 ad50be441d2d9ad048750d1c8d24a86f6b24b65d431e55f0f7141ff261d4e030
-                 16be1b5cccb7661c47ad076cd5cbce6c",
-    },
-];
+#[derive(Deserialize)]
+struct Vectors {
+    vector: Vec<Vector>,
+}
+
+fn published() -> Vec<Vector> {
+    toml::from_str::<Vectors>(include_str!("../../tests/vectors/esp.toml")).unwrap().vector
+}
+
+impl Vector {
+    fn cipher(&self) -> EspCipher {
+        match self.cipher.as_str() {
+            "aes128gcm16" => EspCipher::AesGcm16 { key_bits: 128 },
+            "aes192gcm16" => EspCipher::AesGcm16 { key_bits: 192 },
+            "aes256gcm16" => EspCipher::AesGcm16 { key_bits: 256 },
+            "aes128gmac" => EspCipher::AesGmac { key_bits: 128 },
+            "aes128" => EspCipher::AesCbc { key_bits: 128 },
+            "chacha20poly1305" => EspCipher::ChaCha20Poly1305,
+            other => panic!("{other}"),
+        }
+    }
+
+    fn integrity(&self) -> EspIntegrity {
+        match self.integrity.as_str() {
+            "none" => EspIntegrity::None,
+            "sha256" => EspIntegrity::HmacSha2_256_128,
+            "sha384" => EspIntegrity::HmacSha2_384_192,
+            "sha512" => EspIntegrity::HmacSha2_512_256,
+            other => panic!("{other}"),
+        }
+    }
+
+    fn sequence(&self) -> u64 {
+        u64::from_str_radix(&self.sequence, 16).unwrap()
+    }
+
+    /// The packet before it is sealed, with its IV and room for an ICV.
+    fn unsealed(&self) -> Vec<u8> {
+        let (packet, plain) = (octets(&self.packet), octets(&self.plain));
+        let start = ESP_HEADER_LEN + self.cipher().iv_len();
+        let icv_len = packet.len() - start - plain.len();
+        [&packet[..start], &plain, &vec![0; icv_len]].concat()
+    }
+}
+
+/// R4106-8.1-1.
+#[test]
+fn published_packets_are_sealed_and_opened() {
+    let mut sources = BTreeMap::new();
+    for vector in published() {
+        let name = &vector.name;
+        let (published, mut packet) = (octets(&vector.packet), vector.unsealed());
+        let plain = packet.clone();
+        let (cipher, integrity, key) = (vector.cipher(), vector.integrity(), octets(&vector.key));
+        if cipher.is_aead() || integrity != EspIntegrity::None {
+            let transform = transform(cipher, integrity, vector.extended, &key, &octets(&vector.integrity_key));
+            transform.seal_with_iv(&mut packet, vector.sequence()).unwrap();
+            assert_eq!(packet, published, "{name}");
+            let proof = transform.open(&mut packet, vector.sequence());
+            let proof = proof.unwrap_or_else(|reason| panic!("{name}: {reason:?}"));
+            assert_eq!(proof.sequence(), vector.sequence());
+            let start = ESP_HEADER_LEN + cipher.iv_len();
+            let end = packet.len() - transform_icv_len(cipher, integrity);
+            assert_eq!(packet[start..end], plain[start..end], "{name}");
+        } else {
+            // RFC 3602 shows packets without integrity, which no SA may have.
+            let cbc = Cbc::new(&key, &Secret::new([9; 16])).unwrap();
+            cbc.encrypt(&mut packet, 0).unwrap();
+            assert_eq!(packet, published, "{name}");
+            cbc.decrypt(&mut packet, 0).unwrap();
+            assert_eq!(packet, plain, "{name}");
+        }
+        *sources.entry(vector.source).or_insert(0) += 1;
+    }
+    let counts: Vec<_> = sources.values().copied().collect();
+    assert_eq!(counts, [5, 4, 1, 17], "{sources:?}");
+}
+
+/// R4302-3.3.3.1-1, R4302-3.4.4-1.
+#[test]
+fn published_packets_of_ah_are_sealed_and_verified() {
+    #[derive(Deserialize)]
+    struct Published {
+        name: String,
+        key: String,
+        inner: String,
+        packet: String,
+    }
+    #[derive(Deserialize)]
+    struct All {
+        vector: Vec<Published>,
+    }
+    let all: All = toml::from_str(include_str!("../../tests/vectors/ah.toml")).unwrap();
+    assert_eq!(all.vector.len(), 2);
+    let (cipher, integrity) = (EspCipher::Null, EspIntegrity::HmacSha2_256_128);
+    let algorithms = EspAlgorithms { cipher, integrity, extended_sequence_numbers: false };
+    for Published { name, key, inner, packet } in all.vector {
+        let transform = Transform::authentication_header(algorithms, &Secret::new(octets(&key))).unwrap();
+        let (published, inner) = (octets(&packet), octets(&inner));
+        let mut packet = published.clone();
+        packet[32..48].fill(0);
+        transform.seal(&mut packet, 1).unwrap();
+        assert_eq!(packet, published, "{name}");
+        assert_eq!(transform.open(&mut packet, 1).map(|proof| proof.sequence()), Ok(1), "{name}");
+        assert_eq!(packet[48..], inner[if name == "tunnel mode" { 0 } else { 20 }..], "{name}");
+        for at in 0..packet.len() {
+            let is_mutable = [1, 8, 10, 11].contains(&at);
+            let mut damaged = published.clone();
+            damaged[at] ^= 0x10;
+            assert_eq!(transform.open(&mut damaged, 1).is_ok(), is_mutable, "{name}, octet {at}");
+        }
+    }
+}
 
 #[test]
-fn published_packets_are_opened() {
-    // R4106-8.1-1
-    for Vector { name, cipher, integrity, key, mac_key, inner, packet } in VECTORS {
-        let transform = transform(cipher, integrity, false, &octets(key), &octets(mac_key));
-        let (mut packet, inner) = (octets(packet), octets(inner));
-        let sequence = u64::from(packet[7]);
-        let proof = transform.open(&mut packet, sequence).unwrap_or_else(|reason| panic!("{name}: {reason:?}"));
-        assert_eq!(proof.sequence(), sequence);
-        let start = ESP_HEADER_LEN + cipher.iv_len();
-        assert_eq!(packet[start..start + inner.len()], inner, "{name}");
-        let end = packet.len() - transform_icv_len(cipher, integrity);
-        assert_eq!(packet[end - 1], 4, "{name}: next header");
-        assert_eq!(usize::from(packet[end - 2]), end - 2 - start - inner.len(), "{name}: pad length");
+fn ah_takes_no_cipher_and_just_its_key() {
+    let algorithms = |cipher, integrity| EspAlgorithms { cipher, integrity, extended_sequence_numbers: false };
+    let gcm = algorithms(EspCipher::AesGcm16 { key_bits: 128 }, EspIntegrity::None);
+    let nothing = algorithms(EspCipher::Null, EspIntegrity::None);
+    for unsound in [gcm, nothing] {
+        let made = Transform::authentication_header(unsound, &Secret::new(Vec::new()));
+        assert_eq!(made.unwrap_err(), TransformError::Unsound(unsound));
     }
+    let short = Transform::authentication_header(
+        algorithms(EspCipher::Null, EspIntegrity::HmacSha2_384_192),
+        &Secret::new(vec![0; 32]),
+    );
+    assert_eq!(short.unwrap_err(), TransformError::KeyLength { which: "integrity", wanted: 48, given: 32 });
 }
 
 fn transform_icv_len(cipher: EspCipher, integrity: EspIntegrity) -> usize {
@@ -172,6 +222,95 @@ fn the_mac_is_checked_before_anything_is_decrypted() {
     let damaged = packet.clone();
     assert_eq!(transform.open(&mut packet, 1), Err(DropReason::BadIcv));
     assert_eq!(packet, damaged, "not decrypted");
+}
+
+const ALL: [(EspCipher, EspIntegrity); 15] = [
+    (EspCipher::AesGcm16 { key_bits: 192 }, EspIntegrity::None),
+    (EspCipher::AesGcm12 { key_bits: 128 }, EspIntegrity::None),
+    (EspCipher::AesGcm12 { key_bits: 192 }, EspIntegrity::None),
+    (EspCipher::AesGcm8 { key_bits: 256 }, EspIntegrity::None),
+    (EspCipher::AesCcm16 { key_bits: 128 }, EspIntegrity::None),
+    (EspCipher::AesCcm12 { key_bits: 192 }, EspIntegrity::None),
+    (EspCipher::AesCcm8 { key_bits: 256 }, EspIntegrity::None),
+    (EspCipher::ChaCha20Poly1305, EspIntegrity::None),
+    (EspCipher::AesGmac { key_bits: 128 }, EspIntegrity::None),
+    (EspCipher::AesGmac { key_bits: 192 }, EspIntegrity::None),
+    (EspCipher::AesGmac { key_bits: 256 }, EspIntegrity::None),
+    (EspCipher::AesCbc { key_bits: 192 }, EspIntegrity::AesCmac96),
+    (EspCipher::AesCtr { key_bits: 128 }, EspIntegrity::HmacSha2_256_128),
+    (EspCipher::AesCtr { key_bits: 256 }, EspIntegrity::HmacSha1_96),
+    (EspCipher::Null, EspIntegrity::AesCmac96),
+];
+
+/// R4543-3.4-1: every single octet of the 16 counts.
+#[test]
+fn every_transform_opens_what_it_sealed_and_nothing_else() {
+    for (cipher, integrity) in ALL {
+        for extended in [false, true] {
+            let key = vec![0x4b; cipher.key_len() + cipher.salt_len()];
+            let transform = transform(cipher, integrity, extended, &key, &vec![0x6d; integrity.key_len()]);
+            let sequence = 0x0102_0304_a0b0_c0d0u64;
+            let start = ESP_HEADER_LEN + cipher.iv_len();
+            let icv_len = transform_icv_len(cipher, integrity);
+            let plain = [&octets("deadbeef a0b0c0d0")[..], &vec![0x55; start - 8 + 48 + icv_len]].concat();
+            let mut sealed = plain.clone();
+            transform.seal(&mut sealed, sequence).unwrap();
+            let in_clear = matches!(cipher, EspCipher::Null | EspCipher::AesGmac { .. });
+            assert_eq!(sealed[start..start + 48] == plain[start..start + 48], in_clear, "{cipher:?}");
+
+            let mut opened = sealed.clone();
+            assert_eq!(transform.open(&mut opened, sequence).map(|proof| proof.sequence()), Ok(sequence), "{cipher:?}");
+            assert_eq!(opened[start..start + 48], plain[start..start + 48], "{cipher:?}");
+            for place in 0..sealed.len() {
+                let mut damaged = sealed.clone();
+                damaged[place] ^= 0x10;
+                assert_eq!(transform.open(&mut damaged, sequence), Err(DropReason::BadIcv), "{cipher:?} at {place}");
+            }
+            // The half that is not sent counts if numbers are extended, and only then.
+            let other = transform.open(&mut sealed.clone(), sequence ^ 1 << 40);
+            assert_eq!(other.is_err(), extended, "{cipher:?}");
+        }
+    }
+}
+
+#[test]
+fn a_key_of_another_length_is_refused_for_every_cipher() {
+    for (cipher, integrity) in ALL {
+        let algorithms = EspAlgorithms { cipher, integrity, extended_sequence_numbers: false };
+        let (key_len, mac_len) = (cipher.key_len() + cipher.salt_len(), integrity.key_len());
+        for (key_len, mac_len) in [(key_len + 1, mac_len), (key_len, mac_len + 1)] {
+            let (key, mac_key) = (Secret::new(vec![0; key_len]), Secret::new(vec![0; mac_len]));
+            let made = Transform::new(algorithms, &key, &mac_key, &Secret::new([9; 16]));
+            assert!(matches!(made, Err(TransformError::KeyLength { .. })), "{cipher:?}");
+        }
+    }
+    let odd = EspAlgorithms {
+        cipher: EspCipher::AesCcm16 { key_bits: 120 },
+        integrity: EspIntegrity::None,
+        extended_sequence_numbers: false,
+    };
+    let made = Transform::new(odd, &Secret::new(vec![0; 18]), &Secret::new(Vec::new()), &Secret::new([9; 16]));
+    assert_eq!(made.unwrap_err(), TransformError::AesKeyLen(15));
+}
+
+/// RFC 4494 §4.3 and RFC 4493 §4: the message of no octets and of 16.
+#[test]
+fn the_vectors_of_rfc_4493_come_out_truncated() {
+    let key = octets("2b7e151628aed2a6abf7158809cf4f3c");
+    let mac = Mac::new(EspIntegrity::AesCmac96, &key).unwrap();
+    for (message, tag) in [
+        ("", "bb1d6929e95937287fa37d12"),
+        ("6bc1bee22e409f96e93d7e117393172a", "070a16b46b4d4144f79bdd9d"),
+        (
+            "6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e5130c81c46a35ce411",
+            "dfa66747de9ae63030ca3261",
+        ),
+    ] {
+        let mut packet = [octets(message), vec![0; 12]].concat();
+        mac.append(&mut packet, &[]).unwrap();
+        assert_eq!(packet[packet.len() - 12..], octets(tag));
+        assert_eq!(mac.verify(&packet, &[]), Ok(()));
+    }
 }
 
 #[test]

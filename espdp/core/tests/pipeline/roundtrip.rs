@@ -31,7 +31,8 @@ fn every_cipher_carries_packets_of_every_size_and_family() {
 
 #[test]
 fn nothing_of_the_plaintext_is_on_the_wire() {
-    for algorithms in all_algorithms().into_iter().filter(|algorithms| algorithms.cipher != EspCipher::Null) {
+    let encrypts = |cipher| !matches!(cipher, EspCipher::Null | EspCipher::AesGmac { .. });
+    for algorithms in all_algorithms().into_iter().filter(|algorithms| encrypts(algorithms.cipher)) {
         let (mut left, _) = Setup { algorithms, ..Setup::default() }.connect();
         let packet = udp(true, 300);
         let wire = left.send(&packet);

@@ -63,17 +63,29 @@ pub fn all_algorithms() -> Vec<EspAlgorithms> {
         for key_bits in [128, 192, 256] {
             all.push(algorithms(EspCipher::AesGcm16 { key_bits }, EspIntegrity::None, extended));
         }
-        all.push(algorithms(EspCipher::ChaCha20Poly1305, EspIntegrity::None, extended));
+        for aead in [
+            EspCipher::AesGcm12 { key_bits: 256 },
+            EspCipher::AesGcm8 { key_bits: 128 },
+            EspCipher::AesCcm16 { key_bits: 256 },
+            EspCipher::AesCcm12 { key_bits: 192 },
+            EspCipher::AesCcm8 { key_bits: 128 },
+            EspCipher::AesGmac { key_bits: 256 },
+            EspCipher::ChaCha20Poly1305,
+        ] {
+            all.push(algorithms(aead, EspIntegrity::None, extended));
+        }
         for integrity in [
             EspIntegrity::HmacSha1_96,
             EspIntegrity::HmacSha2_256_128,
             EspIntegrity::HmacSha2_384_192,
             EspIntegrity::HmacSha2_512_256,
+            EspIntegrity::AesCmac96,
         ] {
             for cipher in [
                 EspCipher::AesCbc { key_bits: 128 },
                 EspCipher::AesCbc { key_bits: 192 },
                 EspCipher::AesCbc { key_bits: 256 },
+                EspCipher::AesCtr { key_bits: 256 },
                 EspCipher::Null,
             ] {
                 all.push(algorithms(cipher, integrity, extended));
