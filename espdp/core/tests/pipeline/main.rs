@@ -11,5 +11,6 @@ mod headers;
 mod hostile;
 mod mtu;
 mod roundtrip;
+mod scapy;
 mod segments;
 mod spd;
