@@ -20,7 +20,7 @@ pub const COOKIE2_OCTETS: RangeInclusive<usize> = 8..=64;
 pub struct Notify {
     /// What it says.
     pub kind: NotifyType,
-    /// The ESP SA that it is about. Always there in REKEY_SA and CHILD_SA_NOT_FOUND.
+    /// The ESP SA that it is about. Always there in REKEY_SA.
     pub spi: Option<EspSpi>,
     /// What belongs to it. COOKIE, COOKIE2, INVALID_KE_PAYLOAD, the NAT_DETECTIONs and the ADDITIONAL_ADDRESSes have lengths
     /// of their own, which were checked.
@@ -78,8 +78,8 @@ impl Notify {
             (Protocol::Esp, Ok(field)) => EspSpi::from_wire(field).ok(),
             _ => None,
         };
-        let needs_spi = matches!(kind, NotifyType::RekeySa | NotifyType::ChildSaNotFound);
-        if needs_spi && spi.is_none() {
+        // CHILD_SA_NOT_FOUND should have one as well, and strongSwan leaves it out: it answers a request that has it.
+        if kind == NotifyType::RekeySa && spi.is_none() {
             return Err(body.wrong(offset, "SPI size", "an SPI of ESP, 4 octets, above 255", spi_size));
         }
         // Unknown types must be ignored, so they may have any SPI that fits.

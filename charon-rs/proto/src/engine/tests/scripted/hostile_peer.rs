@@ -351,17 +351,20 @@ fn addr_update_before_auth_only_a_new_authentic_message_moves_the_peer() {
     assert_eq!(child.encapsulation, Encapsulation::Udp { local_port: 4500, remote_port: 1024 });
 }
 
-/// R7296-2.25-2.
+/// R7296-2.25-2. strongSwan leaves the SPI out.
 #[test]
 fn a_child_that_the_peer_does_not_have_is_dropped_and_made_anew() {
-    let mut peer = Peer::established();
-    let old = peer.world.only_ike_sa(Who::Sun).children[0].spi_in;
-    let ours = peer.provoke_rekeying(child());
-    let sent = peer.respond(&ours, &[Payload::Notify(Notify::about(NotifyType::ChildSaNotFound, old))]);
-    assert_eq!(peer.children_of_sun(), 0);
-    assert_eq!(sent.len(), 1);
-    assert_eq!(sent[0].header.exchange, CREATE_CHILD);
-    assert!(sent[0].notifies().is_empty(), "it replaces nothing: {sent:?}");
+    for names_it in [true, false] {
+        let mut peer = Peer::established();
+        let old = peer.world.only_ike_sa(Who::Sun).children[0].spi_in;
+        let ours = peer.provoke_rekeying(child());
+        let notify = Notify { spi: names_it.then_some(old), ..Notify::new(NotifyType::ChildSaNotFound) };
+        let sent = peer.respond(&ours, &[Payload::Notify(notify)]);
+        assert_eq!(peer.children_of_sun(), 0);
+        assert_eq!(sent.len(), 1);
+        assert_eq!(sent[0].header.exchange, CREATE_CHILD);
+        assert!(sent[0].notifies().is_empty(), "it replaces nothing: {sent:?}");
+    }
 }
 
 /// R7296-2.25-1.
