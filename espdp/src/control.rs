@@ -26,9 +26,11 @@ use devices::DeviceSource;
 
 /// A command on its way.
 #[derive(Debug)]
-pub(crate) struct Request {
-    pub(crate) id: RequestId,
-    pub(crate) command: Command,
+pub(crate) enum Request {
+    /// It is to be carried out here.
+    Todo { id: RequestId, command: Command },
+    /// The worker has carried it out, and must not wait for room to say so.
+    Done { id: RequestId, outcome: Outcome },
 }
 
 /// What the control thread waits for.
@@ -141,8 +143,11 @@ impl Control {
                     self.report_network().await;
                 }
                 request = requests.recv() => {
-                    let Some(Request { id, command }) = request else { break };
-                    let outcome = self.execute(command).await;
+                    let (id, outcome) = match request {
+                        Some(Request::Todo { id, command }) => (id, self.execute(command).await),
+                        Some(Request::Done { id, outcome }) => (id, outcome),
+                        None => break,
+                    };
                     tokio::select! {
                         () = self.events.outcome(id, outcome) => {}
                         _ = &mut stop => break,

@@ -4,7 +4,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{self, JoinHandle};
 
-use espdp_api::{FromDataplane, Secret, ToDataplane};
+use espdp_api::{Command, Done, FromDataplane, Secret, ToDataplane};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::{self, Control, Request};
@@ -71,11 +71,16 @@ impl Dataplane {
     /// stopped before.
     pub fn send(&self, message: ToDataplane) {
         match message {
-            ToDataplane::Request(id, command) => {
-                if self.requests.send(Request { id, command }).is_err() {
-                    tracing::error!(?id, "the dataplane's control thread has ended");
-                }
+            // What leaves afterwards may tell the peer that nothing comes on the SA before any more: so it is done at once, and
+            // not when the kernel has done what was asked of it earlier.
+            ToDataplane::Request(id, Command::Activate { policy, spi }) => {
+                let requests = self.requests.clone();
+                self.mailbox.post(move |worker| {
+                    let outcome = worker.core.activate(policy, spi).map(|()| Done::Ok);
+                    queue(&requests, Request::Done { id, outcome });
+                });
             }
+            ToDataplane::Request(id, command) => queue(&self.requests, Request::Todo { id, command }),
             ToDataplane::SendIke { path, message } => self.mailbox.post(move |worker| worker.send_ike(&path, &message)),
             ToDataplane::SendKeepalive { path } => self.mailbox.post(move |worker| worker.send_keepalive(&path)),
         }
@@ -94,6 +99,12 @@ impl Drop for Dataplane {
         // Only now: the control thread needs the worker to the end.
         self.mailbox.post(Worker::stop);
         join(self.worker.take());
+    }
+}
+
+fn queue(requests: &mpsc::UnboundedSender<Request>, request: Request) {
+    if let Err(mpsc::error::SendError(request)) = requests.send(request) {
+        tracing::error!(?request, "the dataplane's control thread has ended");
     }
 }
 

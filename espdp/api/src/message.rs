@@ -18,7 +18,8 @@ pub struct RequestId(pub u64);
 pub enum ToDataplane {
     /// A command that wants an outcome.
     Request(RequestId, Command),
-    /// An IKE datagram to send; like any datagram it may be lost, so nothing confirms it.
+    /// An IKE datagram to send; like any datagram it may be lost, so nothing confirms it. It overtakes commands, but for
+    /// [`Command::Activate`]: packets that follow it go over what was activated before.
     SendIke {
         /// From where to where.
         path: IkePath,

@@ -37,9 +37,20 @@ impl Gateway {
 
     /// Has a command carried out; events that come before its outcome are lost.
     pub(crate) fn outcome(&mut self, command: Command) -> Outcome {
+        let id = self.begin(command);
+        self.outcome_of(id)
+    }
+
+    /// Wants a command carried out.
+    pub(crate) fn begin(&mut self, command: Command) -> RequestId {
         self.requests += 1;
         let id = RequestId(self.requests);
         self.send(ToDataplane::Request(id, command));
+        id
+    }
+
+    /// What came of the first command that was begun and not asked about.
+    pub(crate) fn outcome_of(&mut self, id: RequestId) -> Outcome {
         loop {
             match self.receiver.blocking_recv().unwrap() {
                 FromDataplane::Outcome(answered, outcome) => {

@@ -429,6 +429,48 @@ fn ike_travels_on_both_ports_and_keepalives_end_at_the_socket() {
     }
 }
 
+/// The peer may forget an SA as soon as it has an IKE message, however much the kernel has to do meanwhile.
+#[test]
+fn what_was_activated_before_an_ike_message_left_carries_what_follows() {
+    if !may_run() {
+        return;
+    }
+    let world = World::new();
+    let (mut left, mut right) = gateways(&world);
+    let mut sent_on = Vec::new();
+    for _ in 0..2 {
+        connect(&mut left, &mut right, gcm(NAT_T, "192.0.2.1", "192.0.2.2"), &LEFT, &RIGHT);
+        let (sas, ..) = left.statistics();
+        let outbound = sas.iter().filter(|sa| sa.direction == Direction::Outbound).map(|sa| sa.spi);
+        sent_on.extend(outbound.filter(|spi| !sent_on.contains(spi)).collect::<Vec<_>>());
+    }
+    let arrivals = world.right.run(|| UdpSocket::bind("10.2.0.1:9").unwrap());
+    let at = |text: &str| SocketAddr::new(text.parse().unwrap(), 4500);
+    let path = IkePath { local: at("192.0.2.1"), remote: at("192.0.2.2") };
+    // They send on the second now.
+    for (round, spi) in sent_on.iter().cycle().copied().take(6).enumerate() {
+        let spec = |number| {
+            let name = InterfaceName::new(format!("more{number}")).unwrap();
+            InterfaceSpec::new(name, InterfaceKind::Ipsec)
+        };
+        let mut begun: Vec<RequestId> =
+            (5 * round..5 * (round + 1)).map(|number| left.begin(Command::SetInterface(spec(number)))).collect();
+        begun.push(left.begin(Command::Activate { policy: POLICY, spi }));
+        left.send(ToDataplane::SendIke { path, message: vec![1; 100] });
+        right.event(|event| matches!(event, Event::Ike { .. }).then_some(()));
+        world.left.run(|| UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"!inner plaintext", "10.2.0.1:9").unwrap());
+        arrivals.recv(&mut [0; 100]).unwrap();
+        for id in begun {
+            assert_eq!(left.outcome_of(id), Ok(Done::Ok));
+        }
+        let (sas, ..) = right.statistics();
+        let received = sas.into_iter().find(|sa| (sa.direction, sa.spi) == (Direction::Inbound, spi)).unwrap();
+        assert_eq!(received.packets, 1 + u64::try_from(round / 2).unwrap(), "round {round}");
+    }
+    left.stop();
+    right.stop();
+}
+
 #[test]
 fn commands_that_make_no_sense_are_refused_and_change_nothing() {
     if !may_run() {
