@@ -16,10 +16,13 @@ pub mod ping;
 mod place;
 mod report;
 pub mod rtnl;
+mod run;
 mod sandbox;
 mod sas;
 mod scenario;
 mod settings;
+mod setup;
+pub mod stack;
 mod steps;
 pub mod tally;
 pub mod topology;
@@ -27,6 +30,7 @@ pub mod transfer;
 mod verdict;
 
 use std::ffi::OsString;
+use std::fmt;
 use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -38,14 +42,19 @@ use ike_proto::proposal::{parse_esp_list, parse_ike_list};
 
 use place::Place;
 use report::Report;
+use run::Plan;
 use sandbox::{SandboxError, Signals};
-use scenario::Plan;
+use scenario::{Example, ScenarioReport};
 use settings::{Changes, Mode};
 use steps::Steps;
+use verdict::Check;
 
 /// Shows a tunnel at work between two gateways in namespaces of their own: negotiates, sends traffic, checks the wire.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
+    /// Runs an example of etc/examples instead; `list` tells all of them.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["mode", "ike", "esp", "psk", "encap", "duration"])]
+    scenario: Option<String>,
     /// How packets are wrapped [default: tunnel].
     #[arg(long, value_enum)]
     mode: Option<Mode>,
@@ -71,7 +80,7 @@ pub struct Args {
     #[arg(long)]
     keep: bool,
     /// Removes labs that were left running, and what is left of labs that were killed.
-    #[arg(long, conflicts_with_all = ["keep", "out", "mode", "ike", "esp", "psk", "encap"])]
+    #[arg(long, conflicts_with_all = ["keep", "out", "mode", "ike", "esp", "psk", "encap", "scenario"])]
     clean: bool,
     /// Set by the lab when it starts itself again as root of a user namespace: where labs have their places.
     #[arg(long, hide = true, value_name = "DIR")]
@@ -115,6 +124,11 @@ fn run_daemon(config: &Path, secrets: &Path, socket: &Path) -> Result<ExitCode> 
 }
 
 fn try_run(args: &Args, json: bool) -> Result<ExitCode> {
+    let example = match args.scenario.as_deref() {
+        Some("list") => return list(json),
+        Some(name) => Some(scenario::find(name)?),
+        None => None,
+    };
     let base = match &args.inside {
         Some(base) => base.clone(),
         None => place::base().context("cannot make a directory for the lab")?,
@@ -124,7 +138,7 @@ fn try_run(args: &Args, json: bool) -> Result<ExitCode> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let code = if sandbox::may_make_networks()? {
-        runtime.block_on(attend(args, &base, json))
+        runtime.block_on(attend(args, example, &base, json))
     } else if args.inside.is_some() {
         Err(SandboxError::no_networks().into())
     } else {
@@ -136,44 +150,93 @@ fn try_run(args: &Args, json: bool) -> Result<ExitCode> {
     code
 }
 
-/// Runs the scenario until it ends or a signal comes.
-async fn attend(args: &Args, base: &Path, json: bool) -> Result<ExitCode> {
+/// What a lab was for.
+#[derive(serde::Serialize)]
+#[serde(untagged)]
+enum Outcome {
+    Tunnel(Box<Report>),
+    Scenario(Box<ScenarioReport>),
+}
+
+impl Outcome {
+    fn checks(&self) -> &[Check] {
+        match self {
+            Self::Tunnel(report) => &report.checks,
+            Self::Scenario(report) => &report.checks,
+        }
+    }
+
+    fn passed(&self) -> bool {
+        self.checks().iter().all(|check| check.passed)
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tunnel(report) => write!(f, "{report}"),
+            Self::Scenario(report) => write!(f, "{report}"),
+        }?;
+        f.write_str(match (self, self.passed()) {
+            (Self::Tunnel(_), true) => "\nTraffic crossed the tunnel, and nobody between the gateways could read it.",
+            (Self::Scenario(_), true) => "\nEverything was as the scenario says, also on the wire.",
+            (_, false) => "\nThe lab failed, see the checks.",
+        })
+    }
+}
+
+/// Runs the lab until it ends or a signal comes.
+async fn attend(args: &Args, example: Option<Example>, base: &Path, json: bool) -> Result<ExitCode> {
     let mut signals = Signals::new()?;
     let place = Place::take(base).with_context(|| format!("cannot make a directory in `{}`", base.display()))?;
     let directory = output_directory(args.out.as_deref()).context("cannot make the output directory")?;
-    let plan = Plan {
-        changes: Changes {
-            ike: args.ike.clone(),
-            esp: args.esp.clone(),
-            psk: args.psk.clone(),
-            mode: args.mode,
-            encap: args.encap,
-        },
-        duration: Duration::from_secs(args.duration),
-        keep: args.keep,
-        directory,
-    };
     let outcome = tokio::select! {
-        outcome = scenario::run(&plan, place, Steps::new()) => outcome,
+        outcome = carry_out(args, example, &directory, place) => outcome,
         signal = signals.next() => {
-            // The scenario was dropped: everything is gone already.
-            complain(&format!("interrupted; everything was removed but {}", plan.directory.display()), json);
+            // The run was dropped: everything is gone already.
+            complain(&format!("interrupted; everything was removed but {}", directory.display()), json);
             return Ok(exit_code(std::process::ExitStatus::from_raw(signal.as_raw())));
         }
     };
     match outcome {
-        Ok(report) => {
-            print(&report, json)?;
-            if !report.passed {
-                explain(&report, &plan.directory);
+        Ok(outcome) => {
+            print(&outcome, json)?;
+            if !outcome.passed() {
+                explain(outcome.checks(), &directory);
             }
-            Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            Ok(if outcome.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Err(error) => {
-            show_logs(&plan.directory);
+            show_logs(&directory);
             Err(error)
         }
     }
+}
+
+/// Runs what `args` ask for.
+async fn carry_out(args: &Args, example: Option<Example>, directory: &Path, place: Place) -> Result<Outcome> {
+    let (keep, directory) = (args.keep, directory.to_owned());
+    if let Some(example) = example {
+        let plan = scenario::Plan { example, keep, directory };
+        return Ok(Outcome::Scenario(Box::new(scenario::run(&plan, place, Steps::new()).await?)));
+    }
+    let changes = Changes {
+        ike: args.ike.clone(),
+        esp: args.esp.clone(),
+        psk: args.psk.clone(),
+        mode: args.mode,
+        encap: args.encap,
+    };
+    let plan = Plan { changes, duration: Duration::from_secs(args.duration), keep, directory };
+    Ok(Outcome::Tunnel(Box::new(run::run(&plan, place, Steps::new()).await?)))
+}
+
+/// Tells which scenarios there are.
+fn list(json: bool) -> Result<ExitCode> {
+    let list = scenario::List::new()?;
+    let mut out = io::stdout().lock();
+    if json { writeln!(out, "{}", serde_json::to_string(&list)?) } else { write!(out, "{list}") }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn clean(base: &Path, json: bool) -> Result<ExitCode> {
@@ -210,33 +273,31 @@ fn output_directory(wanted: Option<&Path>) -> io::Result<PathBuf> {
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-fn print(report: &Report, json: bool) -> Result<()> {
+fn print(outcome: &Outcome, json: bool) -> Result<()> {
     let mut out = io::stdout().lock();
     if json {
-        serde_json::to_writer_pretty(&mut out, report)?;
+        serde_json::to_writer_pretty(&mut out, outcome)?;
         writeln!(out)?;
     } else {
-        let verdict = match report.passed {
-            true => "Traffic crossed the tunnel, and nobody between the gateways could read it.",
-            false => "The lab failed, see the checks.",
-        };
-        writeln!(out, "\n{report}\n{verdict}")?;
+        writeln!(out, "\n{outcome}")?;
     }
     Ok(())
 }
 
 /// Says on stderr what failed, so that it stands last.
-fn explain(report: &Report, directory: &Path) {
+fn explain(checks: &[Check], directory: &Path) {
     show_logs(directory);
-    for check in report.checks.iter().filter(|check| !check.passed) {
+    for check in checks.iter().filter(|check| !check.passed) {
         note(&format!("failed: {}: {}", check.name, check.found));
     }
 }
 
-/// The last lines of both daemons' logs, on stderr.
+/// The last lines of all daemons' logs, on stderr.
 fn show_logs(directory: &Path) {
-    for node in [topology::INITIATOR, topology::RESPONDER] {
-        let path = directory.join(format!("{node}.log"));
+    let files = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut logs: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|kind| kind == "log")).collect();
+    logs.sort();
+    for path in logs {
         let Ok(log) = std::fs::read_to_string(&path) else { continue };
         let lines: Vec<&str> = log.lines().collect();
         note(&format!("\nThe last lines of {}:", path.display()));

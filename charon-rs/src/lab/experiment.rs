@@ -14,8 +14,9 @@ use super::report::{NodeInterfaces, rate};
 use super::rtnl;
 use super::sas::IkeSa;
 use super::steps::{Step, Steps};
+use super::tally::MARKER;
 use super::topology::{CLIENT, Network, SERVER};
-use super::transfer::{Transfer, TransferReport};
+use super::transfer::{Extent, Stream, Transfer, TransferReport};
 use crate::vici::Message;
 
 /// What is done with a lab that stands.
@@ -50,7 +51,7 @@ impl Experiment<'_> {
         self.capture.look_at_everything()?;
         let client = self.network.namespace(CLIENT)?.clone();
         let [destination, _] = SERVER_ADDRESSES;
-        off_thread(move || client.run(|| ping(destination, 1, PING_PATIENCE))).await???;
+        off_thread(move || client.run(|| ping(destination, MARKER, 1, PING_PATIENCE))).await???;
         let sas = self.settled_sas().await?;
         let interfaces = self.interfaces()?;
         step.done("");
@@ -81,7 +82,7 @@ impl Experiment<'_> {
         for destination in SERVER_ADDRESSES {
             let step = self.steps.begin(format!("Pinging {destination} from the client"));
             let client = self.network.namespace(CLIENT)?.clone();
-            let report = off_thread(move || client.run(|| ping(destination, PINGS, PING_PATIENCE))).await???;
+            let report = off_thread(move || client.run(|| ping(destination, MARKER, PINGS, PING_PATIENCE))).await???;
             let detail = format!("{} of {} answered", report.received, report.sent);
             if report.received == report.sent {
                 step.done(&detail);
@@ -97,7 +98,7 @@ impl Experiment<'_> {
         let [server_address, _] = SERVER_ADDRESSES;
         let step = self.steps.begin("Sending over TCP from client to server");
         let (client, server) = (self.network.namespace(CLIENT)?, self.network.namespace(SERVER)?);
-        let transfer = Transfer::start(client, server, server_address, duration)?;
+        let transfer = Transfer::start(client, server, Stream::new(server_address, Extent::Time(duration)))?;
         let _stop = transfer.stop_on_drop();
         let started = Instant::now();
         while !transfer.is_finished() {

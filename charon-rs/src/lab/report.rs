@@ -93,10 +93,10 @@ impl Files {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write_sas(f)?;
-        self.write_interfaces(f)?;
+        write_interfaces(f, &self.interfaces)?;
         self.write_traffic(f)?;
-        self.write_checks(f)?;
-        self.write_files(f)?;
+        write_checks(f, &self.checks)?;
+        write_files(f, &self.files, &self.gateways)?;
         self.kept.as_ref().map_or(Ok(()), |kept| write!(f, "\n{kept}"))
     }
 }
@@ -115,26 +115,6 @@ impl Report {
             }
         }
         Ok(())
-    }
-
-    fn write_interfaces(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut table = Table::new(["Interfaces", "", "MTU", "received", "", "sent", "", "dropped"]);
-        for node in &self.interfaces {
-            for (at, interface) in node.interfaces.iter().enumerate() {
-                let name = if interface.up { interface.name.clone() } else { format!("{} (down)", interface.name) };
-                table.row([
-                    if at == 0 { format!("  {}", node.node) } else { String::new() },
-                    name,
-                    interface.mtu.to_string(),
-                    packets(interface.rx_packets),
-                    octets(interface.rx_bytes),
-                    packets(interface.tx_packets),
-                    octets(interface.tx_bytes),
-                    interface.dropped.to_string(),
-                ]);
-            }
-        }
-        writeln!(f, "\n{table}")
     }
 
     fn write_traffic(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -161,33 +141,57 @@ impl Report {
             self.wire.esp_packets()
         )
     }
+}
 
-    fn write_checks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "Checks")?;
-        for Check { name, passed, found } in &self.checks {
-            writeln!(f, "  {} {name}: {found}", if *passed { '✔' } else { '✘' })?;
+/// A table of what the kernel counted.
+pub(super) fn write_interfaces(f: &mut fmt::Formatter<'_>, nodes: &[NodeInterfaces]) -> fmt::Result {
+    let mut table = Table::new(["Interfaces", "", "MTU", "received", "", "sent", "", "dropped"]);
+    for node in nodes {
+        for (at, interface) in node.interfaces.iter().enumerate() {
+            let name = if interface.up { interface.name.clone() } else { format!("{} (down)", interface.name) };
+            table.row([
+                if at == 0 { format!("  {}", node.node) } else { String::new() },
+                name,
+                interface.mtu.to_string(),
+                packets(interface.rx_packets),
+                octets(interface.rx_bytes),
+                packets(interface.tx_packets),
+                octets(interface.tx_bytes),
+                interface.dropped.to_string(),
+            ]);
         }
-        Ok(())
     }
+    writeln!(f, "\n{table}")
+}
 
-    fn write_files(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Files { capture, captured_frames, wireshark, logs, decode_command, .. } = &self.files;
-        writeln!(f, "\nFiles")?;
-        writeln!(f, "  capture  {} ({captured_frames} frames)", capture.display())?;
-        writeln!(f, "  keys     {}", wireshark.join("ikev2_decryption_table").display())?;
-        writeln!(f, "           {}", wireshark.join("esp_sa").display())?;
-        for (at, log) in logs.iter().enumerate() {
-            writeln!(f, "  {:7}  {}", if at == 0 { "logs" } else { "" }, log.display())?;
-        }
-        writeln!(f, "  decode   {decode_command}")?;
-        writeln!(f, "           (`wireshark` in place of `tshark` for windows)")?;
-        let sas = || self.gateways.iter().flat_map(|gateway| &gateway.sas);
-        let algorithms = sas().flat_map(|sa| sa.children.iter().map(|child| &child.algorithms).chain([&sa.algorithms]));
-        if algorithms.into_iter().any(|names| names.contains("CHACHA20_POLY1305")) {
-            writeln!(f, "           (Wireshark cannot decrypt ChaCha20-Poly1305)")?;
-        }
-        Ok(())
+/// What was checked, a line for each.
+pub(super) fn write_checks(f: &mut fmt::Formatter<'_>, checks: &[Check]) -> fmt::Result {
+    writeln!(f, "Checks")?;
+    for Check { name, passed, found } in checks {
+        let separator = if found.is_empty() { "" } else { ": " };
+        writeln!(f, "  {} {name}{separator}{found}", if *passed { '✔' } else { '✘' })?;
     }
+    Ok(())
+}
+
+/// What is left, and how to read it.
+pub(super) fn write_files(f: &mut fmt::Formatter<'_>, files: &Files, gateways: &[GatewayReport]) -> fmt::Result {
+    let Files { capture, captured_frames, wireshark, logs, decode_command, .. } = files;
+    writeln!(f, "\nFiles")?;
+    writeln!(f, "  capture  {} ({captured_frames} frames)", capture.display())?;
+    writeln!(f, "  keys     {}", wireshark.join("ikev2_decryption_table").display())?;
+    writeln!(f, "           {}", wireshark.join("esp_sa").display())?;
+    for (at, log) in logs.iter().enumerate() {
+        writeln!(f, "  {:7}  {}", if at == 0 { "logs" } else { "" }, log.display())?;
+    }
+    writeln!(f, "  decode   {decode_command}")?;
+    writeln!(f, "           (`wireshark` in place of `tshark` for windows)")?;
+    let sas = || gateways.iter().flat_map(|gateway| &gateway.sas);
+    let algorithms = sas().flat_map(|sa| sa.children.iter().map(|child| &child.algorithms).chain([&sa.algorithms]));
+    if algorithms.into_iter().any(|names| names.contains("CHACHA20_POLY1305")) {
+        writeln!(f, "           (Wireshark cannot decrypt ChaCha20-Poly1305)")?;
+    }
+    Ok(())
 }
 
 impl fmt::Display for IkeSa {

@@ -13,6 +13,8 @@ pub(super) struct IkeSa {
     pub(super) name: String,
     /// `ESTABLISHED`, hopefully.
     pub(super) state: String,
+    /// Whether this daemon began it.
+    pub(super) initiator: bool,
     /// Our address.
     pub(super) local_host: String,
     /// Our port.
@@ -95,6 +97,7 @@ impl IkeSa {
         Self {
             name: name.to_owned(),
             state: text("state"),
+            initiator: sa.is_yes("initiator"),
             local_host: text("local-host"),
             local_port: text("local-port"),
             local_id: text("local-id"),
@@ -170,6 +173,7 @@ mod tests {
             .with("packets-out", 1);
         let sa = Message::new()
             .with("state", "ESTABLISHED")
+            .with("initiator", "yes")
             .with("local-host", "192.168.10.1")
             .with("encr-alg", "CHACHA20_POLY1305")
             .with("prf-alg", "PRF_HMAC_SHA2_256")
@@ -180,6 +184,7 @@ mod tests {
         let [sa] = sas.as_slice() else { panic!("{sas:?}") };
         assert_eq!((sa.name.as_str(), sa.state.as_str()), ("lab", "ESTABLISHED"));
         assert_eq!(sa.algorithms, "CHACHA20_POLY1305, PRF_HMAC_SHA2_256, CURVE_25519");
+        assert!(sa.initiator);
         assert_eq!(sa.local_address(), Some([192, 168, 10, 1].into()));
         let child = &sa.children[0];
         assert_eq!((child.spi_in, child.spi_out, child.esn, child.in_udp), (0xc000_0001, 0x0a0b_0c0d, true, true));

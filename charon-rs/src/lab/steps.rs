@@ -25,6 +25,12 @@ impl Steps {
         Self { terminal: io::stderr().is_terminal() }
     }
 
+    /// Says something that is no step.
+    pub(super) fn tell(self, text: &str) {
+        // Nobody can be told that stderr is closed.
+        drop(writeln!(io::stderr(), "{text}"));
+    }
+
     /// Starts a step.
     pub(super) fn begin(self, label: impl Into<String>) -> Step {
         let label = label.into();

@@ -1,12 +1,13 @@
 //! What was seen on the wire, summed up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
 use super::frame::{self, Frame, Leak};
+use super::stack::stack;
 
 /// The sum of all frames.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -25,8 +26,22 @@ pub struct Tally {
     pub examples: Vec<String>,
     /// Anything else.
     pub other: u64,
+    /// Frames by their protocols, see [`stack()`].
+    pub stacks: BTreeMap<String, StackCount>,
+    /// Frames with the [`READABLE`] payload in clear.
+    pub readable: u64,
     #[serde(skip)]
     flows: BTreeMap<(IpAddr, u32), usize>,
+}
+
+/// Frames with the same protocols.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct StackCount {
+    /// How many were seen.
+    pub frames: u64,
+    /// The Ethernet addresses that sent them; of no more than [`SENDERS`].
+    #[serde(skip)]
+    pub senders: BTreeSet<[u8; 6]>,
 }
 
 /// The ESP packets of one sender with one SPI.
@@ -57,12 +72,29 @@ impl Tally {
         } else if contains(octets, MARKER) {
             self.leak("the lab's own payload".to_owned());
         }
+        if contains(octets, READABLE) {
+            self.readable = self.readable.saturating_add(1);
+        }
+        self.add_stack(octets);
         match frame {
             Frame::Esp(packet) => self.add_esp(&packet),
             Frame::Ike { .. } => self.ike = self.ike.saturating_add(1),
             Frame::Keepalive => self.keepalives = self.keepalives.saturating_add(1),
             Frame::Leak(_) => {}
             Frame::Other => self.other = self.other.saturating_add(1),
+        }
+    }
+
+    fn add_stack(&mut self, octets: &[u8]) {
+        let mut name = stack(octets);
+        if self.stacks.len() >= STACKS && !self.stacks.contains_key(&name) {
+            "more".clone_into(&mut name);
+        }
+        let count = self.stacks.entry(name).or_default();
+        count.frames = count.frames.saturating_add(1);
+        let sender = octets.get(MAC_ADDRESS..).and_then(<[u8]>::first_chunk::<MAC_ADDRESS>);
+        if count.senders.len() < SENDERS {
+            count.senders.extend(sender);
         }
     }
 
@@ -109,6 +141,18 @@ impl EspFlow {
 
 /// Stands in everything that the lab sends through the tunnel; whoever reads it on the wire reads clear text.
 pub const MARKER: &[u8] = b"charon-rs lab: nobody on the outside may read this. ";
+
+/// Stands in what the lab sends outside of any protection, and must be readable on the wire.
+pub const READABLE: &[u8] = b"charon-rs lab: anybody may read this on the wire. ";
+
+/// More kinds of frames than these are counted together.
+const STACKS: usize = 64;
+
+/// More senders than these on one wire say nothing new.
+const SENDERS: usize = 16;
+
+/// Octets of an Ethernet address, of which a frame begins with two: to whom and from whom.
+const MAC_ADDRESS: usize = 6;
 
 /// More leaks than these say nothing new.
 const EXAMPLES: usize = 5;
@@ -163,6 +207,27 @@ mod tests {
     fn a_payload_that_can_be_read_is_a_leak_even_in_esp() {
         let tally = tally(&[ip(OUTER, 50, &[&ESP[..], b"..", MARKER, b".."].concat())]);
         assert_eq!((tally.leaks, tally.esp_packets()), (1, 1));
+    }
+
+    #[test]
+    fn protocols_and_their_senders_are_counted() {
+        let tally = tally(&[ip(OUTER, 50, &ESP), ip(OUTER, 50, &ESP), ip(OUTER, 1, READABLE)]);
+        let esp = &tally.stacks["ipv4/esp"];
+        assert_eq!((esp.frames, esp.senders.len()), (2, 1));
+        assert_eq!((tally.stacks["ipv4/icmp"].frames, tally.readable, tally.leaks), (1, 1, 0));
+    }
+
+    #[test]
+    fn many_kinds_of_frames_are_bounded() {
+        let mut tally = Tally::default();
+        // Every depth of nesting, and each once more with another innermost protocol.
+        for (inner, depth) in [1, 6, 17, 50, 58, 89, 115].into_iter().flat_map(|inner| (0..11).map(move |d| (inner, d))) {
+            let innermost = ip(OUTER, inner, &ESP);
+            let packet = (0..depth).fold(innermost, |packet, _| ip(OUTER, 4, &packet));
+            tally.add(&ethernet(&packet), &[]);
+        }
+        assert_eq!(tally.stacks.len(), STACKS + 1);
+        assert_eq!(tally.stacks.values().map(|count| count.frames).sum::<u64>(), 77);
     }
 
     #[test]

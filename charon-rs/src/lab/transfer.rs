@@ -20,6 +20,45 @@ pub struct Transfer {
     receiver: JoinHandle<Result<io::Result<Received>, NetnsError>>,
 }
 
+/// What is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stream {
+    /// Where the server listens.
+    pub address: SocketAddr,
+    /// When it ends.
+    pub extent: Extent,
+    /// What is repeated all the time.
+    pub text: &'static [u8],
+}
+
+/// When a stream ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// After this time.
+    Time(Duration),
+    /// When as many octets were sent, or a few more.
+    Octets(u64),
+}
+
+impl Stream {
+    /// The [`MARKER`] over and over to the usual port of `address`.
+    #[must_use]
+    pub fn new(address: IpAddr, extent: Extent) -> Self {
+        Self { address: SocketAddr::new(address, PORT), extent, text: MARKER }
+    }
+
+    fn pattern(&self) -> Vec<u8> {
+        self.text.iter().copied().cycle().take(PATTERN).collect()
+    }
+
+    fn is_over(&self, started: Instant, sent: u64) -> bool {
+        match self.extent {
+            Extent::Time(duration) => started.elapsed() >= duration,
+            Extent::Octets(octets) => sent >= octets,
+        }
+    }
+}
+
 /// What became of a transfer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TransferReport {
@@ -53,25 +92,20 @@ struct Received {
 }
 
 impl Transfer {
-    /// Sends from `client` to `server` at `address` for as long as `duration` says.
+    /// Sends `stream` from `client` to `server`.
     ///
     /// # Errors
     /// [`TransferError`] when the server cannot listen.
-    pub fn start(
-        client: &Namespace,
-        server: &Namespace,
-        address: IpAddr,
-        duration: Duration,
-    ) -> Result<Self, TransferError> {
-        let listener = server.run(|| TcpListener::bind((address, PORT)))?.map_err(TransferError::Listen)?;
+    pub fn start(client: &Namespace, server: &Namespace, stream: Stream) -> Result<Self, TransferError> {
+        let listener = server.run(|| TcpListener::bind(stream.address))?.map_err(TransferError::Listen)?;
         let progress = Arc::new(Progress::default());
         let receiver = server.start({
             let progress = Arc::clone(&progress);
-            move || receive(&listener, &progress)
+            move || receive(&listener, &stream.pattern(), &progress)
         })?;
         let sender = client.start({
             let progress = Arc::clone(&progress);
-            move || send((address, PORT).into(), duration, &progress)
+            move || send(&stream, &progress)
         })?;
         Ok(Self { progress, sender, receiver })
     }
@@ -137,13 +171,15 @@ pub enum TransferError {
     Receive(io::Error),
 }
 
-fn send(address: SocketAddr, duration: Duration, progress: &Progress) -> io::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+fn send(what: &Stream, progress: &Progress) -> io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&what.address, PATIENCE)?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let pattern = pattern();
+    let pattern = what.pattern();
     let started = Instant::now();
-    while started.elapsed() < duration && !progress.stop.load(Ordering::Relaxed) {
+    let mut sent = 0_u64;
+    while !what.is_over(started, sent) && !progress.stop.load(Ordering::Relaxed) {
         stream.write_all(&pattern)?;
+        sent = sent.saturating_add(u64::try_from(pattern.len()).unwrap_or(u64::MAX));
     }
     stream.shutdown(std::net::Shutdown::Write)?;
     // The server closes when it has everything: only then is it known to have arrived.
@@ -151,12 +187,11 @@ fn send(address: SocketAddr, duration: Duration, progress: &Progress) -> io::Res
     stream.read(&mut [0]).map(|_| ())
 }
 
-fn receive(listener: &TcpListener, progress: &Progress) -> io::Result<Received> {
+fn receive(listener: &TcpListener, pattern: &[u8], progress: &Progress) -> io::Result<Received> {
     let mut stream = accept(listener, progress)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let started = Instant::now();
-    let pattern = pattern();
-    let mut expected = pattern.as_slice();
+    let mut expected = pattern;
     let mut octets = 0_u64;
     let mut buffer = vec![0; PATTERN];
     loop {
@@ -172,7 +207,7 @@ fn receive(listener: &TcpListener, progress: &Progress) -> io::Result<Received> 
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "the data were changed on the way"));
             }
             arrived = later;
-            expected = if rest.is_empty() { &pattern } else { rest };
+            expected = if rest.is_empty() { pattern } else { rest };
         }
         octets = octets.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
         progress.octets.store(octets, Ordering::Relaxed);
@@ -200,11 +235,6 @@ fn explained(error: io::Error) -> io::Error {
     error
 }
 
-/// The [`MARKER`] over and over.
-fn pattern() -> Vec<u8> {
-    MARKER.iter().copied().cycle().take(PATTERN).collect()
-}
-
 const PORT: u16 = 5001;
 
 /// Octets written at a time. No multiple of the marker's length, so that every place in a segment sees every octet.
@@ -229,15 +259,27 @@ mod tests {
         }
     }
 
+    fn stream(address: &str, extent: Extent) -> Stream {
+        Stream::new(address.parse().unwrap(), extent)
+    }
+
     #[test]
     fn what_is_sent_arrives_and_is_measured() {
         let Some(network) = network() else { return };
         let (client, server) = (network.namespace(CLIENT).unwrap(), network.namespace(INITIATOR).unwrap());
         let duration = Duration::from_millis(200);
-        let transfer = Transfer::start(client, server, "192.168.5.1".parse().unwrap(), duration).unwrap();
+        let transfer = Transfer::start(client, server, stream("192.168.5.1", Extent::Time(duration))).unwrap();
         let report = transfer.finish().unwrap();
         assert!(report.octets >= PATTERN as u64 && report.octets.is_multiple_of(PATTERN as u64), "{report:?}");
         assert!(report.seconds > 0.1 && report.mbit_per_second > 0.0, "{report:?}");
+    }
+
+    #[test]
+    fn an_amount_is_sent_and_no_more_than_a_pattern_beyond() {
+        let Some(network) = network() else { return };
+        let (client, server) = (network.namespace(CLIENT).unwrap(), network.namespace(INITIATOR).unwrap());
+        let transfer = Transfer::start(client, server, stream("fec5::1", Extent::Octets(200_000))).unwrap();
+        assert_eq!(transfer.finish().unwrap().octets, 2 * PATTERN as u64);
     }
 
     #[test]
@@ -246,7 +288,7 @@ mod tests {
         let (client, server) = (network.namespace(CLIENT).unwrap(), network.namespace(SERVER).unwrap());
         let started = Instant::now();
         let transfer =
-            Transfer::start(client, server, "192.168.3.2".parse().unwrap(), Duration::from_secs(60)).unwrap();
+            Transfer::start(client, server, stream("192.168.3.2", Extent::Time(Duration::from_secs(60)))).unwrap();
         drop(transfer.stop_on_drop());
         assert!(matches!(transfer.finish(), Err(TransferError::Send(_) | TransferError::Receive(_))));
         assert!(started.elapsed() < Duration::from_secs(30));
@@ -256,10 +298,11 @@ mod tests {
     fn changed_data_are_noticed() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let mut data = pattern();
+        let pattern = Stream::new([127, 0, 0, 1].into(), Extent::Octets(0)).pattern();
+        let mut data = pattern.clone();
         data[PATTERN / 2] ^= 1;
         let writer = std::thread::spawn(move || stream.write_all(&data));
-        assert!(receive(&listener, &Progress::default()).is_err());
+        assert!(receive(&listener, &pattern, &Progress::default()).is_err());
         // The receiver hangs up in the middle, which the writer may or may not notice.
         drop(writer.join().unwrap());
     }

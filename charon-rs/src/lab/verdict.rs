@@ -1,5 +1,7 @@
 //! Whether traffic really crossed, and encrypted: judged by what was seen on the wire, not by what the daemons say.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 use super::ping::PingReport;
@@ -26,7 +28,7 @@ pub(super) struct Evidence<'a> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Check {
     /// What must hold.
-    pub(super) name: &'static str,
+    pub(super) name: Cow<'static, str>,
     /// Whether it does.
     pub(super) passed: bool,
     /// What was found.
@@ -40,7 +42,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Check> {
     else {
         let count = |sas: &[IkeSa]| sas.iter().map(|sa| sa.children.len()).sum::<usize>();
         let found = format!("initiator {}, responder {}", count(evidence.initiator), count(evidence.responder));
-        checks.push(Check { name: ONE_CHILD, passed: false, found });
+        checks.push(Check { name: ONE_CHILD.into(), passed: false, found });
         return checks;
     };
     checks.push(same_sas(ike, child, peer_ike, peer_child));
@@ -63,7 +65,7 @@ fn pings(pings: &[PingReport]) -> Check {
     let answered = |ping: &PingReport| format!("{} {}/{}", ping.destination, ping.received, ping.sent);
     let passed = !pings.is_empty() && pings.iter().all(|ping| ping.sent > 0 && ping.received == ping.sent);
     Check {
-        name: "every echo request is answered",
+        name: "every echo request is answered".into(),
         passed,
         found: pings.iter().map(answered).collect::<Vec<_>>().join(", "),
     }
@@ -72,7 +74,7 @@ fn pings(pings: &[PingReport]) -> Check {
 fn transfer(transfer: &TransferReport) -> Check {
     let passed = transfer.failure.is_none() && transfer.octets > 0;
     let found = transfer.failure.clone().unwrap_or_else(|| format!("{} octets", transfer.octets));
-    Check { name: "a TCP transfer arrives unchanged", passed, found }
+    Check { name: "a TCP transfer arrives unchanged".into(), passed, found }
 }
 
 fn nothing_in_clear(wire: &Tally) -> Check {
@@ -80,7 +82,7 @@ fn nothing_in_clear(wire: &Tally) -> Check {
         Some(example) => format!("{} of {} frames, for example {example}", wire.leaks, wire.frames),
         None => format!("{} frames, all of them fit to be seen", wire.frames),
     };
-    Check { name: "no inner packet is readable on the wire", passed: wire.leaks == 0 && wire.frames > 0, found }
+    Check { name: "no inner packet is readable on the wire".into(), passed: wire.leaks == 0 && wire.frames > 0, found }
 }
 
 fn same_sas(ike: &IkeSa, child: &ChildSa, peer_ike: &IkeSa, peer_child: &ChildSa) -> Check {
@@ -96,17 +98,17 @@ fn same_sas(ike: &IkeSa, child: &ChildSa, peer_ike: &IkeSa, peer_child: &ChildSa
         ),
         (_, _, false) => "different algorithms".to_owned(),
     };
-    Check { name: "both daemons have the same SAs", passed: same_ike && same_child && same_suites, found }
+    Check { name: "both daemons have the same SAs".into(), passed: same_ike && same_child && same_suites, found }
 }
 
 fn on_the_wire(name: &'static str, sender: &ChildSa, flow: Option<&EspFlow>) -> Check {
     let Some(flow) = flow else {
-        return Check { name, passed: false, found: format!("no ESP packet with SPI {:08x}", sender.spi_out) };
+        return Check { name: name.into(), passed: false, found: format!("no ESP packet with SPI {:08x}", sender.spi_out) };
     };
     let expected_in_udp = if sender.in_udp { flow.packets } else { 0 };
     let how = if flow.in_udp == 0 { "" } else { " in UDP" };
     let found = format!("{} packets seen{how}, SPI {:08x}", flow.packets, flow.spi);
-    Check { name, passed: flow.packets > 0 && flow.in_udp == expected_in_udp, found }
+    Check { name: name.into(), passed: flow.packets > 0 && flow.in_udp == expected_in_udp, found }
 }
 
 /// The wire shows how many packets were sent even if the capture missed some: sequence numbers start at 1 and grow by 1.
@@ -114,13 +116,13 @@ fn counters(name: &'static str, sender: &ChildSa, receiver: &ChildSa, flow: Opti
     let on_wire = flow.map_or(0, |flow| u64::from(flow.highest_sequence));
     let (sent, received) = (sender.sent.packets, receiver.received.packets);
     let passed = sent > 0 && received > 0 && sent == on_wire && received <= sent;
-    Check { name, passed, found: format!("sent {sent}, on the wire {on_wire}, received {received}") }
+    Check { name: name.into(), passed, found: format!("sent {sent}, on the wire {on_wire}, received {received}") }
 }
 
 fn payload_was_inside(receiver: &ChildSa, transfer: &TransferReport) -> Check {
     let received = receiver.received.bytes;
     let found = format!("{received} octets came out of the SA for {} of payload", transfer.octets);
-    Check { name: "the transfer went through the SA", passed: transfer.octets > 0 && received > transfer.octets, found }
+    Check { name: "the transfer went through the SA".into(), passed: transfer.octets > 0 && received > transfer.octets, found }
 }
 
 const ONE_CHILD: &str = "each daemon has one Child SA";
@@ -164,7 +166,7 @@ mod tests {
             self.wire.add(&ethernet(packet), &protected());
         }
 
-        fn failed(&self) -> Vec<&'static str> {
+        fn failed(&self) -> Vec<Cow<'static, str>> {
             let evidence = Evidence {
                 initiator: &self.initiator,
                 responder: &self.responder,
@@ -172,7 +174,7 @@ mod tests {
                 transfer: &self.transfer,
                 wire: &self.wire,
             };
-            judge(&evidence).iter().filter(|check| !check.passed).map(|check| check.name).collect()
+            judge(&evidence).iter().filter(|check| !check.passed).map(|check| check.name.clone()).collect()
         }
     }
 
@@ -205,6 +207,7 @@ mod tests {
         IkeSa {
             name: "lab".into(),
             state: "ESTABLISHED".into(),
+            initiator: spi_in == SPI_I,
             local_host: local.into(),
             local_port: "500".into(),
             local_id: local.into(),
@@ -222,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_good_run_passes_everything() {
-        assert_eq!(Run::good().failed(), Vec::<&str>::new());
+        assert_eq!(Run::good().failed(), [""; 0]);
     }
 
     #[test]
@@ -270,7 +273,7 @@ mod tests {
     fn daemons_that_disagree_fail_the_run() {
         let mut run = Run::good();
         run.responder[0].children[0].spi_out = 0xc000_0009;
-        assert!(run.failed().contains(&"both daemons have the same SAs"));
+        assert!(run.failed().contains(&"both daemons have the same SAs".into()));
         let mut run = Run::good();
         run.responder[0].algorithms = "NULL".into();
         assert_eq!(run.failed(), ["both daemons have the same SAs"]);
