@@ -16,6 +16,7 @@ mod secret;
 mod selector;
 mod shape;
 mod spi;
+mod trace;
 mod tunnel;
 
 pub use algorithms::{EspAlgorithms, EspCipher, EspIntegrity};
@@ -38,6 +39,7 @@ pub use shape::{
     PathMtuPolicy,
 };
 pub use spi::{EspSpi, ReservedSpi};
+pub use trace::{PacketTrace, TraceFilter, TraceStep};
 pub use tunnel::{
     Gre, L2tpCarrier, L2tpCookie, L2tpSublayer, L2tpv3, Layer, NextHop, Protection, TunnelEnds, Vni, VniTooLarge, Vxlan,
 };

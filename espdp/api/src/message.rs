@@ -1,12 +1,13 @@
 //! Commands, outcomes and events.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     BridgeName, BridgeSpec, Direction, DropCount, EspSpi, IkePath, InboundSaSpec, InterfaceName, InterfaceSpec,
-    OutboundSaSpec, OuterPath, PolicyId, PolicySpec, SaStatistics,
+    OutboundSaSpec, OuterPath, PacketTrace, PolicyId, PolicySpec, SaStatistics, TraceFilter,
 };
 
 /// Pairs an [`Outcome`] with its [`Command`]; chosen by the daemon.
@@ -101,6 +102,15 @@ pub enum Command {
     },
     /// Asks for counters of all SAs. Answer: [`Done::Statistics`].
     Statistics,
+    /// Has the next packets traced that `filter` takes, and forgets those that were traced before.
+    Trace {
+        /// How many, at most 1000; 0 ends it.
+        packets: usize,
+        /// Which.
+        filter: TraceFilter,
+    },
+    /// Asks for the packets that were traced. Answer: [`Done::Traces`].
+    ReadTraces,
 }
 
 /// What became of a command.
@@ -126,6 +136,8 @@ pub enum Done {
         /// Drops that belong to no SA.
         drops: Vec<DropCount>,
     },
+    /// The packets that were traced, oldest first.
+    Traces(Vec<PacketTrace>),
 }
 
 /// What an interface looks like now.
@@ -212,6 +224,29 @@ pub struct PacketSummary {
     pub destination_port: Option<u16>,
 }
 
+impl fmt::Display for PacketSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { source, destination, protocol, source_port, destination_port } = *self;
+        let (name, is_icmp) = match protocol {
+            1 => ("ICMP", true),
+            6 => ("TCP", false),
+            17 => ("UDP", false),
+            58 => ("ICMPv6", true),
+            _ => ("", false),
+        };
+        match source_port {
+            Some(both) if is_icmp => {
+                let [kind, code] = both.to_be_bytes();
+                return write!(f, "{source} to {destination}, {name} type {kind} code {code}");
+            }
+            Some(port) => write!(f, "{source} port {port} to {destination}")?,
+            None => write!(f, "{source} to {destination}")?,
+        }
+        destination_port.map_or(Ok(()), |port| write!(f, " port {port}"))?;
+        if name.is_empty() { write!(f, ", protocol {protocol}") } else { write!(f, ", {name}") }
+    }
+}
+
 /// What the dataplane saw on its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
@@ -280,4 +315,28 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_read_as_people_say_them() {
+        let packet = |protocol, source_port, destination_port| PacketSummary {
+            source: [10, 1, 0, 10].into(),
+            destination: [10, 2, 0, 10].into(),
+            protocol,
+            source_port,
+            destination_port,
+        };
+        for (packet, expected) in [
+            (packet(6, Some(40000), Some(443)), "10.1.0.10 port 40000 to 10.2.0.10 port 443, TCP"),
+            (packet(17, None, None), "10.1.0.10 to 10.2.0.10, UDP"),
+            (packet(1, Some(0x0800), None), "10.1.0.10 to 10.2.0.10, ICMP type 8 code 0"),
+            (packet(47, None, None), "10.1.0.10 to 10.2.0.10, protocol 47"),
+        ] {
+            assert_eq!(packet.to_string(), expected);
+        }
+    }
 }
