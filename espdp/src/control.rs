@@ -188,6 +188,11 @@ impl Control {
                 Ok(Done::LocalAddress(path.source))
             }
             Command::Statistics => self.statistics().await,
+            Command::Trace { packets, filter } => {
+                self.ask(move |worker| worker.core.trace(Instant::now(), packets, filter)).await?;
+                Ok(Done::Ok)
+            }
+            Command::ReadTraces => self.ask(|worker| worker.core.traces().to_vec()).await.map(Done::Traces),
         }
     }
 

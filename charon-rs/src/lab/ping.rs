@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use socket2::{Domain, Protocol, Socket, Type};
 
-
 /// What became of some echo requests.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PingReport {

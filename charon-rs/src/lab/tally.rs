@@ -221,7 +221,8 @@ mod tests {
     fn many_kinds_of_frames_are_bounded() {
         let mut tally = Tally::default();
         // Every depth of nesting, and each once more with another innermost protocol.
-        for (inner, depth) in [1, 6, 17, 50, 58, 89, 115].into_iter().flat_map(|inner| (0..11).map(move |d| (inner, d))) {
+        for (inner, depth) in [1, 6, 17, 50, 58, 89, 115].into_iter().flat_map(|inner| (0..11).map(move |d| (inner, d)))
+        {
             let innermost = ip(OUTER, inner, &ESP);
             let packet = (0..depth).fold(innermost, |packet, _| ip(OUTER, 4, &packet));
             tally.add(&ethernet(&packet), &[]);

@@ -103,7 +103,11 @@ fn same_sas(ike: &IkeSa, child: &ChildSa, peer_ike: &IkeSa, peer_child: &ChildSa
 
 fn on_the_wire(name: &'static str, sender: &ChildSa, flow: Option<&EspFlow>) -> Check {
     let Some(flow) = flow else {
-        return Check { name: name.into(), passed: false, found: format!("no ESP packet with SPI {:08x}", sender.spi_out) };
+        return Check {
+            name: name.into(),
+            passed: false,
+            found: format!("no ESP packet with SPI {:08x}", sender.spi_out),
+        };
     };
     let expected_in_udp = if sender.in_udp { flow.packets } else { 0 };
     let how = if flow.in_udp == 0 { "" } else { " in UDP" };
@@ -122,7 +126,11 @@ fn counters(name: &'static str, sender: &ChildSa, receiver: &ChildSa, flow: Opti
 fn payload_was_inside(receiver: &ChildSa, transfer: &TransferReport) -> Check {
     let received = receiver.received.bytes;
     let found = format!("{received} octets came out of the SA for {} of payload", transfer.octets);
-    Check { name: "the transfer went through the SA".into(), passed: transfer.octets > 0 && received > transfer.octets, found }
+    Check {
+        name: "the transfer went through the SA".into(),
+        passed: transfer.octets > 0 && received > transfer.octets,
+        found,
+    }
 }
 
 const ONE_CHILD: &str = "each daemon has one Child SA";

@@ -15,6 +15,7 @@ use crate::interfaces::{InterfaceCounters, InterfaceId, InterfaceTable};
 use crate::limits::OncePerSecond;
 use crate::policy::{Policy, PolicyTable};
 use crate::sa::{InboundSa, InboundTable, OutboundSa, OutboundTable};
+use crate::trace::Tracer;
 use crate::tunnel::{Tunnel, TunnelIndex};
 
 /// The policies, SAs and counters of one worker. Plain `&mut` state: one owner, no locks.
@@ -31,6 +32,7 @@ pub struct Dataplane {
     pub(crate) drops: DropCounters,
     /// When an unknown SPI was last reported.
     pub(crate) unknown_spi: OncePerSecond,
+    pub(crate) tracer: Tracer,
     iv_keys: IvKeys,
 }
 
@@ -48,6 +50,7 @@ impl Dataplane {
             events: EventQueue::default(),
             drops: DropCounters::default(),
             unknown_spi: OncePerSecond::default(),
+            tracer: Tracer::default(),
             iv_keys: IvKeys { seed: hmac::Key::new(hmac::HMAC_SHA256, seed.expose()), made: 0 },
         }
     }

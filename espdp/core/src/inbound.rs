@@ -28,9 +28,18 @@ impl Dataplane {
         for frame in chunk.frames.iter_mut() {
             self.admit(now, chunk.memory, chunk.origins, frame);
         }
+        if self.tracer.is_armed() {
+            self.follow_admitted(now, chunk.memory, chunk.origins, chunk.frames);
+        }
         let sas = &self.inbound;
         open_batch(chunk.frames, chunk.memory, |place| sas.get(place).map(|sa| &sa.core.transform));
+        if self.tracer.is_armed() {
+            self.follow_opened(chunk.memory, chunk.frames);
+        }
         self.accept_all(now, &mut chunk);
+        if self.tracer.is_armed() {
+            self.follow_delivered(chunk.memory, chunk.frames);
+        }
         coalesce(&mut chunk, offloads);
         batch.opened()
     }
@@ -70,7 +79,7 @@ impl Dataplane {
     }
 
     fn accept_all(&mut self, now: Instant, chunk: &mut Chunk<'_>) {
-        for frame in chunk.frames.iter_mut() {
+        for (place, frame) in chunk.frames.iter_mut().enumerate() {
             let result = match std::mem::replace(&mut frame.stage, Stage::Dropped) {
                 Stage::Opened(proof) => {
                     let (Some(sa), Some(origin)) =
@@ -107,6 +116,7 @@ impl Dataplane {
                     if let Some(sa) = self.inbound.get_mut(frame.sa) {
                         sa.core.drops.count(reason);
                     }
+                    self.follow_dropped(place, reason);
                 }
             }
         }

@@ -48,6 +48,12 @@ impl Interface {
 #[derive(Debug, Default)]
 pub(crate) struct InterfaceTable(Vec<Option<Interface>>);
 
+impl Interface {
+    pub(crate) fn name(&self) -> &InterfaceName {
+        &self.name
+    }
+}
+
 impl InterfaceTable {
     /// Most interfaces.
     const MOST: usize = 4096;

@@ -44,6 +44,7 @@ mod replay;
 mod sa;
 #[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 mod segment;
+mod trace;
 mod tunnel;
 #[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 mod vnet;

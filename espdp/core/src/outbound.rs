@@ -11,7 +11,7 @@ mod inside;
 
 use std::time::Instant;
 
-use espdp_api::{Direction, Event};
+use espdp_api::{Direction, Event, TraceStep};
 
 use crate::batch::{Exit, OutboundFrame};
 use crate::crypto::seal_batch;
@@ -95,9 +95,20 @@ impl Dataplane {
 impl<'a> Filling<'a> {
     /// Adds the segments of `packet` to the batch, each with its ESP header and trailer.
     pub fn push(&mut self, packet: &mut SuperPacket<'_>) -> Progress {
+        // What this packet becomes will stand from here on.
+        let (place, cleared) = (self.batch.protected(), self.batch.cleared());
+        if packet.taken == 0 && self.dataplane.tracer.is_armed() {
+            self.dataplane.follow_outbound(self.now, place, packet.interface, packet.packet);
+        }
         match self.encapsulate(packet) {
-            Ok(progress) => progress,
+            Ok(progress) => {
+                if self.dataplane.tracer.is_armed() {
+                    self.follow(packet, place, cleared);
+                }
+                progress
+            }
             Err(Refused { reason, sa }) => {
+                self.dataplane.follow_dropped(place, reason);
                 let sa = sa.and_then(|place| self.dataplane.outbound.get_mut(place));
                 sa.map_or(&mut self.dataplane.drops, |sa| &mut sa.core.drops).count(reason);
                 if let Some(interface) = self.dataplane.interfaces.get_mut(packet.interface) {
@@ -105,6 +116,15 @@ impl<'a> Filling<'a> {
                 }
                 Progress::Done
             }
+        }
+    }
+
+    /// Says what became of a packet that is traced: ESP packets from `place` on, or packets in clear from `cleared` on.
+    fn follow(&mut self, packet: &SuperPacket<'_>, place: usize, cleared: usize) {
+        if let Some(frame) = self.batch.frame(place) {
+            self.dataplane.follow_protected(place, &frame, self.batch.protected() - place);
+        } else if self.batch.cleared() > cleared {
+            self.dataplane.tracer.end(place, || TraceStep::SentInClear { octets: packet.packet.len() });
         }
     }
 
@@ -120,6 +140,10 @@ impl<'a> Filling<'a> {
                 sa.core.drops.count(DropReason::Crypto);
             }
         }
+        if dataplane.tracer.is_armed() {
+            dataplane.follow_sealed(frames);
+        }
+        let sas = &dataplane.outbound;
         batch.gather(|place| sas.get(place).map(OutboundSa::path));
         batch.sealed()
     }

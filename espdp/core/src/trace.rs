@@ -1,5 +1,7 @@
 //! Follows single packets through the batches, while somebody asked for it.
 
+mod follow;
+
 use std::time::Instant;
 
 use espdp_api::{Direction, PacketTrace, TraceFilter, TraceStep};

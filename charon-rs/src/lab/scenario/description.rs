@@ -124,7 +124,11 @@ impl TryFrom<TrafficText> for Traffic {
             (None, Some(address), Some(to), None, port) => {
                 TrafficKind::Tcp { server: SocketAddr::new(address, port.unwrap_or(USUAL_PORT)), to }
             }
-            _ => return Err("traffic is either `ping` (with or without `size`), or `tcp` and `to` (with or without `port`)"),
+            _ => {
+                return Err(
+                    "traffic is either `ping` (with or without `size`), or `tcp` and `to` (with or without `port`)",
+                );
+            }
         };
         Ok(Self { from, kind, carried, result })
     }
@@ -299,10 +303,10 @@ mod tests {
     fn a_description_becomes_a_topology() {
         let description = Description::parse(TEXT).unwrap();
         let topology = description.topology().unwrap();
-        assert_eq!(topology.nodes.iter().map(|node| (node.name.as_str(), node.forwards)).collect::<Vec<_>>(), [
-            ("a", false),
-            ("b", true)
-        ]);
+        assert_eq!(
+            topology.nodes.iter().map(|node| (node.name.as_str(), node.forwards)).collect::<Vec<_>>(),
+            [("a", false), ("b", true)]
+        );
         assert_eq!((topology.links[0].mtu, topology.links[0].ends[1].addresses.len()), (1400, 2));
         assert_eq!(topology.routes[0].gateway.to_string(), "10.0.0.1");
     }

@@ -209,7 +209,9 @@ fn equip(setup: &Setup, description: &Description) -> Result<()> {
     }
     let authority = Authority::new().context("cannot make a CA")?;
     for (gateway, name) in &description.certificates {
-        authority.equip(&setup.folder_of(gateway)?, name).with_context(|| format!("cannot make certificates for {name}"))?;
+        authority
+            .equip(&setup.folder_of(gateway)?, name)
+            .with_context(|| format!("cannot make certificates for {name}"))?;
     }
     Ok(())
 }

@@ -123,6 +123,21 @@ impl OutboundBatch {
         self.replies.push(ReplyFrame { span, interface });
     }
 
+    /// How many ESP packets there are.
+    pub(crate) fn protected(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// How many packets there are that leave as they are.
+    pub(crate) fn cleared(&self) -> usize {
+        self.clear.len()
+    }
+
+    /// An ESP packet.
+    pub(crate) fn frame(&self, place: usize) -> Option<OutboundFrame> {
+        self.frames.get(place).copied()
+    }
+
     /// All frames and the memory they lie in.
     pub(crate) fn parts(&mut self) -> (&mut [OutboundFrame], &mut [u8]) {
         (&mut self.frames, &mut self.memory)

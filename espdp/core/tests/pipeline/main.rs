@@ -14,3 +14,4 @@ mod roundtrip;
 mod scapy;
 mod segments;
 mod spd;
+mod traces;

@@ -1,0 +1,110 @@
+//! What the passes over a batch did to the packets that are followed, read off the batch after each of them: the passes
+//! themselves know nothing of traces.
+
+use std::time::Instant;
+
+use espdp_api::{Direction, PacketTrace, PolicyAction, TraceFilter, TraceStep};
+
+use crate::batch::{InboundFrame, OutboundFrame, Stage};
+use crate::crypto::ESP_HEADER_LEN;
+use crate::packet::Header;
+use crate::sa::TRAILER_LEN;
+use crate::{Dataplane, DropReason, InterfaceId, Origin};
+
+impl Dataplane {
+    /// Traces the next `packets` that `filter` takes, at most 1000, and forgets what was traced before; with 0 it ends.
+    pub fn trace(&mut self, now: Instant, packets: usize, filter: TraceFilter) {
+        self.tracer.arm(now, packets, filter);
+    }
+
+    /// The packets that were traced, oldest first.
+    #[must_use]
+    pub fn traces(&self) -> &[PacketTrace] {
+        self.tracer.kept()
+    }
+
+    /// Takes a packet from the inside up, whose first ESP packet will have the place `place` in the batch.
+    pub(crate) fn follow_outbound(&mut self, now: Instant, place: usize, interface: InterfaceId, packet: &[u8]) {
+        let Some(interface) = self.interfaces.get(interface) else { return };
+        self.tracer.begin(now, Direction::Outbound, place, || TraceStep::FromInside {
+            interface: interface.name().clone(),
+            octets: packet.len(),
+            packet: Header::parse(packet).map(|header| header.summary()),
+        });
+    }
+
+    /// Says of the packet at `place` that it became ESP packets, of which `frame` is the first.
+    pub(crate) fn follow_protected(&mut self, place: usize, frame: &OutboundFrame, packets: usize) {
+        let Some(sa) = self.outbound.get(frame.sa) else { return };
+        let (id, spi) = (sa.core.policy, sa.core.spi.value());
+        if packets > 1 {
+            self.tracer.step(place, || TraceStep::Segmented { packets });
+        }
+        self.tracer.step(place, || TraceStep::Policy { id, action: PolicyAction::Protect { acquire: false } });
+        self.tracer.step(place, || TraceStep::Sa { spi, sequence: frame.sequence });
+    }
+
+    /// Says of the packets of a batch whether they were sealed, and ends their traces.
+    pub(crate) fn follow_sealed(&mut self, frames: &[OutboundFrame]) {
+        for (place, frame) in frames.iter().enumerate() {
+            let Some(sa) = self.outbound.get(frame.sa) else { continue };
+            let (octets, path) = (frame.span.len, sa.path());
+            if frame.is_sealed {
+                self.tracer.step(place, || TraceStep::Sealed { octets });
+                self.tracer.end(place, || TraceStep::Sent { path, octets });
+            } else {
+                self.follow_dropped(place, DropReason::Crypto);
+            }
+        }
+        self.tracer.forget_open();
+    }
+
+    /// Says why the packet at `place` goes no further.
+    pub(crate) fn follow_dropped(&mut self, place: usize, reason: DropReason) {
+        self.tracer.end(place, || TraceStep::Dropped { reason: reason.name().to_owned() });
+    }
+
+    /// Takes the packets of a batch up that came from the wire, after their SAs were looked up.
+    pub(crate) fn follow_admitted(&mut self, now: Instant, memory: &[u8], origins: &[Origin], frames: &[InboundFrame]) {
+        self.tracer.forget_open();
+        for (place, frame) in frames.iter().enumerate() {
+            let Some(origin) = origins.get(usize::from(frame.origin)) else { continue };
+            let octets = frame.span.of(memory);
+            let spi = octets.first_chunk().map(|spi| u32::from_be_bytes(*spi));
+            let step = || TraceStep::FromOutside { path: origin.path, octets: octets.len(), spi };
+            self.tracer.begin(now, Direction::Inbound, place, step);
+            match frame.stage {
+                Stage::Admitted { sequence } => self.tracer.step(place, || TraceStep::Admitted { sequence }),
+                Stage::Dropped if octets.len() < ESP_HEADER_LEN => self.follow_dropped(place, DropReason::Short),
+                Stage::Dropped => self.follow_dropped(place, DropReason::UnknownSpi),
+                Stage::Received | Stage::Opened(_) | Stage::Refused(_) | Stage::Delivered(_) => {}
+            }
+        }
+    }
+
+    /// Says which packets are authentic.
+    pub(crate) fn follow_opened(&mut self, memory: &[u8], frames: &[InboundFrame]) {
+        for (place, frame) in frames.iter().enumerate() {
+            let (Stage::Opened(_), Some(sa)) = (&frame.stage, self.inbound.get(frame.sa)) else { continue };
+            let end = frame.span.len.checked_sub(sa.core.layout.icv_len);
+            let trailer = end.and_then(|end| frame.span.of(memory).get(..end)?.last_chunk::<TRAILER_LEN>());
+            let Some(&[_, next_header]) = trailer else { continue };
+            self.tracer.step(place, || TraceStep::Opened { next_header });
+        }
+    }
+
+    /// Says which packets go to the inside, and ends all traces.
+    pub(crate) fn follow_delivered(&mut self, memory: &[u8], frames: &[InboundFrame]) {
+        for (place, frame) in frames.iter().enumerate() {
+            let Stage::Delivered(id) = frame.stage else { continue };
+            let Some(interface) = self.interfaces.get(id) else { continue };
+            let packet = frame.span.of(memory);
+            if let Some(header) = Header::parse(packet) {
+                self.tracer.step(place, || TraceStep::Selected { packet: header.summary() });
+            }
+            let interface = interface.name().clone();
+            self.tracer.end(place, || TraceStep::ToInside { interface, octets: packet.len() });
+        }
+        self.tracer.forget_open();
+    }
+}
