@@ -7,6 +7,7 @@
 //! | `log` | log |
 //! | `keys` | keys |
 //! | `check` | check |
+//! | `trace` | trace |
 //! | `json`, `text` | how messages of the daemon look for programs and for people |
 
 mod act;
@@ -18,6 +19,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod text;
+mod trace;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -125,6 +127,9 @@ enum Simple {
         #[arg(long, value_name = "FILE")]
         secrets: Option<PathBuf>,
     },
+    /// Follows single packets through the gateway, step by step
+    #[command(subcommand)]
+    Trace(trace::Trace),
     /// Has the daemon read its configuration again; what did not change is not touched
     Reload,
     /// Shows how the daemon is doing
@@ -215,6 +220,7 @@ fn carry_out(socket: Option<&Path>, json: bool, command: Simple, out: &mut dyn W
         Simple::Stats => status::stats(&mut connect()?, json, out),
         Simple::Log { name, follow } => log::log(&mut connect()?, name.as_deref(), follow, json, out),
         Simple::Keys { folder } => keys::keys(&mut connect()?, &folder, json, out),
+        Simple::Trace(what) => trace::trace(&mut connect()?, &what, json, out),
         Simple::Check { file, secrets } => check::check(&file, secrets.as_deref(), json, out),
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::vici::{Message, Node};
 
 /// Values of these names are numbers. Others may look like one, as SPIs do.
-const NUMBERS: [&str; 39] = [
+const NUMBERS: [&str; 41] = [
     "uniqueid",
     "version",
     "local-port",
@@ -45,6 +45,8 @@ const NUMBERS: [&str; 39] = [
     "terminated",
     "lines",
     "tunnels",
+    "after-us",
+    "packets",
 ];
 
 /// Sections that hold nothing but numbers.

@@ -5,6 +5,7 @@
 //! | `control` | initiate, terminate, rekey, redirect |
 //! | `query` | version, stats, list-*, get-*, counters |
 //! | `own` | what only our tools use: list-tunnels, journal, keys, reload |
+//! | `trace` | trace-packets, list-traces |
 //! | `load` | load-conn, load-shared, load-cert, load-key, load-authority and what takes them back |
 //! | `certificates` | list-certs, list-authorities |
 
@@ -13,6 +14,7 @@ mod control;
 mod load;
 mod own;
 mod query;
+mod trace;
 
 use std::fmt;
 
@@ -57,6 +59,8 @@ pub(crate) async fn call(daemon: &Daemon, name: &str, arguments: &Message, strea
         "list-tunnels" => own::list_tunnels(daemon, arguments, streamer).await,
         "journal" => own::journal(daemon, arguments, streamer).await,
         "keys" => own::keys(daemon).await,
+        "trace-packets" => trace::add(daemon, arguments).await,
+        "list-traces" => trace::show(daemon, streamer).await,
         _ => return None,
     };
     Some(answer)

@@ -10,7 +10,7 @@ use super::shell::Statistics;
 use crate::vici::Message;
 
 /// All events that clients can register for.
-pub(crate) const NAMES: [&str; 12] = [
+pub(crate) const NAMES: [&str; 13] = [
     "log",
     "control-log",
     "list-sa",
@@ -23,6 +23,7 @@ pub(crate) const NAMES: [&str; 12] = [
     "ike-rekey",
     "child-updown",
     "child-rekey",
+    "trace",
 ];
 
 /// A line of the journal, as in `log` events; sequence number, time and failure are ours.

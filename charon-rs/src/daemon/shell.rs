@@ -113,6 +113,8 @@ enum Waiting {
     Removal(InterfaceName),
     /// Somebody who wants counters.
     Statistics(oneshot::Sender<Statistics>),
+    /// Somebody who wants the outcome as it is.
+    Asker(oneshot::Sender<Outcome>),
 }
 
 /// The engine and everything around it that must happen in order.
@@ -265,6 +267,13 @@ impl Shell {
         answer
     }
 
+    /// Has the dataplane carry a command out that concerns nobody but the one who asks.
+    pub(crate) fn ask_dataplane(&mut self, command: espdp_api::Command) -> oneshot::Receiver<Outcome> {
+        let (reply, answer) = oneshot::channel();
+        self.request(command, Waiting::Asker(reply));
+        answer
+    }
+
     /// Makes or changes an interface. It is in place before a connection that is set afterwards uses it.
     pub(crate) fn set_interface(&mut self, spec: espdp_api::InterfaceSpec) {
         self.leaving.remove(&spec.name);
@@ -366,6 +375,7 @@ impl Shell {
                     drop(reply.send(Statistics { sas, interfaces, drops })); // an asker that is gone wants none
                 }
             }
+            Some(Waiting::Asker(reply)) => drop(reply.send(outcome)), // an asker that is gone wants none
             None => tracing::warn!(?id, "the dataplane answered a request that nobody made"),
         }
     }

@@ -87,8 +87,7 @@ fn ipv6(octets: &[u8]) -> Read<'_> {
 
 /// Extension headers have no names of their own (RFC 8200 §4); only a later fragment is told apart.
 fn skip_extension_headers(mut protocol: u8, mut octets: &[u8]) -> Read<'_> {
-    loop {
-        let Some(&[next, units, offset_hi, offset_lo]) = octets.first_chunk() else { break };
+    while let Some(&[next, units, offset_hi, offset_lo]) = octets.first_chunk() {
         let length = match protocol {
             // Hop-by-hop options, routing, destination options: units of 8 octets without the first.
             0 | 43 | 60 => usize::from(units).saturating_add(1).saturating_mul(8),

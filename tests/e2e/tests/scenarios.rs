@@ -82,6 +82,13 @@ fn play(name: &str, protocols: &[&str]) -> Result<()> {
     let said = String::from_utf8_lossy(&output.stderr);
     let report: Value = serde_json::from_slice(&output.stdout).with_context(|| said.to_string())?;
     ensure!(output.status.success() && report["passed"] == true, "{report:#}\n{said}");
+    // A packet was followed out of one gateway and into another, and its answer back.
+    let traces = report["traces"].as_array().context("traces")?;
+    let ended = |step: &str| {
+        let last = |trace: &&Value| trace["steps"].as_array().and_then(|steps| steps.last()) == Some(&step.into());
+        traces.iter().filter(last).count()
+    };
+    ensure!(ended("sent") >= 2 && ended("to_inside") >= 2, "{traces:#?}");
     let seen = tshark(&out.join("capture.pcap"), None, "frame", &["frame.protocols"])?;
     for wanted in protocols {
         ensure!(seen.iter().flatten().any(|seen| seen == wanted), "no {wanted}: {seen:?}");

@@ -15,7 +15,7 @@ use crate::daemon::shell::{Gone, Shell, Statistics};
 use crate::vici::{Message, Streamer};
 
 /// The dataplane answers at once or is in trouble; then SAs are shown without counters.
-const STATISTICS_DEADLINE: Duration = Duration::from_secs(1);
+pub(super) const STATISTICS_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Names and versions.
 pub(super) fn version() -> Message {

@@ -145,7 +145,9 @@ impl Wire {
                 let sas = self.sas.lock().unwrap().values().cloned().collect();
                 Done::Statistics { sas, interfaces: Vec::new(), drops: Vec::new() }
             }
+            Command::ReadTraces => Done::Traces(Vec::new()),
             Command::ClaimSpi(_)
+            | Command::Trace { .. }
             | Command::ReleaseSpi(_)
             | Command::Activate { .. }
             | Command::MoveSa { .. }

@@ -11,7 +11,7 @@ use toml_edit::{DocumentMut, Item, Table, value};
 use super::catalogue::Example;
 use super::certificates::Authority;
 use super::description::{Carried, Description, Traffic, TrafficKind, Up, Wanted};
-use super::report::{ScenarioReport, TrafficReport};
+use super::report::{ScenarioReport, TraceReport, TrafficReport};
 use super::verdict::{Evidence, judge};
 use crate::lab::capture::{Capture, Captured};
 use crate::lab::gateway;
@@ -62,7 +62,7 @@ pub(in crate::lab) async fn run(plan: &Plan, place: Place, steps: Steps) -> Resu
         observed = stage.play() => observed?,
     };
     let Captured { tally, stored } = capture.finish()?;
-    let Observed { traffic, gateways, interfaces } = observed;
+    let Observed { traffic, traces, gateways, interfaces } = observed;
     let mut checks = judge(&Evidence { description: &description, traffic: &traffic, wire: &tally });
     let files = Files { captured_frames: stored, ..setup.files.clone() };
     let kept = if plan.keep {
@@ -77,6 +77,7 @@ pub(in crate::lab) async fn run(plan: &Plan, place: Place, steps: Steps) -> Resu
         passed: checks.iter().all(|check| check.passed),
         checks,
         traffic,
+        traces,
         gateways,
         interfaces,
         wire: tally,
@@ -97,6 +98,7 @@ struct Stage<'a> {
 /// What a run showed, but for the wire.
 struct Observed {
     traffic: Vec<TrafficReport>,
+    traces: Vec<TraceReport>,
     gateways: Vec<GatewayReport>,
     interfaces: Vec<NodeInterfaces>,
 }
@@ -111,11 +113,49 @@ impl Stage<'_> {
         for up in &self.description.up {
             self.bring_up(up).await?;
         }
-        let mut traffic = Vec::new();
+        let (mut traffic, mut traces) = (Vec::new(), Vec::new());
         for item in &self.description.traffic {
+            // One packet and its answer are followed through all gateways.
+            let follow = traces.is_empty() && item.result == Wanted::Arrives;
+            if follow {
+                self.follow(item).await?;
+            }
             traffic.push(self.send(item).await?);
+            if follow {
+                traces = self.traces().await?;
+            }
         }
-        Ok(Observed { traffic, gateways: self.sas().await?, interfaces: self.interfaces()? })
+        Ok(Observed { traffic, traces, gateways: self.sas().await?, interfaces: self.interfaces()? })
+    }
+
+    /// Has every daemon follow the next packet of `traffic` in each direction.
+    async fn follow(&self, traffic: &Traffic) -> Result<()> {
+        let address = match traffic.kind {
+            TrafficKind::Ping { destination, .. } => destination,
+            TrafficKind::Tcp { server, .. } => server.ip(),
+        };
+        for socket in self.sockets {
+            let arguments = Message::new().with("packets", 2).with("addresses", address);
+            let answer = ask(socket, "trace-packets", arguments).await?;
+            ensure!(
+                answer.is_yes("success"),
+                "packets cannot be traced: {}",
+                answer.text("errmsg").unwrap_or_default()
+            );
+        }
+        Ok(())
+    }
+
+    /// What became of the packets that were followed.
+    async fn traces(&self) -> Result<Vec<TraceReport>> {
+        let mut traces = Vec::new();
+        for (node, socket) in self.description.gateways.iter().zip(self.sockets) {
+            let socket = socket.clone();
+            let collect = move || gateway::collect(&socket, "trace", "list-traces", Message::new());
+            let (_, events) = tokio::task::spawn_blocking(collect).await??;
+            traces.extend(events.iter().map(|event| TraceReport::read(node, event)));
+        }
+        Ok(traces)
     }
 
     async fn bring_up(&self, up: &Up) -> Result<()> {

@@ -142,6 +142,8 @@ impl Dataplane {
             | DataplaneCommand::RemoveInterface(_)
             | DataplaneCommand::SetBridge(_)
             | DataplaneCommand::RemoveBridge(_)
+            | DataplaneCommand::Trace { .. }
+            | DataplaneCommand::ReadTraces
             | DataplaneCommand::Statistics) => panic!("{other:?} is not for the engine"),
         }
         Ok(Done::Ok)
