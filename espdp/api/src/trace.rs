@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AddressRange, Direction, EspSpi, InterfaceName, OuterPath, PacketSummary, PolicyAction, PolicyId};
+use crate::{
+    AddressRange, Direction, EspSpi, InterfaceKind, InterfaceName, OuterPath, PacketSummary, PolicyAction, PolicyId,
+};
 
 /// Which packets are traced. What is not given takes all packets. What is asked of the inner packet takes none whose inner
 /// packet was never seen, because it could not be opened for example.
@@ -15,7 +17,7 @@ pub struct TraceFilter {
     pub direction: Option<Direction>,
     /// Only packets of the SA with this SPI.
     pub spi: Option<EspSpi>,
-    /// Only inner packets from or to one of these addresses.
+    /// Only inner packets, also those in Ethernet frames, from or to one of these addresses.
     pub addresses: Option<AddressRange>,
     /// Only inner packets of this IP protocol.
     pub protocol: Option<u8>,
@@ -66,7 +68,7 @@ pub enum TraceStep {
         interface: InterfaceName,
         /// Its octets; of a super-packet, which stands for many, all of them.
         octets: usize,
-        /// What it says of itself; nothing for what is no IP packet.
+        /// What it says of itself; nothing for what is no IP packet and has none in its Ethernet frame.
         packet: Option<PacketSummary>,
     },
     /// It stands for this many packets, of which the first is followed.
@@ -81,12 +83,10 @@ pub enum TraceStep {
         /// What becomes of it.
         action: PolicyAction,
     },
-    /// A tunnel put its header in front.
+    /// A tunnel put its headers in front.
     Wrapped {
-        /// The interface's kind: `GRE`, `VXLAN`.
-        tunnel: String,
-        /// Octets that this makes, without the outer IP header.
-        octets: usize,
+        /// Which.
+        tunnel: InterfaceKind,
     },
     /// An SA carries it, with the next sequence number.
     Sa {
@@ -118,7 +118,7 @@ pub enum TraceStep {
         path: OuterPath,
         /// Octets behind the outer headers.
         octets: usize,
-        /// Its SPI, host order, if it is long enough for one.
+        /// Its SPI, host order, if it is ESP and long enough for one.
         spi: Option<u32>,
     },
     /// Its SA is known, and the sequence number new to the replay window.
@@ -131,12 +131,10 @@ pub enum TraceStep {
         /// The next header: the IP protocol of what was inside.
         next_header: u8,
     },
-    /// A tunnel's header was taken off.
+    /// A tunnel's headers were taken off.
     Unwrapped {
-        /// The interface's kind.
-        tunnel: String,
-        /// Octets of what was inside of it.
-        octets: usize,
+        /// Which.
+        tunnel: InterfaceKind,
     },
     /// The SA's selectors and the policies take what was inside.
     Selected {
@@ -237,7 +235,7 @@ impl fmt::Display for TraceStep {
                 };
                 write!(f, "policy {id} says {action}")
             }
-            Self::Wrapped { tunnel, octets } => write!(f, "wrapped by {tunnel}: {octets} octets"),
+            Self::Wrapped { tunnel } => write!(f, "{} in front", headers(*tunnel)),
             Self::Sa { spi, sequence } => write!(f, "SA {spi:08x}, sequence number {sequence}"),
             Self::Sealed { octets } => write!(f, "sealed: {octets} octets from SPI to ICV"),
             Self::Sent { path, octets } => {
@@ -250,11 +248,22 @@ impl fmt::Display for TraceStep {
             }
             Self::Admitted { sequence } => write!(f, "SA found, sequence number {sequence} is new"),
             Self::Opened { next_header } => write!(f, "authentic, decrypted: protocol {next_header} inside"),
-            Self::Unwrapped { tunnel, octets } => write!(f, "unwrapped by {tunnel}: {octets} octets"),
+            Self::Unwrapped { tunnel } => write!(f, "{} taken off", headers(*tunnel)),
             Self::Selected { packet } => write!(f, "selectors take {packet}"),
             Self::ToInside { interface, octets } => write!(f, "to {interface}: {octets} octets"),
             Self::Dropped { reason } => write!(f, "dropped: {reason}"),
         }
+    }
+}
+
+/// What a tunnel puts in front.
+fn headers(tunnel: InterfaceKind) -> &'static str {
+    match tunnel {
+        InterfaceKind::Ipip => "IP header",
+        InterfaceKind::Gre(_) => "IP and GRE headers",
+        InterfaceKind::Vxlan(_) => "IP, UDP and VXLAN headers",
+        InterfaceKind::L2tpv3(_) => "IP and L2TPv3 headers",
+        InterfaceKind::Ipsec | InterfaceKind::Tap | InterfaceKind::Host | InterfaceKind::Memory { .. } => "no header",
     }
 }
 

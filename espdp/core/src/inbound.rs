@@ -102,8 +102,11 @@ impl Dataplane {
                 Stage::InClear { protocol } => {
                     let Some(origin) = chunk.origins.get(usize::from(frame.origin)) else { continue };
                     match self.accept_clear(protocol, origin, frame.span, chunk.memory) {
-                        Ok((span, place)) => (frame.span, frame.stage) = (span, Stage::Delivered(place)),
-                        Err(reason) => self.drops.count(reason),
+                        Ok((span, to)) => (frame.span, frame.stage) = (span, Stage::Delivered(to)),
+                        Err(reason) => {
+                            self.drops.count(reason);
+                            self.follow_dropped(place, reason);
+                        }
                     }
                     continue;
                 }
@@ -111,7 +114,7 @@ impl Dataplane {
                 Stage::Received | Stage::Admitted { .. } | Stage::Delivered(_) | Stage::Dropped => continue,
             };
             match result {
-                Ok((span, place)) => (frame.span, frame.stage) = (span, Stage::Delivered(place)),
+                Ok((span, to)) => (frame.span, frame.stage) = (span, Stage::Delivered(to)),
                 Err(reason) => {
                     if let Some(sa) = self.inbound.get_mut(frame.sa) {
                         sa.core.drops.count(reason);

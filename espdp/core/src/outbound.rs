@@ -11,7 +11,7 @@ mod inside;
 
 use std::time::Instant;
 
-use espdp_api::{Direction, Event, TraceStep};
+use espdp_api::{Direction, Event};
 
 use crate::batch::{Exit, OutboundFrame};
 use crate::crypto::seal_batch;
@@ -124,7 +124,7 @@ impl<'a> Filling<'a> {
         if let Some(frame) = self.batch.frame(place) {
             self.dataplane.follow_protected(place, &frame, self.batch.protected() - place);
         } else if self.batch.cleared() > cleared {
-            self.dataplane.tracer.end(place, || TraceStep::SentInClear { octets: packet.packet.len() });
+            self.dataplane.follow_cleared(place, packet.interface, packet.packet.len());
         }
     }
 

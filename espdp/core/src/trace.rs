@@ -109,6 +109,7 @@ mod tests {
         TraceStep::Opened { next_header: 4 }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "any instant will do")]
     fn armed(packets: usize, filter: TraceFilter) -> (Tracer, Instant) {
         let (mut tracer, now) = (Tracer::default(), Instant::now());
         tracer.arm(now, packets, filter);

@@ -3,10 +3,13 @@
 
 use std::time::Instant;
 
-use espdp_api::{Direction, PacketTrace, PolicyAction, TraceFilter, TraceStep};
+use espdp_api::{
+    Direction, InterfaceKind, Layer, Mode, PacketSummary, PacketTrace, PolicyAction, TraceFilter, TraceStep,
+};
 
 use crate::batch::{InboundFrame, OutboundFrame, Stage};
 use crate::crypto::ESP_HEADER_LEN;
+use crate::inbound::Place;
 use crate::packet::Header;
 use crate::sa::TRAILER_LEN;
 use crate::{Dataplane, DropReason, InterfaceId, Origin};
@@ -29,19 +32,30 @@ impl Dataplane {
         self.tracer.begin(now, Direction::Outbound, place, || TraceStep::FromInside {
             interface: interface.name().clone(),
             octets: packet.len(),
-            packet: Header::parse(packet).map(|header| header.summary()),
+            packet: summary(interface.kind.layer(), packet),
         });
     }
 
     /// Says of the packet at `place` that it became ESP packets, of which `frame` is the first.
     pub(crate) fn follow_protected(&mut self, place: usize, frame: &OutboundFrame, packets: usize) {
         let Some(sa) = self.outbound.get(frame.sa) else { return };
-        let (id, spi) = (sa.core.policy, sa.core.spi.value());
+        let (id, spi, tunnel) = (sa.core.policy, sa.core.spi.value(), self.headers(sa.core.interface, sa.core.mode));
         if packets > 1 {
             self.tracer.step(place, || TraceStep::Segmented { packets });
         }
+        if let Some(tunnel) = tunnel {
+            self.tracer.step(place, || TraceStep::Wrapped { tunnel });
+        }
         self.tracer.step(place, || TraceStep::Policy { id, action: PolicyAction::Protect { acquire: false } });
         self.tracer.step(place, || TraceStep::Sa { spi, sequence: frame.sequence });
+    }
+
+    /// Says of the packet at `place` that it left without protection.
+    pub(crate) fn follow_cleared(&mut self, place: usize, interface: InterfaceId, octets: usize) {
+        if let Some(tunnel) = self.headers(interface, Mode::Transport) {
+            self.tracer.step(place, || TraceStep::Wrapped { tunnel });
+        }
+        self.tracer.end(place, || TraceStep::SentInClear { octets });
     }
 
     /// Says of the packets of a batch whether they were sealed, and ends their traces.
@@ -70,14 +84,19 @@ impl Dataplane {
         for (place, frame) in frames.iter().enumerate() {
             let Some(origin) = origins.get(usize::from(frame.origin)) else { continue };
             let octets = frame.span.of(memory);
-            let spi = octets.first_chunk().map(|spi| u32::from_be_bytes(*spi));
+            let is_esp = !matches!(frame.stage, Stage::InClear { .. });
+            let spi = octets.first_chunk().filter(|_| is_esp).map(|spi| u32::from_be_bytes(*spi));
             let step = || TraceStep::FromOutside { path: origin.path, octets: octets.len(), spi };
             self.tracer.begin(now, Direction::Inbound, place, step);
             match frame.stage {
                 Stage::Admitted { sequence } => self.tracer.step(place, || TraceStep::Admitted { sequence }),
                 Stage::Dropped if octets.len() < ESP_HEADER_LEN => self.follow_dropped(place, DropReason::Short),
                 Stage::Dropped => self.follow_dropped(place, DropReason::UnknownSpi),
-                Stage::Received | Stage::Opened(_) | Stage::Refused(_) | Stage::Delivered(_) => {}
+                Stage::InClear { .. }
+                | Stage::Received
+                | Stage::Opened(_)
+                | Stage::Refused(_)
+                | Stage::Delivered(_) => {}
             }
         }
     }
@@ -96,15 +115,47 @@ impl Dataplane {
     /// Says which packets go to the inside, and ends all traces.
     pub(crate) fn follow_delivered(&mut self, memory: &[u8], frames: &[InboundFrame]) {
         for (place, frame) in frames.iter().enumerate() {
-            let Stage::Delivered(id) = frame.stage else { continue };
-            let Some(interface) = self.interfaces.get(id) else { continue };
-            let packet = frame.span.of(memory);
-            if let Some(header) = Header::parse(packet) {
-                self.tracer.step(place, || TraceStep::Selected { packet: header.summary() });
+            let Stage::Delivered(to) = frame.stage else { continue };
+            let (id, layer) = match to {
+                Place::Packet(id) => (id, Layer::Ip),
+                Place::Frame(id) => (id, Layer::Ethernet),
+            };
+            let mode = self.inbound.get(frame.sa).map_or(Mode::Transport, |sa| sa.core.mode);
+            if let Some(tunnel) = self.headers(id, mode) {
+                self.tracer.step(place, || TraceStep::Unwrapped { tunnel });
             }
+            let packet = frame.span.of(memory);
+            if let Some(packet) = summary(layer, packet) {
+                self.tracer.step(place, || TraceStep::Selected { packet });
+            }
+            let Some(interface) = self.interfaces.get(id) else { continue };
             let interface = interface.name().clone();
             self.tracer.end(place, || TraceStep::ToInside { interface, octets: packet.len() });
         }
         self.tracer.forget_open();
     }
+
+    /// The tunnel whose headers stand in front of what an interface carries. The header of IP in IP is that of ESP itself in
+    /// tunnel mode.
+    fn headers(&self, interface: InterfaceId, mode: Mode) -> Option<InterfaceKind> {
+        let kind = self.interfaces.get(interface)?.kind;
+        let has_headers = match kind {
+            InterfaceKind::Ipip => mode == Mode::Transport,
+            InterfaceKind::Gre(_) | InterfaceKind::Vxlan(_) | InterfaceKind::L2tpv3(_) => true,
+            InterfaceKind::Ipsec | InterfaceKind::Tap | InterfaceKind::Host | InterfaceKind::Memory { .. } => false,
+        };
+        has_headers.then_some(kind)
+    }
 }
+
+/// What a packet says of itself, or the packet in a frame.
+fn summary(layer: Layer, octets: &[u8]) -> Option<PacketSummary> {
+    let packet = match layer {
+        Layer::Ip => octets,
+        Layer::Ethernet => octets.get(ETHERNET_HEADER..)?,
+    };
+    Header::parse(packet).map(|header| header.summary())
+}
+
+/// Addresses and type of an Ethernet frame without tag.
+const ETHERNET_HEADER: usize = 14;
