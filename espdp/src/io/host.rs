@@ -158,4 +158,84 @@ mod tests {
         assert_eq!(moved, VnetHeader { csum_start: 38, ..vnet });
         assert_eq!(frame, [1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 0x81, 0, 0, 7, 8, 0, 0x45]);
     }
+
+    /// Both ends of a veth pair in a namespace of their own.
+    fn pair(body: impl FnOnce(HostPort, HostPort) + Send + 'static) {
+        use rustix::thread::{UnshareFlags, unshare_unsafe};
+        if !rustix::process::geteuid().is_root() {
+            assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "this test makes a namespace: it needs root");
+            println!("not run: this test makes a namespace, which needs root");
+            return;
+        }
+        let body = move || {
+            // SAFETY: only the network of this thread changes, which nothing else depends on.
+            unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+            runtime.block_on(async {
+                let (connection, netlink, _) = rtnetlink::new_connection().unwrap();
+                tokio::spawn(connection);
+                netlink.link().add(rtnetlink::LinkVeth::new("a", "b").build()).execute().await.unwrap();
+                for name in ["a", "b"] {
+                    let up = rtnetlink::LinkUnspec::new_with_name(name).up().build();
+                    netlink.link().change(up).execute().await.unwrap();
+                }
+            });
+            let [a, b] = ["a", "b"].map(|name| HostPort::open(&InterfaceName::new(name).unwrap()).unwrap());
+            body(a, b);
+        };
+        std::thread::spawn(body).join().unwrap();
+    }
+
+    /// Sends a frame, again and again since a link that has just been set up may lose some, until one of its EtherType arrives.
+    fn exchange(from: &HostPort, to: &mut HostPort, vnet: VnetHeader, frame: &[u8]) -> (VnetHeader, Vec<u8>) {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let (header, mut buffer) = (vnet.encode(), vec![0; 70_000]);
+        let patience = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+        for _ in 0..200 {
+            from.write(&[IoSlice::new(&header[..VnetHeader::LEN]), IoSlice::new(frame)]).unwrap();
+            while poll(&mut [PollFd::new(to, PollFlags::IN)], Some(&patience)).unwrap() > 0 {
+                let Some(read) = to.read(&mut buffer).unwrap() else { continue };
+                let (vnet, received) = VnetHeader::split_from(read, VnetHeader::LEN).unwrap();
+                if received[12..14] == frame[12..14] {
+                    return (vnet, received.to_vec());
+                }
+            }
+        }
+        panic!("no frame arrived");
+    }
+
+    #[test]
+    fn tags_and_frames_for_others_come_through_and_what_a_port_sends_does_not_come_back() {
+        pair(|mut a, mut b| {
+            let addresses = [2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 8];
+            for tags in [&[0x81, 0x00, 0x20, 0x07][..], &[0x88, 0xa8, 0, 5, 0x81, 0, 0, 7], &[]] {
+                let frame = |octet| [&addresses[..], tags, &[0x88, 0xb5], &[octet; 60]].concat();
+                assert_eq!(exchange(&a, &mut b, VnetHeader::default(), &frame(0xaa)).1, frame(0xaa));
+                // The first such frame that `a` gets is that of `b`, not its own.
+                assert_eq!(exchange(&b, &mut a, VnetHeader::default(), &frame(0xbb)).1, frame(0xbb));
+            }
+        });
+    }
+
+    #[test]
+    fn a_super_packet_passes_in_one_piece() {
+        pair(|a, mut b| {
+            let payload = vec![0x77; 20_000];
+            let total = u16::try_from(40 + payload.len()).unwrap().to_be_bytes();
+            let mut frame = vec![2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 8, 8, 0];
+            frame.extend([0x45, 0, total[0], total[1], 0, 1, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+            frame.extend([0, 9, 0, 9, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 1, 0, 0, 0, 0, 0]);
+            frame.extend_from_slice(&payload);
+            let vnet = VnetHeader {
+                flags: VnetHeader::NEEDS_CSUM,
+                gso_type: VnetHeader::GSO_TCPV4,
+                hdr_len: 54,
+                gso_size: 1448,
+                csum_start: 34,
+                csum_offset: 16,
+            };
+            let (received, octets) = exchange(&a, &mut b, vnet, &frame);
+            assert_eq!((received.gso_type, received.gso_size, octets), (vnet.gso_type, vnet.gso_size, frame));
+        });
+    }
 }

@@ -1,6 +1,7 @@
 //! Two dataplanes in two network namespaces, driven over the API as the daemon drives them.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bridges;
 mod gateway;
 mod traffic;
 mod world;

@@ -139,6 +139,19 @@ pub(crate) fn set_link_down_and_up(name: &str) {
     });
 }
 
+/// Takes all addresses from a link in the calling thread's namespace.
+pub(crate) fn flush_addresses(name: &str) {
+    use futures_util::TryStreamExt;
+    with_netlink(async |netlink| {
+        let index = index(&netlink, name).await;
+        let addresses = netlink.address().get().set_link_index_filter(index).execute();
+        let addresses: Vec<_> = addresses.try_collect().await.unwrap();
+        for address in addresses {
+            netlink.address().del(address).execute().await.unwrap();
+        }
+    });
+}
+
 /// Deletes a link in the calling thread's namespace.
 pub(crate) fn delete_link(name: &str) {
     with_netlink(async |netlink| {
