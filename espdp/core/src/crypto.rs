@@ -154,7 +154,8 @@ impl Transform {
 
     /// Seals consecutive frames of one SA.
     fn seal_run(&self, frames: &mut [OutboundFrame], memory: &mut [u8]) {
-        for frame in frames {
+        // Sealing twice would take the encryption off again.
+        for frame in frames.iter_mut().filter(|frame| !frame.is_sealed) {
             frame.is_sealed = self.seal(frame.span.of_mut(memory), frame.sequence).is_ok();
         }
     }

@@ -86,8 +86,12 @@ impl Dataplane {
         self.fill_on(now, batch)
     }
 
-    /// Goes on filling a batch that was begun with [`Self::fill`] and is not sealed yet.
+    /// Goes on filling a batch that was begun with [`Self::fill`]. One that is sealed is over, and emptied first: nothing is
+    /// ever sealed twice, which would undo the encryption and repeat a nonce.
     pub fn fill_on<'a>(&'a mut self, now: Instant, batch: &'a mut OutboundBatch) -> Filling<'a> {
+        if batch.is_sealed() {
+            batch.clear();
+        }
         Filling { dataplane: self, batch, now }
     }
 }

@@ -28,6 +28,8 @@ pub struct OutboundBatch {
     replies: Vec<ReplyFrame>,
     /// Filled by [`crate::Filling::seal`].
     runs: Vec<RunSpan>,
+    /// Whether [`crate::Filling::seal`] was here since the last [`Self::clear`].
+    is_sealed: bool,
 }
 
 /// A whole IP packet that a policy or an interface lets out as it is.
@@ -89,7 +91,13 @@ impl OutboundBatch {
             clear: Vec::with_capacity(Self::FRAMES),
             replies: Vec::with_capacity(Self::FRAMES),
             runs: Vec::with_capacity(Self::FRAMES),
+            is_sealed: false,
         }
+    }
+
+    /// Whether its packets were sealed: then it takes no more.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.is_sealed
     }
 
     /// Whether another packet of `len` octets fits.
@@ -150,10 +158,12 @@ impl OutboundBatch {
         self.clear.clear();
         self.replies.clear();
         self.runs.clear();
+        self.is_sealed = false;
     }
 
     /// Gathers the sealed frames in runs; `path_of` knows where an SA's packets go.
     pub(crate) fn gather(&mut self, path_of: impl Fn(u32) -> Option<OuterPath>) {
+        self.is_sealed = true;
         for frame in self.frames.iter().filter(|frame| frame.is_sealed) {
             let last = self.runs.last_mut();
             let path = match &last {

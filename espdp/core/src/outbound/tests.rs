@@ -56,6 +56,29 @@ fn send(dataplane: &mut Dataplane, interface: InterfaceId, packets: usize) -> Ve
     filling.seal().runs().flat_map(|run| run.packets().map(|esp| esp[7]).collect::<Vec<_>>()).collect()
 }
 
+/// R4106-3.1-1, and a cipher in counter mode takes off what it put on before.
+#[test]
+fn what_was_sealed_is_neither_sealed_nor_sent_again() {
+    let (mut dataplane, interface) = sender(false);
+    let mut packet = vec![0; 28];
+    crate::packet::write_header(&mut packet, [10, 0, 0, 1].into(), [10, 0, 0, 2].into(), 200, 0, 8).unwrap();
+    let mut batch = OutboundBatch::new();
+    let push = |filling: &mut Filling<'_>| {
+        let mut packet = SuperPacket::new(interface, VnetHeader::default(), &packet);
+        assert_eq!(filling.push(&mut packet), Progress::Done);
+    };
+    let sent = |sealed: Sealed<'_>| sealed.runs().flat_map(|run| run.packets().map(<[u8]>::to_vec)).collect::<Vec<_>>();
+    let mut filling = dataplane.fill(now(), &mut batch);
+    push(&mut filling);
+    let first = sent(filling.seal());
+    assert_eq!(first.len(), 1);
+    assert!(sent(dataplane.fill_on(now(), &mut batch).seal()).is_empty(), "the batch was sent");
+    let mut filling = dataplane.fill_on(now(), &mut batch);
+    push(&mut filling);
+    let second = sent(filling.seal());
+    assert_eq!((second.len(), second[0][7]), (1, 2), "only the new packet");
+}
+
 #[test]
 fn nothing_is_sent_past_the_last_sequence_number() {
     // R4303-3.3.3-1
