@@ -414,6 +414,9 @@ pub struct Child {
     pub interface: InterfaceName,
     /// The routes that come and go with it.
     pub routes: Routes,
+    /// Whether fragments of a packet but the first may travel in it although it is for certain ports, if the peer agrees.
+    /// In tunnel mode (RFC 4301 §7.3).
+    pub later_fragments: bool,
     /// How its packets are shaped.
     pub shape: PacketShape,
     /// What happens when the connection is loaded.

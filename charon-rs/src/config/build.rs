@@ -145,6 +145,7 @@ impl Builder<'_> {
             replay_window: self.replay_window(draft.replay_window.as_ref()),
             interface: self.interface(draft.interface.as_ref()),
             routes: draft.routes.clone().unwrap_or(Routes::FromSelectors),
+            later_fragments: draft.later_fragments.unwrap_or(false),
             shape: draft.shape,
             start,
         })

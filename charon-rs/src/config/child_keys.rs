@@ -34,6 +34,7 @@ pub(super) struct ChildDraft {
     pub(super) interface: Option<At<InterfaceName>>,
     pub(super) routes: Option<Routes>,
     pub(super) replay_window: Option<At<u32>>,
+    pub(super) later_fragments: Option<bool>,
     pub(super) shape: PacketShape,
 }
 
@@ -257,6 +258,18 @@ pub(super) const CHILD_KEYS: &[Key<ChildDraft>] = &[
         doc: "How late a packet may come. 0 turns the protection against replay off.",
         set: |draft, item| {
             draft.replay_window = Some(item.at(replay_window(item)?));
+            Ok(())
+        },
+    },
+    Key {
+        name: "later_fragments",
+        also_called: &[],
+        takes: "`true` or `false`",
+        default: "`false`",
+        doc: "Whether fragments of a packet but the first, which show no ports, may travel in a tunnel for certain ports. The \
+              peer must want it as well (RFC 4301 §7.3). Tunnels for any port carry them anyway.",
+        set: |draft, item| {
+            draft.later_fragments = Some(item.boolean()?);
             Ok(())
         },
     },

@@ -238,6 +238,7 @@ mod tests {
             replay_window: 64,
             interface: InterfaceName::new(interface).unwrap(),
             routes: Routes::FromSelectors,
+            later_fragments: false,
             shape: PacketShape::default(),
             start: StartAction::None,
         }

@@ -61,6 +61,7 @@ pub fn connection(here: IpAddr, there: IpAddr) -> Connection {
             replay_window: 1024,
             interface: InterfaceName::new("ipsec0").expect("a name"),
             routes: Routes::FromSelectors,
+            later_fragments: false,
             shape: PacketShape::default(),
             start: StartAction::None,
         }],

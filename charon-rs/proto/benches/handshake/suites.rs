@@ -180,6 +180,7 @@ fn child(local_selectors: Vec<TrafficSelector>, remote_selectors: Vec<TrafficSel
         replay_window: 1024,
         interface: InterfaceName::new("ipsec0").unwrap(),
         routes: Routes::FromSelectors,
+        later_fragments: false,
         shape: PacketShape::default(),
         start: StartAction::None,
     }

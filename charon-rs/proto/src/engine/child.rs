@@ -26,6 +26,7 @@ pub(super) struct AgreedChild {
     pub(super) mode: Mode,
     pub(super) local: Vec<TrafficSelector>,
     pub(super) remote: Vec<TrafficSelector>,
+    pub(super) later_fragments: bool,
     pub(super) keys_in: DirectionKeys,
     pub(super) keys_out: DirectionKeys,
     /// Of the exchange that made it, the requester's first.
@@ -56,6 +57,7 @@ pub(super) struct ChildSa {
     pub(super) path: OuterPath,
     pub(super) local: Vec<TrafficSelector>,
     pub(super) remote: Vec<TrafficSelector>,
+    later_fragments: bool,
     pub(super) inbound: Half,
     pub(super) outbound: Half,
     pub(super) nonces: [Vec<u8>; 2],
@@ -145,6 +147,7 @@ impl ChildSa {
             path,
             local: agreed.local,
             remote: agreed.remote,
+            later_fragments: agreed.later_fragments,
             inbound: Half::Asked,
             outbound: Half::Asked,
             nonces: agreed.nonces,
@@ -166,7 +169,8 @@ impl ChildSa {
     }
 
     fn ask_for_halves(&mut self, cx: &mut Context, owner: IkeSpi, (keys_in, keys_out): (DirectionKeys, DirectionKeys)) {
-        let policy = cx.policies.use_for(self.policy, &self.child, &self.local, &self.remote);
+        let selectors = (&self.local[..], &self.remote[..]);
+        let policy = cx.policies.use_for(self.policy, &self.child, selectors, self.later_fragments);
         let mut commands: Vec<_> = policy.map(|command| (InstallStep::Policy, command)).into_iter().collect();
         let replay_window = self.child.replay_window;
         let inbound = InboundSaSpec { sa: self.spec(self.spi_in, keys_in), replay_window };

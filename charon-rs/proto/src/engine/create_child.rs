@@ -61,6 +61,8 @@ pub(super) struct ChildTerms {
     mode: Mode,
     local: Vec<TrafficSelector>,
     remote: Vec<TrafficSelector>,
+    /// Both ends want fragments of packets but the first to travel in it.
+    later_fragments: bool,
     shared_secret: Option<Secret<Vec<u8>>>,
 }
 
@@ -83,6 +85,7 @@ impl ChildTerms {
             mode: self.mode,
             local: self.local,
             remote: self.remote,
+            later_fragments: self.later_fragments,
             keys_in,
             keys_out,
             nonces: self.nonces,
@@ -150,6 +153,9 @@ impl ChildOffer {
         if self.wish.child.mode == Mode::Transport {
             payloads.push(Payload::Notify(Notify::new(NotifyType::UseTransportMode)));
         }
+        if wants_later_fragments(&self.wish.child) {
+            payloads.push(Payload::Notify(Notify::new(NotifyType::NonFirstFragmentsAlso)));
+        }
         payloads.push(Payload::SecurityAssociation(esp_offer(&self.proposals, self.spi)));
         payloads.extend(self.nonce.iter().cloned().map(Payload::Nonce));
         payloads.extend(self.key_exchange.as_ref().map(|ours| {
@@ -209,6 +215,7 @@ impl ChildOffer {
             mode,
             local,
             remote,
+            later_fragments: agree_on_later_fragments(&self.wish.child, body),
             shared_secret,
         })
     }
@@ -292,6 +299,7 @@ pub(super) struct ChildAnswer {
     /// Our nonce is in the answer: in all exchanges but IKE_AUTH.
     answers_nonce: bool,
     key_exchange: Option<(KeyExchangePayload, Secret<Vec<u8>>)>,
+    later_fragments: bool,
     /// Another child is for the rest of what the peer wants.
     additional: bool,
 }
@@ -371,8 +379,20 @@ impl ChildAnswer {
             None => [session.nonce_i.clone(), session.nonce_r.clone()],
         };
         let (child, replaces) = (child.clone(), replaces.cloned());
-        let additional = false;
-        Ok(Self { child, replaces, agreement, mode, local, remote, nonces, answers_nonce, key_exchange, additional })
+        let (later_fragments, additional) = (agree_on_later_fragments(&child, body), false);
+        Ok(Self {
+            child,
+            replaces,
+            agreement,
+            mode,
+            local,
+            remote,
+            nonces,
+            answers_nonce,
+            key_exchange,
+            later_fragments,
+            additional,
+        })
     }
 
     /// Whether another child is for the rest of what the peer wants (RFC 7296 §2.9).
@@ -397,6 +417,9 @@ impl ChildAnswer {
         if self.mode == Mode::Transport {
             payloads.push(Payload::Notify(Notify::new(NotifyType::UseTransportMode)));
         }
+        if self.later_fragments {
+            payloads.push(Payload::Notify(Notify::new(NotifyType::NonFirstFragmentsAlso)));
+        }
         payloads.push(Payload::SecurityAssociation(vec![self.agreement.answer]));
         if self.answers_nonce {
             payloads.push(Payload::Nonce(self.nonces[1].clone()));
@@ -418,10 +441,21 @@ impl ChildAnswer {
             mode: self.mode,
             local: self.local,
             remote: self.remote,
+            later_fragments: self.later_fragments,
             shared_secret,
         };
         (terms, payloads)
     }
+}
+
+/// Whether we want fragments of packets but the first to travel in a child (RFC 4301 §7.3).
+fn wants_later_fragments(child: &Child) -> bool {
+    child.later_fragments && child.mode == Mode::Tunnel
+}
+
+/// R4301-7.3-1: they do if both ends say so.
+fn agree_on_later_fragments(child: &Child, theirs: &Body) -> bool {
+    wants_later_fragments(child) && theirs.has_notify(NotifyType::NonFirstFragmentsAlso)
 }
 
 fn agree_on_esp(

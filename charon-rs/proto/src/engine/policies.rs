@@ -196,12 +196,13 @@ impl Policies {
         &mut self,
         id: PolicyId,
         child: &Child,
-        local: &[TrafficSelector],
-        remote: &[TrafficSelector],
+        (local, remote): (&[TrafficSelector], &[TrafficSelector]),
+        later_fragments: bool,
     ) -> Option<Command> {
         let policy = self.set.get_mut(&id)?;
         let spec = PolicySpec {
             action: PolicyAction::Protect { acquire: policy.trap.is_some() },
+            later_fragments,
             routes: routes_of(&child.routes, remote),
             ..PolicySpec::protect(id, child.interface.clone(), local.to_vec(), remote.to_vec())
         };

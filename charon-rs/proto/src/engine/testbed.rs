@@ -656,6 +656,7 @@ pub(super) fn child(who: Who, name: &str) -> Child {
         replay_window: 1024,
         interface: InterfaceName::new("ipsec0").unwrap(),
         routes: Routes::FromSelectors,
+        later_fragments: false,
         shape: PacketShape::default(),
         start: StartAction::None,
     }

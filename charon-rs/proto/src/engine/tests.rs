@@ -9,6 +9,7 @@ mod fragments;
 mod handshake;
 mod hostile;
 mod hybrid;
+mod later_fragments;
 mod lost_spi;
 mod mobike;
 mod nat;

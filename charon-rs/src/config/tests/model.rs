@@ -153,6 +153,7 @@ fn each_key_of_a_child_has_its_effect() {
         Routes::Fixed(vec!["10.9.0.0/16".parse().unwrap(), "0.0.0.0/0".parse().unwrap()])
     );
     assert_eq!(child_with("replay_window = 64").replay_window, 64);
+    assert!(child_with("later_fragments = true").later_fragments);
     assert_eq!(child_with("df = \"copy\"").shape.df, DfPolicy::Copy);
     assert_eq!(child_with("dscp = 46").shape.dscp, DscpPolicy::Fixed(46));
     for (word, start) in [("add", StartAction::None), ("route", StartAction::Trap), ("start", StartAction::Start)] {

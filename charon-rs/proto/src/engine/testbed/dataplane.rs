@@ -20,6 +20,8 @@ pub(in crate::engine) struct Dataplane {
     pub(in crate::engine) outbound: BTreeMap<(PolicyId, EspSpi), espdp_api::OuterPath>,
     pub(in crate::engine) policies: BTreeSet<PolicyId>,
     pub(in crate::engine) trapped: BTreeSet<PolicyId>,
+    /// Those that let later fragments through.
+    pub(in crate::engine) later_fragments: BTreeSet<PolicyId>,
     pub(in crate::engine) active: BTreeMap<PolicyId, EspSpi>,
     /// The keys of all SAs that ever were, by direction and SPI.
     pub(in crate::engine) keys: BTreeMap<(Direction, EspSpi), Vec<u8>>,
@@ -39,6 +41,7 @@ impl Dataplane {
             outbound: BTreeMap::new(),
             policies: BTreeSet::new(),
             trapped: BTreeSet::new(),
+            later_fragments: BTreeSet::new(),
             active: BTreeMap::new(),
             keys: BTreeMap::new(),
             refuse_install: None,
@@ -118,6 +121,8 @@ impl Dataplane {
             }
             DataplaneCommand::SetPolicy(spec) => {
                 self.policies.insert(spec.id);
+                self.later_fragments.remove(&spec.id);
+                self.later_fragments.extend(spec.later_fragments.then_some(spec.id));
                 if spec.action == (PolicyAction::Protect { acquire: true }) {
                     self.trapped.insert(spec.id)
                 } else {

@@ -207,6 +207,7 @@ fn read_child(name: &str, section: &Message) -> Result<(Child, DpdAction), Strin
         replay_window: keys.number("replay_window")?.unwrap_or(defaults::REPLAY_WINDOW),
         interface: keys.value("interface", |name| InterfaceName::new(name))?.unwrap_or_else(defaults::interface),
         routes: Routes::FromSelectors,
+        later_fragments: false,
         shape: PacketShape::default(),
         start,
     };
