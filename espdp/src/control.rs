@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use espdp_api::{Command, Direction, Done, EspSpi, Event, InterfaceName, InterfaceReport, InterfaceSpec, IpPrefix};
-use espdp_api::{OutboundSaSpec, Outcome, OuterPath, PolicyId, PolicySpec, Refusal, RequestId};
+use espdp_api::{OutboundSaSpec, Outcome, OuterPath, PolicyId, PolicySpec, Refusal, RequestId, SaSpec};
 use espdp_core::{Dataplane, InterfaceId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time;
@@ -217,7 +217,8 @@ impl Control {
 
     async fn install_outbound(&mut self, spec: Box<OutboundSaSpec>) -> Outcome {
         let key = (spec.sa.policy, spec.sa.spi);
-        let outbound = Outbound { path: spec.sa.path, algorithms: spec.sa.algorithms, mode: spec.sa.mode };
+        let SaSpec { protocol, path, algorithms, mode, .. } = spec.sa;
+        let outbound = Outbound { protocol, path, algorithms, mode };
         self.in_core(move |core| core.install_outbound(&spec)).await?;
         self.book.outbound.insert(key, outbound);
         self.refresh_path(outbound.path.remote).await;

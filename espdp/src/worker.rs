@@ -225,6 +225,10 @@ impl Worker {
                     self.inbound.add_esp(len, origin(Encapsulation::Esp));
                     continue;
                 }
+                if id.purpose == Use::Ah {
+                    self.inbound.add_ah(len, origin(Encapsulation::Esp));
+                    continue;
+                }
                 let udp = Encapsulation::Udp { local_port: nat_port, remote_port: source.port() };
                 let path = IkePath { local: SocketAddr::new(local, nat_port), remote: source };
                 self.inbound.add_udp(len, about.segment.unwrap_or(len), origin(udp), |message| {
@@ -281,15 +285,18 @@ fn report_ike(events: &Events, losses: &mut Losses, path: IkePath, message: &[u8
 }
 
 fn transmit(sealed: &Sealed<'_>, ports: &mut Ports, losses: &mut Losses, too_big: &mpsc::Sender<IpAddr>) {
-    for run in sealed.runs() {
-        if let Some(peer) = ports.send_run(&run, losses)
+    let narrow = |peer: Option<IpAddr>| {
+        if let Some(peer) = peer
             && too_big.try_send(peer).is_err()
         {
             tracing::trace!(%peer, "the paths are about to be looked at anyway");
         }
+    };
+    for run in sealed.runs() {
+        narrow(ports.send_run(&run, losses));
     }
     for packet in sealed.clear() {
-        ports.send_clear(&packet, losses);
+        narrow(ports.send_clear(&packet, losses));
     }
 }
 

@@ -24,7 +24,7 @@ const FIXED_LEN: usize = 12;
 /// Where the SPI stands.
 const SPI_AT: usize = 4;
 
-/// Octets of the header with an ICV of `icv_len` octets (RFC 4302 §2.6: never more padding than needed).
+/// Octets of the header with an ICV of `icv_len` octets (R4302-2.2-1: never more padding than needed).
 pub(crate) fn header_len(icv_len: usize, is_ipv6: bool) -> usize {
     FIXED_LEN.saturating_add(icv_len).next_multiple_of(if is_ipv6 { 8 } else { 4 })
 }
@@ -125,7 +125,7 @@ impl Place {
         packet.get(self.at).copied()
     }
 
-    /// Writes AH, still without its ICV, between headers and payload, where room for it is, and makes the headers announce it and
+    /// Writes AH, still without its ICV, between headers and payload, where room for it is (R4302-2.3-1: with a reserved field of zero), and makes the headers announce it and
     /// count its octets. The packet's own headers have said what comes behind AH so far. IPv4 packets get an identification that is
     /// not zero, which the kernel would replace. `None` when the packet is too short or would be too long.
     pub(crate) fn write(self, packet: &mut [u8], len: usize, spi: [u8; 4], sequence: u64) -> Option<()> {

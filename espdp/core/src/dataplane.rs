@@ -14,7 +14,7 @@ use crate::events::EventQueue;
 use crate::interfaces::{InterfaceCounters, InterfaceId, InterfaceTable};
 use crate::limits::OncePerSecond;
 use crate::policy::{Policy, PolicyTable};
-use crate::sa::{InboundSa, InboundTable, OutboundSa, OutboundTable};
+use crate::sa::{InboundSa, InboundTable, OutboundSa, OutboundTable, check_path};
 use crate::trace::Tracer;
 use crate::tunnel::{Tunnel, TunnelIndex};
 
@@ -306,7 +306,7 @@ impl Dataplane {
     /// Changes the outer path of an SA; counters and window go on.
     ///
     /// # Errors
-    /// [`Refusal::UnknownPolicy`], [`Refusal::UnknownSa`].
+    /// [`Refusal::UnknownPolicy`], [`Refusal::UnknownSa`]; [`Refusal::BadSa`] when AH would go through a NAT.
     pub fn move_sa(
         &mut self,
         direction: Direction,
@@ -326,7 +326,9 @@ impl Dataplane {
                 self.inbound.get_mut(place).map(|sa| &mut sa.core)
             }
         };
-        core.ok_or(Refusal::UnknownSa(spi))?.path = path;
+        let core = core.ok_or(Refusal::UnknownSa(spi))?;
+        check_path(core.protocol, &path)?;
+        core.path = path;
         Ok(())
     }
 

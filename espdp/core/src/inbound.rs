@@ -4,7 +4,7 @@ mod wrapped;
 
 use std::time::Instant;
 
-use espdp_api::{Direction, Encapsulation, Event, InterfaceKind, Mode, OuterPath};
+use espdp_api::{Direction, Encapsulation, Event, InterfaceKind, IpsecProtocol, Mode, OuterPath};
 
 use crate::batch::{Chunk, InboundFrame, Span, Stage};
 use crate::coalesce::coalesce;
@@ -15,7 +15,7 @@ use crate::limits::Charge;
 use crate::packet::{Header, IPV4_HEADER_LEN, IPV6_HEADER_LEN, protocol, renew_checksum, set_ecn, write_header};
 use crate::policy::{Miss, PolicyTable, Scope, Selected};
 use crate::sa::{InboundSa, OutboundTable, TRAILER_LEN};
-use crate::{Dataplane, DropReason, InboundBatch, InterfaceId, Offloads, Opened, Origin, ecn};
+use crate::{Dataplane, DropReason, InboundBatch, InterfaceId, Offloads, Opened, Origin, ah, ecn};
 
 impl Dataplane {
     /// Opens everything in `batch`, in three passes over all packets: SA and replay check, decryption, everything after.
@@ -53,12 +53,13 @@ impl Dataplane {
         if !matches!(std::mem::replace(&mut frame.stage, Stage::Dropped), Stage::Received) {
             return; // It was opened before, and the batch not cleared since.
         }
-        let Some(&[s0, s1, s2, s3, n0, n1, n2, n3]) = frame.span.of(memory).first_chunk() else {
+        let (protocol, packet) = (frame.protocol, frame.span.of(memory));
+        let Some((spi, sequence)) = spi_and_sequence(protocol, packet) else {
             self.drops.count(DropReason::Short);
             return;
         };
-        let spi = u32::from_be_bytes([s0, s1, s2, s3]);
-        let Some(place) = self.inbound.find(spi) else {
+        let is_one = |place: &u32| self.inbound.get(*place).is_some_and(|sa| sa.core.protocol == protocol);
+        let Some(place) = self.inbound.find(spi).filter(is_one) else {
             // R4303-3.4.2-1: dropped, and worth a record.
             self.drops.count(DropReason::UnknownSpi);
             if let Some(origin) = origins.get(usize::from(frame.origin))
@@ -70,8 +71,14 @@ impl Dataplane {
         };
         let Some(sa) = self.inbound.get(place) else { return };
         frame.sa = place;
-        frame.stage = if sa.core.layout.allows(frame.span.len) {
-            let admitted = sa.window.admit(u32::from_be_bytes([n0, n1, n2, n3]));
+        let is_long_enough = match protocol {
+            IpsecProtocol::Esp => sa.core.layout.allows(packet.len()),
+            IpsecProtocol::Ah => {
+                ah::Place::find(packet).is_some_and(|place| place.allows(packet, sa.core.layout.icv_len))
+            }
+        };
+        frame.stage = if is_long_enough {
+            let admitted = sa.window.admit(sequence);
             admitted.map_or_else(Stage::Refused, |sequence| Stage::Admitted { sequence })
         } else {
             Stage::Refused(DropReason::Short)
@@ -158,8 +165,10 @@ impl Accepting<'_> {
         let is_newest = proof.sequence() > self.sa.window.newest();
         self.sa.window.commit(proof)?;
         self.note_life(is_newest);
-        let (payload, next_header) = self.payload(packet, memory.octets)?;
-        if next_header == protocol::NO_NEXT_HEADER {
+        let is_esp = self.sa.core.protocol == IpsecProtocol::Esp;
+        let (payload, next_header) =
+            if is_esp { self.payload(packet, memory.octets)? } else { self.payload_of_ah(packet, memory.octets)? };
+        if is_esp && next_header == protocol::NO_NEXT_HEADER {
             // R4303-2.6-1: no error, and counted as traffic.
             self.charge(0)?;
             return Err(DropReason::Dummy);
@@ -167,22 +176,23 @@ impl Accepting<'_> {
         let id = self.sa.core.interface;
         let interface = self.interfaces.get(id).ok_or(DropReason::NextHeader)?;
         let (kind, is_tunnel) = (interface.kind, interface.tunnel.is_some());
-        let packet = Place::Packet(id);
+        let to = Place::Packet(id);
         let (inner, place) = match (self.sa.core.mode, next_header) {
             (Mode::Tunnel, protocol::IPV4 | protocol::IPV6) if is_tunnel => {
                 self.unwrap_in_tunnel_mode(payload, next_header, &mut memory)?
             }
             (Mode::Transport, _) if is_tunnel => self.unwrap_transport(payload, next_header, &mut memory)?,
             (Mode::Tunnel, protocol::IPV4 | protocol::IPV6) => {
-                (self.unwrap_tunnel(payload, next_header, None, &mut memory)?, packet)
+                (self.unwrap_tunnel(payload, next_header, None, &mut memory)?, to)
             }
             (Mode::Transport, protocol::IPV4 | protocol::IPV6) if kind == InterfaceKind::Ipip => {
                 let OuterPath { local, remote, .. } = self.sa.core.path;
                 let wrapped = Selected::ip_in_ip(local, remote, next_header == protocol::IPV4);
-                (self.unwrap_tunnel(payload, next_header, Some(wrapped), &mut memory)?, packet)
+                (self.unwrap_tunnel(payload, next_header, Some(wrapped), &mut memory)?, to)
             }
             (Mode::Tunnel, _) => return Err(DropReason::NextHeader),
-            (Mode::Transport, _) => (self.rebuild_transport(payload, next_header, &mut memory)?, packet),
+            (Mode::Transport, _) if is_esp => (self.rebuild_transport(payload, next_header, &mut memory)?, to),
+            (Mode::Transport, _) => (self.without_ah(packet, &mut memory)?, to),
         };
         self.charge(inner.len)?;
         if let Some(interface) = self.interfaces.get_mut(id) {
@@ -218,6 +228,29 @@ impl Accepting<'_> {
             return Err(DropReason::BadPadding);
         }
         Ok((Span { len: payload_len, ..encrypted }, next_header))
+    }
+
+    /// What AH protects behind itself, and what it says that is.
+    fn payload_of_ah(&self, packet: Span, memory: &[u8]) -> Result<(Span, u8), DropReason> {
+        let octets = packet.of(memory);
+        let place = ah::Place::find(octets).ok_or(DropReason::Short)?;
+        let before = place.at + self.sa.core.ah_len();
+        let len = packet.len.checked_sub(before).ok_or(DropReason::Short)?;
+        let next_header = place.next_header(octets).ok_or(DropReason::Short)?;
+        Ok((Span { offset: packet.offset + before, len }, next_header))
+    }
+
+    /// The packet of AH's transport mode: as it came, options and extension headers included, but without AH.
+    fn without_ah(&mut self, packet: Span, memory: &mut Memory<'_>) -> Result<Span, DropReason> {
+        let octets = packet.of_mut(memory.octets);
+        let ah_len = self.sa.core.ah_len();
+        let place = ah::Place::find(octets).ok_or(DropReason::Short)?;
+        place.remove(octets, ah_len).ok_or(DropReason::BadInner)?;
+        let left = octets.get(ah_len..).ok_or(DropReason::Short)?;
+        let header = Header::parse(left).ok_or(DropReason::BadInner)?;
+        let span = Span { offset: packet.offset + ah_len, len: left.len() };
+        self.check_header(&header)?;
+        Ok(span)
     }
 
     /// The inner packet of a tunnel: its family as announced, its length as its header says (R4303-2.7-1: what follows is
@@ -312,6 +345,17 @@ impl Accepting<'_> {
             }
             Charge::Stop => Err(DropReason::HardLimit),
         }
+    }
+}
+
+/// What a packet says of itself: its SPI and the low half of its sequence number.
+pub(crate) fn spi_and_sequence(protocol: IpsecProtocol, packet: &[u8]) -> Option<(u32, u32)> {
+    match protocol {
+        IpsecProtocol::Esp => {
+            let &[s0, s1, s2, s3, n0, n1, n2, n3] = packet.first_chunk()?;
+            Some((u32::from_be_bytes([s0, s1, s2, s3]), u32::from_be_bytes([n0, n1, n2, n3])))
+        }
+        IpsecProtocol::Ah => ah::Place::find(packet)?.spi_and_sequence(packet),
     }
 }
 

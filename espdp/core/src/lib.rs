@@ -20,7 +20,6 @@
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
 #[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
-#[cfg_attr(not(test), expect(dead_code, reason = "the pipeline takes AH in the next commits"))]
 mod ah;
 mod batch;
 #[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]

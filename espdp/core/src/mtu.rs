@@ -2,6 +2,8 @@
 
 use espdp_api::{Encapsulation, EspAlgorithms, Mode};
 
+use crate::ah;
+
 /// What stands around an inner packet on the wire between the gateways.
 ///
 /// ```text
@@ -20,7 +22,7 @@ pub struct Overhead {
     pub outer_header: usize,
     /// Octets of the UDP header (RFC 3948).
     pub udp: usize,
-    /// Octets of SPI and sequence number.
+    /// Octets of SPI and sequence number; with AH, of all of it.
     pub esp: usize,
     /// Octets of IV.
     pub iv: usize,
@@ -55,6 +57,14 @@ impl Overhead {
                 Mode::Transport => outer_header,
             },
         }
+    }
+
+    /// The overhead of an AH SA (RFC 4302 §2): one header of fixed length, called `esp` here, and no padding.
+    #[must_use]
+    pub fn authentication_header(algorithms: EspAlgorithms, mode: Mode, outer_is_ipv6: bool) -> Self {
+        let esp = ah::header_len(algorithms.icv_len(), outer_is_ipv6);
+        let like_esp = Self::new(algorithms, mode, Encapsulation::Esp, outer_is_ipv6);
+        Self { esp, iv: 0, trailer: 0, block: 1, icv: 0, ..like_esp }
     }
 
     /// Octets on the wire, outer IP header included, for an inner packet of `inner_len` octets.

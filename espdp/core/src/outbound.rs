@@ -11,7 +11,7 @@ mod inside;
 
 use std::time::Instant;
 
-use espdp_api::{Direction, Event};
+use espdp_api::{Direction, Event, IpsecProtocol};
 
 use crate::batch::{Exit, OutboundFrame};
 use crate::crypto::seal_batch;
@@ -211,7 +211,7 @@ impl<'a> Filling<'a> {
         })
     }
 
-    /// Adds the packets as ESP packets of one SA.
+    /// Adds the packets as ESP or AH packets of one SA.
     fn protect(
         &mut self,
         packet: &mut SuperPacket<'_>,
@@ -227,7 +227,7 @@ impl<'a> Filling<'a> {
         let count = content.count();
         while packet.taken < count {
             let inner_len = content.len(packet.taken);
-            let len = envelope.esp_len(sa, inner_len);
+            let len = envelope.len(sa, inner_len);
             if len > Run::OCTETS {
                 return Err(refused_by_sa(DropReason::TooBig));
             }
@@ -242,7 +242,10 @@ impl<'a> Filling<'a> {
             let (span, octets) = self.batch.next(len);
             envelope.write(sa, sequence, content, packet.taken, octets).map_err(refused_by_sa)?;
             let Envelope { traffic_class, dont_fragment, .. } = envelope;
-            self.batch.add(OutboundFrame { span, sa: place, sequence, traffic_class, dont_fragment, is_sealed: false });
+            let is_whole = sa.core.protocol == IpsecProtocol::Ah;
+            let frame =
+                OutboundFrame { span, sa: place, sequence, traffic_class, dont_fragment, is_whole, is_sealed: false };
+            self.batch.add(frame);
             sa.core.usage.touch(self.now);
             count_out(&mut interface.counters, content.inside_len(packet.taken));
             packet.taken += 1;

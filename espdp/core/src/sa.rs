@@ -4,12 +4,14 @@ mod inbound;
 mod outbound;
 
 use espdp_api::{
-    Direction, EspSpi, IpsecProtocol, Mode, OuterPath, PolicyId, Refusal, SaLimits, SaSpec, SaStatistics, Secret,
+    Direction, Encapsulation, EspSpi, IpsecProtocol, Mode, OuterPath, PolicyId, Refusal, SaLimits, SaSpec,
+    SaStatistics, Secret,
 };
 
 pub(crate) use self::inbound::{InboundSa, InboundTable};
 pub(crate) use self::outbound::{OutboundSa, OutboundTable};
 use crate::InterfaceId;
+use crate::ah;
 use crate::crypto::{ESP_HEADER_LEN, Transform};
 use crate::drops::DropCounters;
 use crate::limits::Usage;
@@ -18,6 +20,7 @@ use crate::policy::Selectors;
 /// What both halves of a Child SA have.
 #[derive(Debug)]
 pub(crate) struct SaCore {
+    pub(crate) protocol: IpsecProtocol,
     pub(crate) spi: EspSpi,
     pub(crate) policy: PolicyId,
     pub(crate) interface: InterfaceId,
@@ -39,12 +42,14 @@ impl SaCore {
         interface: InterfaceId,
         iv_key: &Secret<[u8; 16]>,
     ) -> Result<Self, Refusal> {
-        if spec.protocol == IpsecProtocol::Ah {
-            return Err(Refusal::BadSa("AH is not done here".to_owned()));
-        }
-        let transform = Transform::new(spec.algorithms, &spec.encryption_key, &spec.integrity_key, iv_key)
-            .map_err(|error| Refusal::BadSa(error.to_string()))?;
+        check_path(spec.protocol, &spec.path)?;
+        let transform = match spec.protocol {
+            IpsecProtocol::Esp => Transform::new(spec.algorithms, &spec.encryption_key, &spec.integrity_key, iv_key),
+            IpsecProtocol::Ah => Transform::authentication_header(spec.algorithms, &spec.integrity_key),
+        };
+        let transform = transform.map_err(|error| Refusal::BadSa(error.to_string()))?;
         Ok(Self {
+            protocol: spec.protocol,
             spi: spec.spi,
             policy: spec.policy,
             interface,
@@ -59,6 +64,11 @@ impl SaCore {
         })
     }
 
+    /// Octets of the Authentication Header of an AH SA.
+    pub(crate) fn ah_len(&self) -> usize {
+        ah::header_len(self.layout.icv_len, self.path.remote.is_ipv6())
+    }
+
     /// The counters as the daemon sees them.
     pub(crate) fn statistics(&self, direction: Direction, sequence: u64, now: std::time::Instant) -> SaStatistics {
         SaStatistics {
@@ -71,6 +81,17 @@ impl SaCore {
             drops: self.drops.report(),
         }
     }
+}
+
+/// Whether packets of this protocol can take this path: AH covers the addresses that a NAT would change (RFC 3715 §2.1).
+///
+/// # Errors
+/// [`Refusal::BadSa`].
+pub(crate) fn check_path(protocol: IpsecProtocol, path: &OuterPath) -> Result<(), Refusal> {
+    if protocol == IpsecProtocol::Ah && path.encapsulation != Encapsulation::Esp {
+        return Err(Refusal::BadSa("AH cannot pass a NAT, and is never put in UDP: use ESP".to_owned()));
+    }
+    Ok(())
 }
 
 /// Sizes of an SA's packets.

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use espdp_api::{
-    EspAlgorithms, EspSpi, InterfaceKind, InterfaceName, InterfaceSpec, IpPrefix, Mode, Mtu, OuterPath, PolicyId,
-    PolicySpec,
+    EspAlgorithms, EspSpi, InterfaceKind, InterfaceName, InterfaceSpec, IpPrefix, IpsecProtocol, Mode, Mtu, OuterPath,
+    PolicyId, PolicySpec,
 };
 use espdp_core::{InterfaceId, Overhead};
 use tunnels::{Link, LongestMatch, NetworkState, RouteKey, RouteTarget};
@@ -58,6 +58,7 @@ pub(crate) struct Policy {
 /// What an outbound SA means for the MTU.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outbound {
+    pub(crate) protocol: IpsecProtocol,
     pub(crate) path: OuterPath,
     pub(crate) algorithms: EspAlgorithms,
     pub(crate) mode: Mode,
@@ -77,7 +78,11 @@ impl Outbound {
             | InterfaceKind::Host
             | InterfaceKind::Memory { .. } => self.mode,
         };
-        let overhead = Overhead::new(self.algorithms, mode, self.path.encapsulation, self.path.remote.is_ipv6());
+        let outer_is_ipv6 = self.path.remote.is_ipv6();
+        let overhead = match self.protocol {
+            IpsecProtocol::Esp => Overhead::new(self.algorithms, mode, self.path.encapsulation, outer_is_ipv6),
+            IpsecProtocol::Ah => Overhead::authentication_header(self.algorithms, mode, outer_is_ipv6),
+        };
         let path_mtu = usize::try_from(path_mtu).unwrap_or(usize::MAX);
         u32::try_from(overhead.inner_mtu(path_mtu)).unwrap_or(u32::MAX)
     }
@@ -210,7 +215,7 @@ mod tests {
             integrity: EspIntegrity::None,
             extended_sequence_numbers: true,
         };
-        Outbound { path, algorithms, mode: Mode::Tunnel }
+        Outbound { protocol: IpsecProtocol::Esp, path, algorithms, mode: Mode::Tunnel }
     }
 
     fn book() -> Book {

@@ -43,9 +43,19 @@ impl Port {
 
     /// Opens the raw socket for IP protocol 50.
     pub(crate) fn esp(family: Family, mark: u32) -> Result<Self, StartError> {
-        let failed = |source| StartError::System { operation: format!("open a raw ESP socket for {family}"), source };
+        Self::raw(family, libc::IPPROTO_ESP, "ESP", mark)
+    }
+
+    /// Opens the raw socket for IP protocol 51. It only receives: what is sent brings its own IP header.
+    pub(crate) fn ah(family: Family, mark: u32) -> Result<Self, StartError> {
+        Self::raw(family, libc::IPPROTO_AH, "AH", mark)
+    }
+
+    fn raw(family: Family, protocol: libc::c_int, name: &str, mark: u32) -> Result<Self, StartError> {
+        let failed =
+            |source| StartError::System { operation: format!("open a raw {name} socket for {family}"), source };
         let open = || {
-            let socket = Socket::new(domain(family), Type::RAW, Some(Protocol::from(libc::IPPROTO_ESP)))?;
+            let socket = Socket::new(domain(family), Type::RAW, Some(Protocol::from(protocol)))?;
             Self::prepare(socket, family, mark)
         };
         open().map_err(failed)

@@ -21,6 +21,8 @@ pub(crate) enum Use {
     Nat,
     /// ESP as IP protocol 50.
     Esp,
+    /// AH, IP protocol 51.
+    Ah,
 }
 
 /// Names a socket.
@@ -32,13 +34,15 @@ pub(crate) struct PortId {
 
 impl PortId {
     /// Every socket that there may be.
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self { purpose: Use::Ike, family: Family::V4 },
         Self { purpose: Use::Nat, family: Family::V4 },
         Self { purpose: Use::Esp, family: Family::V4 },
+        Self { purpose: Use::Ah, family: Family::V4 },
         Self { purpose: Use::Ike, family: Family::V6 },
         Self { purpose: Use::Nat, family: Family::V6 },
         Self { purpose: Use::Esp, family: Family::V6 },
+        Self { purpose: Use::Ah, family: Family::V6 },
     ];
 }
 
@@ -48,7 +52,8 @@ struct FamilyPorts {
     ike: Port,
     nat: Port,
     esp: Port,
-    /// For whole packets that a policy lets out in clear.
+    ah: Port,
+    /// For whole packets that a policy lets out in clear, and for AH.
     bypass: Port,
     /// For whole packets that take the same way as any other of this host.
     routed: Port,
@@ -60,6 +65,7 @@ impl FamilyPorts {
             ike: Port::udp(family, settings.ike_port, settings.mark, false)?,
             nat: Port::udp(family, settings.nat_port, settings.mark, true)?,
             esp: Port::esp(family, settings.mark)?,
+            ah: Port::ah(family, settings.mark)?,
             bypass: Port::with_header(family, Some(settings.mark))?,
             routed: Port::with_header(family, None)?,
         })
@@ -104,6 +110,7 @@ impl Ports {
             Use::Ike => &mut ports.ike,
             Use::Nat => &mut ports.nat,
             Use::Esp => &mut ports.esp,
+            Use::Ah => &mut ports.ah,
         })
     }
 
@@ -114,12 +121,12 @@ impl Ports {
         }
     }
 
-    /// The number of the UDP port behind `purpose`; 0 for ESP.
+    /// The number of the UDP port behind `purpose`; 0 for ESP and AH.
     pub(crate) fn number(&self, purpose: Use) -> u16 {
         match purpose {
             Use::Ike => self.ike_port,
             Use::Nat => self.nat_port,
-            Use::Esp => 0,
+            Use::Esp | Use::Ah => 0,
         }
     }
 
@@ -165,24 +172,24 @@ impl Ports {
         too_narrow
     }
 
-    /// Sends a packet in clear.
-    pub(crate) fn send_clear(&mut self, packet: &ClearPacket<'_>, losses: &mut Losses) {
+    /// Sends a packet that brings its own IP header. Says its destination if the path to it turned out to be too narrow.
+    pub(crate) fn send_clear(&mut self, packet: &ClearPacket<'_>, losses: &mut Losses) -> Option<IpAddr> {
         let Some(destination) = packet.destination() else {
             losses.count(Loss::SendFailed, 1);
-            return;
+            return None;
         };
         let Some(ports) = self.of(destination.into()) else {
             losses.count(Loss::NoPort, 1);
-            return;
+            return None;
         };
         let port = match packet.exit {
             Exit::Bypass => &ports.bypass,
             Exit::Routed => &ports.routed,
         };
-        if let Err(error) = port.send_packet(packet.octets, destination) {
-            tracing::debug!(%error, %destination, "a packet in clear could not be sent");
-            losses.count(loss(&error), 1);
-        }
+        let error = port.send_packet(packet.octets, destination).err()?;
+        tracing::debug!(%error, %destination, "a whole packet could not be sent");
+        losses.count(loss(&error), 1);
+        is_too_big(&error).then_some(destination)
     }
 
     /// Sends an IKE message; on the NAT-T port behind four zero octets (RFC 7296 §2.23, RFC 3948 §2.2). Our port in `path` says

@@ -131,6 +131,7 @@ impl Gateway {
 /// One way to protect packets.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Suite {
+    pub(crate) protocol: IpsecProtocol,
     pub(crate) algorithms: EspAlgorithms,
     pub(crate) mode: Mode,
     pub(crate) encapsulation: Encapsulation,
@@ -146,7 +147,7 @@ pub(crate) fn connect(left: &mut Gateway, right: &mut Gateway, suite: Suite, loc
         (&mut *right, to_right, to_left, suite.right, suite.left, remote, local),
     ] {
         let sa = |spi: EspSpi| SaSpec {
-            protocol: IpsecProtocol::Esp,
+            protocol: suite.protocol,
             spi,
             policy: POLICY,
             algorithms: suite.algorithms,

@@ -1,6 +1,7 @@
 //! Two dataplanes in two network namespaces, driven over the API as the daemon drives them.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod ah;
 mod bridges;
 mod gateway;
 mod traffic;
@@ -33,14 +34,14 @@ fn gateways(world: &World) -> (Gateway, Gateway) {
 fn gcm(encapsulation: Encapsulation, left: &'static str, right: &'static str) -> Suite {
     let cipher = EspCipher::AesGcm16 { key_bits: 256 };
     let algorithms = EspAlgorithms { cipher, integrity: EspIntegrity::None, extended_sequence_numbers: true };
-    Suite { algorithms, mode: Mode::Tunnel, encapsulation, left, right }
+    Suite { protocol: IpsecProtocol::Esp, algorithms, mode: Mode::Tunnel, encapsulation, left, right }
 }
 
 fn cbc(encapsulation: Encapsulation, left: &'static str, right: &'static str) -> Suite {
     let cipher = EspCipher::AesCbc { key_bits: 128 };
     let integrity = EspIntegrity::HmacSha2_256_128;
     let algorithms = EspAlgorithms { cipher, integrity, extended_sequence_numbers: false };
-    Suite { algorithms, mode: Mode::Tunnel, encapsulation, left, right }
+    Suite { protocol: IpsecProtocol::Esp, algorithms, mode: Mode::Tunnel, encapsulation, left, right }
 }
 
 /// Ping and TCP, IPv4 and IPv6 inside, both directions; then every counter and the wire are looked at.

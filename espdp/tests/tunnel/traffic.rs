@@ -117,6 +117,8 @@ pub(crate) struct Capture {
 pub(crate) struct Seen {
     /// ESP as IP protocol 50.
     pub(crate) esp: usize,
+    /// AH, IP protocol 51.
+    pub(crate) ah: usize,
     /// UDP from or to port 4500.
     pub(crate) udp_4500: usize,
     /// IP packets that were neither, neighbour discovery aside.
@@ -161,6 +163,7 @@ impl Seen {
         };
         match protocol {
             50 => self.esp += 1,
+            51 => self.ah += 1,
             17 if ports[..2] == 4500u16.to_be_bytes() || ports[2..4] == 4500u16.to_be_bytes() => self.udp_4500 += 1,
             58 | 0 => {} // Neighbour discovery and multicast listeners.
             _ => self.other += 1,

@@ -1,12 +1,12 @@
 //! ESP packets on their way in.
 
-use espdp_api::{Encapsulation, OuterPath};
+use espdp_api::{Encapsulation, IpsecProtocol, OuterPath};
 
 use super::Span;
 use crate::crypto::Authentic;
 use crate::drops::{DropCounters, DropReason};
 use crate::inbound::Place;
-use crate::packet::{Header, protocol};
+use crate::packet::{Header, IPV6_HEADER_LEN, protocol, write_header};
 use crate::{InterfaceId, VnetHeader};
 
 /// Where received packets came from.
@@ -39,8 +39,10 @@ pub struct InboundBatch {
 /// One ESP packet, or what became of it.
 #[derive(Debug)]
 pub(crate) struct InboundFrame {
-    /// First the packet from the SPI to the ICV, at last the inner packet.
+    /// First the packet from the SPI to the ICV, or all of it when it is AH; at last the inner packet.
     pub(crate) span: Span,
+    /// What protects it.
+    pub(crate) protocol: IpsecProtocol,
     /// Index into the batch's origins.
     pub(crate) origin: u16,
     /// Its place in the table of inbound SAs, once looked up.
@@ -194,6 +196,35 @@ impl InboundBatch {
         self.add_frame(received, origin);
     }
 
+    /// Adds `len` octets that a raw socket for AH put in [`Self::space`]: over IPv4 with the IP header, whose addresses and traffic class
+    /// count then. Over IPv6 the header is written here: what AH covers of it follows from `origin` and `len`. Extension headers in
+    /// front of AH, which the socket takes away, are missing then, and the ICV of a packet that had some will be wrong.
+    pub fn add_ah(&mut self, len: usize, origin: Origin) {
+        let OuterPath { local, remote, .. } = origin.path;
+        if remote.is_ipv6() {
+            let received = self.take(len + IPV6_HEADER_LEN);
+            let packet = received.of_mut(&mut self.memory);
+            let payload_len = received.len.saturating_sub(IPV6_HEADER_LEN);
+            packet.copy_within(..payload_len, received.len - payload_len);
+            match write_header(packet, remote, local, protocol::AH, origin.traffic_class, payload_len) {
+                Some(()) => self.push_ah(received, origin),
+                None => self.drops.count(DropReason::Short),
+            }
+            return;
+        }
+        let received = self.take(len);
+        match Header::parse(received.of(&self.memory)) {
+            Some(header) if header.is_fragment => self.drops.count(DropReason::Fragment),
+            Some(header) if header.is_ipv4() && header.protocol == protocol::AH => {
+                let (local, remote) = (header.destination, header.source);
+                let path = OuterPath { local, remote, encapsulation: Encapsulation::Esp };
+                let origin = Origin { path, traffic_class: header.traffic_class };
+                self.push_ah(Span { len: header.total_len, ..received }, origin);
+            }
+            _ => self.drops.count(DropReason::Short),
+        }
+    }
+
     /// Adds `len` octets that a raw socket for a tunnel's protocol put in [`Self::space`]: over IPv4 with the IP header, whose
     /// addresses count then, over IPv6 what stands behind it.
     pub fn add_raw_tunnel(&mut self, len: usize, protocol: u8, origin: Origin) {
@@ -268,7 +299,14 @@ impl InboundBatch {
         }
         // There are never more origins than frames.
         let origin = u16::try_from(self.origins.len() - 1).unwrap_or(u16::MAX);
-        self.frames.push(InboundFrame { span, origin, sa: 0, stage });
+        self.frames.push(InboundFrame { span, protocol: IpsecProtocol::Esp, origin, sa: 0, stage });
+    }
+
+    fn push_ah(&mut self, span: Span, origin: Origin) {
+        self.push(span, origin, Stage::Received);
+        if let Some(frame) = self.frames.last_mut().filter(|frame| frame.span == span) {
+            frame.protocol = IpsecProtocol::Ah;
+        }
     }
 }
 

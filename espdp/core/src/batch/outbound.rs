@@ -46,10 +46,10 @@ struct ReplyFrame {
     interface: InterfaceId,
 }
 
-/// One ESP packet.
+/// One ESP or AH packet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OutboundFrame {
-    /// From the SPI to the ICV.
+    /// From the SPI to the ICV, or the whole packet.
     pub(crate) span: Span,
     /// Its place in the table of outbound SAs.
     pub(crate) sa: u32,
@@ -59,7 +59,9 @@ pub(crate) struct OutboundFrame {
     pub(crate) traffic_class: u8,
     /// For the outer header.
     pub(crate) dont_fragment: bool,
-    /// Whether it is encrypted; only then it may leave.
+    /// Whether it has its IP header, as AH packets do, and leaves as it is.
+    pub(crate) is_whole: bool,
+    /// Whether it is protected; only then it may leave.
     pub(crate) is_sealed: bool,
 }
 
@@ -165,6 +167,10 @@ impl OutboundBatch {
     pub(crate) fn gather(&mut self, path_of: impl Fn(u32) -> Option<OuterPath>) {
         self.is_sealed = true;
         for frame in self.frames.iter().filter(|frame| frame.is_sealed) {
+            if frame.is_whole {
+                self.clear.push(ClearFrame { span: frame.span, exit: Exit::Bypass });
+                continue;
+            }
             let last = self.runs.last_mut();
             let path = match &last {
                 Some(run) if run.sa == frame.sa => run.path,
@@ -238,7 +244,7 @@ impl<'a> Sealed<'a> {
         })
     }
 
-    /// What to send as it is, in order.
+    /// What to send as it is, in order; AH packets come last.
     pub fn clear(&self) -> impl ExactSizeIterator<Item = ClearPacket<'a>> + use<'a> {
         let OutboundBatch { memory, clear, .. } = self.batch;
         clear.iter().map(|frame| ClearPacket { octets: frame.span.of(memory), exit: frame.exit })
@@ -325,7 +331,7 @@ mod tests {
     }
 
     fn frame(span: Span, sa: u32, traffic_class: u8) -> OutboundFrame {
-        OutboundFrame { span, sa, sequence: 1, traffic_class, dont_fragment: true, is_sealed: true }
+        OutboundFrame { span, sa, sequence: 1, traffic_class, dont_fragment: true, is_whole: false, is_sealed: true }
     }
 
     /// Length of each packet and packets in each run; packets are given as length, traffic class and SA.

@@ -4,15 +4,15 @@
 use std::time::Instant;
 
 use espdp_api::{
-    Direction, InterfaceKind, Layer, Mode, PacketSummary, PacketTrace, PolicyAction, TraceFilter, TraceStep,
+    Direction, InterfaceKind, IpsecProtocol, Layer, Mode, PacketSummary, PacketTrace, PolicyAction, TraceFilter,
+    TraceStep,
 };
 
 use crate::batch::{InboundFrame, OutboundFrame, Stage};
-use crate::crypto::ESP_HEADER_LEN;
-use crate::inbound::Place;
+use crate::inbound::{Place, spi_and_sequence};
 use crate::packet::Header;
 use crate::sa::TRAILER_LEN;
-use crate::{Dataplane, DropReason, InterfaceId, Origin};
+use crate::{Dataplane, DropReason, InterfaceId, Origin, ah};
 
 impl Dataplane {
     /// Traces the next `packets` that `filter` takes, at most 1000, and forgets what was traced before; with 0 it ends.
@@ -84,13 +84,13 @@ impl Dataplane {
         for (place, frame) in frames.iter().enumerate() {
             let Some(origin) = origins.get(usize::from(frame.origin)) else { continue };
             let octets = frame.span.of(memory);
-            let is_esp = !matches!(frame.stage, Stage::InClear { .. });
-            let spi = octets.first_chunk().filter(|_| is_esp).map(|spi| u32::from_be_bytes(*spi));
+            let is_protected = !matches!(frame.stage, Stage::InClear { .. });
+            let spi = spi_and_sequence(frame.protocol, octets).filter(|_| is_protected).map(|(spi, _)| spi);
             let step = || TraceStep::FromOutside { path: origin.path, octets: octets.len(), spi };
             self.tracer.begin(now, Direction::Inbound, place, step);
             match frame.stage {
                 Stage::Admitted { sequence } => self.tracer.step(place, || TraceStep::Admitted { sequence }),
-                Stage::Dropped if octets.len() < ESP_HEADER_LEN => self.follow_dropped(place, DropReason::Short),
+                Stage::Dropped if spi.is_none() => self.follow_dropped(place, DropReason::Short),
                 Stage::Dropped => self.follow_dropped(place, DropReason::UnknownSpi),
                 Stage::InClear { .. }
                 | Stage::Received
@@ -105,9 +105,16 @@ impl Dataplane {
     pub(crate) fn follow_opened(&mut self, memory: &[u8], frames: &[InboundFrame]) {
         for (place, frame) in frames.iter().enumerate() {
             let (Stage::Opened(_), Some(sa)) = (&frame.stage, self.inbound.get(frame.sa)) else { continue };
-            let end = frame.span.len.checked_sub(sa.core.layout.icv_len);
-            let trailer = end.and_then(|end| frame.span.of(memory).get(..end)?.last_chunk::<TRAILER_LEN>());
-            let Some(&[_, next_header]) = trailer else { continue };
+            let octets = frame.span.of(memory);
+            let next_header = match frame.protocol {
+                IpsecProtocol::Esp => {
+                    let end = octets.len().checked_sub(sa.core.layout.icv_len);
+                    let trailer = end.and_then(|end| octets.get(..end)?.last_chunk::<TRAILER_LEN>());
+                    trailer.map(|&[_, next_header]| next_header)
+                }
+                IpsecProtocol::Ah => ah::Place::find(octets).and_then(|place| place.next_header(octets)),
+            };
+            let Some(next_header) = next_header else { continue };
             self.tracer.step(place, || TraceStep::Opened { next_header });
         }
     }

@@ -6,6 +6,8 @@
 mod support;
 mod tunnels;
 
+#[expect(unreachable_pub, reason = "shared by the modules of this test")]
+mod ah;
 mod control;
 mod headers;
 mod hostile;

@@ -10,6 +10,7 @@ use espdp_api::{Direction, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity
 use espdp_core::Transform;
 use serde::{Deserialize, Serialize};
 
+use crate::ah;
 use crate::support::*;
 
 /// A question; see `scapy_peer.py`.
@@ -295,4 +296,130 @@ fn extended_sequence_numbers_beyond_32_bits_are_read_both_ways() {
             assert_eq!(sealed[16..16 + inner.len()], inner, "{cipher:?}");
         }
     }
+}
+
+/// Sends packets of AH both ways between us and scapy. `on_the_way` is what routers do to what scapy sealed.
+fn exchange_ah(scapy: &mut Scapy, setup: &Setup, packets: &[Vec<u8>], on_the_way: impl Fn(&mut [u8])) {
+    let (mut left, mut right) = setup.connect();
+    let tunnel = if setup.mode == Mode::Tunnel { hex(&outer(&left, 4, &[])) } else { String::new() };
+    for (packet, sequence) in packets.iter().zip(1..) {
+        let sa = setup.outbound(right.inbound_spi, left.path, true, 2).sa;
+        let integrity_key = hex(sa.integrity_key.expose());
+        let about = || Ask {
+            protocol: "AH",
+            spi: sa.spi.value(),
+            sequence,
+            integrity_key: integrity_key.clone(),
+            tunnel: tunnel.clone(),
+            iv: String::new(),
+            ..ask_about(setup.algorithms)
+        };
+        let wire = left.send_clear(packet).remove(0);
+        let opened = scapy.ask(&Ask { task: "open", packet: hex(&wire), ..about() }).unwrap();
+        assert_eq!(opened, *packet, "{:?}", setup.algorithms);
+
+        let mut sealed = scapy.ask(&Ask { packet: hex(packet), ..about() }).unwrap();
+        on_the_way(&mut sealed);
+        let written = right.receive_ah(&[sealed]);
+        assert_eq!(written.len(), 1, "{:?}: {:?}", setup.algorithms, right.drops(Direction::Inbound));
+        assert_same(&written[0], packet, setup);
+    }
+}
+
+/// R4302-3.3.3.1-1.
+#[test]
+fn ah_is_read_both_ways_in_every_mode_family_and_length() {
+    let Some(mut scapy) = Scapy::start() else { return };
+    for integrity in ah::INTEGRITY {
+        for extended in [false, true] {
+            for outer_is_ipv6 in [false, true] {
+                let tunnel = ah::setup(integrity, extended, Mode::Tunnel, outer_is_ipv6);
+                let packets = [udp(true, 0), udp(false, 7), udp(true, 1200)];
+                let count_hops = |packet: &mut [u8]| packet[if outer_is_ipv6 { 7 } else { 8 }] -= 3;
+                exchange_ah(&mut scapy, &tunnel, &packets, count_hops);
+                let transport = ah::setup(integrity, extended, Mode::Transport, outer_is_ipv6);
+                let packets = [0, 1, 1200].map(|len| ah::between_gateways(outer_is_ipv6, 0, len));
+                exchange_ah(&mut scapy, &transport, &packets, count_hops);
+            }
+        }
+    }
+    assert!(scapy.lacks.is_empty());
+}
+
+/// R4302-3.3.3.1-1: what appendix A says of options and extension headers, read by somebody else.
+#[test]
+fn scapy_covers_the_same_options_and_extension_headers() {
+    let Some(mut scapy) = Scapy::start() else { return };
+    let sum = |packet: &mut Vec<u8>| {
+        let len = packet.len() as u16;
+        packet[2..4].copy_from_slice(&len.to_be_bytes());
+        packet[10..12].fill(0);
+        let sum = checksum(&[&packet[..usize::from(packet[0] & 15) * 4]]);
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    };
+    let transport = ah::setup(EspIntegrity::HmacSha2_256_128, true, Mode::Transport, false);
+    // Router alert; record route, filled by a router on the way.
+    let options = [[0x94, 4, 0, 0].to_vec(), vec![7, 11, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0]];
+    for options in options {
+        let mut packet = ah::between_gateways(false, 0, 21);
+        packet[0] += (options.len() / 4) as u8;
+        packet.splice(20..20, options.iter().copied());
+        sum(&mut packet);
+        let (mut left, mut right) = transport.connect();
+        let sa = transport.outbound(right.inbound_spi, left.path, true, 2).sa;
+        let about = || Ask {
+            protocol: "AH",
+            spi: sa.spi.value(),
+            integrity_key: hex(sa.integrity_key.expose()),
+            iv: String::new(),
+            ..ask_about(transport.algorithms)
+        };
+        let wire = left.send_clear(&packet).remove(0);
+        assert_eq!(scapy.ask(&Ask { task: "open", packet: hex(&wire), ..about() }).unwrap(), packet);
+        let mut sealed = scapy.ask(&Ask { packet: hex(&packet), ..about() }).unwrap();
+        let is_record_route = options[0] == 7;
+        if is_record_route {
+            sealed[22..27].copy_from_slice(&[8, 198, 51, 100, 1]);
+        }
+        let written = right.receive_ah(&[sealed]);
+        assert_eq!(written[0].len(), packet.len(), "{:?}", right.drops(Direction::Inbound));
+        assert_eq!(written[0][23..27] == [198, 51, 100, 1], is_record_route);
+    }
+}
+
+/// R4302-3.3.3.1-1: routers change an option that says it may change, count hops and move the addresses of a routing header; the
+/// sender has foreseen that.
+#[test]
+fn a_packet_that_scapy_sends_by_a_source_route_is_authentic_at_its_end() {
+    let Some(mut scapy) = Scapy::start() else { return };
+    let algorithms = algorithms(EspCipher::Null, EspIntegrity::HmacSha2_512_256, true);
+    let key: Vec<u8> = (0..64).collect();
+    let transform = Transform::authentication_header(algorithms, &Secret::new(key.clone())).unwrap();
+    let final_destination = [0x2a; 16];
+    let hop_by_hop = [43, 0, 0x3e, 4, 1, 2, 3, 4];
+    let routing = [&[17, 2, 0, 1, 0, 0, 0, 0][..], &final_destination].concat();
+    let udp = udp_between("2001:db8::1", "2001:db8::9", 0, 30).split_off(40);
+    let packet = ip("2001:db8::1", "2001:db8::9", 0, 0, &[&hop_by_hop[..], &routing, &udp].concat());
+    let sequence = (7 << 32) + 9;
+    let mut sealed = scapy
+        .ask(&Ask {
+            protocol: "AH",
+            spi: 0x1234,
+            sequence,
+            integrity_key: hex(&key),
+            iv: String::new(),
+            packet: hex(&packet),
+            ..ask_about(algorithms)
+        })
+        .unwrap();
+    assert!(transform.open(&mut sealed.clone(), sequence).is_err(), "still on its way");
+    let first_hop: [u8; 16] = sealed[24..40].try_into().unwrap();
+    sealed[7] -= 1;
+    sealed[44..48].copy_from_slice(&[9, 9, 9, 9]);
+    sealed[51] = 0;
+    sealed[24..40].copy_from_slice(&final_destination);
+    sealed[56..72].copy_from_slice(&first_hop);
+    assert_eq!(transform.open(&mut sealed, sequence).map(|proof| proof.sequence()), Ok(sequence));
+    sealed[43] ^= 1;
+    assert!(transform.open(&mut sealed, sequence).is_err(), "another length");
 }

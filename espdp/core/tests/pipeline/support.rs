@@ -16,6 +16,7 @@ use espdp_core::{
 /// What a pair of gateways has in common. Change what a test is about.
 #[derive(Clone)]
 pub struct Setup {
+    pub protocol: IpsecProtocol,
     pub algorithms: EspAlgorithms,
     pub mode: Mode,
     pub kind: InterfaceKind,
@@ -35,6 +36,7 @@ pub struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         Self {
+            protocol: IpsecProtocol::Esp,
             algorithms: algorithms(EspCipher::AesGcm16 { key_bits: 256 }, EspIntegrity::None, true),
             mode: Mode::Tunnel,
             kind: InterfaceKind::Ipsec,
@@ -176,7 +178,7 @@ impl Setup {
         let (local, remote) =
             if is_left { (self.local.clone(), self.remote.clone()) } else { (self.remote.clone(), self.local.clone()) };
         SaSpec {
-            protocol: IpsecProtocol::Esp,
+            protocol: self.protocol,
             spi,
             policy: POLICY,
             algorithms: self.algorithms,
@@ -281,6 +283,21 @@ impl Gateway {
                 return wire;
             }
         }
+    }
+
+    /// Receives whole packets of AH as the sockets would hand them over, and gives what is written to the inside.
+    pub fn receive_ah(&mut self, wire: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        self.inbound.clear();
+        for packet in wire {
+            let is_ipv4 = packet[0] >> 4 == 4;
+            let received = if is_ipv4 { &packet[..] } else { &packet[40..] };
+            let packet = [packet, &[0][..]].concat();
+            self.inbound.space().unwrap()[..received.len()].copy_from_slice(received);
+            let traffic_class = if is_ipv4 { packet[1] } else { packet[0] << 4 | packet[1] >> 4 };
+            self.inbound.add_ah(received.len(), Origin { path: self.path, traffic_class });
+        }
+        let opened = self.dataplane.open(self.now, Offloads::default(), &mut self.inbound);
+        opened.deliveries().map(|delivery| delivery.pieces().collect::<Vec<_>>().concat()).collect()
     }
 
     /// Receives whole packets in clear as the sockets for tunnels would hand them over, and gives what is written to the inside.
