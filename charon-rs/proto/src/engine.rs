@@ -32,7 +32,6 @@ mod redirect;
 mod rekey_ike;
 mod report;
 mod responder;
-mod routes;
 mod run;
 mod secrets;
 mod serve;

@@ -11,6 +11,7 @@ mod mac;
 mod message;
 mod path;
 mod policy;
+mod routes;
 mod sa;
 mod secret;
 mod selector;
@@ -27,7 +28,8 @@ pub use message::{
     Command, Done, Event, FromDataplane, InterfaceReport, Outcome, PacketSummary, Refusal, RequestId, ToDataplane,
 };
 pub use path::{Encapsulation, IkePath, OuterPath};
-pub use policy::{PolicyAction, PolicyDirections, PolicyId, PolicySpec, Routes};
+pub use policy::{PolicyAction, PolicyDirections, PolicyId, PolicySpec};
+pub use routes::Routes;
 pub use sa::{
     Direction, DropCount, InboundSaSpec, IpsecProtocol, Mode, OutboundSaSpec, SaLimits, SaSpec, SaStatistics,
     TrafficLimit,

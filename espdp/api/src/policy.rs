@@ -92,12 +92,3 @@ impl PolicySpec {
         }
     }
 }
-
-/// Which routes a connection installs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Routes {
-    /// One for each prefix of the negotiated remote selectors, except those that cover a whole address family.
-    FromSelectors,
-    /// Just these.
-    Fixed(Vec<IpPrefix>),
-}

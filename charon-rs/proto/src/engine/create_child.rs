@@ -8,7 +8,6 @@ use super::child::{AgreedChild, ChildSa, Maker};
 use super::context::Context;
 use super::failure::{Incompatible, Trouble, hint_for_refusal};
 use super::negotiate::esp_incompatible;
-use super::routes::routes_of;
 use super::session::Session;
 use super::task::ChildWish;
 use crate::config::{Child, Connection};
@@ -576,7 +575,7 @@ fn narrower_than_old(old: &Replaced, (local, remote): (&[TrafficSelector], &[Tra
 /// Whether the routes that the selectors want are not more than anybody needs: a range that no prefix fits is worth
 /// hundreds.
 fn has_few_routes(child: &Child, remote: &[TrafficSelector]) -> bool {
-    routes_of(&child.routes, remote).len() <= MAX_ROUTES
+    child.routes.towards(remote).len() <= MAX_ROUTES
 }
 
 fn listed(selectors: &[TrafficSelector]) -> String {

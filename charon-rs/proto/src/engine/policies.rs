@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use espdp_api::{AddressRange, Command, Direction, EspSpi, PolicyAction, PolicyId, PolicySpec, TrafficSelector};
 
-use super::routes::routes_of;
 use crate::config::{Child, Connection, RemoteAddress};
 use crate::io::{ChildSaId, IkeSpi};
 
@@ -203,7 +202,7 @@ impl Policies {
         let spec = PolicySpec {
             action: PolicyAction::Protect { acquire: policy.trap.is_some() },
             later_fragments,
-            routes: routes_of(&child.routes, remote),
+            routes: child.routes.towards(remote),
             ..PolicySpec::protect(id, child.interface.clone(), local.to_vec(), remote.to_vec())
         };
         if policy.in_use.as_ref() == Some(&spec) {
@@ -401,7 +400,7 @@ fn trap_spec(id: PolicyId, connection: &Connection, child: &Child) -> Option<Pol
         })?),
         given => given.to_vec(),
     };
-    let routes = routes_of(&child.routes, &remote);
+    let routes = child.routes.towards(&remote);
     let action = PolicyAction::Protect { acquire: true };
     Some(PolicySpec { action, routes, ..PolicySpec::protect(id, child.interface.clone(), local, remote) })
 }

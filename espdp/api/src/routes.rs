@@ -2,21 +2,35 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use espdp_api::{AddressRange, IpPrefix, Routes, TrafficSelector};
+use serde::{Deserialize, Serialize};
 
-/// The routes of a policy with these remote selectors. Prefixes of a whole address family are left out: a default route
-/// would swallow the tunnel's own packets, so it is set only where it was asked for.
-pub(super) fn routes_of(routes: &Routes, remote: &[TrafficSelector]) -> Vec<IpPrefix> {
-    let mut found = match routes {
-        Routes::Fixed(prefixes) => prefixes.clone(),
-        Routes::FromSelectors => remote.iter().flat_map(|selector| prefixes_of(&selector.addresses)).collect(),
-    };
-    if *routes == Routes::FromSelectors {
-        found.retain(|prefix| !prefix.is_default());
+use crate::{AddressRange, IpPrefix, TrafficSelector};
+
+/// Which routes come with a policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Routes {
+    /// One for each prefix of the negotiated remote selectors, except those that cover a whole address family.
+    FromSelectors,
+    /// Just these.
+    Fixed(Vec<IpPrefix>),
+}
+
+impl Routes {
+    /// The routes of a policy with these remote selectors. Prefixes of a whole address family are left out: a default route
+    /// would swallow the tunnel's own packets, so it is set only where it was asked for.
+    #[must_use]
+    pub fn towards(&self, remote: &[TrafficSelector]) -> Vec<IpPrefix> {
+        let mut found = match self {
+            Self::Fixed(prefixes) => prefixes.clone(),
+            Self::FromSelectors => remote.iter().flat_map(|selector| prefixes_of(&selector.addresses)).collect(),
+        };
+        if *self == Self::FromSelectors {
+            found.retain(|prefix| !prefix.is_default());
+        }
+        found.sort_unstable();
+        found.dedup();
+        found
     }
-    found.sort_unstable();
-    found.dedup();
-    found
 }
 
 /// The fewest prefixes that make up exactly this range.
@@ -75,8 +89,8 @@ mod tests {
     fn a_default_route_is_set_only_where_it_was_asked_for() {
         let all = AddressRange::new("0.0.0.0".parse().unwrap(), "255.255.255.255".parse().unwrap()).unwrap();
         let selectors = [TrafficSelector::any_protocol(all)];
-        assert_eq!(routes_of(&Routes::FromSelectors, &selectors), []);
+        assert_eq!(Routes::FromSelectors.towards(&selectors), []);
         let default: IpPrefix = "0.0.0.0/0".parse().unwrap();
-        assert_eq!(routes_of(&Routes::Fixed(vec![default]), &selectors), [default]);
+        assert_eq!(Routes::Fixed(vec![default]).towards(&selectors), [default]);
     }
 }
