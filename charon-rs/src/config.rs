@@ -12,6 +12,7 @@
 //! | `source`, `item` | a file, its values, and where they stand |
 //! | `keys` | keys and tables in general |
 //! | `daemon`, `conn_keys`, `auth_keys`, `child_keys`, `secrets`, `key_secrets` | the keys there are |
+//! | `manual`, `sa_keys`, `sa_secrets`, `policy_keys` | SAs that are keyed by hand, and policies |
 //! | `material`, `authentication` | files with certificates and keys, and what connections do with them |
 //! | `connections` | `%default`, `also` and children |
 //! | `build`, `weakness` | from what is written to the model, and what is doubtful about it |
@@ -28,9 +29,13 @@ pub mod defaults;
 mod item;
 mod key_secrets;
 mod keys;
+mod manual;
 mod material;
+mod policy_keys;
 mod problem;
 mod reference;
+mod sa_keys;
+mod sa_secrets;
 mod secrets;
 mod shape_keys;
 mod source;
@@ -41,7 +46,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use espdp_api::InterfaceSpec;
+use espdp_api::{InterfaceSpec, PolicyAction};
 use ike_proto::Settings;
 use ike_proto::config::{Connection, LocalMethod, RemoteMethod, SharedSecret};
 use toml::de::{DeTable, DeValue};
@@ -51,11 +56,15 @@ use connections::Resolved;
 use daemon::{CredentialPlaces, DAEMON_KEYS, DaemonDraft, INTERFACE_KEYS, InterfaceDraft};
 use keys::{Key, Section, names, unknown_key};
 use material::Material;
+use policy_keys::POLICY_KEYS;
 use problem::Report;
+use sa_keys::SA_KEYS;
+use sa_secrets::SaKeys;
 use source::{Complaint, Source};
 
 use crate::credentials::{FetchLimits, Layer};
 
+pub use manual::{ManualPolicy, ManualSa};
 pub use problem::{Place, Problem, Problems, Severity};
 pub use reference::reference;
 
@@ -72,6 +81,8 @@ pub struct Loaded {
     pub credentials: Layer,
     /// The interfaces that connections name, and the others of the file.
     pub interfaces: Vec<InterfaceSpec>,
+    /// The policies that no connection negotiates, with their SAs.
+    pub policies: Vec<ManualPolicy>,
     /// What the author of the configuration should know.
     pub warnings: Vec<Problem>,
 }
@@ -101,15 +112,18 @@ pub struct DaemonConfig {
 pub fn load(config: &Path, secrets: Option<&Path>) -> Result<Loaded, Problems> {
     let mut report = Report::default();
     let mut loaded = Loaded::default();
+    let mut sa_keys = BTreeMap::new();
     if let Some(secrets) = secrets {
-        loaded.secrets = secrets::load(secrets, &mut loaded.credentials, &mut report);
+        let read = secrets::load(secrets, &mut loaded.credentials, &mut report);
+        (loaded.secrets, sa_keys) = (read.secrets, read.sa_keys);
     }
+    let secrets = Secrets { file: secrets, sa_keys };
     match std::fs::read_to_string(config) {
         Ok(text) => {
             let source = Source::open(config, text);
             let root = source.parse(&mut report);
             let mut material = Material::around(config, std::mem::take(&mut loaded.credentials), &mut report);
-            read(&source, &root, secrets, &mut material, &mut loaded, &mut report);
+            read(&source, &root, &secrets, &mut material, &mut loaded, &mut report);
             loaded.credentials = material.layer;
         }
         Err(error) => report.add(Problem {
@@ -125,13 +139,19 @@ pub fn load(config: &Path, secrets: Option<&Path>) -> Result<Loaded, Problems> {
     Ok(loaded)
 }
 
-const TABLES: [&str; 3] = ["daemon", "interface", "conn"];
+const TABLES: [&str; 6] = ["daemon", "interface", "conn", "sa", "policy", "spd"];
+
+/// What the secrets file says that is no credential.
+struct Secrets<'a> {
+    file: Option<&'a Path>,
+    sa_keys: BTreeMap<String, SaKeys>,
+}
 
 /// Reads the tables of `ipsec.toml`.
 fn read(
     source: &Source,
     root: &DeTable<'_>,
-    secrets: Option<&Path>,
+    secrets: &Secrets<'_>,
     material: &mut Material,
     loaded: &mut Loaded,
     report: &mut Report,
@@ -146,7 +166,8 @@ fn read(
             _ if entry.name == "secret" => complaint.expected("expected in the secrets file"),
             _ => {
                 let complaint = complaint.nearest(entry.name, TABLES);
-                complaint.expected("expected [daemon], [interface.NAME] or [conn.NAME]")
+                complaint
+                    .expected("expected [daemon], [interface.NAME], [conn.NAME], [sa.NAME], [policy.NAME] or [spd]")
             }
         }));
     }
@@ -157,7 +178,7 @@ fn read(
             return Vec::new();
         };
         let section = Section::new(source, entry.name, entry.span.clone(), table);
-        if name == "daemon" { vec![section] } else { section.tables(form, report) }
+        if matches!(name, "daemon" | "spd") { vec![section] } else { section.tables(form, report) }
     };
     let mut places = CredentialPlaces::default();
     for section in sections("daemon", "a table [daemon]", report) {
@@ -172,21 +193,34 @@ fn read(
             loaded.interfaces.push(interface);
         }
     }
-    let sections = sections("conn", "tables [conn.NAME]", report);
-    for conn in connections::resolve(&sections, report) {
+    let conns = sections("conn", "tables [conn.NAME]", report);
+    for conn in connections::resolve(&conns, report) {
         let span = conn.span.clone();
         let settings = &loaded.daemon.settings;
         let builder = Builder { source, interfaces: &interfaces, settings, material, report };
         let Some(connection) = read_connection(conn, builder) else { continue };
-        if let Some(complaint) = secrets.and_then(|file| secret_problem(&connection, span, file, &loaded.secrets)) {
+        if let Some(complaint) = secrets.file.and_then(|file| secret_problem(&connection, span, file, &loaded.secrets))
+        {
             report.add(source.warning(complaint));
         }
         loaded.connections.push(connection);
     }
-    let wants_default =
-        loaded.connections.iter().flat_map(|conn| &conn.children).any(|child| child.interface == defaults::interface());
-    if wants_default && !interfaces.contains_key(&defaults::interface()) {
+    let tables = manual::Tables {
+        sas: sections("sa", "tables [sa.NAME]", report),
+        policies: sections("policy", "tables [policy.NAME]", report),
+    };
+    let context =
+        manual::Context { keys: &secrets.sa_keys, interfaces: &interfaces, nat_port: loaded.daemon.settings.nat_port };
+    loaded.policies = manual::read(&tables, &context, report);
+    let of_children = loaded.connections.iter().flat_map(|conn| &conn.children).map(|child| &child.interface);
+    let mut wanted = of_children.chain(loaded.policies.iter().map(|policy| &policy.spec.interface));
+    if wanted.any(|name| *name == defaults::interface()) && !interfaces.contains_key(&defaults::interface()) {
         loaded.interfaces.push(defaults::interface_spec());
+    }
+    for section in sections("spd", "a table [spd]", report) {
+        if manual::read_default(&section, report) == PolicyAction::Bypass {
+            loaded.policies.extend(manual::last_policies(&loaded.interfaces));
+        }
     }
 }
 
@@ -256,6 +290,10 @@ fn place_of(name: &str) -> Option<&'static str> {
         Some("[conn.NAME] or [conn.NAME.child.CHILD]")
     } else if Key::find(INTERFACE_KEYS, name).is_some() {
         Some("[interface.NAME]")
+    } else if Key::find(POLICY_KEYS, name).is_some() {
+        Some("[policy.NAME]")
+    } else if Key::find(SA_KEYS, name).is_some() {
+        Some("[sa.NAME]")
     } else {
         None
     }

@@ -3,7 +3,7 @@
 //! | module | commands |
 //! |---|---|
 //! | `act` | up, down, rekey, redirect, reload |
-//! | `status` | status, list, stats |
+//! | `status`, `policies` | status, list, stats |
 //! | `log` | log |
 //! | `keys` | keys |
 //! | `check` | check |
@@ -15,6 +15,7 @@ mod check;
 mod json;
 mod keys;
 mod log;
+mod policies;
 mod status;
 #[cfg(test)]
 mod tests;

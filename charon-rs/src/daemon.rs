@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `shell` | the one task that owns the engine |
 //! | `applied` | what the daemon was told, and what a reload changes |
+//! | `manual` | policies and SAs that nobody negotiates |
 //! | `service`, `commands` | the control socket's commands |
 //! | `report`, `events`, `phrases` | SAs, events and log lines as people and programs see them |
 //! | `outbox` | events that wait for an SA's last counters |
@@ -18,6 +19,7 @@ mod counters;
 mod events;
 mod journal;
 pub(crate) mod keylog;
+mod manual;
 mod notify;
 mod outbox;
 mod phrases;
@@ -155,6 +157,7 @@ async fn serve(options: Options, files: Files, loaded: Option<Loaded>) -> anyhow
             secrets: loaded.secrets,
             credentials: loaded.credentials,
             interfaces: loaded.interfaces,
+            policies: loaded.policies,
         });
     } else {
         tracing::info!("there is no {DEFAULT_CONFIG}: waiting to be told over the control socket");

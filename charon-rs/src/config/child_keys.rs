@@ -300,7 +300,8 @@ pub(super) fn proposals<T>(
     Ok(proposals)
 }
 
-fn subnets(item: Item<'_>) -> Result<Vec<TrafficSelector>, Complaints> {
+/// Reads selectors; none stands for `%dynamic`.
+pub(super) fn subnets(item: Item<'_>) -> Result<Vec<TrafficSelector>, Complaints> {
     let texts = item.texts("a prefix such as \"10.1.0.0/16\"")?;
     if let [text] = texts.as_slice()
         && matches!(text.as_str(), "%dynamic" | "dynamic")
@@ -319,7 +320,8 @@ fn subnets(item: Item<'_>) -> Result<Vec<TrafficSelector>, Complaints> {
     }))
 }
 
-fn routes(item: Item<'_>) -> Result<Routes, Complaints> {
+/// Reads which routes to install.
+pub(super) fn routes(item: Item<'_>) -> Result<Routes, Complaints> {
     const WANTED: &str = "\"auto\", \"none\", or prefixes such as \"10.1.0.0/16\"";
     match item.text(WANTED) {
         Ok(text) if text.as_str() == "auto" => return Ok(Routes::FromSelectors),
@@ -353,11 +355,13 @@ fn percent(item: Item<'_>) -> Result<u32, Complaint> {
         .ok_or_else(|| text.complain(format!("`{}` is no percentage", text.as_str())).expected(WANTED))
 }
 
-fn packets(item: Item<'_>) -> Result<u64, Complaint> {
+/// Reads a number of packets.
+pub(super) fn packets(item: Item<'_>) -> Result<u64, Complaint> {
     item.integer(1..=u64::from(u32::MAX) << 16)
 }
 
-fn replay_window(item: Item<'_>) -> Result<u32, Complaint> {
+/// Reads the size of a replay window.
+pub(super) fn replay_window(item: Item<'_>) -> Result<u32, Complaint> {
     const MOST: u64 = 65536;
     let window = item.integer(0..=MOST)?;
     if (1..64).contains(&window) {

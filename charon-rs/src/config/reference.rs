@@ -6,6 +6,9 @@ use super::conn_keys::{CONN_KEYS, FOREIGN_KEYS};
 use super::daemon::{DAEMON_KEYS, INTERFACE_KEYS};
 use super::key_secrets::KEY_KEYS;
 use super::keys::Key;
+use super::policy_keys::{POLICY_KEYS, SPD_KEYS};
+use super::sa_keys::SA_KEYS;
+use super::sa_secrets::SA_SECRET_KEYS;
 use super::secrets::{PPK_KEYS, SECRET_KEYS};
 use super::shape_keys::SHAPE_KEYS;
 
@@ -36,6 +39,20 @@ pub fn reference() -> String {
         "How the packets of a Child SA are shaped. The two gateways need not agree on any of it.",
         SHAPE_KEYS,
     );
+    section(
+        &mut text,
+        "`[policy.NAME]`",
+        "An entry of the security policy database (RFC 4301) that no connection negotiates: what becomes of which packets.",
+        POLICY_KEYS,
+    );
+    section(&mut text, "`[spd]`", "The policies as a whole.", SPD_KEYS);
+    section(
+        &mut text,
+        "`[sa.NAME]`",
+        "Half of an SA pair that is keyed by hand, with the keys about packets that children have, too; its keys stand in a table of \
+         this name in the secrets file. Prefer connections: nobody replaces these keys.",
+        SA_KEYS,
+    );
     section(&mut text, "`[secret.NAME]` in the secrets file", "A pre-shared key.", SECRET_KEYS);
     section(
         &mut text,
@@ -49,6 +66,7 @@ pub fn reference() -> String {
         "A private key, or a PKCS#12 container with keys and certificates.",
         KEY_KEYS,
     );
+    section(&mut text, "`[sa.NAME]` in the secrets file", "The keys of an SA that is keyed by hand.", SA_SECRET_KEYS);
     text.push_str("\n## Keys of ipsec.conf that are not here\n\n| key | instead |\n|---|---|\n");
     for foreign in FOREIGN_KEYS {
         row(&mut text, &[&format!("`{}`", foreign.name), foreign.advice]);

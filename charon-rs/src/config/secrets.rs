@@ -1,5 +1,6 @@
 //! `ipsec.secrets.toml`: pre-shared keys, post-quantum ones among them. No octet of a secret gets into a message, nor a line of the file.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::ops::Range;
@@ -16,6 +17,7 @@ use super::item::{Complaints, Item, collect};
 use super::key_secrets::{self, Kind};
 use super::keys::{Key, Section, names, unknown_key};
 use super::problem::{Problem, Report, Severity};
+use super::sa_secrets::{self, SaKeys};
 use super::source::{Complaint, Source};
 use super::values::identity;
 use crate::credentials::Layer;
@@ -90,24 +92,33 @@ const PPK_ID: Key<SecretDraft> = Key {
     },
 };
 
+/// What a secrets file holds besides private keys.
+#[derive(Default)]
+pub(super) struct SecretFile {
+    /// Pre-shared keys.
+    pub(super) secrets: Vec<SharedSecret>,
+    /// The keys of SAs, by their names.
+    pub(super) sa_keys: BTreeMap<String, SaKeys>,
+}
+
 /// Reads a secrets file; private keys go into `layer`.
-pub(super) fn load(path: &Path, layer: &mut Layer, report: &mut Report) -> Vec<SharedSecret> {
+pub(super) fn load(path: &Path, layer: &mut Layer, report: &mut Report) -> SecretFile {
     let text = match read(path) {
         Ok(octets) => octets,
         Err(error) => {
             report.add(problem(path, &error));
-            return Vec::new();
+            return SecretFile::default();
         }
     };
     let Ok(text) = std::str::from_utf8(&text) else {
         report.add(problem(path, &SecretFileError::NotUtf8));
-        return Vec::new();
+        return SecretFile::default();
     };
     let source = Source::confidential(path, Zeroizing::new(text.to_owned()));
     let mut root = source.parse(report);
-    let secrets = secrets(&source, &root, layer, report);
+    let read = read_tables(&source, &root, layer, report);
     wipe_table(&mut root);
-    secrets
+    read
 }
 
 /// Whether some secret can be used between the two ends of a connection, as far as the configuration tells who they are.
@@ -125,15 +136,15 @@ pub(super) fn is_there_one(connection: &Connection, secrets: &[SharedSecret]) ->
     })
 }
 
-fn secrets(source: &Source, root: &DeTable<'_>, layer: &mut Layer, report: &mut Report) -> Vec<SharedSecret> {
+fn read_tables(source: &Source, root: &DeTable<'_>, layer: &mut Layer, report: &mut Report) -> SecretFile {
     let root = Section::new(source, "", 0..0, root);
-    let mut secrets = Vec::new();
+    let SecretFile { mut secrets, mut sa_keys } = SecretFile::default();
     for entry in &root.entries {
         let DeValue::Table(table) = entry.value.get_ref() else {
             report.add(
                 source.error(
                     Complaint::new(entry.span.clone(), "a key outside of a table")
-                        .expected("expected [secret.NAME], [ppk.NAME], [key.NAME] or [pkcs12.NAME] tables"),
+                        .expected("expected [secret.NAME], [ppk.NAME], [key.NAME], [pkcs12.NAME] or [sa.NAME] tables"),
                 ),
             );
             continue;
@@ -151,13 +162,15 @@ fn secrets(source: &Source, root: &DeTable<'_>, layer: &mut Layer, report: &mut 
             for section in tables.tables("[ppk.NAME]", report) {
                 secrets.extend(secret(&section, SecretKind::Ppk, report));
             }
+        } else if entry.name == "sa" {
+            sa_keys = sa_secrets::read(&tables.tables("[sa.NAME]", report), report);
         } else {
             let complaint = Complaint::new(entry.span.clone(), "unknown table")
-                .expected("expected [secret.NAME], [ppk.NAME], [key.NAME] or [pkcs12.NAME]");
-            report.add(source.error(complaint.nearest(entry.name, ["secret", "ppk", "key", "pkcs12"])));
+                .expected("expected [secret.NAME], [ppk.NAME], [key.NAME], [pkcs12.NAME] or [sa.NAME]");
+            report.add(source.error(complaint.nearest(entry.name, ["secret", "ppk", "key", "pkcs12", "sa"])));
         }
     }
-    secrets
+    SecretFile { secrets, sa_keys }
 }
 
 fn secret(section: &Section<'_>, kind: SecretKind, report: &mut Report) -> Option<SharedSecret> {

@@ -4,6 +4,7 @@ mod certificates;
 mod files;
 mod mistakes;
 mod model;
+mod policies;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

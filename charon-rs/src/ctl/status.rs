@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::{Map, Value, json};
 
-use super::{Error, Outcome, json, refused, text};
+use super::{Error, Outcome, json, policies, refused, text};
 use crate::vici::{Client, Message};
 
 /// Shows connections with all their SAs, and why they are down.
@@ -15,8 +15,9 @@ pub(super) fn status(
     out: &mut dyn Write,
 ) -> Result<Outcome, Error> {
     let (tunnels, answer) = tunnels(client, name)?;
+    let policies = if name.is_none() { policies::fetch(client)? } else { Vec::new() };
     if json {
-        print_json(&tunnels, &answer, out)?;
+        print_json(&tunnels, &policies, &answer, out)?;
     } else if tunnels.is_empty() {
         match name {
             Some(name) => eprintln!("charonctl: there is no connection or child `{name}`"),
@@ -29,6 +30,9 @@ pub(super) fn status(
             }
             print_tunnel(out, name, tunnel)?;
         }
+    }
+    if !json {
+        policies::status(out, &policies)?;
     }
     if let Some(refused) = answer.section("refused").filter(|_| name.is_none() && !json) {
         let time = text::time(text::text(refused, "time"), "%b %d %H:%M:%S");
@@ -43,11 +47,12 @@ pub(super) fn status(
     })
 }
 
-/// Shows one line for each connection.
+/// Shows one line for each connection, and for each policy of its own.
 pub(super) fn list(client: &mut Client, json: bool, out: &mut dyn Write) -> Result<Outcome, Error> {
     let (tunnels, answer) = tunnels(client, None)?;
+    let policies = policies::fetch(client)?;
     if json {
-        print_json(&tunnels, &answer, out)?;
+        print_json(&tunnels, &policies, &answer, out)?;
         return Ok(Outcome::Done);
     }
     let header = ["NAME", "STATE", "PEER", "CHILDREN", "IN", "OUT", "SINCE"].map(str::to_owned).to_vec();
@@ -56,6 +61,10 @@ pub(super) fn list(client: &mut Client, json: bool, out: &mut dyn Write) -> Resu
         rows.push(list_row(name, tunnel));
     }
     text::table(out, &rows)?;
+    if !policies.is_empty() {
+        writeln!(out)?;
+        policies::list(out, &policies)?;
+    }
     Ok(Outcome::Done)
 }
 
@@ -100,9 +109,17 @@ fn tunnels(client: &mut Client, name: Option<&str>) -> Result<(Vec<(String, Mess
     Ok((tunnels, answer))
 }
 
-fn print_json(tunnels: &[(String, Message)], answer: &Message, out: &mut dyn Write) -> io::Result<()> {
-    let members: Map<String, Value> = tunnels.iter().map(|(name, tunnel)| (name.clone(), json::of(tunnel))).collect();
-    writeln!(out, "{}", json!({"tunnels": members, "refused": answer.section("refused").map(json::of)}))
+fn print_json(
+    tunnels: &[(String, Message)],
+    policies: &[(String, Message)],
+    answer: &Message,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let members = |sections: &[(String, Message)]| -> Map<String, Value> {
+        sections.iter().map(|(name, section)| (name.clone(), json::of(section))).collect()
+    };
+    let refused = answer.section("refused").map(json::of);
+    writeln!(out, "{}", json!({"tunnels": members(tunnels), "policies": members(policies), "refused": refused}))
 }
 
 fn ike_sas(tunnel: &Message) -> impl Iterator<Item = &Message> {

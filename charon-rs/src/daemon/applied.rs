@@ -7,7 +7,9 @@ use espdp_api::{InterfaceName, InterfaceSpec};
 use ike_proto::config::{Connection, LocalMethod, RemoteMethod, SharedSecret};
 use ike_proto::io::Command;
 
+use super::manual::Manual;
 use super::shell::Shell;
+use crate::config::ManualPolicy;
 use crate::credentials::Layer;
 
 /// Where something was told.
@@ -25,6 +27,8 @@ pub(crate) struct Applied {
     connections: BTreeMap<String, (Origin, Connection)>,
     interfaces: BTreeMap<InterfaceName, InterfaceSpec>,
     secrets: BTreeMap<String, Origin>,
+    /// Policies that no connection negotiates.
+    pub(crate) manual: Manual,
 }
 
 impl Applied {
@@ -43,11 +47,11 @@ impl Applied {
         self.connections.get(name).map(|(origin, connection)| (*origin, connection))
     }
 
-    /// The interfaces that connections use, wherever those were told: the file need not name an interface of a connection
+    /// The interfaces that connections and policies use, wherever those were told: the file need not name an interface of a connection
     /// from the socket.
     fn needed_interfaces(&self) -> BTreeSet<InterfaceName> {
         let children = self.connections.values().flat_map(|(_, connection)| &connection.children);
-        children.map(|child| child.interface.clone()).collect()
+        children.map(|child| &child.interface).chain(self.manual.interfaces()).cloned().collect()
     }
 }
 
@@ -62,6 +66,8 @@ pub(crate) struct Wanted {
     pub(crate) credentials: Layer,
     /// The interfaces.
     pub(crate) interfaces: Vec<InterfaceSpec>,
+    /// The policies that no connection negotiates.
+    pub(crate) policies: Vec<ManualPolicy>,
 }
 
 /// What a reload did, by the names of the connections.
@@ -92,6 +98,7 @@ impl Shell {
         for spec in wanted.interfaces {
             self.want_interface(spec);
         }
+        self.set_policies(wanted.policies);
         let connections: BTreeSet<String> =
             wanted.connections.iter().map(|connection| connection.name.clone()).collect();
         for mut connection in wanted.connections {
@@ -252,6 +259,7 @@ mod tests {
             secrets: Vec::new(),
             credentials: Layer::default(),
             interfaces: interfaces.iter().map(spec).collect(),
+            policies: Vec::new(),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use espdp_api::{Direction, Encapsulation, EspIntegrity, EspSpi, Mode, SaStatistics};
+use espdp_api::{Direction, Encapsulation, EspIntegrity, EspSpi, Mode, PolicyAction, PolicyDirections, SaStatistics};
 use ike_proto::config::{
     Child, Connection, DpdAction, LocalMethod, RemoteAddress, RemoteMethod, StartAction, Uniqueness,
 };
@@ -11,6 +11,7 @@ use ike_proto::io::{ChildSaReport, ChildState, IkeSaReport, IkeState};
 use ike_proto::proposal::{AdditionalGroups, Algorithm};
 
 use super::shell::Statistics;
+use crate::config::{ManualPolicy, ManualSa};
 use crate::vici::Message;
 
 /// An IKE SA with its Child SAs, as in `list-sa` events. Without `statistics`, there are no counters.
@@ -20,6 +21,57 @@ pub(crate) fn ike_sa_with_children(sa: &IkeSaReport, statistics: Option<&Statist
         children.put_section(&child_key(child), child_sa(child, statistics, now));
     }
     ike_sa(sa, now).with_section("child-sas", children)
+}
+
+/// A policy that no connection negotiates, with its SAs.
+pub(crate) fn manual_policy(policy: &ManualPolicy, statistics: &Statistics) -> Message {
+    let spec = &policy.spec;
+    let mode = policy.sas.first().map_or(Mode::Tunnel, |sa| sa.mode);
+    let (action, mode) = match spec.action {
+        PolicyAction::Protect { .. } => ("protect", format!("{mode:?}").to_uppercase()),
+        PolicyAction::Bypass => ("bypass", "PASS".to_owned()),
+        PolicyAction::Discard => ("discard", "DROP".to_owned()),
+    };
+    let direction = match spec.directions {
+        PolicyDirections::Both => "both",
+        PolicyDirections::Outbound => "out",
+        PolicyDirections::Inbound => "in",
+    };
+    let mut section = Message::new().with("child", &policy.name).with("mode", mode);
+    section.put_list("local-ts", &spec.local);
+    section.put_list("remote-ts", &spec.remote);
+    section.put("action", action);
+    section.put("priority", spec.priority);
+    section.put("direction", direction);
+    section.put("interface", &spec.interface);
+    let mut sas = Message::new();
+    for sa in &policy.sas {
+        sas.put_section(&sa.name, manual_sa(sa, statistics));
+    }
+    section.with_section("sas", sas)
+}
+
+fn manual_sa(sa: &ManualSa, statistics: &Statistics) -> Message {
+    let direction = if sa.direction == Direction::Inbound { "in" } else { "out" };
+    let mut section = Message::new()
+        .with("direction", direction)
+        .with("spi", sa.spi)
+        .with("mode", format!("{:?}", sa.mode).to_uppercase())
+        .with("local-host", sa.path.local)
+        .with("remote-host", sa.path.remote);
+    section.put_if("encap", matches!(sa.path.encapsulation, Encapsulation::Udp { .. }));
+    section.put("encr-alg", sa.algorithms.cipher.name());
+    section.put_some("encr-keysize", sa.algorithms.cipher.key_bits());
+    section.put("integ-alg", sa.algorithms.integrity.name());
+    if let Some(counters) = statistics.sas.get(&(sa.direction, sa.spi)) {
+        section.put("bytes", counters.bytes);
+        section.put("packets", counters.packets);
+        section.put("sequence", counters.sequence);
+        let mut drops = Message::new();
+        counters.drops.iter().for_each(|drop| drops.put(&drop.reason, drop.packets));
+        section.put_section("drops", drops);
+    }
+    section
 }
 
 /// An IKE SA without its Child SAs.

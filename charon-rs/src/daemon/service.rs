@@ -91,6 +91,7 @@ impl Daemon {
             secrets: loaded.secrets,
             credentials: loaded.credentials,
             interfaces: loaded.interfaces,
+            policies: loaded.policies,
         };
         let changes = self.handle.ask(|shell| shell.apply_file(wanted)).await.map_err(|gone| gone.to_string())?;
         Ok(Reloaded { changes, warnings })

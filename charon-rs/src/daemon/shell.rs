@@ -281,6 +281,11 @@ impl Shell {
         self.request(espdp_api::Command::SetInterface(spec), Waiting::Nobody(what));
     }
 
+    /// Has a command carried out that nobody waits for; `what` is logged when it fails.
+    pub(crate) fn order(&mut self, command: espdp_api::Command, what: String) {
+        self.request(command, Waiting::Nobody(what));
+    }
+
     /// Removes an interface once no policy uses it any more.
     pub(crate) fn remove_interface(&mut self, name: InterfaceName) {
         self.leaving.insert(name.clone());

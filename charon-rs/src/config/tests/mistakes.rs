@@ -99,7 +99,14 @@ fn no_damage_to_a_file_stops_its_reader() {
         let source = Source::open(Path::new("ipsec.toml"), config.clone());
         let root = source.parse(&mut report);
         let mut material = Material::around(Path::new("ipsec.toml"), Layer::default(), &mut report);
-        read(&source, &root, None, &mut material, &mut loaded, &mut report);
+        read(
+            &source,
+            &root,
+            &Secrets { file: None, sa_keys: BTreeMap::new() },
+            &mut material,
+            &mut loaded,
+            &mut report,
+        );
         let problems = report.into_warnings().unwrap_or_else(|problems| problems.iter().cloned().collect());
         for problem in problems {
             let place = problem.place.as_ref().unwrap();

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
-use espdp_api::{EspCipher, EspIntegrity};
+use espdp_api::{EspCipher, EspIntegrity, PolicyAction};
 use ike_proto::config::StartAction;
 use ike_proto::io::{IkeSaReport, IkeState};
 use ike_proto::proposal::{Algorithm, KeyExchangeGroup, Prf};
 
 use super::{failed, success};
+use crate::config::ManualPolicy;
 use crate::daemon::report;
 use crate::daemon::service::Daemon;
 use crate::daemon::shell::{Gone, Shell, Statistics};
@@ -94,26 +95,36 @@ pub(super) async fn list_conns(daemon: &Daemon, arguments: &Message, streamer: &
     }
 }
 
-/// Streams `list-policy` events for trap policies, which is the only kind there is.
+/// Streams `list-policy` events: with `trap` for children that wait for packets and for policies that protect, with `pass` for
+/// policies that let packets bypass, with `drop` for those that discard them.
 pub(super) async fn list_policies(daemon: &Daemon, arguments: &Message, streamer: &Streamer) -> Message {
-    if !arguments.is_yes("trap") {
-        return Message::new();
-    }
-    let look = |shell: &mut Shell| -> Vec<Message> {
+    let statistics = match statistics(daemon).await {
+        Ok(statistics) => statistics.unwrap_or_default(),
+        Err(gone) => return failed(gone),
+    };
+    let [trap, pass, discard] = ["trap", "pass", "drop"].map(|kind| arguments.is_yes(kind));
+    let look = move |shell: &mut Shell| -> Vec<Message> {
+        let is_wanted = |policy: &ManualPolicy| match policy.spec.action {
+            PolicyAction::Protect { .. } => trap,
+            PolicyAction::Bypass => pass,
+            PolicyAction::Discard => discard,
+        };
+        let manual = shell.applied.manual.policies().map(|(_, policy)| policy).filter(|policy| is_wanted(policy));
+        let manual = manual
+            .map(|policy| Message::new().with_section(&policy.name, report::manual_policy(policy, &statistics)))
+            .collect::<Vec<_>>();
         let children = shell
             .engine
             .connections()
             .flat_map(|connection| connection.children.iter().map(|child| (connection.name.clone(), child.clone())));
-        let traps = children.filter(|(_, child)| child.start == StartAction::Trap);
-        traps
-            .map(|(connection, child)| {
-                let mut section =
-                    Message::new().with("child", &child.name).with("ike", &connection).with("mode", "TUNNEL");
-                section.put_list("local-ts", &child.local_selectors);
-                section.put_list("remote-ts", &child.remote_selectors);
-                Message::new().with_section(&format!("{connection}/{}", child.name), section)
-            })
-            .collect()
+        let traps = children.filter(|(_, child)| trap && child.start == StartAction::Trap);
+        let traps = traps.map(|(connection, child)| {
+            let mut section = Message::new().with("child", &child.name).with("ike", &connection).with("mode", "TUNNEL");
+            section.put_list("local-ts", &child.local_selectors);
+            section.put_list("remote-ts", &child.remote_selectors);
+            Message::new().with_section(&format!("{connection}/{}", child.name), section)
+        });
+        traps.chain(manual).collect()
     };
     match daemon.handle.ask(look).await {
         Ok(policies) => {

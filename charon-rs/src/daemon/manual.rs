@@ -1,0 +1,198 @@
+//! Policies that no connection negotiates, and their SAs that are keyed by hand, in the dataplane.
+
+use std::collections::BTreeMap;
+
+use espdp_api::{
+    Command, Direction, InboundSaSpec, InterfaceName, IpsecProtocol, OutboundSaSpec, PolicyId, PolicySpec, SaSpec,
+};
+
+use super::shell::Shell;
+use crate::config::{ManualPolicy, ManualSa};
+
+/// The policies in force, by their names.
+#[derive(Debug, Default)]
+pub(crate) struct Manual {
+    policies: BTreeMap<String, (PolicyId, ManualPolicy)>,
+    /// Policies so far: no id is used twice.
+    made: u64,
+}
+
+impl Manual {
+    /// The policies with their ids, in the order of their names.
+    pub(crate) fn policies(&self) -> impl Iterator<Item = (PolicyId, &ManualPolicy)> {
+        self.policies.values().map(|(id, policy)| (*id, policy))
+    }
+
+    /// The interfaces whose packets they select.
+    pub(super) fn interfaces(&self) -> impl Iterator<Item = &InterfaceName> {
+        self.policies.values().map(|(_, policy)| &policy.spec.interface)
+    }
+
+    /// What has to be done to have just the `wanted` policies: whatever is protected stays so meanwhile, and an SPI is given
+    /// back before somebody else takes it.
+    pub(super) fn change_to(&mut self, wanted: Vec<ManualPolicy>) -> Vec<Step> {
+        let (mut set, mut gone, mut new) = (Vec::new(), Vec::new(), Vec::new());
+        let mut before = std::mem::take(&mut self.policies);
+        for policy in wanted {
+            let old = before.remove(&policy.name);
+            let id = old.as_ref().map_or_else(|| self.fresh_id(), |(id, _)| *id);
+            let old = old.map(|(_, old)| old);
+            if old.as_ref().is_none_or(|old| old.spec != policy.spec) {
+                let spec = PolicySpec { id, ..policy.spec.clone() };
+                let what = format!("policy `{}` cannot be set", policy.name);
+                set.push(Step { command: Command::SetPolicy(Box::new(spec)), what });
+            }
+            let old_sas = old.map(|old| old.sas).unwrap_or_default();
+            gone.extend(old_sas.iter().filter(|sa| !policy.sas.contains(sa)).map(|sa| removal(id, sa)));
+            let added = policy.sas.iter().filter(|sa| !old_sas.contains(sa));
+            new.extend(added.flat_map(|sa| installation(id, &policy.spec, sa)));
+            self.policies.insert(policy.name.clone(), (id, policy));
+        }
+        gone.extend(before.into_values().map(|(id, policy)| Step {
+            command: Command::RemovePolicy(id),
+            what: format!("policy `{}` cannot be removed", policy.name),
+        }));
+        set.into_iter().chain(gone).chain(new).collect()
+    }
+
+    /// Ids that the engine, which counts from 1, never comes to.
+    fn fresh_id(&mut self) -> PolicyId {
+        self.made += 1;
+        PolicyId(1 << 63 | self.made)
+    }
+}
+
+/// A command, and what to say if it fails.
+#[derive(Debug)]
+pub(super) struct Step {
+    pub(super) command: Command,
+    pub(super) what: String,
+}
+
+impl Shell {
+    /// Has the policies of the configuration set.
+    pub(super) fn set_policies(&mut self, wanted: Vec<ManualPolicy>) {
+        for Step { command, what } in self.applied.manual.change_to(wanted) {
+            self.order(command, what);
+        }
+    }
+}
+
+fn removal(policy: PolicyId, sa: &ManualSa) -> Step {
+    let command = Command::RemoveSa { direction: sa.direction, spi: sa.spi, policy };
+    Step { command, what: format!("sa `{}` cannot be removed", sa.name) }
+}
+
+fn installation(policy: PolicyId, spec: &PolicySpec, sa: &ManualSa) -> Vec<Step> {
+    let limits = sa.limits;
+    let half = SaSpec {
+        protocol: IpsecProtocol::Esp,
+        spi: sa.spi,
+        policy,
+        algorithms: sa.algorithms,
+        encryption_key: sa.encryption_key.clone(),
+        integrity_key: sa.integrity_key.clone(),
+        mode: sa.mode,
+        path: sa.path,
+        local: spec.local.clone(),
+        remote: spec.remote.clone(),
+        limits,
+    };
+    let commands = match sa.direction {
+        Direction::Inbound => {
+            let spec = InboundSaSpec { sa: half, replay_window: sa.replay_window };
+            [Command::ClaimSpi(sa.spi), Command::InstallInbound(Box::new(spec))]
+        }
+        Direction::Outbound => {
+            let spec = OutboundSaSpec { sa: half, shape: sa.shape };
+            [Command::InstallOutbound(Box::new(spec)), Command::Activate { policy, spi: sa.spi }]
+        }
+    };
+    let what = || format!("sa `{}` cannot be installed", sa.name);
+    commands.into_iter().map(|command| Step { command, what: what() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use espdp_api::{
+        AddressRange, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, Mode, OuterPath, PacketShape,
+        SaLimits, Secret, TrafficSelector,
+    };
+
+    use super::*;
+
+    fn sa(name: &str, direction: Direction, spi: u32) -> ManualSa {
+        let encapsulation = Encapsulation::Esp;
+        ManualSa {
+            name: name.to_owned(),
+            direction,
+            spi: EspSpi::try_from(spi).unwrap(),
+            algorithms: EspAlgorithms {
+                cipher: EspCipher::AesCbc { key_bits: 128 },
+                integrity: EspIntegrity::HmacSha2_256_128,
+                extended_sequence_numbers: false,
+            },
+            encryption_key: Secret::new(vec![1; 16]),
+            integrity_key: Secret::new(vec![2; 32]),
+            mode: Mode::Tunnel,
+            path: OuterPath { local: [10, 0, 0, 2].into(), remote: [10, 1, 0, 2].into(), encapsulation },
+            limits: SaLimits::default(),
+            replay_window: 0,
+            shape: PacketShape::default(),
+        }
+    }
+
+    fn policy(name: &str, priority: u32, sas: Vec<ManualSa>) -> ManualPolicy {
+        let all = AddressRange::new([0, 0, 0, 0].into(), [255; 4].into()).unwrap();
+        let all = vec![TrafficSelector::any_protocol(all)];
+        let interface = InterfaceName::new("ipsec0").unwrap();
+        let spec = PolicySpec { priority, ..PolicySpec::protect(PolicyId(0), interface, all.clone(), all) };
+        ManualPolicy { name: name.to_owned(), spec, sas }
+    }
+
+    /// The commands, each as one word and the last digits of what it is about.
+    fn steps(manual: &mut Manual, wanted: &[ManualPolicy]) -> Vec<String> {
+        let said = |step: Step| match step.command {
+            Command::SetPolicy(spec) => format!("set {} {}", spec.id.0 & 0xff, spec.priority),
+            Command::RemovePolicy(id) => format!("remove {}", id.0 & 0xff),
+            Command::ClaimSpi(spi) => format!("claim {spi}"),
+            Command::InstallInbound(spec) => format!("receive {} {}", spec.sa.policy.0 & 0xff, spec.sa.spi),
+            Command::InstallOutbound(spec) => format!("send {} {}", spec.sa.policy.0 & 0xff, spec.sa.spi),
+            Command::Activate { spi, .. } => format!("activate {spi}"),
+            Command::RemoveSa { spi, .. } => format!("end {spi}"),
+            other => panic!("{other:?}"),
+        };
+        manual.change_to(wanted.to_vec()).into_iter().map(said).collect()
+    }
+
+    #[test]
+    fn policies_come_before_their_sas_and_what_is_the_same_is_left_alone() {
+        let mut manual = Manual::default();
+        let both = || vec![sa("out", Direction::Outbound, 0x1001), sa("in", Direction::Inbound, 0x1002)];
+        let first = [policy("a", 1, both())];
+        assert_eq!(
+            steps(&mut manual, &first),
+            ["set 1 1", "send 1 00001001", "activate 00001001", "claim 00001002", "receive 1 00001002"]
+        );
+        assert!(steps(&mut manual, &first).is_empty());
+        assert_eq!(steps(&mut manual, &[policy("a", 2, both())]), ["set 1 2"], "its SAs go on");
+    }
+
+    #[test]
+    fn an_spi_is_given_back_before_another_policy_takes_it_and_nothing_is_ever_unprotected() {
+        let mut manual = Manual::default();
+        let inbound = || vec![sa("in", Direction::Inbound, 0x1002)];
+        steps(&mut manual, &[policy("a", 1, inbound())]);
+        assert_eq!(
+            steps(&mut manual, &[policy("b", 1, inbound())]),
+            ["set 2 1", "remove 1", "claim 00001002", "receive 2 00001002"]
+        );
+        let rekeyed = ManualSa { encryption_key: Secret::new(vec![9; 16]), ..sa("in", Direction::Inbound, 0x1002) };
+        assert_eq!(
+            steps(&mut manual, &[policy("b", 1, vec![rekeyed])]),
+            ["end 00001002", "claim 00001002", "receive 2 00001002"]
+        );
+        assert_eq!(steps(&mut manual, &[]), ["remove 2"]);
+        assert_eq!(steps(&mut manual, &[policy("b", 1, Vec::new())]), ["set 3 1"], "no id is used twice");
+    }
+}
