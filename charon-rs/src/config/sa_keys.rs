@@ -86,7 +86,7 @@ pub(super) const SA_KEYS: &[Key<SaDraft>] = &[
         also_called: &[],
         takes: "a cipher and an integrity algorithm",
         default: "none: it must be given",
-        doc: "`aes128-sha256`, `aes256-sha512`, `null-sha256`. Ciphers with integrity of their own (AES-GCM, ChaCha20-Poly1305) are \
+        doc: "`aes128-sha256`, `aes256-sha512`, `null-sha256`. Ciphers that count (AES-GCM, AES-CCM, AES-CTR, ChaCha20-Poly1305) are \
               refused: a number used twice with one key breaks them, and with keys by hand numbers start anew with each start \
               (RFC 4106 §2, RFC 7634 §2).",
         set: |draft, item| {
@@ -252,9 +252,10 @@ fn algorithms(esp: &At<Vec<EspProposal>>) -> Result<EspAlgorithms, Complaint> {
     let ([cipher], [] | [_]) = (ciphers.as_slice(), integrity.as_slice()) else {
         return Err(complain("several algorithms").expected("expected one cipher and one integrity algorithm"));
     };
-    if cipher.is_aead() {
+    // What has a salt builds its nonces of that and a counter.
+    if cipher.salt_len() > 0 {
         let message = "this cipher must not be used with keys by hand: its numbers start anew with each start, and one that is \
-                       used twice with a key breaks it (RFC 4106 §2, RFC 7634 §2)";
+                       used twice with a key breaks it (RFC 3686 §7, RFC 4106 §2, RFC 7634 §2)";
         return Err(complain(message).expected("expected AES-CBC with HMAC, such as \"aes128-sha256\""));
     }
     if !groups.is_empty() {
