@@ -28,12 +28,8 @@ fn travel(world: &World) -> (bool, bool) {
 
 /// How many messages of an end ask for them or agree to them.
 fn mentions(world: &mut World, who: Who) -> usize {
-    let notices = world.side(who).notices.iter();
-    let sent = notices.filter_map(|notice| match notice {
-        Notice::Message(trace) if trace.sent => Some(&trace.summary),
-        _ => None,
-    });
-    sent.filter(|summary| summary.contains("N(NON_FIRST_FRAG)")).count()
+    let is_one = |notice: &&Notice| matches!(notice, Notice::Message(trace) if trace.sent && trace.summary.contains("N(NON_FIRST_FRAG)"));
+    world.side(who).notices.iter().filter(is_one).count()
 }
 
 /// R4301-7.3-1.
