@@ -290,14 +290,11 @@ impl Context {
         self.command("send on another SA", DataplaneCommand::Activate { policy, spi });
     }
 
-    /// The child that sends for its policy is about to go: another one sends from now on, so that no packet is lost.
-    pub(super) fn pass_on_sending(&mut self, policy: PolicyId, child: ChildSaId) {
-        if !self.policies.is_sender(policy, child) {
-            return;
-        }
-        if let Some(next) = self.policies.next_sender(policy, child) {
-            self.have_send(policy, next);
-        }
+    /// The child that sends for its policy is about to go: another one sends from now on, so that no packet is lost. Returns
+    /// whether that made a difference.
+    pub(super) fn pass_on_sending(&mut self, policy: PolicyId, child: ChildSaId) -> bool {
+        let next = self.policies.next_sender(policy, child).filter(|_| self.policies.is_sender(policy, child));
+        next.inspect(|next| self.have_send(policy, *next)).is_some()
     }
 
     /// The same before the peer knows, and so only if it is ready to receive on another one.

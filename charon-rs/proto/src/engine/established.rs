@@ -16,6 +16,7 @@ use super::context::Context;
 use super::failure::{About, Reaction, Trouble, Trust};
 use super::followup::Unfinished;
 use super::ike_sa::{FollowUp, Received};
+use super::informational::Farewell;
 use super::mobike::Mobike;
 use super::reauth::{Origin, Succession};
 use super::redirect::Redirections;
@@ -66,6 +67,8 @@ pub(super) struct Established {
     pub(super) redirections: Redirections,
     /// When it goes because a newer one with the same peer is there.
     pub(super) displaced_at: Option<Instant>,
+    /// The peer has deleted it, and the answer waits for the last packets.
+    pub(super) farewell: Option<Farewell>,
     /// When somebody who waits for a deletion has waited long enough.
     pub(super) patience_ends: Option<Instant>,
     /// When an unprotected message made us probe the peer last.
@@ -122,6 +125,7 @@ impl Established {
             succession: None,
             redirections: Redirections::default(),
             displaced_at: None,
+            farewell: None,
             patience_ends: None,
             last_hint: None,
         }
@@ -422,6 +426,7 @@ impl Established {
             return;
         }
         let mut report = self.report();
+        self.answer_farewell(cx, now);
         self.drop_serving(cx);
         self.drop_running(cx, &reason);
         let children: Vec<ChildSaId> = self.children.keys().copied().collect();

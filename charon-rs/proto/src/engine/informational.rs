@@ -1,6 +1,6 @@
 //! INFORMATIONAL exchanges: deleting, being deleted, being asked whether we live (RFC 7296 §1.4).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use espdp_api::EspSpi;
 
@@ -45,9 +45,13 @@ impl Established {
         }
         let mut answer = self.serve_addresses(cx, now, request, &body);
         if body.deletes().any(|delete| *delete == Delete::IkeSa) {
-            self.send_elsewhere(cx);
-            self.answer(cx, now, request, answer);
-            self.on_ike_deleted(cx, now);
+            self.answer_farewell(cx, now);
+            self.farewell = Some(Farewell { request, answer, at: now + UNDER_WAY });
+            if !self.send_elsewhere(cx) {
+                self.say_farewell(cx, now);
+            } else if self.life == Life::Up {
+                self.life = Life::Deleting;
+            }
             return Ok(());
         }
         let spis: Vec<EspSpi> = body
@@ -66,12 +70,24 @@ impl Established {
         Ok(())
     }
 
-    /// The peer may receive on none of the children once it has our answer: others send from now on, unless the children
-    /// go over to another SA.
-    fn send_elsewhere(&self, cx: &mut Context) {
+    /// The peer may receive on none of the children once it has our answer: others send from now on, if there are any and
+    /// the children do not go over to another SA.
+    fn send_elsewhere(&self, cx: &mut Context) -> bool {
         let has_heir = self.rival.as_ref().is_some_and(|rival| cx.has_ike_spi(rival.spi));
-        for child in self.children.values().filter(|_| !has_heir) {
-            cx.pass_on_sending(child.policy, child.id);
+        let children = self.children.values().filter(|_| !has_heir);
+        children.filter(|child| cx.pass_on_sending(child.policy, child.id)).count() > 0
+    }
+
+    /// Agrees to the peer's deletion, and is gone.
+    pub(super) fn say_farewell(&mut self, cx: &mut Context, now: Instant) {
+        self.answer_farewell(cx, now);
+        self.on_ike_deleted(cx, now);
+    }
+
+    /// Answers the peer's deletion, if that still waits.
+    pub(super) fn answer_farewell(&mut self, cx: &mut Context, now: Instant) {
+        if let Some(Farewell { request, answer, .. }) = self.farewell.take() {
+            self.answer(cx, now, request, answer);
         }
     }
 
@@ -157,6 +173,18 @@ impl Established {
         self.finish(cx, queued, &Ok(()));
     }
 }
+
+/// The answer to the peer's deletion of the IKE SA, which waits until what was sent on its children is there.
+#[derive(Debug)]
+pub(super) struct Farewell {
+    request: Request,
+    answer: Vec<Payload>,
+    pub(super) at: Instant,
+}
+
+/// So long the last packets on an SA may be under way, in the network and in a peer that has other threads for them than for
+/// IKE. Peers that wait for an answer repeat their request after seconds.
+const UNDER_WAY: Duration = Duration::from_millis(50);
 
 /// Children that a peer may delete before we know that they belong to this SA: it has no more (see `serve`).
 const MAX_DELETED_EARLY: usize = 1024;

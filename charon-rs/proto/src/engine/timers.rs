@@ -29,6 +29,7 @@ impl Established {
             (self.reauth_at(), TimerKind::Reauthenticate),
             (self.displaced_at.filter(|_| self.life == Life::Up), TimerKind::Expire),
             (self.expires_at, TimerKind::Expire),
+            (self.farewell.as_ref().map(|farewell| farewell.at), TimerKind::Drain),
             (self.patience_ends, TimerKind::Patience),
             (self.retry_at(), TimerKind::RetryTask),
             (self.session.inbox.deadline(), TimerKind::Reassembly),
@@ -46,6 +47,9 @@ impl Established {
         }
         if is_due(self.expires_at) {
             self.expire(cx, now);
+        }
+        if is_due(self.farewell.as_ref().map(|farewell| farewell.at)) {
+            self.say_farewell(cx, now);
         }
         if self.is_over() {
             return;

@@ -62,6 +62,7 @@ fn the_old_inbound_sas_receive_what_is_under_way() {
     world.initiate(Who::Moon);
     let old = [Who::Moon, Who::Sun].map(|who| world.only_ike_sa(who).children[0].spi_in);
     reauthenticate(&mut world, Who::Moon);
+    world.pass(seconds(1));
     assert_eq!(world.ike_sas(Who::Moon).len(), 1, "the old IKE SA is gone");
     for (who, old) in [(Who::Moon, old[0]), (Who::Sun, old[1])] {
         assert!(world.side(who).dataplane.inbound.contains_key(&old), "{who:?}");
@@ -229,6 +230,7 @@ fn either_end_authenticates_an_sa_anew_that_the_other_set_up_and_deletes_the_old
             world.pass(seconds(1));
             let ticket = reauthenticate(&mut world, who);
             assert_eq!(world.settled(who, ticket).unwrap().done, 1, "{who:?} {seed}");
+            world.pass(seconds(1));
             let after = world.only_ike_sa(who);
             assert!(after.initiator && after.id != before.id, "{who:?} {seed}");
             old_is_higher.push(before.initiator_spi > after.initiator_spi);
@@ -350,9 +352,9 @@ fn order_of_doings(world: &mut World) -> Vec<&'static str> {
     told.collect()
 }
 
-/// With the answer the peer forgets its halves at once.
+/// With the answer the peer forgets its halves at once, also for what is still under way.
 #[test]
-fn whose_ike_sa_is_deleted_sends_on_the_other_one_before_it_answers() {
+fn whose_ike_sa_is_deleted_sends_on_the_other_one_and_answers_a_moment_later() {
     let mut world = second_sa(Uniqueness::No);
     let [active, newest] = sends_on_and_newest(&mut world);
     assert_ne!(active, newest);
@@ -361,7 +363,29 @@ fn whose_ike_sa_is_deleted_sends_on_the_other_one_before_it_answers() {
     let request = world.seen.last().unwrap().clone();
     let path = IkePath { local: request.path.remote, remote: request.path.local };
     world.sun.engine.handle_datagram(world.now, path, &request.message);
-    assert_eq!(order_of_doings(&mut world), ["send on another", "tell the peer"]);
+    assert_eq!(order_of_doings(&mut world), ["send on another"]);
+    world.sun.engine.handle_datagram(world.now, path, &request.message);
+    assert!(order_of_doings(&mut world).is_empty(), "it waits");
+    world.now += Duration::from_millis(50);
+    world.sun.engine.handle_timeout(world.now);
+    assert_eq!(order_of_doings(&mut world), ["tell the peer"]);
+    assert_eq!(world.ike_sas(Who::Sun).len(), 1);
+}
+
+/// Somebody here wants it down, too, meanwhile.
+#[test]
+fn an_answer_that_waits_is_given_when_the_ike_sa_goes_sooner() {
+    let mut world = second_sa(Uniqueness::No);
+    let [older, _] = older_and_newer(&mut world);
+    let older = world.ike_sas(Who::Sun).into_iter().find(|sa| sa.responder_spi == older).unwrap().id;
+    world.terminate(Who::Moon, ike());
+    assert_eq!(world.ike_sas(Who::Sun).len(), 2, "it waits");
+    let target = Target::IkeSa(older);
+    world.command(Who::Sun, Command::TerminateAtOnce { ticket: Ticket(100), target });
+    world.run();
+    assert_eq!((world.ike_sas(Who::Moon).len(), world.ike_sas(Who::Sun).len()), (1, 1));
+    world.pass(seconds(10));
+    world.assert_agreement(1);
 }
 
 /// Nothing comes from the peer any more that would show where it receives.
