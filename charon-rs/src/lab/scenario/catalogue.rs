@@ -131,6 +131,16 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_has_them_all() {
+        let readme = include_str!("../../../../README.md");
+        for example in EXAMPLES {
+            let (name, title) = (example.name, example.description().unwrap().title);
+            let row = format!("| [`{name}`](etc/examples/{name}) | {title} |");
+            assert!(readme.lines().any(|line| line == row), "{row}");
+        }
+    }
+
+    #[test]
     fn a_name_that_is_nearly_right_is_corrected() {
         assert_eq!(find("ipip").unwrap().name, "ipip");
         assert!(find("ipipp").unwrap_err().to_string().contains("did you mean `ipip`?"));
