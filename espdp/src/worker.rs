@@ -18,7 +18,7 @@ use std::time::Instant;
 use espdp_api::{DropCount, Encapsulation, Event, IkePath, OuterPath, Secret};
 use espdp_core::{Dataplane, Egress, InboundBatch, InterfaceId, Offloads, Opened, Origin, OutboundBatch, Progress};
 use espdp_core::{Sealed, SuperPacket, VnetHeader};
-use rustix::event::epoll;
+use rustix::event::{Timespec, epoll};
 use tokio::sync::mpsc;
 use tunnels::Family;
 
@@ -48,6 +48,8 @@ pub(crate) struct Worker {
     inbound: InboundBatch,
     /// For one read from a TUN device or from the IKE port.
     buffer: Box<[u8]>,
+    /// When to look for SAs that were silent for too long; `None`: now.
+    dummies_due: Option<Instant>,
     stopping: bool,
 }
 
@@ -72,6 +74,7 @@ impl Worker {
             egress: Egress::default(),
             inbound: InboundBatch::new(),
             buffer: vec![0; Device::READ_LEN].into_boxed_slice(),
+            dummies_due: None,
             stopping: false,
         })
     }
@@ -86,7 +89,8 @@ impl Worker {
         }
         let mut ready = Vec::with_capacity(READY);
         while !self.stopping {
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut ready), None) {
+            let patience = self.send_dummies();
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut ready), patience.as_ref()) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -157,6 +161,22 @@ impl Worker {
         }
     }
 
+    /// Sends the dummy packets that are due, and says how long nothing has to be done.
+    fn send_dummies(&mut self) -> Option<Timespec> {
+        if !self.core.sends_dummies() {
+            self.dummies_due = None;
+            return None;
+        }
+        let now = Instant::now();
+        if self.dummies_due.is_none_or(|due| due <= now) {
+            let mut filling = self.core.fill(now, &mut self.outbound);
+            self.dummies_due = filling.push_dummies();
+            transmit(&filling.seal(), &mut self.ports, &mut self.losses, &self.too_big);
+        }
+        let left = self.dummies_due?.saturating_duration_since(now);
+        Timespec::try_from(left).ok()
+    }
+
     /// From a TUN device to the peers.
     fn send_from(&mut self, id: InterfaceId, now: Instant) {
         let Some(device) = self.devices.get_mut(&id) else { return };
@@ -220,6 +240,7 @@ impl Worker {
                 let origin = |encapsulation| Origin {
                     path: OuterPath { local, remote, encapsulation },
                     traffic_class: about.traffic_class,
+                    hop_limit: about.hop_limit,
                 };
                 if id.purpose == Use::Esp {
                     self.inbound.add_esp(len, origin(Encapsulation::Esp));

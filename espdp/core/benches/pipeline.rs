@@ -142,7 +142,7 @@ impl Gateways {
         let (mut outbound_batch, mut inbound_batch) = (OutboundBatch::new(), InboundBatch::new());
         let (mut outbound, mut inbound) = (Vec::new(), Vec::new());
         let now = now();
-        let origin = Origin { path: path(), traffic_class: 0 };
+        let origin = Origin { path: path(), traffic_class: 0, hop_limit: None };
         for _ in 0..rounds {
             let mut sealed = None;
             outbound.push(measure(|| {
@@ -186,7 +186,7 @@ impl Gateways {
         let (mut outbound_batch, mut inbound_batch) = (OutboundBatch::new(), InboundBatch::new());
         let (mut outbound, mut inbound) = (Vec::new(), Vec::new());
         let now = now();
-        let origin = Origin { path: path(), traffic_class: 0 };
+        let origin = Origin { path: path(), traffic_class: 0, hop_limit: None };
         for _ in 0..rounds {
             let mut sealed = None;
             outbound.push(measure(|| {

@@ -12,7 +12,7 @@ use crate::bridge::{BridgeTable, Egress};
 use crate::drops::DropCounters;
 use crate::events::EventQueue;
 use crate::interfaces::{InterfaceCounters, InterfaceId, InterfaceTable};
-use crate::limits::OncePerSecond;
+use crate::limits::{Allowance, OncePerSecond};
 use crate::policy::{Policy, PolicyTable};
 use crate::sa::{InboundSa, InboundTable, OutboundSa, OutboundTable, check_path};
 use crate::trace::Tracer;
@@ -34,6 +34,12 @@ pub struct Dataplane {
     pub(crate) unknown_spi: OncePerSecond,
     pub(crate) tracer: Tracer,
     iv_keys: IvKeys,
+    /// How often senders of packets that are too long are answered.
+    pub(crate) answers: Allowance,
+    /// For one packet that is looked at before it is wrapped; empty in between.
+    pub(crate) scratch: Vec<u8>,
+    /// Places of the outbound SAs that send dummy packets.
+    pub(crate) dummy_senders: Vec<u32>,
 }
 
 impl Dataplane {
@@ -52,6 +58,9 @@ impl Dataplane {
             unknown_spi: OncePerSecond::default(),
             tracer: Tracer::default(),
             iv_keys: IvKeys { seed: hmac::Key::new(hmac::HMAC_SHA256, seed.expose()), made: 0 },
+            answers: Allowance::default(),
+            scratch: Vec::new(),
+            dummy_senders: Vec::new(),
         }
     }
 
@@ -177,6 +186,9 @@ impl Dataplane {
         for place in &policy.outbound {
             if let Some(sa) = self.outbound.get_mut(*place) {
                 sa.core.interface = interface;
+                if let Some(interface) = self.interfaces.get(interface) {
+                    sa.move_to(sa.path(), interface.kind);
+                }
             }
         }
         for place in &policy.inbound {
@@ -195,6 +207,7 @@ impl Dataplane {
         let policy = self.policies.remove(id).ok_or(Refusal::UnknownPolicy(id))?;
         for place in policy.outbound {
             self.outbound.remove(place);
+            self.dummy_senders.retain(|sender| *sender != place);
         }
         for place in policy.inbound {
             self.inbound.remove(place);
@@ -240,6 +253,7 @@ impl Dataplane {
         if let Some(policy) = self.policies.get_mut(spec.sa.policy) {
             policy.inbound.push(place);
         }
+        self.tell_mss(spec.sa.policy);
         Ok(())
     }
 
@@ -252,8 +266,11 @@ impl Dataplane {
         if self.outbound_place(spec.sa.policy, spec.sa.spi).is_ok() {
             return Err(Refusal::BadSa(format!("the policy has an outbound SA with SPI {} already", spec.sa.spi)));
         }
-        let sa = OutboundSa::new(spec, interface, &self.iv_keys.next())?;
+        let sa = OutboundSa::new(spec, interface, &self.iv_keys.next(), self.iv_keys.next_number())?;
         let place = self.outbound.insert(sa)?;
+        if spec.shape.dummy_interval.is_some() {
+            self.dummy_senders.push(place);
+        }
         if let Some(policy) = self.policies.get_mut(spec.sa.policy) {
             policy.outbound.push(place);
         }
@@ -264,11 +281,12 @@ impl Dataplane {
     ///
     /// # Errors
     /// [`Refusal::UnknownPolicy`], [`Refusal::UnknownSa`].
-    pub fn activate(&mut self, policy: PolicyId, spi: EspSpi) -> Result<(), Refusal> {
-        let place = self.outbound_place(policy, spi)?;
-        if let Some(policy) = self.policies.get_mut(policy) {
+    pub fn activate(&mut self, policy_id: PolicyId, spi: EspSpi) -> Result<(), Refusal> {
+        let place = self.outbound_place(policy_id, spi)?;
+        if let Some(policy) = self.policies.get_mut(policy_id) {
             policy.active = Some(place);
         }
+        self.tell_mss(policy_id);
         Ok(())
     }
 
@@ -291,6 +309,7 @@ impl Dataplane {
                     policy.outbound.retain(|other| *other != place);
                     policy.active = policy.active.filter(|active| *active != place);
                 }
+                self.dummy_senders.retain(|sender| *sender != place);
                 self.outbound.remove(place).map(|sa| sa.statistics(now)).ok_or_else(unknown)
             }
             Direction::Inbound => {
@@ -314,22 +333,56 @@ impl Dataplane {
         policy: PolicyId,
         path: OuterPath,
     ) -> Result<(), Refusal> {
-        let core = match direction {
+        match direction {
             Direction::Outbound => {
                 let place = self.outbound_place(policy, spi)?;
+                let kind = self.kind_behind(policy)?;
                 // What IP-in-IP packets look like to selectors changes with the path.
                 self.policies.forget_flows();
-                self.outbound.get_mut(place).map(|sa| &mut sa.core)
+                let sa = self.outbound.get_mut(place).ok_or(Refusal::UnknownSa(spi))?;
+                check_path(sa.core.protocol, &path)?;
+                sa.move_to(path, kind);
+                self.tell_mss(policy);
             }
             Direction::Inbound => {
                 let place = self.inbound_place(policy, spi)?;
-                self.inbound.get_mut(place).map(|sa| &mut sa.core)
+                let core = &mut self.inbound.get_mut(place).ok_or(Refusal::UnknownSa(spi))?.core;
+                check_path(core.protocol, &path)?;
+                core.path = path;
             }
-        };
-        let core = core.ok_or(Refusal::UnknownSa(spi))?;
-        check_path(core.protocol, &path)?;
-        core.path = path;
+        }
         Ok(())
+    }
+
+    /// Says what the path of an outbound SA carries, in octets with the outer IP header. What is longer is refused, fragmented
+    /// or answered as the SA's shape says.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownPolicy`], [`Refusal::UnknownSa`].
+    pub fn set_path_mtu(&mut self, policy: PolicyId, spi: EspSpi, octets: usize) -> Result<(), Refusal> {
+        let place = self.outbound_place(policy, spi)?;
+        let kind = self.kind_behind(policy)?;
+        self.outbound.get_mut(place).ok_or(Refusal::UnknownSa(spi))?.set_path_mtu(Some(octets), kind);
+        self.tell_mss(policy);
+        Ok(())
+    }
+
+    /// The kind of the interface that a policy's SAs are behind.
+    fn kind_behind(&self, policy: PolicyId) -> Result<InterfaceKind, Refusal> {
+        let interface = self.interfaces.get(self.policy(policy)?.interface);
+        interface.map(|interface| interface.kind).ok_or(Refusal::UnknownPolicy(policy))
+    }
+
+    /// Tells a policy's inbound SAs how long the TCP segments may be that go back.
+    fn tell_mss(&mut self, policy: PolicyId) {
+        let Some(policy) = self.policies.get(policy) else { return };
+        let sender = policy.active.and_then(|place| self.outbound.get(place));
+        let mss = [false, true].map(|is_ipv6| sender.and_then(|sa| sa.mss(is_ipv6)));
+        for place in &policy.inbound {
+            if let Some(sa) = self.inbound.get_mut(*place) {
+                sa.mss = mss;
+            }
+        }
     }
 
     /// The counters of all SAs.
@@ -381,6 +434,12 @@ struct IvKeys {
 }
 
 impl IvKeys {
+    /// A number that tells nothing about the keys.
+    fn next_number(&mut self) -> u64 {
+        let key = self.next();
+        key.expose().first_chunk().map_or(0, |octets| u64::from_ne_bytes(*octets))
+    }
+
     fn next(&mut self) -> Secret<[u8; 16]> {
         self.made = self.made.wrapping_add(1);
         let tag = hmac::sign(&self.seed, &self.made.to_be_bytes());

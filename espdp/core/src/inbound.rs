@@ -12,10 +12,13 @@ use crate::crypto::{Authentic, open_batch};
 use crate::events::EventQueue;
 use crate::interfaces::InterfaceTable;
 use crate::limits::Charge;
-use crate::packet::{Header, IPV4_HEADER_LEN, IPV6_HEADER_LEN, protocol, renew_checksum, set_ecn, write_header};
+use crate::packet::{
+    Header, IPV4_HEADER_LEN, IPV6_HEADER_LEN, protocol, renew_checksum, set_ecn, set_hop_limit, take_over_header,
+    write_header,
+};
 use crate::policy::{Miss, PolicyTable, Scope, Selected};
 use crate::sa::{InboundSa, OutboundTable, TRAILER_LEN};
-use crate::{Dataplane, DropReason, InboundBatch, InterfaceId, Offloads, Opened, Origin, ah, ecn};
+use crate::{Dataplane, DropReason, InboundBatch, InterfaceId, Offloads, Opened, Origin, ah, ecn, mss};
 
 impl Dataplane {
     /// Opens everything in `batch`, in three passes over all packets: SA and replay check, decryption, everything after.
@@ -104,7 +107,7 @@ impl Dataplane {
                         outbound: &self.outbound,
                         events: &mut self.events,
                     };
-                    accepting.accept(proof, frame.span, memory)
+                    accepting.accept(proof, frame, memory)
                 }
                 Stage::InClear { protocol } => {
                     let Some(origin) = chunk.origins.get(usize::from(frame.origin)) else { continue };
@@ -161,11 +164,17 @@ struct Accepting<'a> {
 
 impl Accepting<'_> {
     /// Takes an authentic packet apart and says where its inner packet stands and where it goes.
-    fn accept(&mut self, proof: Authentic, packet: Span, mut memory: Memory<'_>) -> Result<(Span, Place), DropReason> {
+    fn accept(
+        &mut self,
+        proof: Authentic,
+        frame: &InboundFrame,
+        mut memory: Memory<'_>,
+    ) -> Result<(Span, Place), DropReason> {
         let is_newest = proof.sequence() > self.sa.window.newest();
         self.sa.window.commit(proof)?;
         self.note_life(is_newest);
         let is_esp = self.sa.core.protocol == IpsecProtocol::Esp;
+        let packet = frame.span;
         let (payload, next_header) =
             if is_esp { self.payload(packet, memory.octets)? } else { self.payload_of_ah(packet, memory.octets)? };
         if is_esp && next_header == protocol::NO_NEXT_HEADER {
@@ -191,7 +200,7 @@ impl Accepting<'_> {
                 (self.unwrap_tunnel(payload, next_header, Some(wrapped), &mut memory)?, to)
             }
             (Mode::Tunnel, _) => return Err(DropReason::NextHeader),
-            (Mode::Transport, _) if is_esp => (self.rebuild_transport(payload, next_header, &mut memory)?, to),
+            (Mode::Transport, _) if is_esp => (self.rebuild_transport(frame, payload, next_header, &mut memory)?, to),
             (Mode::Transport, _) => (self.without_ah(packet, &mut memory)?, to),
         };
         self.charge(inner.len)?;
@@ -277,33 +286,61 @@ impl Accepting<'_> {
         if ecn != inner_ecn {
             set_ecn(octets, ecn);
         }
+        self.clamp_mss(octets, &header);
         Ok(Span { len: header.total_len, ..payload })
     }
 
-    /// The packet of transport mode, with a header like the one that it came with: the SA's addresses, which a NAT may
-    /// have changed on the way, and the received traffic class.
+    /// Lowers what TCP announces, so that what is sent back fits through the tunnel.
+    fn clamp_mss(&self, packet: &mut [u8], header: &Header) {
+        let [ipv4, ipv6] = self.sa.mss;
+        if header.protocol == protocol::TCP
+            && !header.is_later_fragment()
+            && let Some(most) = if header.is_ipv4() { ipv4 } else { ipv6 }
+        {
+            mss::clamp(packet.get_mut(header.transport_at..header.total_len).unwrap_or_default(), most);
+        }
+    }
+
+    /// The packet of transport mode, with the header that it came with where that was seen, else with one like it: the SA's
+    /// addresses, which a NAT may have changed on the way, the received traffic class and hop limit.
     fn rebuild_transport(
         &mut self,
+        frame: &InboundFrame,
         payload: Span,
         next_header: u8,
         memory: &mut Memory<'_>,
     ) -> Result<Span, DropReason> {
         let OuterPath { local, remote, encapsulation } = self.sa.core.path;
-        let header_len = if local.is_ipv4() { IPV4_HEADER_LEN } else { IPV6_HEADER_LEN };
+        let seen = Span { offset: frame.span.offset.saturating_sub(frame.header_len), len: frame.header_len };
+        let header_len = match seen.len {
+            0 if local.is_ipv4() => IPV4_HEADER_LEN,
+            0 => IPV6_HEADER_LEN,
+            len => len,
+        };
         let packet = Span { offset: *memory.used, len: header_len + payload.len };
         let (received, free) = memory.octets.split_at_mut_checked(packet.offset).ok_or(DropReason::Overflow)?;
         let out = free.get_mut(..packet.len).ok_or(DropReason::Overflow)?;
         let (header_out, payload_out) = out.split_at_mut_checked(header_len).ok_or(DropReason::Overflow)?;
-        write_header(header_out, remote, local, next_header, self.origin.traffic_class, payload.len)
-            .ok_or(DropReason::BadInner)?;
         for (to, from) in payload_out.iter_mut().zip(payload.of(received)) {
             *to = *from;
+        }
+        if seen.len == 0 {
+            let Origin { traffic_class, hop_limit, .. } = *self.origin;
+            write_header(header_out, remote, local, next_header, traffic_class, payload.len)
+                .ok_or(DropReason::BadInner)?;
+            if let Some(hops) = hop_limit {
+                set_hop_limit(header_out, hops);
+            }
+        } else {
+            header_out.copy_from_slice(seen.of(received));
+            take_over_header(out, header_len, (remote, local), next_header).ok_or(DropReason::BadInner)?;
         }
         let header = Header::parse(out).ok_or(DropReason::BadInner)?;
         self.check_header(&header)?;
         if matches!(encapsulation, Encapsulation::Udp { .. }) {
             renew_checksum(out, &header).ok_or(DropReason::BadInner)?;
         }
+        self.clamp_mss(out, &header);
         *memory.used += packet.len;
         Ok(packet)
     }

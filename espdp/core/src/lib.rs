@@ -31,9 +31,15 @@ mod dataplane;
 mod drops;
 mod ecn;
 mod events;
+#[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
+mod fragment;
+#[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
+mod icmp;
 mod inbound;
 mod interfaces;
 mod limits;
+#[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
+mod mss;
 mod mtu;
 mod outbound;
 #[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
@@ -48,13 +54,16 @@ mod tunnel;
 #[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 mod vnet;
 
-pub use batch::{ClearPacket, Delivery, Exit, InboundBatch, Opened, Origin, OutboundBatch, Reply, Run, Sealed};
+pub use batch::{
+    ClearPacket, Delivery, Exit, InboundBatch, Opened, Origin, OutboundBatch, OuterHeader, Reply, Run, Sealed,
+};
 pub use bridge::Egress;
 pub use crypto::{Authentic, Transform, TransformError};
 pub use dataplane::Dataplane;
 pub use drops::DropReason;
+pub use fragment::Fragmenter;
 pub use interfaces::{InterfaceCounters, InterfaceId};
-pub use mtu::Overhead;
+pub use mtu::{Overhead, Term, tcp_mss};
 pub use outbound::{Filling, Progress, SuperPacket};
 pub use tunnel::tunnel_octets;
 use tunnel_codec::checksum;

@@ -131,6 +131,29 @@ impl OncePerSecond {
     }
 }
 
+/// Lets so many things through at once, and as many more each second.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Allowance {
+    /// When what was taken so far will have grown back.
+    whole_at: Option<Instant>,
+}
+
+impl Allowance {
+    /// Enough for the flows of a busy site to learn of a narrow path, and far too little to make us a reflector.
+    const MOST: u32 = 100;
+
+    /// Whether one more may pass.
+    pub(crate) fn allows(&mut self, now: Instant) -> bool {
+        let each = Duration::from_secs(1) / Self::MOST;
+        let whole_at = self.whole_at.unwrap_or(now).max(now);
+        let allows = whole_at.saturating_duration_since(now) + each <= Duration::from_secs(1);
+        if allows {
+            self.whole_at = Some(whole_at + each);
+        }
+        allows
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use espdp_api::TrafficLimit;
@@ -180,5 +203,16 @@ mod tests {
         let mut gate = OncePerSecond::default();
         let passed: Vec<_> = (0..5).filter(|step| gate.allows(start + Duration::from_millis(400 * step))).collect();
         assert_eq!(passed, [0, 3]);
+    }
+
+    #[test]
+    fn an_allowance_is_used_up_and_grows_back() {
+        #[expect(clippy::disallowed_methods, reason = "a test may look at the clock once")]
+        let start = Instant::now();
+        let mut allowance = Allowance::default();
+        let passed = |allowance: &mut Allowance, now| (0..1000).filter(|_| allowance.allows(now)).count();
+        assert_eq!(passed(&mut allowance, start), 100);
+        assert_eq!(passed(&mut allowance, start + Duration::from_millis(55)), 5);
+        assert_eq!(passed(&mut allowance, start + Duration::from_secs(60)), 100);
     }
 }

@@ -1,11 +1,12 @@
 //! From inner packets to packets for the wire.
 //!
 //! ```text
-//!                    ┌ Protect(SA) ─▶ protect: envelope, sequence number, ESP ─▶ seal
+//!                    ┌ Protect(SA) ─▶ protect: envelope, fit, sequence number, ESP ─▶ seal
 //! push ─▶ verdict ───┼ Clear(exit) ─▶ pass_in_clear: packets as they are
 //!                    └ refused     ─▶ counted, with the SA that refused it where there is one
 //! ```
 
+mod dummies;
 mod envelope;
 mod inside;
 
@@ -13,17 +14,18 @@ use std::time::Instant;
 
 use espdp_api::{Direction, Event, IpsecProtocol};
 
-use crate::batch::{Exit, OutboundFrame};
+use crate::batch::{Exit, OutboundFrame, Span};
 use crate::crypto::seal_batch;
 use crate::events::EventQueue;
-use crate::interfaces::InterfaceCounters;
+use crate::fragment::Fragmenter;
+use crate::icmp::PacketTooBig;
 use crate::limits::Charge;
 use crate::packet::Header;
 use crate::policy::{Miss, Route, Scope};
 use crate::sa::OutboundSa;
 use crate::segment::Segmenter;
 use crate::{Dataplane, DropReason, InterfaceId, OutboundBatch, Run, Sealed, VnetHeader};
-use envelope::Envelope;
+use envelope::{Envelope, Fit};
 use inside::{Content, Inside};
 
 /// A packet from a TUN device: plain, or a super-packet that stands for many segments.
@@ -111,13 +113,10 @@ impl<'a> Filling<'a> {
                 }
                 progress
             }
-            Err(Refused { reason, sa }) => {
-                self.dataplane.follow_dropped(place, reason);
-                let sa = sa.and_then(|place| self.dataplane.outbound.get_mut(place));
-                sa.map_or(&mut self.dataplane.drops, |sa| &mut sa.core.drops).count(reason);
-                if let Some(interface) = self.dataplane.interfaces.get_mut(packet.interface) {
-                    count_out(&mut interface.counters, packet.packet.len());
-                }
+            Err(refused) => {
+                self.dataplane.follow_dropped(place, refused.reason);
+                self.count(refused);
+                self.count_out(packet.interface, packet.packet.len());
                 Progress::Done
             }
         }
@@ -130,6 +129,12 @@ impl<'a> Filling<'a> {
         } else if self.batch.cleared() > cleared {
             self.dataplane.follow_cleared(place, packet.interface, packet.packet.len());
         }
+    }
+
+    /// Counts a packet that is not sent.
+    fn count(&mut self, Refused { reason, sa }: Refused) {
+        let sa = sa.and_then(|place| self.dataplane.outbound.get_mut(place));
+        sa.map_or(&mut self.dataplane.drops, |sa| &mut sa.core.drops).count(reason);
     }
 
     /// Encrypts everything and says what to send.
@@ -157,9 +162,9 @@ impl<'a> Filling<'a> {
             return self.wrap(packet);
         }
         let header = Header::parse(packet.packet).ok_or(DropReason::Malformed)?;
-        let segments = Segmenter::new(&packet.vnet, packet.packet, &header)?;
+        let mut segments = Segmenter::new(&packet.vnet, packet.packet, &header)?;
         match self.verdict(packet.interface, &header)? {
-            Verdict::Protect(place) => self.protect(packet, &header, &segments, place),
+            Verdict::Protect(place) => self.protect(packet, &header, &mut segments, place),
             Verdict::Clear(exit) => self.pass_in_clear(packet, &segments, exit),
         }
     }
@@ -173,11 +178,11 @@ impl<'a> Filling<'a> {
         let inside = Inside::new(interface.kind.layer(), packet.vnet, packet.packet)?;
         let front = tunnel.front(inside.ip(), packet.packet)?;
         let first = packet.taken;
-        let wrapped = inside.wrap(front, first)?;
+        let mut wrapped = inside.wrap(front, first)?;
         let header = front.header(wrapped.len(first));
         let verdict = if is_plain { Verdict::Clear(Exit::Routed) } else { self.verdict(id, &header)? };
         let result = match verdict {
-            Verdict::Protect(place) => self.protect(packet, &header, &wrapped, place),
+            Verdict::Protect(place) => self.protect(packet, &header, &mut wrapped, place),
             Verdict::Clear(exit) => self.pass_in_clear(packet, &wrapped, exit),
         };
         if let Some(tunnel) =
@@ -211,46 +216,169 @@ impl<'a> Filling<'a> {
         })
     }
 
-    /// Adds the packets as ESP or AH packets of one SA.
+    /// Adds the packets as ESP or AH packets of one SA, or what becomes of those that are too long.
     fn protect(
         &mut self,
         packet: &mut SuperPacket<'_>,
         header: &Header,
-        content: &impl Content,
+        content: &mut impl Content,
         place: u32,
     ) -> Result<Progress, Refused> {
+        let kind = self.dataplane.interfaces.get(packet.interface).ok_or(DropReason::NoPolicy)?.kind;
+        let sa = self.dataplane.outbound.get(place).ok_or(DropReason::NoSa)?;
         let refused_by_sa = |reason| Refused { reason, sa: Some(place) };
-        let Dataplane { interfaces, outbound, events, .. } = &mut *self.dataplane;
-        let interface = interfaces.get_mut(packet.interface).ok_or(DropReason::NoPolicy)?;
-        let sa = outbound.get_mut(place).ok_or(DropReason::NoSa)?;
-        let envelope = Envelope::new(sa, interface.kind, header).map_err(refused_by_sa)?;
+        let envelope = Envelope::new(sa, kind, header).map_err(refused_by_sa)?;
+        if let Some(most) = content.inside().and_then(|inside| sa.mss_of(inside)) {
+            content.lower_mss_to(most);
+        }
+        // No packet is longer than the first one.
+        match envelope.fit(sa, content, packet.taken) {
+            Fit::Whole => self.protect_all(packet, content, place, &envelope),
+            Fit::CutOutside => {
+                let envelope = envelope.cut_outside(sa);
+                self.protect_all(packet, content, place, &envelope)
+            }
+            Fit::CutInside => self.protect_in_fragments(packet, content, place, &envelope),
+            Fit::TooBig(mtu) => {
+                self.answer_too_big(packet, content, mtu);
+                Err(refused_by_sa(DropReason::TooBig))
+            }
+        }
+    }
+
+    /// Adds the packets that fit in the batch.
+    fn protect_all(
+        &mut self,
+        packet: &mut SuperPacket<'_>,
+        content: &impl Content,
+        place: u32,
+        envelope: &Envelope,
+    ) -> Result<Progress, Refused> {
         let count = content.count();
         while packet.taken < count {
-            let inner_len = content.len(packet.taken);
-            let len = envelope.len(sa, inner_len);
-            if len > Run::OCTETS {
-                return Err(refused_by_sa(DropReason::TooBig));
-            }
-            if !self.batch.has_room(len) {
+            let index = packet.taken;
+            let write = |skip, out: &mut [u8]| content.write(index, skip, out);
+            if self.seal_in(place, envelope, content.len(index), write)? == Progress::BatchFull {
                 return Ok(Progress::BatchFull);
             }
-            let (charge, sequence) = sa.admit(inner_len);
-            raise_limit_event(charge, sa, events);
-            if matches!(charge, Charge::Stop | Charge::StopAtHardLimit) {
-                return Err(refused_by_sa(DropReason::HardLimit));
-            }
-            let (span, octets) = self.batch.next(len);
-            envelope.write(sa, sequence, content, packet.taken, octets).map_err(refused_by_sa)?;
-            let Envelope { traffic_class, dont_fragment, .. } = envelope;
-            let is_whole = sa.core.protocol == IpsecProtocol::Ah;
-            let frame =
-                OutboundFrame { span, sa: place, sequence, traffic_class, dont_fragment, is_whole, is_sealed: false };
-            self.batch.add(frame);
-            sa.core.usage.touch(self.now);
-            count_out(&mut interface.counters, content.inside_len(packet.taken));
+            self.count_out(packet.interface, content.inside_len(index));
             packet.taken += 1;
         }
         Ok(Progress::Done)
+    }
+
+    /// Adds the fragments of each packet; all of a packet, or none while the batch has no room.
+    fn protect_in_fragments(
+        &mut self,
+        packet: &mut SuperPacket<'_>,
+        content: &impl Content,
+        place: u32,
+        envelope: &Envelope,
+    ) -> Result<Progress, Refused> {
+        let too_big = || Refused { reason: DropReason::TooBig, sa: Some(place) };
+        let mut scratch = std::mem::take(&mut self.dataplane.scratch);
+        let mut progress = Ok(Progress::Done);
+        while packet.taken < content.count() && progress == Ok(Progress::Done) {
+            scratch.clear();
+            scratch.resize(content.len(packet.taken), 0);
+            progress = content.write(packet.taken, 0, &mut scratch).map_err(Refused::from).and_then(|()| {
+                let fragments = Fragmenter::new(&scratch, envelope.most()).ok_or_else(too_big)?;
+                self.protect_fragments(place, envelope, &fragments)
+            });
+            if progress == Ok(Progress::Done) {
+                self.count_out(packet.interface, scratch.len());
+                packet.taken += 1;
+            }
+        }
+        self.dataplane.scratch = scratch;
+        progress
+    }
+
+    fn protect_fragments(
+        &mut self,
+        place: u32,
+        envelope: &Envelope,
+        fragments: &Fragmenter<'_>,
+    ) -> Result<Progress, Refused> {
+        let sa = self.dataplane.outbound.get(place).ok_or(DropReason::NoSa)?;
+        let all = 0..fragments.count();
+        let room = all.clone().map(|index| envelope.len(sa, fragments.len(index))).sum();
+        if !self.batch.has_room_for(fragments.count(), room) {
+            let is_hopeless = self.batch.packets() == 0;
+            return if is_hopeless { Err(DropReason::TooBig.into()) } else { Ok(Progress::BatchFull) };
+        }
+        for index in all {
+            let write = |_, out: &mut [u8]| fragments.write(index, out).ok_or(DropReason::Malformed);
+            // There is room for all of them.
+            if self.seal_in(place, envelope, fragments.len(index), write)? == Progress::BatchFull {
+                return Err(DropReason::TooBig.into());
+            }
+        }
+        Ok(Progress::Done)
+    }
+
+    /// Adds one ESP packet around `inner_len` octets that `write_inner` writes.
+    fn seal_in(
+        &mut self,
+        place: u32,
+        envelope: &Envelope,
+        inner_len: usize,
+        write_inner: impl Fn(usize, &mut [u8]) -> Result<(), DropReason>,
+    ) -> Result<Progress, Refused> {
+        let refused_by_sa = |reason| Refused { reason, sa: Some(place) };
+        let Dataplane { outbound, events, .. } = &mut *self.dataplane;
+        let sa = outbound.get_mut(place).ok_or(DropReason::NoSa)?;
+        let len = envelope.len(sa, inner_len);
+        if len > Run::OCTETS {
+            return Err(refused_by_sa(DropReason::TooBig));
+        }
+        if !self.batch.has_room(len) {
+            return Ok(Progress::BatchFull);
+        }
+        let (charge, sequence) = sa.admit(inner_len);
+        raise_limit_event(charge, sa, events);
+        if matches!(charge, Charge::Stop | Charge::StopAtHardLimit) {
+            return Err(refused_by_sa(DropReason::HardLimit));
+        }
+        let (Span { offset, len }, octets) = self.batch.next(len);
+        envelope.write(sa, sequence, inner_len, octets, write_inner).map_err(refused_by_sa)?;
+        let (own_header, outer) = (envelope.own_header(), envelope.outer);
+        let span = Span { offset: offset + own_header, len: len - own_header };
+        let is_whole = sa.core.protocol == IpsecProtocol::Ah;
+        self.batch.add(OutboundFrame { span, own_header, sa: place, sequence, outer, is_whole, is_sealed: false });
+        sa.core.usage.touch(self.now);
+        Ok(Progress::Done)
+    }
+
+    /// Counts a packet that came from the inside.
+    fn count_out(&mut self, interface: InterfaceId, len: usize) {
+        if let Some(interface) = self.dataplane.interfaces.get_mut(interface) {
+            interface.counters.packets_out += 1;
+            interface.counters.bytes_out += len as u64;
+        }
+    }
+
+    /// Tells the sender of a packet how long its packets may be (RFC 4301 §8.2.1, R4301-8.2.1-1), as often as is good for
+    /// everybody. Without room in the batch the next packet will bring the answer.
+    fn answer_too_big(&mut self, packet: &SuperPacket<'_>, content: &impl Content, mtu: usize) {
+        if !self.dataplane.answers.allows(self.now) {
+            return;
+        }
+        let mut scratch = std::mem::take(&mut self.dataplane.scratch);
+        scratch.clear();
+        scratch.resize(content.inside_len(packet.taken), 0);
+        // The first segment is what would have been sent, checksums and all.
+        if content.write_inside(packet.taken, &mut scratch).is_ok()
+            && let Some(header) = Header::parse(&scratch)
+            && let Some(answer) = PacketTooBig::new(&scratch, &header, mtu)
+            && self.batch.has_room(answer.len())
+        {
+            let (span, octets) = self.batch.next(answer.len());
+            if answer.write(octets).is_some() {
+                self.batch.add_reply(span, packet.interface);
+            }
+        }
+        self.dataplane.scratch = scratch;
     }
 
     /// Adds the packets as they are.
@@ -260,7 +388,6 @@ impl<'a> Filling<'a> {
         content: &impl Content,
         exit: Exit,
     ) -> Result<Progress, Refused> {
-        let interface = self.dataplane.interfaces.get_mut(packet.interface).ok_or(DropReason::NoPolicy)?;
         while packet.taken < content.count() {
             let len = content.len(packet.taken);
             if !self.batch.has_room(len) {
@@ -269,7 +396,7 @@ impl<'a> Filling<'a> {
             let (span, octets) = self.batch.next(len);
             content.write(packet.taken, 0, octets)?;
             self.batch.add_clear(span, exit);
-            count_out(&mut interface.counters, content.inside_len(packet.taken));
+            self.count_out(packet.interface, content.inside_len(packet.taken));
             packet.taken += 1;
         }
         Ok(Progress::Done)
@@ -285,12 +412,8 @@ enum Verdict {
     Clear(Exit),
 }
 
-fn count_out(counters: &mut InterfaceCounters, len: usize) {
-    counters.packets_out += 1;
-    counters.bytes_out += len as u64;
-}
-
 /// A packet that is not sent, and the SA that refused it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Refused {
     reason: DropReason,
     sa: Option<u32>,

@@ -64,11 +64,25 @@ pub(crate) struct Header {
     pub(crate) fragment: Option<Fragment>,
     /// Whether protocol and ports are those of another fragment of the packet, this one does not show them.
     pub(crate) is_completed: bool,
-    /// Whether ESP in transport mode could not keep its header: IPv4 options, or IPv6 extension headers that stand
-    /// before ESP (RFC 4303 §3.1.1).
-    pub(crate) has_outer_options: bool,
-    /// The protocol right behind the fixed header, with IPv6 the first extension header.
-    pub(crate) first_next_header: u8,
+    /// Time to live, or hop limit.
+    pub(crate) hop_limit: u8,
+    /// The flow label; 0 for IPv4.
+    pub(crate) flow_label: u32,
+    /// Where ESP and AH stand in transport mode.
+    pub(crate) outer_end: OuterEnd,
+}
+
+/// Where the headers end that stay in front of ESP in transport mode (RFC 4303 §3.1.1): all of an IPv4 header; of an IPv6 packet
+/// the fixed header and everything up to the last hop-by-hop, routing or fragment header. Destination options that come after
+/// those are for the packet's last destination alone, and are protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OuterEnd {
+    /// Where they end.
+    pub(crate) at: usize,
+    /// Where the octet stands that names what follows.
+    pub(crate) next_header_at: usize,
+    /// What follows.
+    pub(crate) next_header: u8,
 }
 
 /// A part of a packet.
@@ -106,14 +120,24 @@ impl Header {
             is_fragment: false,
             fragment: None,
             is_completed: false,
-            has_outer_options: false,
-            first_next_header: ip.protocol,
+            hop_limit: ip.hop_limit,
+            flow_label: 0,
+            outer_end: OuterEnd {
+                at: ip.octets(),
+                next_header_at: if ip.source.is_ipv4() { IPV4_PROTOCOL_AT } else { IPV6_NEXT_HEADER_AT },
+                next_header: ip.protocol,
+            },
         }
     }
 
     /// Octets of the fixed header.
     pub(crate) fn fixed_len(&self) -> usize {
         if self.is_ipv4() { IPV4_HEADER_LEN } else { IPV6_HEADER_LEN }
+    }
+
+    /// Whether it is a fragment other than the first.
+    pub(crate) fn is_later_fragment(&self) -> bool {
+        self.fragment.is_some_and(|fragment| !fragment.is_first)
     }
 
     pub(crate) fn is_ipv4(&self) -> bool {
@@ -134,7 +158,7 @@ impl Header {
     fn parse_ipv4(packet: &[u8]) -> Option<Self> {
         let fixed: &[u8; IPV4_HEADER_LEN] = packet.first_chunk()?;
         #[rustfmt::skip]
-        let &[version_ihl, traffic_class, len0, len1, id0, id1, flags, offset, _, protocol, _, _,
+        let &[version_ihl, traffic_class, len0, len1, id0, id1, flags, offset, hop_limit, protocol, _, _,
               s0, s1, s2, s3, d0, d1, d2, d3] = fixed;
         let header_len = usize::from(version_ihl & 0x0f) * 4;
         let total_len = usize::from(u16::from_be_bytes([len0, len1]));
@@ -159,8 +183,9 @@ impl Header {
             is_fragment,
             fragment: is_fragment.then_some(Fragment { id, is_first: !is_later_fragment }),
             is_completed: false,
-            has_outer_options: header_len > IPV4_HEADER_LEN,
-            first_next_header: protocol,
+            hop_limit,
+            flow_label: 0,
+            outer_end: OuterEnd { at: header_len, next_header_at: IPV4_PROTOCOL_AT, next_header: protocol },
         })
     }
 
@@ -168,7 +193,7 @@ impl Header {
         let fixed: &[u8; IPV6_HEADER_LEN] = packet.first_chunk()?;
         let (start, addresses) = fixed.split_first_chunk::<8>()?;
         let (source, destination) = addresses.split_first_chunk::<16>()?;
-        let &[class0, class1, _, _, len0, len1, next_header, _] = start;
+        let &[class0, class1, label0, label1, len0, len1, next_header, hop_limit] = start;
         let total_len = usize::from(u16::from_be_bytes([len0, len1])).checked_add(IPV6_HEADER_LEN)?;
         let chain = ExtensionHeaders::walk(packet.get(..total_len)?, next_header)?;
         let transport = packet.get(chain.transport_at..total_len)?;
@@ -187,8 +212,9 @@ impl Header {
             is_fragment: chain.is_fragment,
             fragment: chain.fragment(),
             is_completed: false,
-            has_outer_options: chain.has_outer_options,
-            first_next_header: next_header,
+            hop_limit,
+            flow_label: u32::from_be_bytes([0, class1 & 0x0f, label0, label1]),
+            outer_end: chain.outer_end,
         })
     }
 }
@@ -198,6 +224,14 @@ pub(crate) const IPV4_HEADER_LEN: usize = 20;
 /// Octets of an IPv6 header without extension headers.
 pub(crate) const IPV6_HEADER_LEN: usize = 40;
 
+/// Where the protocol stands in an IPv4 header.
+const IPV4_PROTOCOL_AT: usize = 9;
+const IPV4_IDENTIFICATION_AT: usize = 4;
+const IPV4_FLAGS_AT: usize = 6;
+/// Where the addresses start in an IPv4 header.
+const IPV4_SOURCE_AT: usize = 12;
+/// Where the next header stands in an IPv6 header.
+const IPV6_NEXT_HEADER_AT: usize = 6;
 const IPV4_DONT_FRAGMENT: u8 = 0x40;
 const IPV4_MORE_FRAGMENTS: u8 = 0x20;
 
@@ -208,7 +242,7 @@ struct ExtensionHeaders {
     is_fragment: bool,
     is_later_fragment: bool,
     fragment_id: u32,
-    has_outer_options: bool,
+    outer_end: OuterEnd,
 }
 
 impl ExtensionHeaders {
@@ -222,20 +256,20 @@ impl ExtensionHeaders {
             is_fragment: false,
             is_later_fragment: false,
             fragment_id: 0,
-            has_outer_options: false,
+            outer_end: OuterEnd { at: IPV6_HEADER_LEN, next_header_at: IPV6_NEXT_HEADER_AT, next_header: first },
         };
         for _ in 0..=Self::MOST {
             let header = packet.get(chain.transport_at..)?;
+            let mut stays_outside = true;
             let len = match chain.protocol {
-                protocol::HOP_BY_HOP | protocol::ROUTING => {
-                    chain.has_outer_options = true;
+                protocol::HOP_BY_HOP | protocol::ROUTING => options_len(header)?,
+                protocol::DESTINATION_OPTIONS => {
+                    stays_outside = false;
                     options_len(header)?
                 }
-                protocol::DESTINATION_OPTIONS => options_len(header)?,
                 protocol::FRAGMENT => {
                     let &[_, _, offset0, offset1, id @ ..] = header.first_chunk::<8>()?;
                     let field = u16::from_be_bytes([offset0, offset1]);
-                    chain.has_outer_options = true;
                     chain.is_later_fragment = field & 0xfff8 != 0;
                     // RFC 6946: offset 0 and nothing more to come is a whole packet.
                     chain.is_fragment |= field & 0xfff9 != 0;
@@ -244,8 +278,12 @@ impl ExtensionHeaders {
                 }
                 _ => return Some(chain),
             };
+            let next_header_at = chain.transport_at;
             chain.protocol = *header.first()?;
             chain.transport_at = chain.transport_at.checked_add(len)?;
+            if stays_outside {
+                chain.outer_end = OuterEnd { at: chain.transport_at, next_header_at, next_header: chain.protocol };
+            }
             if chain.is_later_fragment {
                 // What follows is payload from the middle of the packet.
                 return (chain.transport_at <= packet.len()).then_some(chain);
@@ -317,6 +355,70 @@ pub(crate) fn write_header(
         (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return None,
     }
     Some(())
+}
+
+/// Makes the headers at the start of `packet` say that `next_header` follows them, up to the end of `packet`.
+/// `None` when they are not there, or the packet would be too long.
+pub(crate) fn set_payload(packet: &mut [u8], outer_end: &OuterEnd, next_header: u8) -> Option<()> {
+    *packet.get_mut(outer_end.next_header_at)? = next_header;
+    let is_ipv4 = packet.first()? >> 4 == 4;
+    let len = packet.len().checked_sub(if is_ipv4 { 0 } else { IPV6_HEADER_LEN })?;
+    let len_at = if is_ipv4 { 2 } else { 4 };
+    *packet.get_mut(len_at..)?.first_chunk_mut()? = u16::try_from(len).ok()?.to_be_bytes();
+    if is_ipv4 {
+        let header = packet.get_mut(..outer_end.at)?;
+        let checksum_at = IPV4_PROTOCOL_AT.checked_add(1)?;
+        *header.get_mut(checksum_at..)?.first_chunk_mut()? = [0, 0];
+        let checksum = Sum::of(header).checksum();
+        *header.get_mut(checksum_at..)?.first_chunk_mut()? = checksum;
+    }
+    Some(())
+}
+
+/// Takes Don't Fragment from the IPv4 header at the start of `packet`, and gives it an identification if it has none: fragments
+/// need one. Its checksum is still to be computed. IPv6 packets stay as they are.
+pub(crate) fn make_cuttable(packet: &mut [u8], sequence: u64) -> Option<()> {
+    if packet.first()? >> 4 != 4 {
+        return Some(());
+    }
+    *packet.get_mut(IPV4_FLAGS_AT)? &= !IPV4_DONT_FRAGMENT;
+    let identification: &mut [u8; 2] = packet.get_mut(IPV4_IDENTIFICATION_AT..)?.first_chunk_mut()?;
+    if *identification == [0, 0] {
+        let [.., high, low] = sequence.to_be_bytes();
+        // Zero would be replaced by the system, in each fragment by another one.
+        *identification = [high, low.max(1)];
+    }
+    Some(())
+}
+
+/// Makes the IPv4 header of `header_len` octets at the start of `packet`, which was received in front of ESP, that of its payload
+/// again, between these addresses. `None` when the addresses are of another family or the packet would be too long.
+pub(crate) fn take_over_header(
+    packet: &mut [u8],
+    header_len: usize,
+    (source, destination): (IpAddr, IpAddr),
+    next_header: u8,
+) -> Option<()> {
+    let (IpAddr::V4(source), IpAddr::V4(destination)) = (source, destination) else { return None };
+    let addresses: &mut [u8; 8] = packet.get_mut(IPV4_SOURCE_AT..)?.first_chunk_mut()?;
+    let [s0, s1, s2, s3] = source.octets();
+    let [d0, d1, d2, d3] = destination.octets();
+    *addresses = [s0, s1, s2, s3, d0, d1, d2, d3];
+    set_payload(packet, &OuterEnd { at: header_len, next_header_at: IPV4_PROTOCOL_AT, next_header }, next_header)
+}
+
+/// Overwrites time to live or hop limit of a packet that was parsed before, and repairs the IPv4 header checksum.
+pub(crate) fn set_hop_limit(packet: &mut [u8], hops: u8) {
+    match packet {
+        [version_ihl, _, _, _, _, _, _, _, ttl, protocol, c0, c1, ..] if *version_ihl >> 4 == 4 => {
+            let old = [*ttl, *protocol];
+            *ttl = hops;
+            let sum = Sum::of(&[!*c0, !*c1]).without(old).plus(Sum::of(&[hops, *protocol]));
+            [*c0, *c1] = sum.checksum();
+        }
+        [_, _, _, _, _, _, _, hop_limit, ..] => *hop_limit = hops,
+        _ => {}
+    }
 }
 
 /// Time to live of rebuilt headers: the received one is not always known, and the packet has arrived anyway.
@@ -410,8 +512,41 @@ mod tests {
         let header = Header::parse(&ipv6(protocol::HOP_BY_HOP, &payload)).unwrap();
         assert_eq!((header.protocol, header.transport_at), (protocol::TCP, 64));
         assert_eq!((header.source_port, header.destination_port), (Some(22), Some(0x8000)));
-        assert!(header.has_outer_options);
-        assert_eq!(header.traffic_class, 0xb8);
+        let outer_end = OuterEnd { at: 48, next_header_at: 40, next_header: protocol::DESTINATION_OPTIONS };
+        assert_eq!((header.traffic_class, header.outer_end), (0xb8, outer_end));
+    }
+
+    /// RFC 4303 §3.1.1.
+    #[test]
+    fn headers_for_every_hop_stay_outside_and_those_for_the_destination_go_inside() {
+        use protocol::{DESTINATION_OPTIONS as OPTIONS, FRAGMENT, HOP_BY_HOP, ROUTING, UDP};
+        let cases: [(&[u8], usize, usize, u8); 6] = [
+            (&[], 40, 6, UDP),
+            (&[OPTIONS], 40, 6, OPTIONS),
+            (&[HOP_BY_HOP, OPTIONS], 48, 40, OPTIONS),
+            (&[OPTIONS, ROUTING], 56, 48, UDP),
+            (&[HOP_BY_HOP, OPTIONS, ROUTING, OPTIONS], 64, 56, OPTIONS),
+            (&[HOP_BY_HOP, OPTIONS, ROUTING, FRAGMENT, OPTIONS], 72, 64, OPTIONS),
+        ];
+        for (chain, at, next_header_at, next_header) in cases {
+            let mut kinds = chain.iter().copied().chain([UDP]);
+            let first = kinds.next().unwrap();
+            let mut payload: Vec<u8> = kinds.flat_map(|next| [next, 0, 0, 0, 0, 0, 0, 0]).collect();
+            payload.extend([0, 1, 0, 2, 0, 8, 0, 0]);
+            let header = Header::parse(&ipv6(first, &payload)).unwrap();
+            assert_eq!(header.outer_end, OuterEnd { at, next_header_at, next_header }, "{chain:?}");
+            assert_eq!((header.protocol, header.source_port), (UDP, Some(1)), "{chain:?}");
+        }
+    }
+
+    #[test]
+    fn flow_label_and_hop_limit_are_read() {
+        let mut packet = ipv6(protocol::UDP, &[0; 8]);
+        packet[1..4].copy_from_slice(&[0x8f, 0xed, 0xcb]);
+        packet[7] = 9;
+        let header = Header::parse(&packet).unwrap();
+        assert_eq!((header.traffic_class, header.flow_label, header.hop_limit), (0xb8, 0xf_edcb, 9));
+        assert_eq!(Header::parse(&ipv4(protocol::UDP, 0, &[])).unwrap().hop_limit, 64);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! From a super-packet to the segments that it stands for, as the kernel's GSO would cut it.
 
-use crate::DropReason;
 use crate::checksum::Sum;
 use crate::packet::{Header, protocol};
 use crate::vnet::VnetHeader;
+use crate::{DropReason, mss};
 
 /// Cuts one packet from a TUN device. Nothing is copied before [`Segmenter::write`].
 #[derive(Debug)]
@@ -11,6 +11,8 @@ pub(crate) struct Segmenter<'a> {
     packet: &'a [u8],
     header: &'a Header,
     kind: Kind,
+    /// What TCP may announce as its maximum segment size.
+    most_mss: Option<u16>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +44,17 @@ impl<'a> Segmenter<'a> {
     pub(crate) fn new(vnet: &VnetHeader, packet: &'a [u8], header: &'a Header) -> Result<Self, DropReason> {
         let packet = packet.get(..header.total_len).ok_or(DropReason::Malformed)?;
         let kind = Self::kind(vnet, packet, header).ok_or(DropReason::BadVnetHeader)?;
-        Ok(Self { packet, header, kind })
+        Ok(Self { packet, header, kind, most_mss: None })
+    }
+
+    /// The header of the packet.
+    pub(crate) fn header(&self) -> &'a Header {
+        self.header
+    }
+
+    /// Has TCP announce no longer segments than this.
+    pub(crate) fn lower_mss_to(&mut self, most: u16) {
+        self.most_mss = Some(most);
     }
 
     /// How many segments there are; at least one.
@@ -76,7 +88,13 @@ impl<'a> Segmenter<'a> {
                 first_octet.and_then(|from| self.write_segment(transport, headers_len, index, from, skip, out))
             }
         }
-        .ok_or(DropReason::Malformed)
+        .ok_or(DropReason::Malformed)?;
+        if let Some(most) = self.most_mss
+            && let Some(at) = self.header.transport_at.checked_sub(skip)
+        {
+            mss::clamp(out.get_mut(at..).unwrap_or_default(), most);
+        }
+        Ok(())
     }
 
     fn kind(vnet: &VnetHeader, packet: &[u8], header: &Header) -> Option<Kind> {

@@ -17,6 +17,8 @@ pub(crate) struct Received {
     pub(crate) local: Option<IpAddr>,
     /// DSCP and ECN (`IP_TOS`, `IPV6_TCLASS`); 0 when the socket does not ask for it.
     pub(crate) traffic_class: u8,
+    /// Time to live or hop limit (`IP_TTL`, `IPV6_HOPLIMIT`).
+    pub(crate) hop_limit: Option<u8>,
     /// Octets of each datagram when several were received in one piece (`UDP_GRO`).
     pub(crate) segment: Option<usize>,
     /// The VLAN tag that the kernel took out of a frame, as it was on the wire (`PACKET_AUXDATA`).
@@ -30,8 +32,19 @@ pub(crate) struct Sending {
     pub(crate) source: IpAddr,
     /// DSCP and ECN.
     pub(crate) traffic_class: u8,
+    /// Time to live or hop limit; `None`: the system's.
+    pub(crate) hop_limit: Option<u8>,
+    /// Flow label of IPv6, 20 bits.
+    pub(crate) flow_label: u32,
     /// Octets of each datagram when what is sent stands for several (`UDP_SEGMENT`).
     pub(crate) segment: Option<u16>,
+}
+
+impl Sending {
+    /// An ordinary datagram from this address.
+    pub(crate) fn from(source: IpAddr) -> Self {
+        Self { source, traffic_class: 0, hop_limit: None, flow_label: 0, segment: None }
+    }
 }
 
 /// Room for the control messages of one datagram.
@@ -42,7 +55,8 @@ pub(crate) struct ControlBuffer {
 }
 
 impl ControlBuffer {
-    /// Addresses of IPv6 take most: 16 + 20 octets and padding; traffic class and segment size 24 each. Twice that.
+    /// Addresses of IPv6 take most: 16 + 20 octets and padding; traffic class, hop limit, flow label and segment size 24 each.
+    /// That makes 136, and some more may come in.
     pub(crate) const SIZE: usize = 192;
 
     pub(crate) fn new() -> Self {
@@ -74,6 +88,10 @@ impl ControlBuffer {
                     let class = array::<4>(data, 0).map(i32::from_ne_bytes);
                     received.traffic_class = class.and_then(|class| u8::try_from(class).ok()).unwrap_or_default();
                 }
+                (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => {
+                    let hops = array::<4>(data, 0).map(i32::from_ne_bytes);
+                    received.hop_limit = hops.and_then(|hops| u8::try_from(hops).ok());
+                }
                 (libc::SOL_UDP, libc::UDP_GRO) => {
                     let segment = array::<4>(data, 0).map(i32::from_ne_bytes);
                     received.segment = segment.and_then(|octets| usize::try_from(octets).ok());
@@ -103,6 +121,17 @@ impl ControlBuffer {
                 self.put(used, libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &class)
             }
         };
+        if let Some(hops) = sending.hop_limit {
+            // Zero would be a packet that ends here, and the kernel refuses it.
+            let hops = i32::from(hops.max(1)).to_ne_bytes();
+            used = match sending.source {
+                IpAddr::V4(_) => self.put(used, libc::IPPROTO_IP, libc::IP_TTL, &hops),
+                IpAddr::V6(_) => self.put(used, libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT, &hops),
+            };
+        }
+        if sending.source.is_ipv6() && sending.flow_label != 0 {
+            used = self.put(used, libc::IPPROTO_IPV6, libc::IPV6_FLOWINFO, &sending.flow_label.to_be_bytes());
+        }
         if let Some(segment) = sending.segment {
             used = self.put(used, libc::SOL_UDP, libc::UDP_SEGMENT, &segment.to_ne_bytes());
         }
@@ -165,11 +194,18 @@ mod tests {
     fn messages_are_split_where_their_length_says() {
         let mut buffer = ControlBuffer::new();
         let source = IpAddr::V6("2001:db8::1".parse().unwrap());
-        let octets = buffer.encode(&Sending { source, traffic_class: 0xb9, segment: Some(1400) }).to_vec();
+        let octets = {
+            let sending = Sending { traffic_class: 0xb9, segment: Some(1400), ..Sending::from(source) };
+            buffer.encode(&Sending { hop_limit: Some(9), flow_label: 0xf_edcb, ..sending }).to_vec()
+        };
         let (level, kind, data, rest) = split_message(&octets).unwrap();
         assert_eq!((level, kind, data.len()), (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, 20));
         let (level, kind, data, rest) = split_message(rest).unwrap();
         assert_eq!((level, kind, data), (libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &0xb9i32.to_ne_bytes()[..]));
+        let (level, kind, data, rest) = split_message(rest).unwrap();
+        assert_eq!((level, kind, data), (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT, &9i32.to_ne_bytes()[..]));
+        let (level, kind, data, rest) = split_message(rest).unwrap();
+        assert_eq!((level, kind, data), (libc::IPPROTO_IPV6, libc::IPV6_FLOWINFO, &[0, 0x0f, 0xed, 0xcb][..]));
         let (level, kind, data, rest) = split_message(rest).unwrap();
         assert_eq!((level, kind, data), (libc::SOL_UDP, libc::UDP_SEGMENT, &1400u16.to_ne_bytes()[..]));
         assert_eq!(split_message(rest), None);
@@ -191,7 +227,7 @@ mod tests {
         let used = buffer.put(used, libc::IPPROTO_IP, libc::IP_TOS, &[3]);
         assert_eq!(
             buffer.decode(used),
-            Received { local: None, traffic_class: 3, segment: Some(1452), vlan_tag: None }
+            Received { local: None, traffic_class: 3, hop_limit: None, segment: Some(1452), vlan_tag: None }
         );
     }
 

@@ -18,8 +18,8 @@ use crate::io::control_message::{ControlBuffer, Received, Sending};
 pub(crate) struct Port {
     socket: Socket,
     family: Family,
-    /// Whether datagrams leave with Don't Fragment and are refused when they are too long for the path.
-    dont_fragment: bool,
+    /// What it does with datagrams that are too long.
+    too_long: TooLong,
     control: ControlBuffer,
 }
 
@@ -33,7 +33,7 @@ impl Port {
                 socket.set_only_v6(true)?;
             }
             if coalesce {
-                set_option(&socket, libc::SOL_UDP, libc::UDP_GRO)?;
+                set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, 1)?;
             }
             socket.bind(&SocketAddr::new(wildcard(family), port).into())?;
             Self::prepare(socket, family, mark)
@@ -72,7 +72,8 @@ impl Port {
                 socket.set_mark(mark)?;
             }
             set_buffers(&socket)?;
-            Ok(Self { socket, family, dont_fragment: true, control: ControlBuffer::new() })
+            set_too_long(&socket, family, TooLong::Refuse)?;
+            Ok(Self { socket, family, too_long: TooLong::Refuse, control: ControlBuffer::new() })
         };
         open().map_err(failed)
     }
@@ -83,16 +84,20 @@ impl Port {
         set_buffers(&socket)?;
         match family {
             Family::V4 => {
-                set_option(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO)?;
+                set_option(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
                 socket.set_recv_tos_v4(true)?;
+                set_option(&socket, libc::IPPROTO_IP, libc::IP_RECVTTL, 1)?;
             }
             Family::V6 => {
-                set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO)?;
+                set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
                 socket.set_recv_tclass_v6(true)?;
+                set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT, 1)?;
+                // A flow label is what we say it is.
+                set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_AUTOFLOWLABEL, 0)?;
             }
         }
-        set_dont_fragment(&socket, family, true)?;
-        Ok(Self { socket, family, dont_fragment: true, control: ControlBuffer::new() })
+        set_too_long(&socket, family, TooLong::Refuse)?;
+        Ok(Self { socket, family, too_long: TooLong::Refuse, control: ControlBuffer::new() })
     }
 
     /// Receives into `space`: how many octets, from where, and what the kernel says about them. `None` when nothing waits.
@@ -123,12 +128,9 @@ impl Port {
         pieces: &[IoSlice<'_>],
         destination: SocketAddr,
         sending: &Sending,
-        dont_fragment: bool,
+        too_long: TooLong,
     ) -> io::Result<()> {
-        if self.dont_fragment != dont_fragment {
-            set_dont_fragment(&self.socket, self.family, dont_fragment)?;
-            self.dont_fragment = dont_fragment;
-        }
+        self.treat_too_long(too_long)?;
         let destination = SockAddr::from(destination);
         let control = self.control.encode(sending);
         let message = MsgHdr::new().with_addr(&destination).with_buffers(pieces).with_control(control);
@@ -136,8 +138,17 @@ impl Port {
     }
 
     /// Sends a packet with the header that it has, on a port of [`Self::with_header`].
-    pub(crate) fn send_packet(&self, packet: &[u8], destination: IpAddr) -> io::Result<()> {
+    pub(crate) fn send_packet(&mut self, packet: &[u8], destination: IpAddr, too_long: TooLong) -> io::Result<()> {
+        self.treat_too_long(too_long)?;
         self.socket.send_to(packet, &SocketAddr::new(destination, 0).into()).map(drop)
+    }
+
+    fn treat_too_long(&mut self, too_long: TooLong) -> io::Result<()> {
+        if self.too_long != too_long {
+            set_too_long(&self.socket, self.family, too_long)?;
+            self.too_long = too_long;
+        }
+        Ok(())
     }
 
     /// Waits until there is room to send, but not for long: a device that is stuck must not stop everything else.
@@ -189,27 +200,45 @@ fn wildcard(family: Family) -> IpAddr {
     }
 }
 
-fn set_dont_fragment(socket: &Socket, family: Family, on: bool) -> io::Result<()> {
+/// What a socket does with datagrams that are too long for the path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TooLong {
+    /// It fragments them; datagrams leave without Don't Fragment.
+    Fragment,
+    /// It refuses them, and learns from ICMP messages what is too long; datagrams leave with Don't Fragment.
+    Refuse,
+    /// It refuses what the first link does not carry, whatever ICMP messages say; datagrams leave with Don't Fragment.
+    RefuseByLink,
+}
+
+fn set_too_long(socket: &Socket, family: Family, too_long: TooLong) -> io::Result<()> {
     use sockopt::{Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
     match family {
         Family::V4 => {
-            let how = if on { Ipv4PathMtuDiscovery::DO } else { Ipv4PathMtuDiscovery::DONT };
+            let how = match too_long {
+                TooLong::Fragment => Ipv4PathMtuDiscovery::DONT,
+                TooLong::Refuse => Ipv4PathMtuDiscovery::DO,
+                TooLong::RefuseByLink => Ipv4PathMtuDiscovery::PROBE,
+            };
             sockopt::set_ip_mtu_discover(socket, how)?;
         }
         Family::V6 => {
-            let how = if on { Ipv6PathMtuDiscovery::DO } else { Ipv6PathMtuDiscovery::DONT };
+            let how = match too_long {
+                TooLong::Fragment => Ipv6PathMtuDiscovery::DONT,
+                TooLong::Refuse => Ipv6PathMtuDiscovery::DO,
+                TooLong::RefuseByLink => Ipv6PathMtuDiscovery::PROBE,
+            };
             sockopt::set_ipv6_mtu_discover(socket, how)?;
         }
     }
     Ok(())
 }
 
-/// Switches an option on that takes an `int`.
-fn set_option(socket: &Socket, level: libc::c_int, option: libc::c_int) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    let len = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: `socket` is open, and the option is read from `on`, which is `len` octets long and outlives the call.
-    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const on).cast(), len) };
+/// Sets an option that takes an `int`.
+fn set_option(socket: &Socket, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    let len = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: `socket` is open, and the option is read from `value`, which is `len` octets long and outlives the call.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), len) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
@@ -238,9 +267,10 @@ mod tests {
         let mut receiver = Port::udp(family, 0, 7, true).unwrap();
         let destination = SocketAddr::new(loopback, receiver.local_port());
         let octets: Vec<u8> = (0..=255).cycle().take(4 * 1000 + 300).collect();
-        let sending = Sending { source: loopback, traffic_class: 0x2d, segment: Some(1000) };
+        let sending =
+            Sending { traffic_class: 0x2d, hop_limit: Some(77), segment: Some(1000), ..Sending::from(loopback) };
         let pieces = [IoSlice::new(&octets[..10]), IoSlice::new(&octets[10..])];
-        sender.send(&pieces, destination, &sending, true).unwrap();
+        sender.send(&pieces, destination, &sending, TooLong::Refuse).unwrap();
 
         let mut received = Vec::new();
         let mut space = vec![0; 65_536];
@@ -248,7 +278,7 @@ mod tests {
             wait(&receiver);
             let Some((len, source, about)) = receiver.receive(&mut space).unwrap() else { continue };
             assert_eq!(source, SocketAddr::new(loopback, sender.local_port()));
-            assert_eq!((about.local, about.traffic_class), (Some(loopback), 0x2d));
+            assert_eq!((about.local, about.traffic_class, about.hop_limit), (Some(loopback), 0x2d, Some(77)));
             assert!(about.segment == Some(1000) || len <= 1000, "{len} octets of {:?}", about.segment);
             received.extend_from_slice(&space[..len]);
         }
@@ -274,14 +304,14 @@ mod tests {
         let mut receiver = Port::udp(Family::V4, 0, 7, true).unwrap();
         let mut sender = Port::udp(Family::V4, 0, 7, false).unwrap();
         let destination = SocketAddr::new(loopback, receiver.local_port());
-        let sending = Sending { source: loopback, traffic_class: 0, segment: None };
+        let sending = Sending::from(loopback);
         for text in [b"with", b"none"] {
-            sender.send(&[IoSlice::new(text)], destination, &sending, true).unwrap();
+            sender.send(&[IoSlice::new(text)], destination, &sending, TooLong::Refuse).unwrap();
             let mut space = [0; 16];
             wait(&receiver);
             let (len, _, _) = receiver.receive(&mut space).unwrap().unwrap();
             assert_eq!(&space[..len], text);
-            set_option(&sender.socket, libc::SOL_SOCKET, libc::SO_NO_CHECK).unwrap();
+            set_option(&sender.socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).unwrap();
         }
     }
 
@@ -293,12 +323,17 @@ mod tests {
         let (ours, theirs) = (IpAddr::from([127, 0, 0, 2]), IpAddr::from([127, 0, 0, 3]));
         let mut port = Port::udp(Family::V4, 0, 7, true).unwrap();
         let mut peer = Port::udp(Family::V4, 0, 7, false).unwrap();
-        let sending = |source| Sending { source, traffic_class: 0, segment: None };
-        peer.send(&[IoSlice::new(b"?")], SocketAddr::new(ours, port.local_port()), &sending(theirs), false).unwrap();
+        peer.send(
+            &[IoSlice::new(b"?")],
+            SocketAddr::new(ours, port.local_port()),
+            &Sending::from(theirs),
+            TooLong::Fragment,
+        )
+        .unwrap();
         wait(&port);
         let (len, source, about) = port.receive(&mut [0; 16]).unwrap().unwrap();
         assert_eq!((len, source.ip(), about.local, about.segment), (1, theirs, Some(ours), None));
-        port.send(&[IoSlice::new(b"!")], source, &sending(ours), true).unwrap();
+        port.send(&[IoSlice::new(b"!")], source, &Sending::from(ours), TooLong::Refuse).unwrap();
         wait(&peer);
         let (_, answered_from, _) = peer.receive(&mut [0; 16]).unwrap().unwrap();
         assert_eq!(answered_from, SocketAddr::new(ours, port.local_port()));

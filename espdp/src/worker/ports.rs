@@ -4,11 +4,11 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 
 use espdp_api::{Encapsulation, IkePath};
-use espdp_core::{ClearPacket, Exit, Run};
+use espdp_core::{ClearPacket, Exit, Fragmenter, OuterHeader, Run};
 use tunnels::Family;
 
 use crate::io::control_message::Sending;
-use crate::io::port::Port;
+use crate::io::port::{Port, TooLong};
 use crate::worker::counters::{Loss, Losses};
 use crate::{DataplaneSettings, StartError};
 
@@ -133,6 +133,9 @@ impl Ports {
     /// Sends a run of ESP packets. Says the peer to which the path turned out to be too narrow, if so; what is too long for it goes
     /// in fragments until the interface's MTU is right, and for ever where IPv6 inside wants more than the path offers.
     pub(crate) fn send_run(&mut self, run: &Run<'_>, losses: &mut Losses) -> Option<IpAddr> {
+        if run.has_own_header {
+            return self.send_with_header(run, losses);
+        }
         let remote = run.path.remote;
         let (purpose, remote_port) = match run.path.encapsulation {
             Encapsulation::Esp => (Use::Esp, 0),
@@ -145,10 +148,12 @@ impl Ports {
         };
         let to = SocketAddr::new(remote, remote_port);
         let mut patience = Patience::Left;
-        let one = Sending { source: run.path.local, traffic_class: run.traffic_class, segment: None };
+        let OuterHeader { traffic_class, hop_limit, flow_label, .. } = run.outer;
+        let one = Sending { traffic_class, hop_limit: Some(hop_limit), flow_label, ..Sending::from(run.path.local) };
+        let too_long = too_long(&run.outer);
         if packets.len() > 1 && purpose == Use::Nat {
             let all = Sending { segment: u16::try_from(run.segment_len).ok(), ..one };
-            match send(port, &[IoSlice::new(run.octets)], to, &all, run.dont_fragment, &mut patience) {
+            match send(port, &[IoSlice::new(run.octets)], to, &all, too_long, &mut patience) {
                 Err(error) if may_take_singly(&error) => {}
                 Err(error) => {
                     losses.count(loss(&error), packets.len());
@@ -160,13 +165,46 @@ impl Ports {
         let mut too_narrow = None;
         for packet in packets {
             let pieces = [IoSlice::new(packet)];
-            let mut sent = send(port, &pieces, to, &one, run.dont_fragment, &mut patience);
-            if run.dont_fragment && sent.as_ref().is_err_and(is_too_big) {
+            let mut sent = send(port, &pieces, to, &one, too_long, &mut patience);
+            if too_long != TooLong::Fragment && sent.as_ref().is_err_and(is_too_big) {
                 too_narrow = Some(remote);
-                sent = send(port, &pieces, to, &one, false, &mut patience);
+                sent = send(port, &pieces, to, &one, TooLong::Fragment, &mut patience);
             }
             if let Err(error) = sent {
                 losses.count(loss(&error), 1);
+            }
+        }
+        too_narrow
+    }
+
+    /// Sends a run of packets that bring their own IP header, in fragments where they ask for it. Says the peer to which the path
+    /// turned out to be too narrow.
+    fn send_with_header(&mut self, run: &Run<'_>, losses: &mut Losses) -> Option<IpAddr> {
+        let remote = run.path.remote;
+        let too_long = too_long(&run.outer);
+        let Some(ports) = self.of(remote.into()) else {
+            losses.count(Loss::NoPort, run.packets().len());
+            return None;
+        };
+        let mut too_narrow = None;
+        let mut send = |packet: &[u8]| {
+            if let Err(error) = ports.bypass.send_packet(packet, remote, too_long) {
+                too_narrow = too_narrow.or(is_too_big(&error).then_some(remote));
+                losses.count(loss(&error), 1);
+            }
+        };
+        for packet in run.packets() {
+            match run.outer.cut_to.and_then(|mtu| Fragmenter::new(packet, usize::from(mtu))) {
+                Some(fragments) => {
+                    for index in 0..fragments.count() {
+                        let mut fragment = vec![0; fragments.len(index)];
+                        // What cannot be a fragment, for it would end beyond 64 KiB, cannot arrive either.
+                        if fragments.write(index, &mut fragment).is_some() {
+                            send(&fragment);
+                        }
+                    }
+                }
+                None => send(packet),
             }
         }
         too_narrow
@@ -183,10 +221,10 @@ impl Ports {
             return None;
         };
         let port = match packet.exit {
-            Exit::Bypass => &ports.bypass,
-            Exit::Routed => &ports.routed,
+            Exit::Bypass => &mut ports.bypass,
+            Exit::Routed => &mut ports.routed,
         };
-        let error = port.send_packet(packet.octets, destination).err()?;
+        let error = port.send_packet(packet.octets, destination, TooLong::Fragment).err()?;
         tracing::debug!(%error, %destination, "a whole packet could not be sent");
         losses.count(loss(&error), 1);
         is_too_big(&error).then_some(destination)
@@ -212,8 +250,8 @@ impl Ports {
             losses.count(Loss::NoPort, 1);
             return;
         };
-        let sending = Sending { source: path.local.ip(), traffic_class: 0, segment: None };
-        if let Err(error) = send(port, pieces, path.remote, &sending, false, &mut Patience::Left) {
+        let sending = Sending::from(path.local.ip());
+        if let Err(error) = send(port, pieces, path.remote, &sending, TooLong::Fragment, &mut Patience::Left) {
             tracing::debug!(%error, ?path, "an IKE datagram could not be sent");
             losses.count(loss(&error), 1);
         }
@@ -233,14 +271,14 @@ fn send(
     pieces: &[IoSlice<'_>],
     to: SocketAddr,
     sending: &Sending,
-    dont_fragment: bool,
+    too_long: TooLong,
     patience: &mut Patience,
 ) -> io::Result<()> {
     let is_full = |result: &io::Result<()>| result.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
-    let mut sent = port.send(pieces, to, sending, dont_fragment);
+    let mut sent = port.send(pieces, to, sending, too_long);
     if is_full(&sent) && *patience == Patience::Left {
         port.wait_for_room();
-        sent = port.send(pieces, to, sending, dont_fragment);
+        sent = port.send(pieces, to, sending, too_long);
         if is_full(&sent) {
             *patience = Patience::Lost;
         }
@@ -252,6 +290,14 @@ fn send(
 /// other limits (`EINVAL`), packets that are too long for the path (`EMSGSIZE`).
 fn may_take_singly(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL)) || is_too_big(error)
+}
+
+fn too_long(outer: &OuterHeader) -> TooLong {
+    match (outer.dont_fragment, outer.heeds_path_mtu) {
+        (true, true) => TooLong::Refuse,
+        (true, false) => TooLong::RefuseByLink,
+        (false, _) => TooLong::Fragment,
+    }
 }
 
 fn is_too_big(error: &io::Error) -> bool {

@@ -16,6 +16,8 @@ pub struct Origin {
     pub path: OuterPath,
     /// DSCP and ECN of the outer header (`IP_RECVTOS`, `IPV6_RECVTCLASS`); 0 when unknown.
     pub traffic_class: u8,
+    /// Time to live or hop limit of the outer header as it arrived (`IP_RECVTTL`, `IPV6_RECVHOPLIMIT`); `None` when unknown.
+    pub hop_limit: Option<u8>,
 }
 
 /// Received ESP packets. One allocation, made once.
@@ -43,6 +45,8 @@ pub(crate) struct InboundFrame {
     pub(crate) span: Span,
     /// What protects it.
     pub(crate) protocol: IpsecProtocol,
+    /// Octets right before it, while it is an ESP packet, that are its outer header; 0 when nobody saw that.
+    pub(crate) header_len: usize,
     /// Index into the batch's origins.
     pub(crate) origin: u16,
     /// Its place in the table of inbound SAs, once looked up.
@@ -109,9 +113,9 @@ impl InboundBatch {
     /// Receives of the longest kind in one batch.
     const RECEIVES: usize = 3;
     /// Where space for receiving ends. The other half takes packets that transport mode rebuilds, which get longer by less
-    /// than an IPv6 header.
+    /// than an IP header, of which the longest is IPv4's with all options.
     const RECEIVE_END: usize = Self::RECEIVES * Self::SPACE;
-    const OCTETS: usize = 2 * Self::RECEIVE_END + Self::FRAMES * 40;
+    const OCTETS: usize = 2 * Self::RECEIVE_END + Self::FRAMES * 60;
 
     /// An empty batch.
     #[must_use]
@@ -182,9 +186,11 @@ impl InboundBatch {
             Some(header) if header.is_ipv4() && header.protocol == protocol::ESP => {
                 let path =
                     OuterPath { local: header.destination, remote: header.source, encapsulation: Encapsulation::Esp };
-                let origin = Origin { path, traffic_class: header.traffic_class };
-                let offset = received.offset + header.transport_at;
-                self.add_frame(Span { offset, len: header.total_len - header.transport_at }, origin);
+                let Header { traffic_class, hop_limit, transport_at, .. } = header;
+                let origin = Origin { path, traffic_class, hop_limit: Some(hop_limit) };
+                let offset = received.offset + transport_at;
+                let span = Span { offset, len: header.total_len - transport_at };
+                self.add_frame_behind(span, transport_at, origin);
             }
             _ => self.drops.count(DropReason::Short),
         }
@@ -218,7 +224,8 @@ impl InboundBatch {
             Some(header) if header.is_ipv4() && header.protocol == protocol::AH => {
                 let (local, remote) = (header.destination, header.source);
                 let path = OuterPath { local, remote, encapsulation: Encapsulation::Esp };
-                let origin = Origin { path, traffic_class: header.traffic_class };
+                let Header { traffic_class, hop_limit, .. } = header;
+                let origin = Origin { path, traffic_class, hop_limit: Some(hop_limit) };
                 self.push_ah(Span { len: header.total_len, ..received }, origin);
             }
             _ => self.drops.count(DropReason::Short),
@@ -230,17 +237,18 @@ impl InboundBatch {
     pub fn add_raw_tunnel(&mut self, len: usize, protocol: u8, origin: Origin) {
         let received = self.take(len);
         if !origin.path.remote.is_ipv4() {
-            self.push(received, origin, Stage::InClear { protocol });
+            self.push(received, 0, origin, Stage::InClear { protocol });
             return;
         }
         match Header::parse(received.of(&self.memory)) {
             Some(header) if header.is_ipv4() && !header.is_fragment && header.protocol == protocol => {
                 let (local, remote) = (header.destination, header.source);
                 let path = OuterPath { local, remote, encapsulation: Encapsulation::Esp };
-                let origin = Origin { path, traffic_class: header.traffic_class };
+                let Header { traffic_class, hop_limit, .. } = header;
+                let origin = Origin { path, traffic_class, hop_limit: Some(hop_limit) };
                 let offset = received.offset + header.transport_at;
                 let span = Span { offset, len: header.total_len - header.transport_at };
-                self.push(span, origin, Stage::InClear { protocol });
+                self.push(span, 0, origin, Stage::InClear { protocol });
             }
             _ => self.drops.count(DropReason::TunnelHeader),
         }
@@ -256,7 +264,7 @@ impl InboundBatch {
         while offset < end {
             let datagram = Span { offset, len: stride.min(end - offset) };
             offset += datagram.len;
-            self.push(datagram, origin, Stage::InClear { protocol: protocol::UDP });
+            self.push(datagram, 0, origin, Stage::InClear { protocol: protocol::UDP });
         }
     }
 
@@ -286,10 +294,14 @@ impl InboundBatch {
     }
 
     fn add_frame(&mut self, span: Span, origin: Origin) {
-        self.push(span, origin, Stage::Received);
+        self.add_frame_behind(span, 0, origin);
     }
 
-    fn push(&mut self, span: Span, origin: Origin, stage: Stage) {
+    fn add_frame_behind(&mut self, span: Span, header_len: usize, origin: Origin) {
+        self.push(span, header_len, origin, Stage::Received);
+    }
+
+    fn push(&mut self, span: Span, header_len: usize, origin: Origin, stage: Stage) {
         if self.frames.len() >= Self::FRAMES {
             self.drops.count(DropReason::Overflow);
             return;
@@ -299,11 +311,11 @@ impl InboundBatch {
         }
         // There are never more origins than frames.
         let origin = u16::try_from(self.origins.len() - 1).unwrap_or(u16::MAX);
-        self.frames.push(InboundFrame { span, protocol: IpsecProtocol::Esp, origin, sa: 0, stage });
+        self.frames.push(InboundFrame { span, protocol: IpsecProtocol::Esp, header_len, origin, sa: 0, stage });
     }
 
     fn push_ah(&mut self, span: Span, origin: Origin) {
-        self.push(span, origin, Stage::Received);
+        self.push(span, 0, origin, Stage::Received);
         if let Some(frame) = self.frames.last_mut().filter(|frame| frame.span == span) {
             frame.protocol = IpsecProtocol::Ah;
         }
@@ -367,7 +379,7 @@ mod tests {
     fn origin() -> Origin {
         let encapsulation = Encapsulation::Udp { local_port: 4500, remote_port: 4500 };
         let path = OuterPath { local: [192, 0, 2, 1].into(), remote: [192, 0, 2, 2].into(), encapsulation };
-        Origin { path, traffic_class: 2 }
+        Origin { path, traffic_class: 2, hop_limit: None }
     }
 
     fn receive(batch: &mut InboundBatch, octets: &[u8]) {
@@ -431,7 +443,7 @@ mod tests {
                 port += 1;
                 let encapsulation = Encapsulation::Udp { local_port: 4500, remote_port: port };
                 let path = OuterPath { encapsulation, ..origin().path };
-                batch.add_udp(len, 0, Origin { path, traffic_class: 0 }, |_| {});
+                batch.add_udp(len, 0, Origin { path, traffic_class: 0, hop_limit: None }, |_| {});
                 assert!(!batch.is_empty(), "whoever clears only what is not empty must get here");
             }
             assert_eq!(usize::from(port), InboundBatch::FRAMES);
@@ -452,7 +464,7 @@ mod tests {
         batch.add_ipv4(packet.len());
         assert_eq!(batch.frames[0].span, Span { offset: 20, len: 10 });
         let path = OuterPath { encapsulation: Encapsulation::Esp, ..origin().path };
-        assert_eq!(batch.origins, [Origin { path, traffic_class: 3 }]);
+        assert_eq!(batch.origins, [Origin { path, traffic_class: 3, hop_limit: Some(64) }]);
         packet[6] = 0x20;
         receive(&mut batch, &packet);
         batch.add_ipv4(packet.len());

@@ -46,19 +46,37 @@ struct ReplyFrame {
     interface: InterfaceId,
 }
 
+/// What the outer IP header of a packet says besides addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OuterHeader {
+    /// DSCP and ECN (`IP_TOS`, `IPV6_TCLASS`).
+    pub traffic_class: u8,
+    /// Time to live or hop limit.
+    pub hop_limit: u8,
+    /// Flow label of an IPv6 header; it has 20 bits.
+    pub flow_label: u32,
+    /// Whether an IPv4 header has Don't Fragment, and an IPv6 packet is refused when it is too long.
+    pub dont_fragment: bool,
+    /// Whether what the kernel learned about the path counts, or only what its first link carries.
+    pub heeds_path_mtu: bool,
+    /// The packet is longer than the path carries, which is this many octets, and is to be fragmented; only for packets that
+    /// bring their own header.
+    pub cut_to: Option<u16>,
+}
+
 /// One ESP or AH packet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OutboundFrame {
     /// From the SPI to the ICV, or the whole packet.
     pub(crate) span: Span,
+    /// Octets right before it that are its outer headers; 0 when the kernel writes one.
+    pub(crate) own_header: usize,
     /// Its place in the table of outbound SAs.
     pub(crate) sa: u32,
     /// The whole sequence number.
     pub(crate) sequence: u64,
-    /// For the outer header.
-    pub(crate) traffic_class: u8,
-    /// For the outer header.
-    pub(crate) dont_fragment: bool,
+    /// The outer header.
+    pub(crate) outer: OuterHeader,
     /// Whether it has its IP header, as AH packets do, and leaves as it is.
     pub(crate) is_whole: bool,
     /// Whether it is protected; only then it may leave.
@@ -70,8 +88,8 @@ struct RunSpan {
     /// The SA of the last packet.
     sa: u32,
     path: OuterPath,
-    traffic_class: u8,
-    dont_fragment: bool,
+    outer: OuterHeader,
+    has_own_header: bool,
     segment_len: usize,
     packets: usize,
     span: Span,
@@ -104,8 +122,17 @@ impl OutboundBatch {
 
     /// Whether another packet of `len` octets fits.
     pub(crate) fn has_room(&self, len: usize) -> bool {
-        let packets = self.frames.len() + self.clear.len() + self.replies.len();
-        packets < Self::FRAMES && len <= self.memory.len() - self.used
+        self.has_room_for(1, len)
+    }
+
+    /// Whether so many packets of `len` octets together fit.
+    pub(crate) fn has_room_for(&self, packets: usize, len: usize) -> bool {
+        self.packets() + packets <= Self::FRAMES && len <= self.memory.len() - self.used
+    }
+
+    /// Packets of every kind.
+    pub(crate) fn packets(&self) -> usize {
+        self.frames.len() + self.clear.len() + self.replies.len()
     }
 
     /// The `len` octets behind the last frame; they join the batch with [`Self::add`].
@@ -127,7 +154,6 @@ impl OutboundBatch {
     }
 
     /// Adds what [`Self::next`] gave last as an answer to the inside of `interface`.
-    #[allow(dead_code, reason = "its first caller builds packet-too-big answers, in the next commits")]
     pub(crate) fn add_reply(&mut self, span: Span, interface: InterfaceId) {
         self.used = span.offset + span.len;
         self.replies.push(ReplyFrame { span, interface });
@@ -198,15 +224,24 @@ impl Default for OutboundBatch {
     }
 }
 
+impl OutboundFrame {
+    /// The packet with the outer headers that it brings.
+    fn whole(&self) -> Span {
+        let Span { offset, len } = self.span;
+        Span { offset: offset.saturating_sub(self.own_header), len: len + self.own_header }
+    }
+}
+
 impl RunSpan {
     fn new(frame: &OutboundFrame, path: OuterPath) -> Self {
-        let OutboundFrame { span, sa, traffic_class, dont_fragment, .. } = *frame;
-        Self { sa, path, traffic_class, dont_fragment, segment_len: span.len, packets: 1, span }
+        let OutboundFrame { sa, outer, own_header, .. } = *frame;
+        let span = frame.whole();
+        Self { sa, path, outer, has_own_header: own_header > 0, segment_len: span.len, packets: 1, span }
     }
 
     fn extend(&mut self, frame: &OutboundFrame) {
         self.sa = frame.sa;
-        self.span.len += frame.span.len;
+        self.span.len += frame.whole().len;
         self.packets += 1;
     }
 
@@ -214,13 +249,14 @@ impl RunSpan {
     /// between (only the last datagram of a `UDP_SEGMENT` send may be shorter).
     fn takes(&self, frame: &OutboundFrame, path: OuterPath) -> bool {
         let all_full = self.span.len == self.segment_len * self.packets;
+        let span = frame.whole();
         all_full
-            && frame.span.len <= self.segment_len
-            && frame.span.offset == self.span.offset + self.span.len
+            && span.len <= self.segment_len
+            && span.offset == self.span.offset + self.span.len
             && self.packets < Run::PACKETS
-            && self.span.len + frame.span.len <= Run::OCTETS
-            && frame.traffic_class == self.traffic_class
-            && frame.dont_fragment == self.dont_fragment
+            && self.span.len + span.len <= Run::OCTETS
+            && frame.outer == self.outer
+            && (frame.own_header > 0) == self.has_own_header
             && (frame.sa == self.sa || path == self.path)
     }
 }
@@ -237,8 +273,8 @@ impl<'a> Sealed<'a> {
         let OutboundBatch { memory, runs, .. } = self.batch;
         runs.iter().map(|run| Run {
             path: run.path,
-            traffic_class: run.traffic_class,
-            dont_fragment: run.dont_fragment,
+            outer: run.outer,
+            has_own_header: run.has_own_header,
             segment_len: run.segment_len,
             octets: run.span.of(memory),
         })
@@ -297,13 +333,13 @@ pub struct Reply<'a> {
 pub struct Run<'a> {
     /// Outer addresses and encapsulation.
     pub path: OuterPath,
-    /// DSCP and ECN for the outer header (`IP_TOS`, `IPV6_TCLASS`).
-    pub traffic_class: u8,
-    /// Whether an outer IPv4 header has Don't Fragment.
-    pub dont_fragment: bool,
+    /// What the outer header says.
+    pub outer: OuterHeader,
+    /// Whether each packet brings its outer IP header, extension headers included; otherwise it starts with the SPI.
+    pub has_own_header: bool,
     /// Octets of each packet (what `UDP_SEGMENT` takes); the last one may be shorter.
     pub segment_len: usize,
-    /// The packets, from SPI to ICV, without gaps.
+    /// The packets, each up to its ICV, without gaps.
     pub octets: &'a [u8],
 }
 
@@ -331,7 +367,8 @@ mod tests {
     }
 
     fn frame(span: Span, sa: u32, traffic_class: u8) -> OutboundFrame {
-        OutboundFrame { span, sa, sequence: 1, traffic_class, dont_fragment: true, is_whole: false, is_sealed: true }
+        let outer = OuterHeader { traffic_class, dont_fragment: true, ..OuterHeader::default() };
+        OutboundFrame { span, own_header: 0, sa, sequence: 1, outer, is_whole: false, is_sealed: true }
     }
 
     /// Length of each packet and packets in each run; packets are given as length, traffic class and SA.
@@ -396,6 +433,20 @@ mod tests {
     fn another_peer_or_traffic_class_starts_another_run() {
         let packets = [(100, 0, 2), (100, 0, 3), (100, 1, 3), (100, 1, 3)];
         assert_eq!(runs(&packets), [(100, 1), (100, 1), (100, 2)]);
+    }
+
+    #[test]
+    fn packets_that_bring_their_header_are_runs_with_it() {
+        let mut batch = OutboundBatch::new();
+        for (len, own_header) in [(120, 20), (120, 20), (120, 0)] {
+            let (Span { offset, .. }, _) = batch.next(len);
+            let span = Span { offset: offset + own_header, len: len - own_header };
+            batch.add(OutboundFrame { own_header, ..frame(span, 2, 0) });
+        }
+        batch.gather(|sa| Some(path(sa as u8)));
+        let runs: Vec<_> = batch.sealed().runs().map(|run| (run.has_own_header, run.packets().len())).collect();
+        assert_eq!(runs, [(true, 2), (false, 1)]);
+        assert_eq!(batch.runs[0].span, Span { offset: 0, len: 240 });
     }
 
     #[test]

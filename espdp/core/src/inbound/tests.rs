@@ -74,7 +74,7 @@ impl Peer {
         self.transform.seal(&mut packet, sequence).unwrap();
         self.batch.clear();
         self.batch.space().unwrap()[..packet.len()].copy_from_slice(&packet);
-        let origin = Origin { path: self.path, traffic_class: 0 };
+        let origin = Origin { path: self.path, traffic_class: 0, hop_limit: None };
         self.batch.add_esp(packet.len(), origin);
         let opened = self.dataplane.open(now(), Offloads::default(), &mut self.batch);
         opened.deliveries().map(|delivery| delivery.pieces().collect::<Vec<_>>().concat()).collect()

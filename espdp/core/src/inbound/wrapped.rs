@@ -61,7 +61,14 @@ impl Accepting<'_> {
         let id = self.sa.core.interface;
         let interface = self.interfaces.get_mut(id).ok_or(DropReason::NextHeader)?;
         let tunnel = interface.tunnel.as_deref_mut().ok_or(DropReason::NextHeader)?;
-        take_out(tunnel, id, &layer, memory.octets)
+        let (inner, place) = take_out(tunnel, id, &layer, memory.octets)?;
+        if let (Place::Packet(_), true) = (place, self.sa.mss.iter().any(Option::is_some)) {
+            let packet = inner.of_mut(memory.octets);
+            if let Some(header) = Header::parse(packet) {
+                self.clamp_mss(packet, &header);
+            }
+        }
+        Ok((inner, place))
     }
 }
 

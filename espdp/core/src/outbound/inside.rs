@@ -19,6 +19,18 @@ pub(super) trait Content {
     /// Octets of packet `index` as it came from the inside.
     fn inside_len(&self, index: usize) -> usize;
 
+    /// The IP header of what came from the inside, where its sender expects answers to it.
+    fn inside(&self) -> Option<&Header>;
+
+    /// Has TCP announce no longer segments than this.
+    fn lower_mss_to(&mut self, most: u16);
+
+    /// Writes packet `index` to `out` as it came from the inside, checksums and all.
+    ///
+    /// # Errors
+    /// [`DropReason::Malformed`] when the lengths contradict each other.
+    fn write_inside(&self, index: usize, out: &mut [u8]) -> Result<(), DropReason>;
+
     /// Writes packet `index` to `out` without its first `skip` octets: none, or the IP header.
     ///
     /// # Errors
@@ -37,6 +49,18 @@ impl Content for Segmenter<'_> {
 
     fn inside_len(&self, index: usize) -> usize {
         Segmenter::len(self, index)
+    }
+
+    fn inside(&self) -> Option<&Header> {
+        Some(self.header())
+    }
+
+    fn lower_mss_to(&mut self, most: u16) {
+        Segmenter::lower_mss_to(self, most);
+    }
+
+    fn write_inside(&self, index: usize, out: &mut [u8]) -> Result<(), DropReason> {
+        Segmenter::write(self, index, 0, out)
     }
 
     fn write(&self, index: usize, skip: usize, out: &mut [u8]) -> Result<(), DropReason> {
@@ -141,17 +165,32 @@ impl Content for Wrapped<'_> {
         self.ethernet.len() + body
     }
 
+    fn inside(&self) -> Option<&Header> {
+        match &self.body {
+            Body::Segments(segments) if self.ethernet.is_empty() => Some(segments.header()),
+            Body::Segments(_) | Body::Whole(_) => None,
+        }
+    }
+
+    fn lower_mss_to(&mut self, most: u16) {
+        if let Body::Segments(segments) = &mut self.body {
+            segments.lower_mss_to(most);
+        }
+    }
+
+    fn write_inside(&self, index: usize, out: &mut [u8]) -> Result<(), DropReason> {
+        let (ethernet, body) = out.split_at_mut_checked(self.ethernet.len()).ok_or(DropReason::Malformed)?;
+        ethernet.copy_from_slice(self.ethernet);
+        match &self.body {
+            Body::Whole(octets) if octets.len() == body.len() => body.copy_from_slice(octets),
+            Body::Whole(_) => return Err(DropReason::Malformed),
+            Body::Segments(segments) => segments.write(index, 0, body)?,
+        }
+        Ok(())
+    }
+
     fn write(&self, index: usize, skip: usize, out: &mut [u8]) -> Result<(), DropReason> {
-        let inner = |out: &mut [u8]| {
-            let (ethernet, body) = out.split_at_mut_checked(self.ethernet.len())?;
-            ethernet.copy_from_slice(self.ethernet);
-            match &self.body {
-                Body::Whole(octets) if octets.len() == body.len() => body.copy_from_slice(octets),
-                Body::Whole(_) => return None,
-                Body::Segments(segments) => segments.write(index, 0, body).ok()?,
-            }
-            Some(())
-        };
+        let inner = |out: &mut [u8]| self.write_inside(index, out).ok();
         // The IP header is written or left away as a whole.
         let without_ip = skip == self.front.ip_octets();
         let number = index.saturating_sub(self.first);

@@ -18,6 +18,8 @@ pub(crate) struct InboundSa {
     pub(crate) core: SaCore,
     /// When a moved peer was last reported.
     pub(crate) moved: OncePerSecond,
+    /// What TCP may announce as its maximum segment size at most, in IPv4 and in IPv6 packets: what we send back has to fit.
+    pub(crate) mss: [Option<u16>; 2],
 }
 
 impl InboundSa {
@@ -32,7 +34,7 @@ impl InboundSa {
     ) -> Result<Self, Refusal> {
         let core = SaCore::new(&spec.sa, spec.sa.limits, interface, iv_key)?;
         let window = ReplayWindow::new(spec.replay_window, core.extended);
-        Ok(Self { window, core, moved: OncePerSecond::default() })
+        Ok(Self { window, core, moved: OncePerSecond::default(), mss: [None; 2] })
     }
 
     pub(crate) fn statistics(&self, now: Instant) -> SaStatistics {

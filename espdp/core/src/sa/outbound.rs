@@ -1,16 +1,19 @@
 //! SAs that we send on.
 
-use std::time::Instant;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::{Duration, Instant};
 
 use espdp_api::{
-    DfPolicy, Direction, DscpPolicy, Mode, OutboundSaSpec, OuterPath, PacketShape, Refusal, SaStatistics, Secret,
+    DfPolicy, Direction, DscpPolicy, EspAlgorithms, FlowLabelPolicy, HopLimitPolicy, InterfaceKind, IpsecProtocol,
+    Mode, MssPolicy, OutboundSaSpec, OuterPath, PacketShape, PaddingPolicy, PathMtuPolicy, Refusal, SaStatistics,
+    Secret,
 };
 
 use super::SaCore;
 use crate::limits::Charge;
-use crate::packet::Header;
+use crate::packet::{Header, protocol};
 use crate::policy::{Selected, Selectors};
-use crate::{InterfaceId, ecn};
+use crate::{InterfaceId, OuterHeader, Overhead, ecn, tcp_mss};
 
 /// A sending SA; starts on a cache line of its own.
 #[derive(Debug)]
@@ -21,6 +24,15 @@ pub(crate) struct OutboundSa {
     /// The last sequence number that may be sent.
     last_sequence: u64,
     pub(crate) shape: PacketShape,
+    algorithms: EspAlgorithms,
+    /// What the path carries, in octets with the outer IP header; `None` while nobody knows.
+    path_mtu: Option<usize>,
+    /// The longest packet that the path carries as the SA wraps it: with the header of a tunnel, where the interface has one.
+    most: usize,
+    /// The longest packet from the inside that the path carries.
+    most_inside: usize,
+    /// Makes flow labels that tell nothing about the flows, nor about those of other SAs.
+    label_key: u64,
     pub(crate) core: SaCore,
 }
 
@@ -33,6 +45,7 @@ impl OutboundSa {
         spec: &OutboundSaSpec,
         interface: InterfaceId,
         iv_key: &Secret<[u8; 16]>,
+        label_key: u64,
     ) -> Result<Self, Refusal> {
         let extended = spec.sa.algorithms.extended_sequence_numbers;
         let last_sequence = if extended { u64::MAX } else { u64::from(u32::MAX) };
@@ -44,7 +57,90 @@ impl OutboundSa {
         if let DscpPolicy::Fixed(dscp @ 64..) = spec.shape.dscp {
             return Err(Refusal::BadSa(format!("DSCP {dscp} is above 63")));
         }
-        Ok(Self { sequence: 0, last_sequence, shape: spec.shape, core })
+        Ok(Self {
+            sequence: 0,
+            last_sequence,
+            shape: spec.shape,
+            algorithms: spec.sa.algorithms,
+            path_mtu: None,
+            most: usize::MAX,
+            most_inside: usize::MAX,
+            label_key,
+            core,
+        })
+    }
+
+    /// Notes what the path carries, in octets with the outer IP header, and works out again what that leaves inside. `kind` is
+    /// the kind of the interface that the SA is behind.
+    pub(crate) fn set_path_mtu(&mut self, path_mtu: Option<usize>, kind: InterfaceKind) {
+        self.path_mtu = path_mtu;
+        // IP in IP is a tunnel whose header is that of ESP.
+        let wrapping = if kind == InterfaceKind::Ipip { kind } else { InterfaceKind::Ipsec };
+        let most = |kind| path_mtu.map_or(usize::MAX, |octets| self.overhead(kind).inner_mtu(octets));
+        (self.most, self.most_inside) = (most(wrapping), most(kind));
+    }
+
+    /// As [`Self::set_path_mtu`] when the path itself has changed, but not what it carries.
+    pub(crate) fn move_to(&mut self, path: OuterPath, kind: InterfaceKind) {
+        self.core.path = path;
+        self.set_path_mtu(self.path_mtu, kind);
+    }
+
+    /// What the path carries, in octets with the outer IP header; `None` while nobody knows.
+    pub(crate) fn path_mtu(&self) -> Option<usize> {
+        self.path_mtu
+    }
+
+    /// The longest packet that the path carries as the SA wraps it; without end while nobody knows.
+    #[inline]
+    pub(crate) fn most(&self) -> usize {
+        self.most
+    }
+
+    /// The longest packet in transport mode whose headers up to ESP take `outer_header` octets.
+    pub(crate) fn most_with_headers(&self, outer_header: usize) -> usize {
+        let overhead = Overhead { outer_header, kept_header: outer_header, ..self.overhead(InterfaceKind::Ipsec) };
+        self.path_mtu.map_or(usize::MAX, |octets| overhead.inner_mtu(octets))
+    }
+
+    /// What TCP may announce as its maximum segment size at most.
+    pub(crate) fn mss(&self, is_ipv6: bool) -> Option<u16> {
+        match self.shape.mss {
+            MssPolicy::Keep => None,
+            MssPolicy::AtMost(octets) => Some(octets),
+            MssPolicy::Automatic if self.most_inside == usize::MAX => None,
+            MssPolicy::Automatic => {
+                let smallest = if is_ipv6 { SMALLEST_IPV6_MTU } else { 0 };
+                u16::try_from(tcp_mss(self.most_inside.max(smallest), is_ipv6)).ok()
+            }
+        }
+    }
+
+    /// What a packet, if it is TCP, may announce as its maximum segment size.
+    #[inline]
+    pub(crate) fn mss_of(&self, inside: &Header) -> Option<u16> {
+        let is_tcp = inside.protocol == protocol::TCP && !inside.is_later_fragment();
+        if is_tcp { self.mss(!inside.is_ipv4()) } else { None }
+    }
+
+    /// How long packets are made.
+    pub(crate) fn fill_to(&self) -> usize {
+        match self.shape.padding {
+            PaddingPolicy::None => 0,
+            PaddingPolicy::To(octets) => usize::from(octets).min(self.most),
+            PaddingPolicy::ToPathMtu if self.most == usize::MAX => 0,
+            PaddingPolicy::ToPathMtu => self.most,
+        }
+    }
+
+    fn overhead(&self, kind: InterfaceKind) -> Overhead {
+        let OuterPath { remote, encapsulation, .. } = self.core.path;
+        let mode = self.core.mode;
+        let overhead = match self.core.protocol {
+            IpsecProtocol::Esp => Overhead::new(self.algorithms, mode, encapsulation, remote.is_ipv6()),
+            IpsecProtocol::Ah => Overhead::authentication_header(self.algorithms, mode, remote.is_ipv6()),
+        };
+        overhead.with_tunnel(kind, mode, remote.is_ipv6())
     }
 
     /// Counts a packet with `bytes` inner octets and gives it the next sequence number: one more for each packet, the
@@ -94,6 +190,62 @@ impl OutboundSa {
         }
     }
 
+    /// The outer header of a tunnel's packet (RFC 4301 §5.1.2).
+    pub(crate) fn tunnel_header(&self, inner: &Header) -> OuterHeader {
+        OuterHeader {
+            traffic_class: self.tunnel_traffic_class(inner),
+            hop_limit: match self.shape.hop_limit {
+                HopLimitPolicy::Copy => inner.hop_limit,
+                HopLimitPolicy::Fixed(hops) => hops,
+            },
+            flow_label: match self.shape.flow_label {
+                FlowLabelPolicy::Zero => 0,
+                FlowLabelPolicy::Copy => inner.flow_label,
+                FlowLabelPolicy::Hash => self.hashed_flow_label(inner),
+            },
+            dont_fragment: self.tunnel_dont_fragment(inner),
+            heeds_path_mtu: self.heeds_path_mtu(),
+            cut_to: None,
+        }
+    }
+
+    /// The outer header of a packet that has nothing inside: what the shape says, and otherwise what is usual.
+    pub(crate) fn dummy_header(&self) -> OuterHeader {
+        OuterHeader {
+            traffic_class: match self.shape.dscp {
+                DscpPolicy::Copy => 0,
+                DscpPolicy::Fixed(dscp) => dscp << 2,
+            },
+            hop_limit: match (self.shape.hop_limit, HopLimitPolicy::default()) {
+                (HopLimitPolicy::Fixed(hops), _) | (HopLimitPolicy::Copy, HopLimitPolicy::Fixed(hops)) => hops,
+                (HopLimitPolicy::Copy, HopLimitPolicy::Copy) => u8::MAX,
+            },
+            flow_label: 0,
+            dont_fragment: self.shape.df != DfPolicy::Clear,
+            heeds_path_mtu: self.heeds_path_mtu(),
+            cut_to: None,
+        }
+    }
+
+    /// Whether what the kernel learns about the path counts.
+    pub(crate) fn heeds_path_mtu(&self) -> bool {
+        self.shape.path_mtu == PathMtuPolicy::Learn
+    }
+
+    /// RFC 6438 §3: the same for all packets of an inner flow, evenly spread over flows, and never zero.
+    fn hashed_flow_label(&self, inner: &Header) -> u32 {
+        let mut hasher = DefaultHasher::new();
+        let &Header { source, destination, protocol, source_port, destination_port, .. } = inner;
+        (self.label_key, source, destination, protocol, source_port, destination_port).hash(&mut hasher);
+        let [a, b, c, ..] = hasher.finish().to_ne_bytes();
+        u32::from_be_bytes([0, a & 0x0f, b, c]).max(1)
+    }
+
+    /// How long no packet was sent, and how long none may be; `None` when silence is no secret (RFC 4303 §2.6).
+    pub(crate) fn silence(&self, now: Instant) -> Option<(Option<Duration>, Duration)> {
+        Some((self.core.usage.idle(now), self.shape.dummy_interval?))
+    }
+
     pub(crate) fn statistics(&self, now: Instant) -> SaStatistics {
         self.core.statistics(Direction::Outbound, self.sequence, now)
     }
@@ -103,6 +255,9 @@ impl OutboundSa {
         self.sequence = sequence;
     }
 }
+
+/// RFC 8200 §5: whatever carries IPv6 carries packets of this length, in fragments if need be.
+pub(crate) const SMALLEST_IPV6_MTU: usize = 1280;
 
 /// The sending SAs. Places are reused; whoever holds one must drop it when the SA is removed.
 #[derive(Debug, Default)]

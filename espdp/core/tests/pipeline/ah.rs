@@ -152,7 +152,8 @@ fn replays_are_refused_and_a_packet_of_the_other_protocol_knows_no_sa() {
     assert!(right.receive_ah(&wire).is_empty());
     assert!(right.drops(Direction::Inbound).contains(&("replay".to_owned(), 1)));
     // ESP with the SPI of an AH SA, and AH with that of an ESP SA.
-    let esp = Wire { octets: wire[0][24..].to_vec(), traffic_class: 0, dont_fragment: true, path: left.path };
+    let outer = espdp_core::OuterHeader { dont_fragment: true, ..espdp_core::OuterHeader::default() };
+    let esp = Wire { octets: wire[0][24..].to_vec(), header: Vec::new(), outer, path: left.path };
     assert!(right.receive(&[esp]).is_empty());
     assert!(right.drops(Direction::Inbound).contains(&("unknown_spi".to_owned(), 1)));
     let (_, mut other) = Setup::default().connect();

@@ -119,8 +119,8 @@ fn later_fragments_pass_any_ports_and_no_others() {
 }
 
 #[test]
-fn fragments_and_options_are_not_for_transport_mode() {
-    let setup = Setup { mode: Mode::Transport, encapsulation: Encapsulation::Esp, ..Setup::default() };
+fn fragments_are_not_for_transport_mode_and_options_not_in_udp() {
+    let setup = Setup { mode: Mode::Transport, ..Setup::default() };
     let (mut left, _) = setup.connect();
     let whole = udp_between("192.0.2.1", "192.0.2.2", 0, 100);
     let mut fragment = whole.clone();
@@ -246,7 +246,7 @@ proptest! {
             octets[..4].copy_from_slice(&right.inbound_spi.to_wire());
         }
         let mut batch = InboundBatch::new();
-        let origin = Origin { path: right.path, traffic_class: 0 };
+        let origin = Origin { path: right.path, traffic_class: 0, hop_limit: None };
         for raw in [true, false] {
             batch.space().unwrap()[..octets.len()].copy_from_slice(&octets);
             if raw {

@@ -15,5 +15,6 @@ mod mtu;
 mod roundtrip;
 mod scapy;
 mod segments;
+mod shape;
 mod spd;
 mod traces;

@@ -75,14 +75,18 @@ fn transport_mode_protects_the_payload_and_rebuilds_the_packet() {
             for size in SIZES {
                 let packet = udp_between(&source, &destination, 0xb8, size);
                 let wire = left.send(&packet);
-                assert_eq!(wire[0].traffic_class, 0xb8);
+                assert_eq!(wire[0].outer.traffic_class, 0xb8);
                 let overhead = Overhead::new(algorithms, mode, encapsulation, outer_is_ipv6);
                 let outer = if outer_is_ipv6 { 40 } else { 20 } + if encapsulation == UDP { 8 } else { 0 };
                 assert_eq!(wire[0].octets.len() + outer, overhead.outer_len(packet.len()));
                 let received = right.receive(&wire);
                 let header_len = if outer_is_ipv6 { 40 } else { 20 };
                 assert_eq!(received[0][header_len..], packet[header_len..], "{algorithms:?} {size}");
-                // Version, traffic class, length and addresses are as sent; label, identification and TTL are the kernel's.
+                if encapsulation == Encapsulation::Esp {
+                    assert_eq!(wire[0].header.len(), header_len);
+                    assert!(outer_is_ipv6 || received == [packet.clone()], "the header came with the packet");
+                }
+                // Version, traffic class, length and addresses are as sent; otherwise label and identification are the kernel's.
                 assert_eq!(received[0].len(), packet.len());
                 let addresses = if outer_is_ipv6 { 8..40 } else { 12..20 };
                 assert_eq!(received[0][addresses.clone()], packet[addresses]);

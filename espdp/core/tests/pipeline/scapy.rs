@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use espdp_api::{Direction, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, Mode, Secret};
-use espdp_core::Transform;
+use espdp_core::{OuterHeader, Transform};
 use serde::{Deserialize, Serialize};
 
 use crate::ah;
@@ -170,7 +170,8 @@ fn off_the_wire(sender: &Gateway, packet: &[u8]) -> Wire {
     let header_len = if sender.path.local.is_ipv4() { 20 } else { 40 };
     let udp_len = if matches!(sender.path.encapsulation, Encapsulation::Esp) { 0 } else { 8 };
     let octets = packet[header_len + udp_len..].to_vec();
-    Wire { octets, traffic_class: 0, dont_fragment: true, path: sender.path }
+    let outer = OuterHeader { dont_fragment: true, ..OuterHeader::default() };
+    Wire { octets, header: Vec::new(), outer, path: sender.path }
 }
 
 /// Sends packets both ways between us and scapy. Says whether scapy could.

@@ -10,7 +10,8 @@ use espdp_api::{
     TrafficSelector, TunnelEnds,
 };
 use espdp_core::{
-    Dataplane, Exit, InboundBatch, InterfaceId, Offloads, Origin, OutboundBatch, Progress, SuperPacket, VnetHeader,
+    Dataplane, Exit, InboundBatch, InterfaceId, Offloads, Origin, OutboundBatch, OuterHeader, Progress, Run, Sealed,
+    SuperPacket, VnetHeader,
 };
 
 /// What a pair of gateways has in common. Change what a test is about.
@@ -118,6 +119,9 @@ pub struct Gateway {
     pub path: OuterPath,
     pub now: Instant,
     pub inbound_spi: EspSpi,
+    pub outbound_spi: Option<EspSpi>,
+    /// What was handed back to the inside.
+    pub answers: Vec<Vec<u8>>,
     outbound: OutboundBatch,
     inbound: InboundBatch,
 }
@@ -125,9 +129,11 @@ pub struct Gateway {
 /// An ESP packet on the wire, with what its outer header says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wire {
+    /// From the SPI to the ICV.
     pub octets: Vec<u8>,
-    pub traffic_class: u8,
-    pub dont_fragment: bool,
+    /// The outer headers that the packet brings; empty when the kernel writes one.
+    pub header: Vec<u8>,
+    pub outer: OuterHeader,
     pub path: OuterPath,
 }
 
@@ -168,7 +174,8 @@ impl Setup {
         };
         dataplane.set_tunnel(&tunnel).unwrap();
         let (outbound, inbound) = (OutboundBatch::new(), InboundBatch::new());
-        Gateway { dataplane, interface, path, now: start(), inbound_spi, outbound, inbound }
+        let (outbound_spi, answers) = (None, Vec::new());
+        Gateway { dataplane, interface, path, now: start(), inbound_spi, outbound_spi, answers, outbound, inbound }
     }
 
     /// The description of one half, with keys that `seed` determines.
@@ -227,6 +234,7 @@ impl Gateway {
         self.dataplane.install_inbound(&setup.inbound(inbound, self.path, is_left, inbound_seed)).unwrap();
         self.dataplane.install_outbound(&setup.outbound(outbound, self.path, is_left, outbound_seed)).unwrap();
         self.dataplane.activate(POLICY, outbound).unwrap();
+        self.outbound_spi = Some(outbound);
     }
 
     /// Sends one plain packet.
@@ -241,18 +249,25 @@ impl Gateway {
         loop {
             let mut filling = self.dataplane.fill(self.now, &mut self.outbound);
             let progress = filling.push(&mut packet);
-            for run in filling.seal().runs() {
-                wire.extend(run.packets().map(|octets| Wire {
-                    octets: octets.to_vec(),
-                    traffic_class: run.traffic_class,
-                    dont_fragment: run.dont_fragment,
-                    path: run.path,
-                }));
-            }
+            let sealed = filling.seal();
+            wire.extend(on_wire(&sealed));
+            self.answers.extend(sealed.replies().map(|reply| reply.octets.to_vec()));
             if progress == Progress::Done {
                 return wire;
             }
         }
+    }
+
+    /// Sends the dummy packets that are due, and says when to look again.
+    pub fn send_dummies(&mut self) -> (Vec<Wire>, Option<Instant>) {
+        let mut filling = self.dataplane.fill(self.now, &mut self.outbound);
+        let next = filling.push_dummies();
+        (on_wire(&filling.seal()), next)
+    }
+
+    /// Says what the path to the other one carries.
+    pub fn set_path_mtu(&mut self, octets: usize) {
+        self.dataplane.set_path_mtu(POLICY, self.outbound_spi.unwrap(), octets).unwrap();
     }
 
     /// Sends a plain packet and gives what leaves in clear; nothing else leaves.
@@ -294,7 +309,7 @@ impl Gateway {
             let packet = [packet, &[0][..]].concat();
             self.inbound.space().unwrap()[..received.len()].copy_from_slice(received);
             let traffic_class = if is_ipv4 { packet[1] } else { packet[0] << 4 | packet[1] >> 4 };
-            self.inbound.add_ah(received.len(), Origin { path: self.path, traffic_class });
+            self.inbound.add_ah(received.len(), Origin { path: self.path, traffic_class, hop_limit: None });
         }
         let opened = self.dataplane.open(self.now, Offloads::default(), &mut self.inbound);
         opened.deliveries().map(|delivery| delivery.pieces().collect::<Vec<_>>().concat()).collect()
@@ -318,7 +333,7 @@ impl Gateway {
             }
             let received = &packet[from..];
             self.inbound.space().unwrap()[..received.len()].copy_from_slice(received);
-            let origin = Origin { path: OuterPath { local, remote, encapsulation }, traffic_class };
+            let origin = Origin { path: OuterPath { local, remote, encapsulation }, traffic_class, hop_limit: None };
             match encapsulation {
                 Encapsulation::Esp => self.inbound.add_raw_tunnel(received.len(), protocol, origin),
                 Encapsulation::Udp { .. } => self.inbound.add_udp_tunnel(received.len(), 0, origin),
@@ -346,8 +361,16 @@ impl Gateway {
                 space[..packet.octets.len()].copy_from_slice(&packet.octets);
                 let OuterPath { local, remote, encapsulation } = packet.path;
                 let path = OuterPath { local: remote, remote: local, encapsulation };
-                let origin = Origin { path, traffic_class: packet.traffic_class };
+                let OuterHeader { traffic_class, hop_limit, .. } = packet.outer;
+                let origin = Origin { path, traffic_class, hop_limit: Some(hop_limit) };
                 let len = packet.octets.len();
+                if packet.header.first().is_some_and(|first| first >> 4 == 4) {
+                    // A raw IPv4 socket gives the packet with its header.
+                    let whole = [&packet.header[..], &packet.octets].concat();
+                    space[..whole.len()].copy_from_slice(&whole);
+                    self.inbound.add_ipv4(whole.len());
+                    continue;
+                }
                 match encapsulation {
                     Encapsulation::Esp => self.inbound.add_esp(len, origin),
                     Encapsulation::Udp { .. } => self.inbound.add_udp(len, len, origin, |_| panic!("no IKE here")),
@@ -386,6 +409,29 @@ impl Gateway {
 #[expect(clippy::disallowed_methods, reason = "a test may look at the clock once")]
 pub fn start() -> Instant {
     Instant::now()
+}
+
+fn on_wire(sealed: &Sealed<'_>) -> Vec<Wire> {
+    let of_run = |run: Run<'_>| -> Vec<Wire> {
+        let wire = |packet: &[u8]| {
+            let (header, octets) = packet.split_at(if run.has_own_header { headers_len(packet) } else { 0 });
+            Wire { octets: octets.to_vec(), header: header.to_vec(), outer: run.outer, path: run.path }
+        };
+        run.packets().map(wire).collect()
+    };
+    sealed.runs().flat_map(of_run).collect()
+}
+
+/// Octets of the IP headers in front of ESP.
+pub fn headers_len(packet: &[u8]) -> usize {
+    if packet[0] >> 4 == 4 {
+        return usize::from(packet[0] & 15) * 4;
+    }
+    let (mut at, mut next) = (40, packet[6]);
+    while next != 50 {
+        (next, at) = (packet[at], at + 8 + usize::from(packet[at + 1]) * 8);
+    }
+    at
 }
 
 /// The Internet checksum, word by word.
