@@ -26,6 +26,8 @@ mod conn_keys;
 mod connections;
 mod daemon;
 pub mod defaults;
+mod interface;
+mod interface_keys;
 mod item;
 mod key_secrets;
 mod keys;
@@ -42,7 +44,6 @@ mod source;
 pub mod values;
 mod weakness;
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -53,7 +54,10 @@ use toml::de::{DeTable, DeValue};
 
 use build::Builder;
 use connections::Resolved;
-use daemon::{CredentialPlaces, DAEMON_KEYS, DaemonDraft, INTERFACE_KEYS, InterfaceDraft};
+use daemon::{CredentialPlaces, DAEMON_KEYS, DaemonDraft};
+use interface::{InterfaceDraft, Interfaces};
+use interface_keys::INTERFACE_KEYS;
+use item::At;
 use keys::{Key, Section, names, unknown_key};
 use material::Material;
 use policy_keys::POLICY_KEYS;
@@ -186,10 +190,14 @@ fn read(
     }
     material.trust(places.authorities.as_deref(), report);
     material.take_crls(places.crls.as_deref(), report);
-    let mut interfaces = BTreeMap::new();
+    let mut interfaces = Interfaces::new();
     for section in sections("interface", "tables [interface.NAME]", report) {
         if let Some(interface) = read_interface(&section, report) {
-            interfaces.insert(interface.name.clone(), section.span.clone());
+            let span = section.span.clone();
+            if let Some(complaint) = interface::collision(&interface, span.clone(), &interfaces) {
+                report.add(source.error(complaint));
+            }
+            interfaces.insert(interface.name.clone(), At { value: interface.clone(), span });
             loaded.interfaces.push(interface);
         }
     }

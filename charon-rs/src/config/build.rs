@@ -1,6 +1,5 @@
 //! From drafts to the model: defaults, and what keys must have in common.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::time::Duration;
@@ -18,6 +17,7 @@ use super::child_keys::{Auto, ChildDraft};
 use super::conn_keys::ConnDraft;
 use super::connections::Resolved;
 use super::defaults;
+use super::interface::{self, Interfaces};
 use super::item::At;
 use super::material::Material;
 use super::problem::Report;
@@ -29,7 +29,7 @@ use super::weakness;
 pub(super) struct Builder<'a> {
     pub(super) source: &'a Source,
     /// The interfaces of the file.
-    pub(super) interfaces: &'a BTreeMap<InterfaceName, Range<usize>>,
+    pub(super) interfaces: &'a Interfaces,
     /// The settings of the file.
     pub(super) settings: &'a Settings,
     /// Certificates and keys.
@@ -123,10 +123,25 @@ impl Builder<'_> {
         if let Some(esp) = &draft.esp {
             esp.value.iter().filter_map(weakness::of_esp).for_each(|weak| self.warning(&esp.span, weak));
         }
-        let local = self.selectors(draft.left_subnets.as_ref(), draft.left_protocol.as_ref(), left_host(conn), "left");
-        let remote =
+        let mode = draft.mode.unwrap_or(Mode::Tunnel);
+        let interface = self.interface(draft.interface.as_ref());
+        let mut local =
+            self.selectors(draft.left_subnets.as_ref(), draft.left_protocol.as_ref(), left_host(conn), "left");
+        let mut remote =
             self.selectors(draft.right_subnets.as_ref(), draft.right_protocol.as_ref(), right_host(conn), "right");
         self.check_selectors(draft, &local, &remote);
+        let spec = self.interfaces.get(&interface).map(|at| &at.value);
+        let of_tunnel = spec.and_then(|spec| interface::selectors(spec, mode, left_host(conn), right_host(conn)));
+        // The routes of a tunnel are about what is inside, which its selectors say nothing about.
+        let routes = if of_tunnel.is_some() { Routes::Fixed(Vec::new()) } else { Routes::FromSelectors };
+        if let Some((ours, theirs)) = of_tunnel {
+            if local.is_empty() {
+                local = ours;
+            }
+            if remote.is_empty() {
+                remote = theirs;
+            }
+        }
         let esp = Span { lifetime: draft.lifetime.as_ref(), default: defaults::CHILD_LIFETIME, key: "lifetime" };
         let lifetime = self.lifetime(&esp, draft);
         let (soft_bytes, hard_bytes) =
@@ -135,7 +150,7 @@ impl Builder<'_> {
             self.traffic(draft, draft.life_packets.as_ref(), draft.margin_packets.as_ref(), "packets");
         Some(Child {
             name: name.to_owned(),
-            mode: draft.mode.unwrap_or(Mode::Tunnel),
+            mode,
             local_selectors: local,
             remote_selectors: remote,
             esp_proposals: draft.esp.as_ref().map_or_else(default_esp_proposals, |esp| esp.value.clone()),
@@ -143,8 +158,8 @@ impl Builder<'_> {
             rekey_after_traffic: TrafficLimit { bytes: soft_bytes, packets: soft_packets },
             expire_after_traffic: TrafficLimit { bytes: hard_bytes, packets: hard_packets },
             replay_window: self.replay_window(draft.replay_window.as_ref()),
-            interface: self.interface(draft.interface.as_ref()),
-            routes: draft.routes.clone().unwrap_or(Routes::FromSelectors),
+            interface,
+            routes: draft.routes.clone().unwrap_or(routes),
             later_fragments: draft.later_fragments.unwrap_or(false),
             shape: draft.shape,
             start,

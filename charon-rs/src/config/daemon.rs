@@ -1,9 +1,9 @@
-//! The tables `[daemon]` and `[interface.NAME]`.
+//! The table `[daemon]`.
 
 use std::ops::Range;
 use std::path::PathBuf;
 
-use espdp_api::{InterfaceKind, InterfaceName, InterfaceSpec, IpPrefix, Mtu};
+use espdp_api::IpPrefix;
 
 use super::DaemonConfig;
 use super::item::{Complaints, Item, collect};
@@ -24,14 +24,6 @@ pub(super) struct DaemonDraft {
 pub(super) struct CredentialPlaces {
     pub(super) authorities: Option<Vec<String>>,
     pub(super) crls: Option<Vec<String>>,
-}
-
-/// `[interface.NAME]` while it is read.
-#[derive(Default)]
-pub(super) struct InterfaceDraft {
-    kind: Option<InterfaceKind>,
-    addresses: Vec<IpPrefix>,
-    mtu: Option<Mtu>,
 }
 
 const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
@@ -256,63 +248,6 @@ pub(super) const DAEMON_KEYS: &[Key<DaemonDraft>] = &[
     },
 ];
 
-/// The keys of `[interface.NAME]`.
-pub(super) const INTERFACE_KEYS: &[Key<InterfaceDraft>] = &[
-    Key {
-        name: "kind",
-        also_called: &[],
-        takes: "`ipsec` or `ipip`",
-        default: "what the name starts with",
-        doc: "`ipsec`: packets go into tunnel-mode ESP as they are. `ipip`: they get an outer IP header first, which \
-              transport-mode ESP then protects; tunnel mode gives the same on the wire.",
-        set: |draft, item| {
-            draft.kind = Some(item.choice(&[("ipsec", InterfaceKind::Ipsec), ("ipip", InterfaceKind::Ipip)])?);
-            Ok(())
-        },
-    },
-    Key {
-        name: "addresses",
-        also_called: &["address"],
-        takes: "address/length, or a list",
-        default: "none: an unnumbered interface",
-        doc: "The addresses of the interface.",
-        set: |draft, item| {
-            draft.addresses = prefixes(item, "an address with its length such as \"10.9.0.1/30\"")?;
-            Ok(())
-        },
-    },
-    Key {
-        name: "mtu",
-        also_called: &[],
-        takes: "`auto` or octets",
-        default: "\"auto\"",
-        doc: "`auto` computes it from the cipher, the encapsulation and the MTU of the way to the peer, so that no packet is \
-              fragmented.",
-        set: |draft, item| {
-            draft.mtu = Some(mtu(item)?);
-            Ok(())
-        },
-    },
-];
-
-impl InterfaceDraft {
-    /// The interface `name`, whose name stands at `span`.
-    pub(super) fn finish(self, name: &str, span: Range<usize>) -> Result<InterfaceSpec, Complaint> {
-        let by_name = || match name {
-            _ if name.starts_with("ipsec") => Some(InterfaceKind::Ipsec),
-            _ if name.starts_with("ipip") => Some(InterfaceKind::Ipip),
-            _ => None,
-        };
-        let kind = self.kind.or_else(by_name).ok_or_else(|| {
-            Complaint::new(span.clone(), format!("the kind of `{name}` does not follow from its name"))
-                .expected("expected `kind = \"ipsec\"` or `kind = \"ipip\"`")
-        })?;
-        let name = InterfaceName::new(name).map_err(|error| Complaint::new(span, error.to_string()))?;
-        let mtu = self.mtu.unwrap_or(Mtu::Automatic);
-        Ok(InterfaceSpec { addresses: self.addresses, mtu, ..InterfaceSpec::new(name, kind) })
-    }
-}
-
 /// Prefixes, host bits kept.
 pub(super) fn prefixes(item: Item<'_>, wanted: &str) -> Result<Vec<IpPrefix>, Complaints> {
     collect(item.texts(wanted)?.iter().map(|text| {
@@ -358,16 +293,4 @@ fn log(item: Item<'_>) -> Result<String, Complaint> {
         }
     }
     Ok(text.as_str().to_owned())
-}
-
-fn mtu(item: Item<'_>) -> Result<Mtu, Complaint> {
-    /// RFC 791: what every IPv4 link carries at least; IPv6 is up from 1280.
-    const LEAST: u64 = 576;
-    match item.integer(LEAST..=u64::from(u16::MAX)) {
-        Ok(octets) => Ok(Mtu::Fixed(u16::try_from(octets).map_err(|_| item.wrong_type("octets"))?)),
-        Err(number) => match item.text("\"auto\" or a number of octets") {
-            Ok(_) => item.choice(&[("auto", Mtu::Automatic)]),
-            Err(_) => Err(number),
-        },
-    }
 }

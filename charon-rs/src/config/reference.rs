@@ -3,7 +3,8 @@
 use super::auth_keys::AUTH_KEYS;
 use super::child_keys::CHILD_KEYS;
 use super::conn_keys::{CONN_KEYS, FOREIGN_KEYS};
-use super::daemon::{DAEMON_KEYS, INTERFACE_KEYS};
+use super::daemon::DAEMON_KEYS;
+use super::interface_keys::INTERFACE_KEYS;
 use super::key_secrets::KEY_KEYS;
 use super::keys::Key;
 use super::policy_keys::{POLICY_KEYS, SPD_KEYS};

@@ -37,7 +37,7 @@ pub(super) const SHAPE_KEYS: &[Key<PacketShape>] = &[
 ];
 
 /// One of a few words, or a number in `range`.
-fn number_or<T: Copy>(
+pub(super) fn number_or<T: Copy>(
     item: Item<'_>,
     words: &[(&str, T)],
     range: RangeInclusive<u16>,

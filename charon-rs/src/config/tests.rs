@@ -2,6 +2,7 @@
 
 mod certificates;
 mod files;
+mod interfaces;
 mod mistakes;
 mod model;
 mod policies;

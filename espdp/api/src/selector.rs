@@ -1,7 +1,7 @@
 //! Traffic selectors: which packets an SA or a policy is for.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +31,16 @@ impl AddressRange {
     #[must_use]
     pub fn single(address: IpAddr) -> Self {
         Self { start: address, end: address }
+    }
+
+    /// All addresses of IPv4, or of IPv6.
+    #[must_use]
+    pub fn whole(ipv4: bool) -> Self {
+        if ipv4 {
+            Self { start: Ipv4Addr::UNSPECIFIED.into(), end: Ipv4Addr::BROADCAST.into() }
+        } else {
+            Self { start: Ipv6Addr::UNSPECIFIED.into(), end: Ipv6Addr::from_bits(u128::MAX).into() }
+        }
     }
 
     /// First address.

@@ -175,7 +175,7 @@ pub(crate) fn selectors(prefixes: &[&str]) -> Vec<TrafficSelector> {
 
 fn range(text: &str) -> AddressRange {
     let prefix: IpPrefix = text.parse().unwrap();
-    let start = tunnels::network(prefix).address();
+    let start = ::tunnels::network(prefix).address();
     let end = match start {
         IpAddr::V4(start) => {
             IpAddr::V4((start.to_bits() | u32::MAX.checked_shr(prefix.bits().into()).unwrap_or(0)).into())

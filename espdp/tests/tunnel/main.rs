@@ -5,16 +5,17 @@ mod ah;
 mod bridges;
 mod gateway;
 mod traffic;
+mod tunnels;
 mod world;
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
+use ::tunnels::{LongestMatch, Netlink, NetworkState};
 use espdp::{Dataplane, DataplaneSettings};
 use espdp_api::*;
 use gateway::{Gateway, POLICY, Suite, connect};
 use traffic::{Capture, ping, tcp_transfer, throw_garbage};
-use tunnels::{LongestMatch, Netlink, NetworkState};
 use world::{World, delete_link, make_host, may_run, set_link_down_and_up, set_wire_mtu};
 
 const LEFT: [&str; 2] = ["10.1.0.0/16", "fd01::/64"];

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::thread;
 
 use espdp_api::IpPrefix;
-use rtnetlink::{LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{LinkUnspec, LinkVeth, LinkVxlan, RouteMessageBuilder};
 use rustix::fs::{FileType, Mode, mknodat};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
@@ -103,6 +103,30 @@ pub(crate) fn make_host(gateway: &Namespace, v4: &'static str, v6: &'static str)
         });
     });
     host
+}
+
+/// Adds a route over a gateway in the calling thread's namespace.
+pub(crate) fn add_route(destination: &str, gateway: &str) {
+    let prefix: IpPrefix = destination.parse().unwrap();
+    let (IpAddr::V4(network), Ok(gateway)) = (prefix.address(), gateway.parse()) else { panic!("IPv4 expected") };
+    let route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(network, prefix.bits()).gateway(gateway);
+    with_netlink(async |netlink| netlink.route().add(route.build()).execute().await.unwrap());
+}
+
+/// Makes a VXLAN device of the kernel in the calling thread's namespace.
+pub(crate) fn make_kernel_vxlan(vni: u32, local: &str, remote: &str, v4: &str, v6: &str) {
+    const NAME: &str = "kernel";
+    let (local, remote): (IpAddr, IpAddr) = (local.parse().unwrap(), remote.parse().unwrap());
+    with_netlink(async |netlink| {
+        let vxlan = LinkVxlan::new(NAME, vni).port(4789);
+        let vxlan = match (local, remote) {
+            (IpAddr::V4(local), IpAddr::V4(remote)) => vxlan.local(local).remote(remote),
+            (IpAddr::V6(local), IpAddr::V6(remote)) => vxlan.local6(local).remote6(remote),
+            _ => panic!("mixed families"),
+        };
+        netlink.link().add(vxlan.build()).execute().await.unwrap();
+    });
+    number(NAME, v4, v6);
 }
 
 /// Runs something with an rtnetlink connection of the calling thread's namespace.
