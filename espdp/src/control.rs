@@ -6,7 +6,7 @@
 mod book;
 mod devices;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use tunnels::{Family, LinkWatch, Netlink, NetlinkError, NetworkState, NetworkWat
 
 use crate::events::Events;
 use crate::io::device::Device;
-use crate::worker::{Mailbox, Worker, WorkerGone};
+use crate::worker::{Mailbox, TunnelPortId, Worker, WorkerGone};
 use crate::{DataplaneSettings, StartError};
 use book::{Book, Interface, Outbound};
 use devices::DeviceSource;
@@ -85,6 +85,8 @@ pub(crate) struct Control {
     actual: NetworkState,
     /// When to look at the MTU of all paths again, after one was found narrow.
     paths_due: Option<Instant>,
+    /// The sockets for tunnels that are open.
+    tunnel_ports: BTreeSet<TunnelPortId>,
     /// When to tell the daemon that addresses or routes have changed.
     network_due: Option<Instant>,
 }
@@ -117,6 +119,7 @@ impl Control {
             book,
             actual,
             paths_due: None,
+            tunnel_ports: BTreeSet::new(),
             network_due: Some(Instant::now()),
         })
     }
@@ -158,6 +161,7 @@ impl Control {
                     for peer in self.book.peers() {
                         self.refresh_path(peer).await;
                     }
+                    self.refresh_routed_paths().await;
                 }
             }
         }
@@ -287,8 +291,7 @@ impl Control {
         let made = match self.tell_core(&spec).await {
             Ok(id) => {
                 self.book.interfaces.insert(name.clone(), Interface::new(spec, id));
-                let applied = self.apply().await.map_err(refusal);
-                if applied.is_ok() { self.serve_device(id, device).await } else { applied }
+                self.put_into_service(id, device).await
             }
             Err(refusal) => Err(refusal),
         };
@@ -297,8 +300,35 @@ impl Control {
             self.actual.links.remove(&name);
             let undone = self.in_core(move |core| core.remove_interface(&name).map(drop)).await;
             self.note_failure("undo an interface", undone.err().map(|refusal| refusal.to_string()));
+            let closed = self.serve_tunnels().await;
+            self.note_failure("undo an interface", closed.err().map(|refusal| refusal.to_string()));
         }
+        self.refresh_routed_paths().await;
         made.map(|()| Done::Ok)
+    }
+
+    /// Does what an interface needs outside of the core: links, routes, sockets, its device.
+    async fn put_into_service(&mut self, id: InterfaceId, device: Option<Device>) -> Result<(), Refusal> {
+        self.serve_tunnels().await?;
+        self.apply().await.map_err(refusal)?;
+        self.serve_device(id, device).await
+    }
+
+    /// Opens the sockets that interfaces need whose tunnels are in clear, and closes those that none needs any more.
+    async fn serve_tunnels(&mut self) -> Result<(), Refusal> {
+        let wanted: BTreeSet<_> = self.book.interfaces.values().flat_map(|own| TunnelPortId::of(&own.spec)).collect();
+        if wanted == self.tunnel_ports {
+            return Ok(());
+        }
+        let open = |id: &TunnelPortId| match id.open() {
+            Ok(port) => Ok((*id, port)),
+            Err(StartError::System { operation, source }) => Err(system(operation, &source)),
+            Err(error) => Err(system("open a socket for a tunnel", &error)),
+        };
+        let opened = wanted.difference(&self.tunnel_ports).map(open).collect::<Result<Vec<_>, _>>()?;
+        self.tunnel_ports = wanted.clone();
+        let served = self.ask(move |worker| worker.set_tunnel_ports(&wanted, opened)).await?;
+        served.map_err(|error| system("serve a socket for a tunnel", &error))
     }
 
     /// Hands the device of an interface to the worker.
@@ -319,7 +349,7 @@ impl Control {
             self.note_failure("undo a change of an interface", restored.err().map(|error| error.to_string()));
             return Err(refused);
         }
-        self.refresh_mtus().await;
+        self.refresh_routed_paths().await;
         Ok(Done::Ok)
     }
 
@@ -335,16 +365,16 @@ impl Control {
             device = source.open(&name).map_err(|error| system(error.operation(), &error.source))?;
         }
         self.book.interfaces.insert(name, new.clone());
-        self.apply().await.map_err(refusal)?;
-        self.serve_device(id, device).await
+        self.put_into_service(id, device).await
     }
 
-    /// Tells the core the kind of an interface and its place in a bridge domain.
+    /// Tells the core the kind of an interface, its tunnel, and its place in a bridge domain.
     async fn tell_core(&self, spec: &InterfaceSpec) -> Result<InterfaceId, Refusal> {
-        let (name, kind, bridge) = (spec.name.clone(), spec.kind, spec.bridge.clone());
+        let spec = spec.clone();
         self.ask(move |worker| {
-            let id = worker.core.set_interface(&name, kind)?;
-            worker.core.set_bridge_port(&name, bridge.as_ref())?;
+            let id = worker.core.set_interface(&spec.name, spec.kind)?;
+            worker.core.set_tunnel(&spec)?;
+            worker.core.set_bridge_port(&spec.name, spec.bridge.as_ref())?;
             Ok(id)
         })
         .await?
@@ -357,6 +387,7 @@ impl Control {
         let withdrawn = self.apply().await;
         self.actual.links.remove(name);
         self.ask(move |worker| worker.remove_device(id)).await?;
+        self.serve_tunnels().await?;
         withdrawn.map_err(refusal)?;
         Ok(Done::Ok)
     }
@@ -433,8 +464,22 @@ impl Control {
         Ok(addresses.into_iter().filter(|at| !own.contains(&at.link)).map(|at| at.address).collect())
     }
 
+    /// Asks for the MTUs of the paths that tunnels in clear take, and sets what follows from them.
+    async fn refresh_routed_paths(&mut self) {
+        for peer in self.book.routed_peers() {
+            match self.netlink.path_to(peer, 0).await {
+                Ok(path) => self.book.set_routed_mtu(peer, path.mtu),
+                Err(error) => tracing::debug!(%error, "the MTU of a tunnel's path is not known"),
+            }
+        }
+        self.refresh_mtus().await;
+    }
+
     /// Asks for the MTU of the path to a peer, and sets what follows from it.
     async fn refresh_path(&mut self, peer: IpAddr) {
+        if self.book.routed_peers().contains(&peer) {
+            self.refresh_routed_paths().await;
+        }
         match self.netlink.path_to(peer, self.settings.mark).await {
             Ok(path) => self.book.set_path_mtu(peer, path.mtu),
             Err(error) => tracing::debug!(%error, "the MTU of a path is not known"),

@@ -7,6 +7,7 @@ mod counters;
 mod mailbox;
 mod ports;
 mod switching;
+mod tunnel_ports;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -29,12 +30,15 @@ pub(crate) use mailbox::{Mailbox, WorkerGone};
 pub(crate) use ports::Ports;
 use ports::{PortId, Use};
 use switching::Switch;
+pub(crate) use tunnel_ports::TunnelPortId;
+use tunnel_ports::TunnelPorts;
 
 /// Everything that one worker thread owns.
 pub(crate) struct Worker {
     /// Policies and SAs.
     pub(crate) core: Dataplane,
     ports: Ports,
+    tunnel_ports: TunnelPorts,
     devices: BTreeMap<InterfaceId, Device>,
     /// What the TUN devices of this machine take.
     offloads: Offloads,
@@ -64,6 +68,7 @@ impl Worker {
         Ok(Self {
             core: Dataplane::new(seed),
             ports,
+            tunnel_ports: TunnelPorts::default(),
             devices: BTreeMap::new(),
             offloads: Offloads::default(),
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
@@ -100,6 +105,7 @@ impl Worker {
                     Token::Bell => self.serve_jobs(jobs, bell),
                     Token::Port(PortId { purpose: Use::Ike, family }) => self.receive_ike(family),
                     Token::Port(id) => self.receive_esp(id, now),
+                    Token::TunnelPort(index) => self.receive_tunnel(index, now),
                     Token::Device(id) if self.core.is_bridge_port(id) => self.switch_from(id, now),
                     Token::Device(id) => self.send_from(id, now),
                 }
@@ -256,25 +262,31 @@ impl Worker {
                     report_ike(&self.events, &mut self.losses, path, message);
                 });
             }
-            if !self.inbound.is_empty() {
-                let opened = self.core.open(now, self.offloads, &mut self.inbound);
-                let mut switch = Switch {
-                    core: &mut self.core,
-                    outbound: &mut self.outbound,
-                    egress: &mut self.egress,
-                    devices: &self.devices,
-                    ports: &mut self.ports,
-                    losses: &mut self.losses,
-                    too_big: &self.too_big,
-                    now,
-                };
-                deliver(&opened, &mut switch);
-                self.inbound.clear();
-            }
+            self.open_and_deliver(now);
             if drained {
                 break;
             }
         }
+    }
+
+    /// Opens what was received, hands it to the inside, and empties the batch.
+    fn open_and_deliver(&mut self, now: Instant) {
+        if self.inbound.is_empty() {
+            return;
+        }
+        let opened = self.core.open(now, self.offloads, &mut self.inbound);
+        let mut switch = Switch {
+            core: &mut self.core,
+            outbound: &mut self.outbound,
+            egress: &mut self.egress,
+            devices: &self.devices,
+            ports: &mut self.ports,
+            losses: &mut self.losses,
+            too_big: &self.too_big,
+            now,
+        };
+        deliver(&opened, &mut switch);
+        self.inbound.clear();
     }
 
     /// From the IKE port to the daemon. ESP never comes here (RFC 3948 §2: it uses the NAT-T port).
@@ -357,11 +369,15 @@ enum Token {
     Bell,
     Port(PortId),
     Device(InterfaceId),
+    /// By its place among the sockets for tunnels.
+    TunnelPort(u16),
 }
 
 impl Token {
     /// Devices are numbered from here on.
     const FIRST_DEVICE: u64 = 1 + PortId::ALL.len() as u64;
+    /// Sockets for tunnels are numbered from here on.
+    const FIRST_TUNNEL_PORT: u64 = Self::FIRST_DEVICE + 65_536;
 }
 
 impl From<Token> for epoll::EventData {
@@ -370,6 +386,7 @@ impl From<Token> for epoll::EventData {
             Token::Bell => 0,
             Token::Port(id) => 1 + PortId::ALL.iter().take_while(|other| **other != id).count() as u64,
             Token::Device(InterfaceId(id)) => Token::FIRST_DEVICE + u64::from(id),
+            Token::TunnelPort(index) => Token::FIRST_TUNNEL_PORT + u64::from(index),
         };
         Self::new_u64(number)
     }
@@ -380,10 +397,12 @@ impl From<epoll::EventData> for Token {
         let number = data.u64();
         let port = usize::try_from(number).ok().and_then(|number| PortId::ALL.get(number.checked_sub(1)?));
         let device = number.checked_sub(Self::FIRST_DEVICE).and_then(|id| u16::try_from(id).ok());
-        match (port, device) {
-            (Some(id), _) => Self::Port(*id),
-            (None, Some(id)) => Self::Device(InterfaceId(id)),
-            (None, None) => Self::Bell,
+        let tunnel_port = number.checked_sub(Self::FIRST_TUNNEL_PORT).and_then(|index| u16::try_from(index).ok());
+        match (port, device, tunnel_port) {
+            (Some(id), ..) => Self::Port(*id),
+            (None, Some(id), _) => Self::Device(InterfaceId(id)),
+            (None, None, Some(index)) => Self::TunnelPort(index),
+            (None, None, None) => Self::Bell,
         }
     }
 }
@@ -396,7 +415,8 @@ mod tests {
     fn tokens_survive_the_way_through_epoll() {
         let ports = PortId::ALL.map(Token::Port);
         let devices = [0, 1, u16::MAX].map(|id| Token::Device(InterfaceId(id)));
-        for token in [Token::Bell].into_iter().chain(ports).chain(devices) {
+        let tunnel_ports = [0, 1, u16::MAX].map(Token::TunnelPort);
+        for token in [Token::Bell].into_iter().chain(ports).chain(devices).chain(tunnel_ports) {
             assert_eq!(Token::from(epoll::EventData::from(token)), token);
         }
     }

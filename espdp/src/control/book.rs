@@ -5,9 +5,9 @@ use std::net::IpAddr;
 
 use espdp_api::{
     EspAlgorithms, EspSpi, InterfaceKind, InterfaceName, InterfaceSpec, IpPrefix, IpsecProtocol, Mode, Mtu, OuterPath,
-    PolicyId, PolicySpec,
+    PolicyId, PolicySpec, Protection,
 };
-use espdp_core::{InterfaceId, Overhead};
+use espdp_core::{InterfaceId, Overhead, tunnel_octets};
 use tunnels::{Link, LongestMatch, NetworkState, RouteKey, RouteTarget};
 
 use super::devices::DeviceSource;
@@ -23,6 +23,8 @@ pub(crate) struct Book {
     pub(crate) outbound: BTreeMap<(PolicyId, EspSpi), Outbound>,
     /// What the paths to the peers carry, in octets, outer IP header included.
     path_mtus: BTreeMap<IpAddr, u32>,
+    /// As [`Self::path_mtus`], of packets that are routed as those of any program.
+    routed_mtus: BTreeMap<IpAddr, u32>,
 }
 
 /// An interface.
@@ -84,7 +86,10 @@ impl Outbound {
             IpsecProtocol::Ah => Overhead::authentication_header(self.algorithms, mode, outer_is_ipv6),
         };
         let path_mtu = usize::try_from(path_mtu).unwrap_or(usize::MAX);
-        u32::try_from(overhead.inner_mtu(path_mtu)).unwrap_or(u32::MAX)
+        let wrapped = u32::try_from(overhead.inner_mtu(path_mtu)).unwrap_or(u32::MAX);
+        // The header of protected IP in IP is the one that tunnel mode counts.
+        let is_counted = kind == InterfaceKind::Ipip;
+        if is_counted { wrapped } else { inside_of(wrapped, kind, self.path.remote) }
     }
 }
 
@@ -98,6 +103,7 @@ impl Book {
             policies: BTreeMap::new(),
             outbound: BTreeMap::new(),
             path_mtus: BTreeMap::new(),
+            routed_mtus: BTreeMap::new(),
         }
     }
 
@@ -127,15 +133,29 @@ impl Book {
         self.path_mtus.insert(peer, mtu);
     }
 
+    /// The other ends of tunnels in clear, whose packets are routed as any other.
+    pub(crate) fn routed_peers(&self) -> BTreeSet<IpAddr> {
+        self.interfaces.values().flat_map(routed_peers_of).collect()
+    }
+
+    /// Notes what the path of a tunnel in clear carries; used by the next [`Self::set_mtus`].
+    pub(crate) fn set_routed_mtu(&mut self, peer: IpAddr, mtu: u32) {
+        self.routed_mtus.insert(peer, mtu);
+    }
+
     /// Sets the automatic MTUs: the smallest that any SA of the interface needs. Without SAs, or without any path that is
     /// known, an interface keeps the MTU it has.
     pub(crate) fn set_mtus(&mut self) {
         let peers = self.peers();
         self.path_mtus.retain(|peer, _| peers.contains(peer));
+        let peers = self.routed_peers();
+        self.routed_mtus.retain(|peer, _| peers.contains(peer));
         let mut mtus = BTreeMap::new();
         for own in self.interfaces.values().filter(|own| own.spec.mtu == Mtu::Automatic) {
             let of_sa = |sa: &Outbound| Some(sa.inner_mtu(*self.path_mtus.get(&sa.path.remote)?, own.spec.kind));
-            if let Some(mtu) = self.outbound_of(&own.spec.name).filter_map(of_sa).min() {
+            let of_path = |peer| Some(inside_of(*self.routed_mtus.get(&peer)?, own.spec.kind, peer));
+            let routed = routed_peers_of(own).into_iter().filter_map(of_path);
+            if let Some(mtu) = self.outbound_of(&own.spec.name).filter_map(of_sa).chain(routed).min() {
                 mtus.insert(own.spec.name.clone(), mtu.clamp(self.smallest_mtu(own), LARGEST_MTU));
             }
         }
@@ -158,6 +178,22 @@ impl Book {
         let has_ipv6 = inside || own.spec.addresses.iter().any(|prefix| prefix.address().is_ipv6());
         if has_ipv6 { SMALLEST_IPV6_MTU } else { SMALLEST_IPV4_MTU }
     }
+}
+
+/// The other ends of an interface's tunnel, if it is in clear.
+fn routed_peers_of(own: &Interface) -> Vec<IpAddr> {
+    let InterfaceSpec { ends, protection, next_hops, .. } = &own.spec;
+    match (ends, protection) {
+        (Some(ends), Protection::None) => {
+            ends.remote.into_iter().chain(next_hops.iter().map(|hop| hop.remote)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// What a tunnel of this kind leaves of `octets`, its outer header included.
+fn inside_of(octets: u32, kind: InterfaceKind, peer: IpAddr) -> u32 {
+    octets.saturating_sub(u32::try_from(tunnel_octets(kind, peer.is_ipv6())).unwrap_or(u32::MAX))
 }
 
 /// The MTU of an automatic interface before its first SA: what any cipher leaves of 1500 octets.
@@ -285,6 +321,27 @@ mod tests {
         book.interfaces.get_mut(&name("ipsec0")).unwrap().spec.kind = InterfaceKind::Ipip;
         book.set_mtus();
         assert_eq!(mtu(&book), 1446);
+    }
+
+    #[test]
+    fn a_tunnels_headers_are_taken_off_protected_and_plain() {
+        let vxlan = InterfaceKind::Vxlan(espdp_api::Vxlan { vni: 1.try_into().unwrap(), port: 4789 });
+        let mut book = book();
+        let own = book.interfaces.get_mut(&name("ipsec0")).unwrap();
+        own.spec.kind = vxlan;
+        own.spec.ends = Some(espdp_api::TunnelEnds::new(address("192.0.2.1"), Some(address(PEER))));
+        let sa = Outbound { mode: Mode::Transport, ..outbound(Encapsulation::Esp) };
+        book.outbound.insert((PolicyId(1), spi(256)), sa);
+        book.set_path_mtu(address(PEER), 1500);
+        book.set_mtus();
+        assert_eq!(mtu(&book), 1466 - 20 - 8 - 8 - 14);
+        assert!(book.routed_peers().is_empty());
+        book.outbound.clear();
+        book.interfaces.get_mut(&name("ipsec0")).unwrap().spec.protection = Protection::None;
+        assert_eq!(book.routed_peers().into_iter().collect::<Vec<_>>(), [address(PEER)]);
+        book.set_routed_mtu(address(PEER), 1400);
+        book.set_mtus();
+        assert_eq!(mtu(&book), 1400 - 50);
     }
 
     #[test]

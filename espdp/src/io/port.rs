@@ -36,7 +36,7 @@ impl Port {
                 set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, 1)?;
             }
             socket.bind(&SocketAddr::new(wildcard(family), port).into())?;
-            Self::prepare(socket, family, mark)
+            Self::prepare(socket, family, Some(mark))
         };
         open().map_err(failed)
     }
@@ -56,7 +56,7 @@ impl Port {
             |source| StartError::System { operation: format!("open a raw {name} socket for {family}"), source };
         let open = || {
             let socket = Socket::new(domain(family), Type::RAW, Some(Protocol::from(protocol)))?;
-            Self::prepare(socket, family, mark)
+            Self::prepare(socket, family, Some(mark))
         };
         open().map_err(failed)
     }
@@ -78,9 +78,38 @@ impl Port {
         open().map_err(failed)
     }
 
-    fn prepare(socket: Socket, family: Family, mark: u32) -> io::Result<Self> {
+    /// Opens the raw socket that receives packets of a tunnel directly in IP.
+    pub(crate) fn tunnel(family: Family, protocol: u8) -> Result<Self, StartError> {
+        let operation = format!("open a raw socket for {family} and IP protocol {protocol}");
+        let open = || {
+            let socket = Socket::new(domain(family), Type::RAW, Some(Protocol::from(i32::from(protocol))))?;
+            Self::prepare(socket, family, None)
+        };
+        open().map_err(|source| StartError::System { operation, source })
+    }
+
+    /// Opens the UDP port that receives packets of a tunnel, in super-packets (`UDP_GRO`) where several came at once.
+    pub(crate) fn udp_tunnel(family: Family, port: u16) -> Result<Self, StartError> {
+        let failed = |source| StartError::System { operation: format!("open UDP port {port} for {family}"), source };
+        let open = || {
+            let socket = Socket::new(domain(family), Type::DGRAM, Some(Protocol::UDP))?;
+            if family == Family::V6 {
+                socket.set_only_v6(true)?;
+                // RFC 7348 §5: what comes without a checksum is taken, which RFC 6935 §5 leaves to the receiver of a tunnel.
+                set_option(&socket, libc::SOL_UDP, libc::UDP_NO_CHECK6_RX, 1)?;
+            }
+            set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, 1)?;
+            socket.bind(&SocketAddr::new(wildcard(family), port).into())?;
+            Self::prepare(socket, family, None)
+        };
+        open().map_err(failed)
+    }
+
+    fn prepare(socket: Socket, family: Family, mark: Option<u32>) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        socket.set_mark(mark)?;
+        if let Some(mark) = mark {
+            socket.set_mark(mark)?;
+        }
         set_buffers(&socket)?;
         match family {
             Family::V4 => {

@@ -128,7 +128,7 @@ fn children_of_a_tunnel_protect_its_packets_and_install_no_routes() {
     assert_eq!((ours.join(" "), theirs.join(" ")), ("192.0.2.1/32[47]".into(), "192.0.2.2/32[47]".into()));
     assert_eq!(routes, none);
     let (ours, theirs, _) = child("vxlan0]\nvni = 1", "type = \"transport\"");
-    assert_eq!((ours.join(" "), theirs.join(" ")), ("192.0.2.1/32[17]".into(), "192.0.2.2/32[17]".into()));
+    assert_eq!((ours.join(" "), theirs.join(" ")), ("192.0.2.1/32[udp]".into(), "192.0.2.2/32[udp]".into()));
     let (ours, _, _) = child("l2tp0]\nsession = 1\npeer_session = 2", "type = \"transport\"");
     assert_eq!(ours.join(" "), "192.0.2.1/32[115]");
     let (ours, theirs, routes) = child("gre0]", "");
