@@ -5,7 +5,7 @@
 //!   192.0.2.1/24      wire ─────────── wire     192.0.2.2/24
 //!   2001:db8::1/64                              2001:db8::2/64
 //! ```
-#![expect(unsafe_code, reason = "unshare(2) has no safe form")]
+#![expect(unsafe_code, reason = "unshare(2) and ethtool's ioctl have no safe form")]
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -126,7 +126,27 @@ pub(crate) fn make_kernel_vxlan(vni: u32, local: &str, remote: &str, v4: &str, v
         };
         netlink.link().add(vxlan.build()).execute().await.unwrap();
     });
+    complete_checksums(NAME);
     number(NAME, v4, v6);
+}
+
+/// Has the kernel compute checksums before it hands packets to a link. Left to the hardware they would never be computed here: veth
+/// pairs pass packets on as they are, inner checksums of tunnels included.
+fn complete_checksums(link: &str) {
+    /// `ETHTOOL_STXCSUM`, and `struct ethtool_value` with it.
+    const SET_CHECKSUMS: u32 = 0x17;
+    let mut value = [SET_CHECKSUMS, 0];
+    let mut request = libc::ifreq {
+        ifr_name: [0; libc::IFNAMSIZ],
+        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_data: value.as_mut_ptr().cast() },
+    };
+    for (to, from) in request.ifr_name.iter_mut().zip(link.bytes()) {
+        *to = libc::c_char::from_ne_bytes([from]);
+    }
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    // SAFETY: the socket is open, and SIOCETHTOOL reads an `ifreq` whose data is an `ethtool_value`; both outlive the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as libc::Ioctl, &raw mut request) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }
 
 /// Runs something with an rtnetlink connection of the calling thread's namespace.
