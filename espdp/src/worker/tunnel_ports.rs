@@ -118,6 +118,7 @@ impl Worker {
                 let origin = |remote: IpAddr, encapsulation| Origin {
                     path: OuterPath { local, remote, encapsulation },
                     traffic_class: about.traffic_class,
+                    hop_limit: about.hop_limit,
                 };
                 match id.carrier {
                     Carrier::Protocol(protocol) => {
