@@ -44,6 +44,7 @@ mod source;
 pub mod values;
 mod weakness;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 

@@ -8,6 +8,7 @@ use espdp_api::{
     PacketShape, PolicyAction, PolicyDirections, PolicyId, PolicySpec, SaLimits, Secret, TrafficSelector,
 };
 
+use super::interface::Interfaces;
 use super::item::At;
 use super::keys::{Key, Section, names, unknown_key};
 use super::policy_keys::{POLICY_KEYS, PolicyDraft, SPD_KEYS, SpdDraft};
@@ -83,7 +84,7 @@ pub(super) struct Context<'a> {
     /// The keys of the secrets file.
     pub(super) keys: &'a BTreeMap<String, SaKeys>,
     /// The tables `[interface.NAME]`.
-    pub(super) interfaces: &'a BTreeMap<InterfaceName, Range<usize>>,
+    pub(super) interfaces: &'a Interfaces,
     /// Our UDP port for ESP.
     pub(super) nat_port: u16,
 }
@@ -179,11 +180,7 @@ fn check_spis(tables: &Tables<'_>, sas: &BTreeMap<String, (Range<usize>, Option<
     }
 }
 
-fn read_policy(
-    section: &Section<'_>,
-    interfaces: &BTreeMap<InterfaceName, Range<usize>>,
-    report: &mut Report,
-) -> PolicyDraft {
+fn read_policy(section: &Section<'_>, interfaces: &Interfaces, report: &mut Report) -> PolicyDraft {
     let mut draft = PolicyDraft::default();
     for entry in section.apply(POLICY_KEYS, &mut draft, report) {
         let complaint = unknown_key(entry, "[policy.NAME]", &[], names(POLICY_KEYS), place_of(entry.name));
