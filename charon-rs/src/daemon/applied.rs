@@ -138,11 +138,14 @@ impl Shell {
 
     /// Tells the connections of these origins which CAs to ask for, if those are others than before.
     fn tell_authorities(&mut self, origins: &[Origin]) {
+        let demands_signature = |connection: &Connection| {
+            connection.remote_rounds().any(|remote| matches!(remote.method, RemoteMethod::Signature(_)))
+        };
         let changed: Vec<(Origin, Connection)> = self
             .applied
             .connections
             .values()
-            .filter(|(origin, _)| origins.contains(origin))
+            .filter(|(origin, connection)| origins.contains(origin) && demands_signature(connection))
             .filter_map(|(origin, connection)| {
                 let mut complete = connection.clone();
                 self.desk.store().complete(&mut complete);
@@ -156,6 +159,10 @@ impl Shell {
 
     /// Forgets what no connection from the control socket signs with or demands any more.
     pub(crate) fn forget_unused_credentials(&mut self) {
+        let told = self.desk.store().socket();
+        if told.signers.is_empty() && told.demands.is_empty() {
+            return;
+        }
         let connections = || self.applied.connections.values().map(|(_, connection)| connection);
         let local = connections().flat_map(|c| std::iter::once(&c.local).chain(&c.more_local));
         let signers: BTreeSet<_> = local

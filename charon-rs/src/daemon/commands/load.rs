@@ -6,13 +6,14 @@ pub(super) mod credentials;
 mod keys;
 
 use espdp_api::{InterfaceKind, InterfaceName, InterfaceSpec, Secret};
-use ike_proto::config::{SecretKind, SharedSecret};
+use ike_proto::config::{Connection, SecretKind, SharedSecret};
 
 use super::{failed, success};
 use crate::config::values::identity::identity;
 use crate::credentials::Layer;
 use crate::daemon::applied::Origin;
 use crate::daemon::service::Daemon;
+use crate::daemon::shell::Shell;
 use crate::vici::Message;
 
 /// Secrets from the socket have names of their own, so that they never replace one of the file.
@@ -27,30 +28,33 @@ pub(super) async fn load_conn(daemon: &Daemon, arguments: &Message) -> Message {
             Err(why) => return failed(format!("{why}, config discarded")),
         }
     }
-    let load = move |shell: &mut crate::daemon::shell::Shell| {
-        shell.change_credentials(|socket| socket.merge(layer));
-        for mut connection in connections {
-            shell.desk.store().complete(&mut connection);
-            for child in &connection.children {
-                if !shell.has_interface(&child.interface) {
-                    shell.want_interface(plain_interface(child.interface.clone()));
-                }
-            }
-            if shell.applied.connection(&connection.name) != Some((Origin::Socket, &connection)) {
-                shell.set_connection(Origin::Socket, connection);
-            }
-        }
-    };
-    match daemon.handle.ask(load).await {
+    match daemon.handle.ask(|shell| load(shell, connections, layer)).await {
         Ok(()) => success(),
         Err(gone) => failed(gone),
     }
 }
 
+fn load(shell: &mut Shell, connections: Vec<Connection>, layer: Layer) {
+    shell.change_credentials(|socket| socket.merge(layer));
+    for mut connection in connections {
+        shell.desk.store().complete(&mut connection);
+        for child in &connection.children {
+            if !shell.has_interface(&child.interface) {
+                shell.want_interface(plain_interface(child.interface.clone()));
+            }
+        }
+        if shell.applied.connection(&connection.name) != Some((Origin::Socket, &connection)) {
+            shell.set_connection(Origin::Socket, connection);
+        }
+    }
+    // What connections of these names signed with and demanded before.
+    shell.forget_unused_credentials();
+}
+
 /// Forgets a connection that was loaded over the socket.
 pub(super) async fn unload_conn(daemon: &Daemon, arguments: &Message) -> Message {
     let Some(name) = arguments.text("name").map(str::to_owned) else { return failed("missing connection name") };
-    let unload = move |shell: &mut crate::daemon::shell::Shell| match shell.applied.connection(&name) {
+    let unload = move |shell: &mut Shell| match shell.applied.connection(&name) {
         Some((Origin::Socket, _)) => {
             shell.remove_connection(&name);
             shell.forget_unused_credentials();
@@ -66,7 +70,7 @@ pub(super) async fn unload_conn(daemon: &Daemon, arguments: &Message) -> Message
 
 /// The names of the connections that were loaded over the socket.
 pub(super) async fn get_conns(daemon: &Daemon) -> Message {
-    let names = |shell: &mut crate::daemon::shell::Shell| {
+    let names = |shell: &mut Shell| {
         let mut message = Message::new();
         message.put_list("conns", shell.applied.connection_names(Origin::Socket));
         message
@@ -98,7 +102,7 @@ pub(super) async fn unload_shared(daemon: &Daemon, arguments: &Message) -> Messa
 
 /// The ids of the keys that were loaded over the socket.
 pub(super) async fn get_shared(daemon: &Daemon) -> Message {
-    let ids = |shell: &mut crate::daemon::shell::Shell| {
+    let ids = |shell: &mut Shell| {
         let names = shell.applied.secret_names(Origin::Socket);
         let mut message = Message::new();
         message.put_list("keys", names.map(|name| name.strip_prefix(SECRET_PREFIX).unwrap_or(name)));
@@ -109,7 +113,7 @@ pub(super) async fn get_shared(daemon: &Daemon) -> Message {
 
 /// Forgets every key and certificate that was loaded over the socket.
 pub(super) async fn clear_creds(daemon: &Daemon) -> Message {
-    let clear = |shell: &mut crate::daemon::shell::Shell| {
+    let clear = |shell: &mut Shell| {
         let names: Vec<String> = shell.applied.secret_names(Origin::Socket).map(str::to_owned).collect();
         names.iter().for_each(|name| shell.remove_secret(name));
         credentials::clear(shell);
@@ -146,6 +150,25 @@ fn plain_interface(name: InterfaceName) -> InterfaceSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credentials::Demand;
+    use crate::credentials::testing::Entity;
+    use crate::daemon::testing::Wire;
+    use ike_proto::config::{RemoteMethod, Trust};
+
+    #[tokio::test]
+    async fn what_a_connection_demanded_before_it_was_loaded_again_is_forgotten() {
+        let (mut shell, _wire) = Wire::shell();
+        for round in ["one", "another", "a third"] {
+            let (mut connection, mut layer) = (Connection::new("gw"), Layer::default());
+            let certificates = vec![Entity::root(round).certificate];
+            let name = layer.add_demand(Demand { certificates, ..Demand::default() });
+            connection.remote.method = RemoteMethod::Signature(Trust { name, authorities: Vec::new(), ocsp: false });
+            load(&mut shell, vec![connection], layer);
+            assert_eq!(shell.desk.store().socket().demands.len(), 1, "{round}");
+        }
+        load(&mut shell, vec![Connection::new("gw")], Layer::default());
+        assert!(shell.desk.store().socket().demands.is_empty(), "a secret demands nothing");
+    }
 
     #[test]
     fn a_shared_key_is_read_with_its_owners() {
