@@ -269,7 +269,8 @@ mod tests {
         let algorithms = get_algorithms();
         assert_eq!(
             algorithms.section("aead").unwrap().to_string(),
-            "{AES_GCM_16=charon-rs CHACHA20_POLY1305=charon-rs}"
+            "{AES_GCM_16=charon-rs CHACHA20_POLY1305=charon-rs AES_GCM_12=charon-rs AES_GCM_8=charon-rs \
+             AES_CCM_16=charon-rs AES_CCM_12=charon-rs AES_CCM_8=charon-rs NULL_AES_GMAC=charon-rs}"
         );
         assert!(algorithms.section("dh").unwrap().text("CURVE_25519").is_some());
     }
