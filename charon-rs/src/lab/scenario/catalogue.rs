@@ -30,6 +30,9 @@ const EXAMPLES: &[Example] = examples! {
     "ipsec": "scenario.toml" "moon.toml" "sun.toml" "secrets.toml";
     "ipip": "scenario.toml" "moon.toml" "sun.toml" "secrets.toml";
     "ipip-tunnel": "scenario.toml" "moon.toml" "sun.toml" "secrets.toml";
+    "manual-tunnel": "scenario.toml" "moon.toml" "sun.toml" "secrets.toml";
+    "manual-transport": "scenario.toml" "moon.toml" "sun.toml" "secrets.toml";
+    "bypass-discard": "scenario.toml" "moon.toml" "sun.toml" "secrets.toml";
 };
 
 impl Example {
