@@ -76,8 +76,12 @@ impl Dataplane {
             ToDataplane::Request(id, Command::Activate { policy, spi }) => {
                 let requests = self.requests.clone();
                 self.mailbox.post(move |worker| {
-                    let outcome = worker.core.activate(policy, spi).map(|()| Done::Ok);
-                    queue(&requests, Request::Done { id, outcome });
+                    let request = match worker.core.activate(policy, spi) {
+                        Ok(()) => Request::Done { id, outcome: Ok(Done::Ok) },
+                        // What was asked earlier, and makes policy or SA, may not be done yet: then it waits for its turn.
+                        Err(_) => Request::Todo { id, command: Command::Activate { policy, spi } },
+                    };
+                    queue(&requests, request);
                 });
             }
             ToDataplane::Request(id, command) => queue(&self.requests, Request::Todo { id, command }),

@@ -146,25 +146,30 @@ pub(crate) fn connect(left: &mut Gateway, right: &mut Gateway, suite: Suite, loc
         (&mut *left, to_left, to_right, suite.left, suite.right, local, remote),
         (&mut *right, to_right, to_left, suite.right, suite.left, remote, local),
     ] {
-        let sa = |spi: EspSpi| SaSpec {
-            protocol: suite.protocol,
-            spi,
-            policy: POLICY,
-            algorithms: suite.algorithms,
-            encryption_key: key(spi, suite.algorithms.cipher.key_len() + suite.algorithms.cipher.salt_len()),
-            integrity_key: key(spi, suite.algorithms.integrity.key_len()),
-            mode: suite.mode,
-            path: OuterPath { local: address(from), remote: address(to), encapsulation: suite.encapsulation },
-            local: selectors(local),
-            remote: selectors(remote),
-            limits: SaLimits::default(),
-        };
+        let sa = |spi| half(suite, spi, [from, to], [local, remote]);
         let inbound = InboundSaSpec { sa: sa(inbound), replay_window: 1024 };
         gateway.command(Command::InstallInbound(Box::new(inbound)));
         let spi = outbound;
         let outbound = OutboundSaSpec { sa: sa(spi), shape: PacketShape::default() };
         gateway.command(Command::InstallOutbound(Box::new(outbound)));
         gateway.command(Command::Activate { policy: POLICY, spi });
+    }
+}
+
+/// An SA between two addresses, for what is between two sets of networks.
+pub(crate) fn half(suite: Suite, spi: EspSpi, [from, to]: [&str; 2], [local, remote]: [&[&str]; 2]) -> SaSpec {
+    SaSpec {
+        protocol: suite.protocol,
+        spi,
+        policy: POLICY,
+        algorithms: suite.algorithms,
+        encryption_key: key(spi, suite.algorithms.cipher.key_len() + suite.algorithms.cipher.salt_len()),
+        integrity_key: key(spi, suite.algorithms.integrity.key_len()),
+        mode: suite.mode,
+        path: OuterPath { local: address(from), remote: address(to), encapsulation: suite.encapsulation },
+        local: selectors(local),
+        remote: selectors(remote),
+        limits: SaLimits::default(),
     }
 }
 

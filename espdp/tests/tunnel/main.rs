@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use ::tunnels::{LongestMatch, Netlink, NetworkState};
 use espdp::{Dataplane, DataplaneSettings};
 use espdp_api::*;
-use gateway::{Gateway, POLICY, Suite, connect};
+use gateway::{Gateway, POLICY, Suite, connect, selectors};
 use traffic::{Capture, ping, tcp_transfer, throw_garbage};
 use world::{World, delete_link, make_host, may_run, set_link_down_and_up, set_wire_mtu};
 
@@ -472,6 +472,34 @@ fn what_was_activated_before_an_ike_message_left_carries_what_follows() {
     }
     left.stop();
     right.stop();
+}
+
+/// Commands are carried out in the order in which they are sent, also where nobody waits for their outcomes in between.
+#[test]
+fn an_sa_may_be_activated_before_it_is_known_to_be_installed() {
+    if !may_run() {
+        return;
+    }
+    let world = World::new();
+    let mut left = Gateway::start(&world.left);
+    left.interface(InterfaceKind::Ipsec, &["10.1.0.1/24"]);
+    let name = InterfaceName::new(gateway::INTERFACE).unwrap();
+    let policy = PolicySpec::protect(POLICY, name, selectors(&LEFT), selectors(&RIGHT));
+    let spi = EspSpi::try_from(0x1000).unwrap();
+    let suite = gcm(Encapsulation::Esp, "192.0.2.1", "192.0.2.2");
+    let sa = gateway::half(suite, spi, [suite.left, suite.right], [&LEFT, &RIGHT]);
+    let commands = [
+        Command::SetPolicy(Box::new(policy)),
+        Command::InstallOutbound(Box::new(OutboundSaSpec { sa, shape: PacketShape::default() })),
+        Command::Activate { policy: POLICY, spi },
+    ];
+    for id in commands.map(|command| left.begin(command)) {
+        assert_eq!(left.outcome_of(id), Ok(Done::Ok));
+    }
+    let unknown = EspSpi::try_from(0x2000).unwrap();
+    let refused = left.outcome(Command::Activate { policy: POLICY, spi: unknown });
+    assert_eq!(refused, Err(Refusal::UnknownSa(unknown)), "what never comes is refused all the same");
+    left.stop();
 }
 
 #[test]
