@@ -40,7 +40,7 @@ impl Manual {
             if old.as_ref().is_none_or(|old| old.spec != policy.spec) {
                 let spec = PolicySpec { id, ..policy.spec.clone() };
                 let what = format!("policy `{}` cannot be set", policy.name);
-                set.push(Step { command: Command::SetPolicy(Box::new(spec)), what });
+                set.push(Step { command: Command::SetPolicy(Box::new(spec)), then: None, what });
             }
             let old_sas = old.map(|old| old.sas).unwrap_or_default();
             gone.extend(old_sas.iter().filter(|sa| !policy.sas.contains(sa)).map(|sa| removal(id, sa)));
@@ -50,6 +50,7 @@ impl Manual {
         }
         gone.extend(before.into_values().map(|(id, policy)| Step {
             command: Command::RemovePolicy(id),
+            then: None,
             what: format!("policy `{}` cannot be removed", policy.name),
         }));
         set.into_iter().chain(gone).chain(new).collect()
@@ -66,21 +67,23 @@ impl Manual {
 #[derive(Debug)]
 pub(super) struct Step {
     pub(super) command: Command,
+    /// What follows when that is done.
+    pub(super) then: Option<Command>,
     pub(super) what: String,
 }
 
 impl Shell {
     /// Has the policies of the configuration set.
     pub(super) fn set_policies(&mut self, wanted: Vec<ManualPolicy>) {
-        for Step { command, what } in self.applied.manual.change_to(wanted) {
-            self.order(command, what);
+        for Step { command, then, what } in self.applied.manual.change_to(wanted) {
+            self.order(command, then, what);
         }
     }
 }
 
 fn removal(policy: PolicyId, sa: &ManualSa) -> Step {
     let command = Command::RemoveSa { direction: sa.direction, spi: sa.spi, policy };
-    Step { command, what: format!("sa `{}` cannot be removed", sa.name) }
+    Step { command, then: None, what: format!("sa `{}` cannot be removed", sa.name) }
 }
 
 fn installation(policy: PolicyId, spec: &PolicySpec, sa: &ManualSa) -> Vec<Step> {
@@ -101,15 +104,16 @@ fn installation(policy: PolicyId, spec: &PolicySpec, sa: &ManualSa) -> Vec<Step>
     let commands = match sa.direction {
         Direction::Inbound => {
             let spec = InboundSaSpec { sa: half, replay_window: sa.replay_window };
-            [Command::ClaimSpi(sa.spi), Command::InstallInbound(Box::new(spec))]
+            vec![(Command::ClaimSpi(sa.spi), None), (Command::InstallInbound(Box::new(spec)), None)]
         }
         Direction::Outbound => {
             let spec = OutboundSaSpec { sa: half, shape: sa.shape };
-            [Command::InstallOutbound(Box::new(spec)), Command::Activate { policy, spi: sa.spi }]
+            // Activating does not wait in the dataplane's queue, so it has to wait here.
+            vec![(Command::InstallOutbound(Box::new(spec)), Some(Command::Activate { policy, spi: sa.spi }))]
         }
     };
     let what = || format!("sa `{}` cannot be installed", sa.name);
-    commands.into_iter().map(|command| Step { command, what: what() }).collect()
+    commands.into_iter().map(|(command, then)| Step { command, then, what: what() }).collect()
 }
 
 #[cfg(test)]
@@ -152,7 +156,7 @@ mod tests {
 
     /// The commands, each as one word and the last digits of what it is about.
     fn steps(manual: &mut Manual, wanted: &[ManualPolicy]) -> Vec<String> {
-        let said = |step: Step| match step.command {
+        let said = |command: Command| match command {
             Command::SetPolicy(spec) => format!("set {} {}", spec.id.0 & 0xff, spec.priority),
             Command::RemovePolicy(id) => format!("remove {}", id.0 & 0xff),
             Command::ClaimSpi(spi) => format!("claim {spi}"),
@@ -162,7 +166,8 @@ mod tests {
             Command::RemoveSa { spi, .. } => format!("end {spi}"),
             other => panic!("{other:?}"),
         };
-        manual.change_to(wanted.to_vec()).into_iter().map(said).collect()
+        let steps = manual.change_to(wanted.to_vec()).into_iter();
+        steps.flat_map(|step| std::iter::once(step.command).chain(step.then)).map(said).collect()
     }
 
     #[test]

@@ -109,6 +109,8 @@ enum Waiting {
     Engine(AskId, Option<SaKey>),
     /// Nobody; what was tried is named when it fails.
     Nobody(String),
+    /// The next command, which comes only if this one is carried out.
+    Next(Box<espdp_api::Command>, String),
     /// An interface that no connection needs any more.
     Removal(InterfaceName),
     /// Somebody who wants counters.
@@ -281,9 +283,13 @@ impl Shell {
         self.request(espdp_api::Command::SetInterface(spec), Waiting::Nobody(what));
     }
 
-    /// Has a command carried out that nobody waits for; `what` is logged when it fails.
-    pub(crate) fn order(&mut self, command: espdp_api::Command, what: String) {
-        self.request(command, Waiting::Nobody(what));
+    /// Has a command carried out that nobody waits for, and when that is done another one; `what` is logged when one fails.
+    pub(crate) fn order(&mut self, command: espdp_api::Command, then: Option<espdp_api::Command>, what: String) {
+        let waiting = match then {
+            Some(then) => Waiting::Next(Box::new(then), what),
+            None => Waiting::Nobody(what),
+        };
+        self.request(command, waiting);
     }
 
     /// Removes an interface once no policy uses it any more.
@@ -373,6 +379,10 @@ impl Shell {
                     tracing::error!(%refusal, "{what}");
                 }
             }
+            Some(Waiting::Next(then, what)) => match outcome {
+                Ok(_) => self.request(*then, Waiting::Nobody(what)),
+                Err(refusal) => tracing::error!(%refusal, "{what}"),
+            },
             Some(Waiting::Removal(name)) => self.on_removal(name, outcome),
             Some(Waiting::Statistics(reply)) => {
                 if let Ok(espdp_api::Done::Statistics { sas, interfaces, drops }) = outcome {
