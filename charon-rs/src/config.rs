@@ -20,6 +20,7 @@
 
 mod auth_keys;
 mod authentication;
+mod bridge;
 mod build;
 mod child_keys;
 mod conn_keys;
@@ -48,11 +49,12 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use espdp_api::{InterfaceSpec, PolicyAction};
+use espdp_api::{BridgeSpec, InterfaceSpec, PolicyAction};
 use ike_proto::Settings;
 use ike_proto::config::{Connection, LocalMethod, RemoteMethod, SharedSecret};
 use toml::de::{DeTable, DeValue};
 
+use bridge::{BRIDGE_KEYS, Bridge, BridgeDraft};
 use build::Builder;
 use connections::Resolved;
 use daemon::{CredentialPlaces, DAEMON_KEYS, DaemonDraft};
@@ -84,6 +86,8 @@ pub struct Loaded {
     pub secrets: Vec<SharedSecret>,
     /// Certificates and private keys, and what connections say about them.
     pub credentials: Layer,
+    /// The bridge domains.
+    pub bridges: Vec<BridgeSpec>,
     /// The interfaces that connections name, and the others of the file.
     pub interfaces: Vec<InterfaceSpec>,
     /// The policies that no connection negotiates, with their SAs.
@@ -144,7 +148,7 @@ pub fn load(config: &Path, secrets: Option<&Path>) -> Result<Loaded, Problems> {
     Ok(loaded)
 }
 
-const TABLES: [&str; 6] = ["daemon", "interface", "conn", "sa", "policy", "spd"];
+const TABLES: [&str; 7] = ["daemon", "interface", "bridge", "conn", "sa", "policy", "spd"];
 
 /// What the secrets file says that is no credential.
 struct Secrets<'a> {
@@ -172,7 +176,7 @@ fn read(
             _ => {
                 let complaint = complaint.nearest(entry.name, TABLES);
                 complaint
-                    .expected("expected [daemon], [interface.NAME], [conn.NAME], [sa.NAME], [policy.NAME] or [spd]")
+                    .expected("expected [daemon], [interface.NAME], [bridge.NAME], [conn.NAME], [sa.NAME], [policy.NAME] or [spd]")
             }
         }));
     }
@@ -191,9 +195,14 @@ fn read(
     }
     material.trust(places.authorities.as_deref(), report);
     material.take_crls(places.crls.as_deref(), report);
+    let mut bridges = Vec::new();
+    for section in sections("bridge", "tables [bridge.NAME]", report) {
+        bridges.extend(read_bridge(&section, report));
+    }
+    loaded.bridges = bridges.iter().map(|bridge| bridge.spec.clone()).collect();
     let mut interfaces = Interfaces::new();
     for section in sections("interface", "tables [interface.NAME]", report) {
-        if let Some(interface) = read_interface(&section, report) {
+        if let Some(interface) = read_interface(&section, &loaded.bridges, report) {
             let span = section.span.clone();
             if let Some(complaint) = interface::collision(&interface, span.clone(), &interfaces) {
                 report.add(source.error(complaint));
@@ -201,6 +210,9 @@ fn read(
             interfaces.insert(interface.name.clone(), At { value: interface.clone(), span });
             loaded.interfaces.push(interface);
         }
+    }
+    for complaint in bridges.iter().filter_map(|bridge| bridge.complaint(&interfaces)) {
+        report.add(source.error(complaint));
     }
     let conns = sections("conn", "tables [conn.NAME]", report);
     for conn in connections::resolve(&conns, report) {
@@ -247,10 +259,24 @@ fn read_daemon(section: &Section<'_>, report: &mut Report) -> (DaemonConfig, Cre
     (draft.config, draft.places)
 }
 
-fn read_interface(section: &Section<'_>, report: &mut Report) -> Option<InterfaceSpec> {
+fn read_bridge(section: &Section<'_>, report: &mut Report) -> Option<Bridge> {
+    let mut draft = BridgeDraft::default();
+    for entry in section.apply(BRIDGE_KEYS, &mut draft, report) {
+        let complaint = unknown_key(entry, "[bridge.NAME]", &[], names(BRIDGE_KEYS), place_of(entry.name));
+        report.add(section.source.error(complaint));
+    }
+    let finished = draft.finish(section.name, section.span.clone());
+    finished.map_err(|complaint| report.add(section.source.error(complaint))).ok()
+}
+
+fn read_interface(section: &Section<'_>, bridges: &[BridgeSpec], report: &mut Report) -> Option<InterfaceSpec> {
     let mut draft = InterfaceDraft::default();
     for entry in section.apply(INTERFACE_KEYS, &mut draft, report) {
         let complaint = unknown_key(entry, "[interface.NAME]", &[], names(INTERFACE_KEYS), place_of(entry.name));
+        report.add(section.source.error(complaint));
+    }
+    let known = bridges.iter().map(|bridge| &bridge.name);
+    if let Some(complaint) = draft.bridge.as_ref().and_then(|bridge| bridge::unknown(bridge, known)) {
         report.add(section.source.error(complaint));
     }
     draft
@@ -303,6 +329,8 @@ fn place_of(name: &str) -> Option<&'static str> {
         Some("[policy.NAME]")
     } else if Key::find(SA_KEYS, name).is_some() {
         Some("[sa.NAME]")
+    } else if Key::find(BRIDGE_KEYS, name).is_some() {
+        Some("[bridge.NAME]")
     } else {
         None
     }

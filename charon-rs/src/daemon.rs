@@ -156,6 +156,7 @@ async fn serve(options: Options, files: Files, loaded: Option<Loaded>) -> anyhow
             connections: loaded.connections,
             secrets: loaded.secrets,
             credentials: loaded.credentials,
+            bridges: loaded.bridges,
             interfaces: loaded.interfaces,
             policies: loaded.policies,
         });

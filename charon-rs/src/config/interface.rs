@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use espdp_api::{
-    AddressRange, DfPolicy, DscpPolicy, Gre, InterfaceKind, InterfaceName, InterfaceSpec, IpPrefix, L2tpCarrier,
-    L2tpCookie, L2tpSublayer, L2tpv3, Layer, Mode, Mtu, NextHop, PortRange, Protection, TrafficSelector, TunnelEnds,
-    Vni, Vxlan,
+    AddressRange, BridgeName, DfPolicy, DscpPolicy, Gre, InterfaceKind, InterfaceName, InterfaceSpec, IpPrefix,
+    L2tpCarrier, L2tpCookie, L2tpSublayer, L2tpv3, Layer, MacAddress, Mode, Mtu, NextHop, PortRange, Protection,
+    TrafficSelector, TunnelEnds, Vni, Vxlan,
 };
 
+use super::bridge;
 use super::item::At;
 use super::source::Complaint;
 
@@ -20,7 +21,7 @@ pub(super) type Interfaces = BTreeMap<InterfaceName, At<InterfaceSpec>>;
 #[derive(Default)]
 pub(super) struct InterfaceDraft {
     pub(super) kind: Option<Kind>,
-    pub(super) addresses: Vec<IpPrefix>,
+    pub(super) addresses: Option<At<Vec<IpPrefix>>>,
     pub(super) mtu: Option<Mtu>,
     pub(super) local: Option<At<IpAddr>>,
     pub(super) remote: Option<At<IpAddr>>,
@@ -42,6 +43,10 @@ pub(super) struct InterfaceDraft {
     pub(super) cookie: Option<At<L2tpCookie>>,
     pub(super) peer_cookie: Option<At<L2tpCookie>>,
     pub(super) sublayer: Option<At<bool>>,
+    pub(super) bridge: Option<At<BridgeName>>,
+    pub(super) split_horizon: Option<At<u8>>,
+    pub(super) mac: Option<At<MacAddress>>,
+    pub(super) link: Option<At<u32>>,
 }
 
 /// What `kind` says.
@@ -52,6 +57,9 @@ pub(super) enum Kind {
     Gre,
     Vxlan,
     L2tpv3,
+    Tap,
+    Host,
+    Memory,
 }
 
 /// What `carrier` says.
@@ -68,11 +76,14 @@ impl Kind {
         ("gre", Self::Gre),
         ("vxlan", Self::Vxlan),
         ("l2tpv3", Self::L2tpv3),
+        ("tap", Self::Tap),
+        ("host", Self::Host),
+        ("memory", Self::Memory),
     ];
 
     /// The kind that a name starts with.
     fn of_name(name: &str) -> Option<Self> {
-        let also = [("l2tp", Self::L2tpv3)];
+        let also = [("l2tp", Self::L2tpv3), ("bvi", Self::Tap), ("mem", Self::Memory)];
         Self::WORDS.iter().chain(&also).find(|(word, _)| name.starts_with(word)).map(|(_, kind)| *kind)
     }
 
@@ -93,14 +104,33 @@ impl InterfaceDraft {
         let name = InterfaceName::new(name).map_err(|error| Complaint::new(span.clone(), error.to_string()))?;
         let protection = self.protection.as_ref().map_or(Protection::Required, |at| at.value);
         let ends = self.ends(kind, protection, &span)?;
+        let interface_kind = self.interface_kind(kind, &span)?;
+        let bridge = bridge::port(interface_kind, self.bridge.as_ref(), self.split_horizon.as_ref(), &span)?;
+        self.check_device(interface_kind, bridge.is_some())?;
         Ok(InterfaceSpec {
-            addresses: self.addresses.clone(),
+            bridge,
+            mac: self.mac.as_ref().map(|at| at.value),
+            addresses: self.addresses.as_ref().map(|at| at.value.clone()).unwrap_or_default(),
             mtu: self.mtu.unwrap_or(Mtu::Automatic),
             ends,
             protection,
             next_hops: self.next_hops.as_ref().map(|at| at.value.clone()).unwrap_or_default(),
-            ..InterfaceSpec::new(name, self.interface_kind(kind, &span)?)
+            ..InterfaceSpec::new(name, interface_kind)
         })
+    }
+
+    /// Keys of a device are for interfaces that have one that is ours.
+    fn check_device(&self, kind: InterfaceKind, is_bridged: bool) -> Result<(), Complaint> {
+        let is_port_only = matches!(kind, InterfaceKind::Host | InterfaceKind::Memory { .. })
+            || (is_bridged && kind != InterfaceKind::Tap);
+        let (key, span) = match (&self.addresses, &self.mac) {
+            (Some(addresses), _) if is_port_only => ("addresses", addresses.span.clone()),
+            (_, Some(mac)) if is_port_only || kind.layer() == Layer::Ip => ("mac", mac.span.clone()),
+            _ => return Ok(()),
+        };
+        let complaint =
+            Complaint::new(span, format!("`{key}` means nothing here: the interface has no Ethernet device of ours"));
+        Err(complaint.expected("expected it at a `tap` interface of the bridge"))
     }
 
     /// No key may be without effect.
@@ -130,6 +160,7 @@ impl InterfaceDraft {
             ("cookie", at(self.cookie.as_ref()), &[Kind::L2tpv3]),
             ("peer_cookie", at(self.peer_cookie.as_ref()), &[Kind::L2tpv3]),
             ("sublayer", at(self.sublayer.as_ref()), &[Kind::L2tpv3]),
+            ("link", at(self.link.as_ref()), &[Kind::Memory]),
         ];
         for (name, span, kinds) in keys {
             if let Some(span) = span.filter(|_| !kinds.contains(&kind)) {
@@ -154,7 +185,7 @@ impl InterfaceDraft {
         let needed = match kind {
             Kind::Gre | Kind::Vxlan | Kind::L2tpv3 => true,
             Kind::Ipip => protection == Protection::None,
-            Kind::Ipsec => false,
+            Kind::Ipsec | Kind::Tap | Kind::Host | Kind::Memory => false,
         };
         let missing = |key: &str| {
             let message = format!("`{key}` is missing: a {} interface needs both ends of its tunnel", kind.word());
@@ -194,6 +225,11 @@ impl InterfaceDraft {
         let flag = |flag: &Option<At<bool>>| flag.as_ref().is_some_and(|at| at.value);
         Ok(match kind {
             Kind::Ipsec => InterfaceKind::Ipsec,
+            Kind::Tap => InterfaceKind::Tap,
+            Kind::Host => InterfaceKind::Host,
+            Kind::Memory => InterfaceKind::Memory {
+                link: self.link.as_ref().ok_or_else(|| missing("link", "the number of its link"))?.value,
+            },
             Kind::Ipip => InterfaceKind::Ipip,
             Kind::Gre => InterfaceKind::Gre(Gre {
                 key: self.key.as_ref().map(|at| at.value),

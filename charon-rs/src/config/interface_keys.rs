@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use espdp_api::{DfPolicy, DscpPolicy, L2tpCookie, Layer, Mtu, NextHop, Protection, Vni};
 
+use super::bridge;
 use super::daemon::{port, prefixes};
 use super::interface::{Carrier, InterfaceDraft, Kind};
 use super::item::{At, Complaints, Item, collect};
@@ -16,11 +17,13 @@ pub(super) const INTERFACE_KEYS: &[Key<InterfaceDraft>] = &[
     Key {
         name: "kind",
         also_called: &[],
-        takes: "`ipsec`, `ipip`, `gre`, `vxlan` or `l2tpv3`",
+        takes: "`ipsec`, `ipip`, `gre`, `vxlan`, `l2tpv3`, `tap`, `host` or `memory`",
         default: "what the name starts with",
         doc: "`ipsec`: packets go into tunnel-mode ESP as they are. `ipip`: they get an outer IP header first, which \
               transport-mode ESP then protects; tunnel mode gives the same on the wire. `gre`, `vxlan`, `l2tpv3`: they get the \
-              headers of that tunnel, and what comes out is protected as the policies of the interface say.",
+              headers of that tunnel, and what comes out is protected as the policies of the interface say. `tap`: an Ethernet device of the \
+              kernel, with addresses the gateway's own place in a bridge. `host`: the link of this name that exists already. `memory`: one \
+              end of a link within the process.",
         set: |draft, item| {
             draft.kind = Some(item.choice(Kind::WORDS)?);
             Ok(())
@@ -33,7 +36,7 @@ pub(super) const INTERFACE_KEYS: &[Key<InterfaceDraft>] = &[
         default: "none: an unnumbered interface",
         doc: "The addresses of the interface.",
         set: |draft, item| {
-            draft.addresses = prefixes(item, "an address with its length such as \"10.9.0.1/30\"")?;
+            draft.addresses = Some(item.at(prefixes(item, "an address with its length such as \"10.9.0.1/30\"")?));
             Ok(())
         },
     },
@@ -46,6 +49,50 @@ pub(super) const INTERFACE_KEYS: &[Key<InterfaceDraft>] = &[
               fragmented.",
         set: |draft, item| {
             draft.mtu = Some(mtu(item)?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "bridge",
+        also_called: &[],
+        takes: "name of a `[bridge.NAME]`",
+        default: "none; required for `tap`, `host` and `memory`",
+        doc: "The bridge domain that the interface is a port of. A tunnel in a bridge has no device of its own.",
+        set: |draft, item| {
+            draft.bridge = Some(bridge::name(item)?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "split_horizon",
+        also_called: &[],
+        takes: "0 to 255",
+        default: "1 for tunnels, 0 for others",
+        doc: "Ports of the same group do not forward to each other, so that a full mesh of tunnels has no loop; 0 is no group.",
+        set: |draft, item| {
+            draft.split_horizon = Some(item.at(small(item, 0..=255)?));
+            Ok(())
+        },
+    },
+    Key {
+        name: "mac",
+        also_called: &[],
+        takes: "MAC address",
+        default: "a random one",
+        doc: "The Ethernet address of the interface's device.",
+        set: |draft, item| {
+            draft.mac = Some(item.at(bridge::mac(item)?));
+            Ok(())
+        },
+    },
+    Key {
+        name: "link",
+        also_called: &[],
+        takes: "number",
+        default: "required for `memory`",
+        doc: "`memory`: the number of the link; the two interfaces of the process with the same number are its ends.",
+        set: |draft, item| {
+            draft.link = Some(item.at(word(item, 0)?));
             Ok(())
         },
     },

@@ -102,6 +102,18 @@ impl<'a> Item<'a> {
         collect(items.iter().map(|value| Item { source: self.source, value }.text(wanted)))
     }
 
+    /// The keys of a table, in the order of the file, each with its value.
+    pub(super) fn pairs(&self, wanted: &str) -> Result<Vec<(At<&'a str>, Item<'a>)>, Complaint> {
+        let DeValue::Table(table) = self.value.get_ref() else { return Err(self.wrong_type(wanted)) };
+        let pair = |(key, value): (&'a Spanned<_>, _)| {
+            let key: &'a Spanned<std::borrow::Cow<'a, str>> = key;
+            (At { value: key.get_ref().as_ref(), span: key.span() }, Item { source: self.source, value })
+        };
+        let mut pairs: Vec<_> = table.iter().map(pair).collect();
+        pairs.sort_by_key(|(key, _)| key.span.start);
+        Ok(pairs)
+    }
+
     /// `true` or `false`.
     pub(super) fn boolean(&self) -> Result<bool, Complaint> {
         if let DeValue::Boolean(value) = self.value.get_ref() {

@@ -1,6 +1,7 @@
 //! The reference of all keys, made of the tables that read them.
 
 use super::auth_keys::AUTH_KEYS;
+use super::bridge::BRIDGE_KEYS;
 use super::child_keys::CHILD_KEYS;
 use super::conn_keys::{CONN_KEYS, FOREIGN_KEYS};
 use super::daemon::DAEMON_KEYS;
@@ -21,6 +22,12 @@ pub fn reference() -> String {
     let mut text = INTRODUCTION.to_owned();
     section(&mut text, "`[daemon]`", "The daemon as a whole.", DAEMON_KEYS);
     section(&mut text, "`[interface.NAME]`", "An interface that the daemon makes.", INTERFACE_KEYS);
+    section(
+        &mut text,
+        "`[bridge.NAME]`",
+        "A bridge domain: an Ethernet segment that the daemon switches.",
+        BRIDGE_KEYS,
+    );
     section(
         &mut text,
         "`[conn.NAME]`",

@@ -1,5 +1,6 @@
 //! What a reader of configurations owes its users: the whole way from files to the model, and every kind of mistake.
 
+mod bridges;
 mod certificates;
 mod files;
 mod interfaces;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use espdp_api::{InterfaceName, InterfaceSpec};
+use espdp_api::{BridgeName, BridgeSpec, InterfaceName, InterfaceSpec};
 use ike_proto::config::{Connection, LocalMethod, RemoteMethod, SharedSecret};
 use ike_proto::io::Command;
 
@@ -25,6 +25,7 @@ pub(crate) enum Origin {
 #[derive(Debug, Default)]
 pub(crate) struct Applied {
     connections: BTreeMap<String, (Origin, Connection)>,
+    bridges: BTreeMap<BridgeName, BridgeSpec>,
     interfaces: BTreeMap<InterfaceName, InterfaceSpec>,
     secrets: BTreeMap<String, Origin>,
     /// Policies that no connection negotiates.
@@ -64,6 +65,8 @@ pub(crate) struct Wanted {
     pub(crate) secrets: Vec<SharedSecret>,
     /// Certificates and private keys.
     pub(crate) credentials: Layer,
+    /// The bridge domains.
+    pub(crate) bridges: Vec<BridgeSpec>,
     /// The interfaces.
     pub(crate) interfaces: Vec<InterfaceSpec>,
     /// The policies that no connection negotiates.
@@ -93,6 +96,10 @@ impl Shell {
         let secrets: BTreeSet<String> = wanted.secrets.iter().map(|secret| secret.name.clone()).collect();
         for secret in wanted.secrets {
             self.set_secret(Origin::File, secret);
+        }
+        let bridges: BTreeSet<BridgeName> = wanted.bridges.iter().map(|spec| spec.name.clone()).collect();
+        for spec in wanted.bridges {
+            self.want_bridge(spec);
         }
         let interfaces: BTreeSet<InterfaceName> = wanted.interfaces.iter().map(|spec| spec.name.clone()).collect();
         for spec in wanted.interfaces {
@@ -125,6 +132,12 @@ impl Shell {
         for name in unused {
             self.applied.interfaces.remove(&name);
             self.remove_interface(name);
+        }
+        let unused: Vec<BridgeName> =
+            self.applied.bridges.keys().filter(|name| !bridges.contains(*name)).cloned().collect();
+        for name in unused {
+            self.applied.bridges.remove(&name);
+            self.remove_bridge(name);
         }
         changes
     }
@@ -208,6 +221,14 @@ impl Shell {
         self.engine.handle_command(Instant::now(), Command::RemoveSecret(name.to_owned()));
     }
 
+    /// Makes sure that a bridge domain is as `spec` says.
+    fn want_bridge(&mut self, spec: BridgeSpec) {
+        if self.applied.bridges.get(&spec.name) != Some(&spec) {
+            self.applied.bridges.insert(spec.name.clone(), spec.clone());
+            self.set_bridge(spec);
+        }
+    }
+
     /// Makes sure that an interface is as `spec` says.
     pub(crate) fn want_interface(&mut self, spec: InterfaceSpec) {
         if self.applied.interfaces.get(&spec.name) != Some(&spec) {
@@ -265,6 +286,7 @@ mod tests {
             connections: connections.to_vec(),
             secrets: Vec::new(),
             credentials: Layer::default(),
+            bridges: Vec::new(),
             interfaces: interfaces.iter().map(spec).collect(),
             policies: Vec::new(),
         }

@@ -90,6 +90,7 @@ impl Daemon {
             connections: loaded.connections,
             secrets: loaded.secrets,
             credentials: loaded.credentials,
+            bridges: loaded.bridges,
             interfaces: loaded.interfaces,
             policies: loaded.policies,
         };

@@ -113,6 +113,8 @@ enum Waiting {
     Next(Box<espdp_api::Command>, String),
     /// An interface that no connection needs any more.
     Removal(InterfaceName),
+    /// A bridge domain that the file does not name any more.
+    BridgeRemoval(espdp_api::BridgeName),
     /// Somebody who wants counters.
     Statistics(oneshot::Sender<Statistics>),
     /// Somebody who wants the outcome as it is.
@@ -138,6 +140,8 @@ pub(crate) struct Shell {
     last_ticket: u64,
     /// Interfaces to be removed as soon as the last policy has left them.
     leaving: BTreeSet<InterfaceName>,
+    /// Bridge domains to be removed as soon as the last port has left them.
+    leaving_bridges: BTreeSet<espdp_api::BridgeName>,
     answers: mpsc::UnboundedSender<(AskId, Answer)>,
     state: State,
 }
@@ -202,6 +206,7 @@ impl Shell {
             tickets: BTreeMap::new(),
             last_ticket: 0,
             leaving: BTreeSet::new(),
+            leaving_bridges: BTreeSet::new(),
             answers,
             state: State::Running,
         };
@@ -274,6 +279,30 @@ impl Shell {
         let (reply, answer) = oneshot::channel();
         self.request(command, Waiting::Asker(reply));
         answer
+    }
+
+    /// Makes or changes a bridge domain. It is in place before an interface that is set afterwards becomes its port.
+    pub(crate) fn set_bridge(&mut self, spec: espdp_api::BridgeSpec) {
+        self.leaving_bridges.remove(&spec.name);
+        let what = format!("bridge `{}` cannot be set up", spec.name);
+        self.request(espdp_api::Command::SetBridge(Box::new(spec)), Waiting::Nobody(what));
+    }
+
+    /// Removes a bridge domain once no interface is a port of it any more.
+    pub(crate) fn remove_bridge(&mut self, name: espdp_api::BridgeName) {
+        self.leaving_bridges.insert(name.clone());
+        self.request(espdp_api::Command::RemoveBridge(name.clone()), Waiting::BridgeRemoval(name));
+    }
+
+    /// A domain that still has ports stays on the list: they go with the last policies of their interfaces.
+    fn on_bridge_removal(&mut self, name: espdp_api::BridgeName, outcome: Outcome) {
+        if matches!(outcome, Err(espdp_api::Refusal::BridgeInUse(_))) {
+            return;
+        }
+        if let Err(refusal) = outcome {
+            tracing::warn!(%refusal, bridge = %name, "the bridge cannot be removed");
+        }
+        self.leaving_bridges.remove(&name);
     }
 
     /// Makes or changes an interface. It is in place before a connection that is set afterwards uses it.
@@ -384,6 +413,7 @@ impl Shell {
                 Err(refusal) => tracing::error!(%refusal, "{what}"),
             },
             Some(Waiting::Removal(name)) => self.on_removal(name, outcome),
+            Some(Waiting::BridgeRemoval(name)) => self.on_bridge_removal(name, outcome),
             Some(Waiting::Statistics(reply)) => {
                 if let Ok(espdp_api::Done::Statistics { sas, interfaces, drops }) = outcome {
                     let sas = by_half(sas.into_iter().chain(self.outbox.last_counters().cloned()));
@@ -405,6 +435,9 @@ impl Shell {
             }
             Ok(_) => {
                 self.leaving.remove(&name);
+                for name in self.leaving_bridges.clone() {
+                    self.remove_bridge(name);
+                }
             }
         }
     }
