@@ -5,6 +5,7 @@
 
 mod book;
 mod devices;
+mod namespaces;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -23,6 +24,7 @@ use crate::worker::{Mailbox, TunnelPortId, Worker, WorkerGone};
 use crate::{DataplaneSettings, StartError};
 use book::{Book, Interface, Outbound};
 use devices::DeviceSource;
+use namespaces::Namespaces;
 
 /// A command on its way.
 #[derive(Debug)]
@@ -83,6 +85,8 @@ pub(crate) struct Control {
     book: Book,
     /// What we have put into the kernel.
     actual: NetworkState,
+    /// The same for the namespaces of interfaces whose inside is not here.
+    namespaces: Namespaces,
     /// When to look at the MTU of all paths again, after one was found narrow.
     paths_due: Option<Instant>,
     /// The sockets for tunnels that are open.
@@ -118,6 +122,7 @@ impl Control {
             events,
             book,
             actual,
+            namespaces: Namespaces::default(),
             paths_due: None,
             tunnel_ports: BTreeSet::new(),
             network_due: Some(Instant::now()),
@@ -285,8 +290,7 @@ impl Control {
     }
 
     async fn make_interface(&mut self, spec: InterfaceSpec) -> Outcome {
-        let device = DeviceSource::of(&spec).open(&spec.name);
-        let device = device.map_err(|error| system(error.operation(), &error.source))?;
+        let device = self.open_device(&spec)?;
         let name = spec.name.clone();
         let made = match self.tell_core(&spec).await {
             Ok(id) => {
@@ -296,8 +300,7 @@ impl Control {
             Err(refusal) => Err(refusal),
         };
         if made.is_err() {
-            self.book.interfaces.remove(&name);
-            self.actual.links.remove(&name);
+            self.forget_interface(&name);
             let undone = self.in_core(move |core| core.remove_interface(&name).map(drop)).await;
             self.note_failure("undo an interface", undone.err().map(|refusal| refusal.to_string()));
             let closed = self.serve_tunnels().await;
@@ -357,15 +360,43 @@ impl Control {
     async fn take_over(&mut self, old: &Interface, new: &Interface) -> Result<(), Refusal> {
         let (name, id) = (new.spec.name.clone(), new.id);
         self.tell_core(&new.spec).await?;
-        let source = DeviceSource::of(&new.spec);
         let mut device = None;
-        if source != DeviceSource::of(&old.spec) {
+        if DeviceSource::of(&new.spec) != DeviceSource::of(&old.spec) || new.spec.netns != old.spec.netns {
             self.ask(move |worker| worker.remove_device(id)).await?;
-            self.actual.forget_link(&name);
-            device = source.open(&name).map_err(|error| system(error.operation(), &error.source))?;
+            self.forget_link(&old.spec);
+            device = self.open_device(&new.spec)?;
         }
         self.book.interfaces.insert(name, new.clone());
         self.put_into_service(id, device).await
+    }
+
+    /// Opens the device of an interface, in its namespace if it has one.
+    fn open_device(&mut self, spec: &InterfaceSpec) -> Result<Option<Device>, Refusal> {
+        let (source, name) = (DeviceSource::of(spec), spec.name.clone());
+        let opened = match &spec.netns {
+            None => source.open(&name),
+            Some(netns) => {
+                let opened = self.namespaces.enter(netns)?.run(move || source.open(&name));
+                opened.map_err(|error| system(format!("enter the network namespace {netns}"), &error))?
+            }
+        };
+        opened.map_err(|error| system(error.operation(), &error.source))
+    }
+
+    /// Forgets a link whose device is closed.
+    fn forget_link(&mut self, spec: &InterfaceSpec) {
+        match &spec.netns {
+            None => self.actual.forget_link(&spec.name),
+            Some(netns) => self.namespaces.forget_link(netns, &spec.name),
+        }
+    }
+
+    /// Takes an interface out of the book, and lets go of its namespace if it was the last one there.
+    fn forget_interface(&mut self, name: &InterfaceName) {
+        if let Some(gone) = self.book.interfaces.remove(name) {
+            self.forget_link(&gone.spec);
+        }
+        self.namespaces.keep(&self.book.namespaces());
     }
 
     /// Tells the core the kind of an interface, its tunnel, and its place in a bridge domain.
@@ -383,9 +414,10 @@ impl Control {
     async fn remove_interface(&mut self, name: &InterfaceName) -> Outcome {
         let for_core = name.clone();
         let id = self.ask(move |worker| worker.core.remove_interface(&for_core)).await??;
-        self.book.interfaces.remove(name);
+        let spec = self.book.interfaces.remove(name).map(|gone| gone.spec);
         let withdrawn = self.apply().await;
-        self.actual.links.remove(name);
+        spec.iter().for_each(|spec| self.forget_link(spec));
+        self.namespaces.keep(&self.book.namespaces());
         self.ask(move |worker| worker.remove_device(id)).await?;
         self.serve_tunnels().await?;
         withdrawn.map_err(refusal)?;
@@ -414,7 +446,8 @@ impl Control {
     }
 
     async fn apply(&mut self) -> Result<(), NetlinkError> {
-        self.netlink.apply(&mut self.actual, &self.book.desired()).await
+        self.netlink.apply(&mut self.actual, &self.book.desired()).await?;
+        self.namespaces.apply(|netns| self.book.desired_in(netns)).await
     }
 
     /// Puts back what the kernel took when somebody set a link of ours down: routes, and IPv6 addresses.
@@ -433,8 +466,10 @@ impl Control {
         if spec.routes.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let own_link = self.netlink.link_index(&spec.interface).await?;
-        let mut addresses = self.netlink.local_addresses().await?;
+        let netns = self.book.interfaces.get(&spec.interface).and_then(|own| own.spec.netns.as_deref());
+        let netlink = netns.and_then(|netns| self.namespaces.netlink(netns)).unwrap_or(&self.netlink);
+        let own_link = netlink.link_index(&spec.interface).await?;
+        let mut addresses = netlink.local_addresses().await?;
         addresses.sort_by_key(|address| address.link != own_link);
         let addresses: Vec<IpAddr> = addresses.into_iter().map(|address| address.address).collect();
         let source =

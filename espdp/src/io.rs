@@ -4,5 +4,6 @@ pub(crate) mod control_message;
 pub(crate) mod device;
 pub(crate) mod host;
 pub(crate) mod memory;
+pub(crate) mod namespace;
 pub(crate) mod port;
 pub(crate) mod tun;

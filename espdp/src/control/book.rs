@@ -107,18 +107,41 @@ impl Book {
         }
     }
 
-    /// What the kernel should have. Where policies have the same route, the oldest one gets it.
-    pub(crate) fn desired(&self) -> NetworkState {
+    /// The namespaces that insides of interfaces are in.
+    pub(crate) fn namespaces(&self) -> BTreeSet<&str> {
+        self.interfaces.values().filter_map(|own| own.spec.netns.as_deref()).collect()
+    }
+
+    /// What the kernel should have in the namespace `netns`. Routes are in its main table: the packets that carry the tunnels
+    /// are not there, so nothing has to be kept apart.
+    pub(crate) fn desired_in(&self, netns: &str) -> NetworkState {
+        let (links, routes) = self.links_and_routes(Some(netns), MAIN_TABLE);
+        NetworkState { links, routes, ..NetworkState::default() }
+    }
+
+    /// The links of a namespace, of ours for `None`, and the routes into them. Where policies have the same route, the oldest one
+    /// gets it.
+    fn links_and_routes(&self, netns: Option<&str>, table: u32) -> (Links, Routes) {
+        let is_here = |own: &Interface| own.spec.netns.as_deref() == netns;
         let link = |own: &Interface| Link { mtu: own.mtu, addresses: own.spec.addresses.iter().copied().collect() };
-        let made = self.interfaces.iter().filter(|(_, own)| DeviceSource::of(&own.spec).is_made());
+        let made = self.interfaces.iter().filter(|(_, own)| is_here(own) && DeviceSource::of(&own.spec).is_made());
         let links = made.map(|(name, own)| (name.clone(), link(own))).collect();
         let mut routes = BTreeMap::new();
         for Policy { spec, sources } in self.policies.values() {
+            if !self.interfaces.get(&spec.interface).is_none_or(is_here) {
+                continue;
+            }
             for route in &spec.routes {
                 let target = || RouteTarget { interface: spec.interface.clone(), source: sources.get(route).copied() };
-                routes.entry(RouteKey::new(self.longest_match.table, *route)).or_insert_with(target);
+                routes.entry(RouteKey::new(table, *route)).or_insert_with(target);
             }
         }
+        (links, routes)
+    }
+
+    /// What the kernel should have in our own namespace.
+    pub(crate) fn desired(&self) -> NetworkState {
+        let (links, routes) = self.links_and_routes(None, self.longest_match.table);
         let rules = self.longest_match.rules(routes.keys().map(|key| key.destination));
         NetworkState { links, routes, rules }
     }
@@ -195,6 +218,11 @@ fn routed_peers_of(own: &Interface) -> Vec<IpAddr> {
 fn inside_of(octets: u32, kind: InterfaceKind, peer: IpAddr) -> u32 {
     octets.saturating_sub(u32::try_from(tunnel_octets(kind, peer.is_ipv6())).unwrap_or(u32::MAX))
 }
+
+/// `RT_TABLE_MAIN` (linux/rtnetlink.h).
+const MAIN_TABLE: u32 = 254;
+type Links = BTreeMap<InterfaceName, Link>;
+type Routes = BTreeMap<RouteKey, RouteTarget>;
 
 /// The MTU of an automatic interface before its first SA: what any cipher leaves of 1500 octets.
 const MTU_WITHOUT_SA: u32 = 1400;

@@ -4,6 +4,7 @@
 mod ah;
 mod bridges;
 mod gateway;
+mod namespaces;
 mod traffic;
 mod tunnels;
 mod world;

@@ -24,7 +24,7 @@ pub(crate) struct Namespace(Arc<File>);
 
 impl Namespace {
     /// A new one, with nothing but a loopback device that is up.
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let made = thread::spawn(|| {
             // SAFETY: only the network of this thread changes, which nothing else depends on.
             unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
@@ -38,6 +38,11 @@ impl Namespace {
             });
         });
         namespace
+    }
+
+    /// Where the kernel shows it, for as long as this handle exists.
+    pub(crate) fn path(&self) -> std::path::PathBuf {
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()).into()
     }
 
     /// Starts a thread in the namespace.
