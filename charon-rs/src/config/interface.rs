@@ -46,6 +46,7 @@ pub(super) struct InterfaceDraft {
     pub(super) bridge: Option<At<BridgeName>>,
     pub(super) split_horizon: Option<At<u8>>,
     pub(super) mac: Option<At<MacAddress>>,
+    pub(super) netns: Option<At<String>>,
     pub(super) link: Option<At<u32>>,
 }
 
@@ -110,6 +111,7 @@ impl InterfaceDraft {
         Ok(InterfaceSpec {
             bridge,
             mac: self.mac.as_ref().map(|at| at.value),
+            netns: self.netns.as_ref().map(|at| at.value.clone()),
             addresses: self.addresses.as_ref().map(|at| at.value.clone()).unwrap_or_default(),
             mtu: self.mtu.unwrap_or(Mtu::Automatic),
             ends,
@@ -123,9 +125,10 @@ impl InterfaceDraft {
     fn check_device(&self, kind: InterfaceKind, is_bridged: bool) -> Result<(), Complaint> {
         let is_port_only = matches!(kind, InterfaceKind::Host | InterfaceKind::Memory { .. })
             || (is_bridged && kind != InterfaceKind::Tap);
-        let (key, span) = match (&self.addresses, &self.mac) {
-            (Some(addresses), _) if is_port_only => ("addresses", addresses.span.clone()),
-            (_, Some(mac)) if is_port_only || kind.layer() == Layer::Ip => ("mac", mac.span.clone()),
+        let (key, span) = match (&self.addresses, &self.netns, &self.mac) {
+            (Some(addresses), _, _) if is_port_only => ("addresses", addresses.span.clone()),
+            (_, Some(netns), _) if is_port_only => ("netns", netns.span.clone()),
+            (_, _, Some(mac)) if is_port_only || kind.layer() == Layer::Ip => ("mac", mac.span.clone()),
             _ => return Ok(()),
         };
         let complaint =

@@ -86,6 +86,18 @@ pub(super) const INTERFACE_KEYS: &[Key<InterfaceDraft>] = &[
         },
     },
     Key {
+        name: "netns",
+        also_called: &[],
+        takes: "name of a network namespace",
+        default: "the one that the daemon runs in",
+        doc: "The namespace (`ip netns`) that the inside of the interface is in: its device, addresses and routes. What carries the \
+              tunnel stays where the daemon is.",
+        set: |draft, item| {
+            draft.netns = Some(item.at(item.text("the name of a network namespace")?.as_str().to_owned()));
+            Ok(())
+        },
+    },
+    Key {
         name: "link",
         also_called: &[],
         takes: "number",

@@ -57,3 +57,12 @@ fn ports_of_all_kinds_have_what_their_keys_say() {
     assert_eq!((of("mem0").kind, &of("mem0").bridge), (InterfaceKind::Memory { link: 7 }, &port(0)));
     assert_eq!((&of("vxlan0").bridge, &of("gre0").bridge), (&port(1), &port(0)));
 }
+
+#[test]
+fn the_inside_of_an_interface_is_where_its_keys_say() {
+    let spec = good("[interface.ipsec1]\nnetns = \"blue\"").interfaces.remove(0);
+    assert_eq!(spec.netns.as_deref(), Some("blue"));
+    let complaints =
+        Folder::new("[bridge.lan]\n[interface.eth1]\nkind = \"host\"\nbridge = \"lan\"\nnetns = \"blue\"").complaints();
+    assert!(complaints.contains("`netns` means nothing here"), "{complaints}");
+}
