@@ -7,6 +7,7 @@
 //! | `log` | log |
 //! | `keys` | keys |
 //! | `check` | check |
+//! | `mtu` | mtu |
 //! | `trace` | trace |
 //! | `json`, `text` | how messages of the daemon look for programs and for people |
 
@@ -15,6 +16,7 @@ mod check;
 mod json;
 mod keys;
 mod log;
+mod mtu;
 mod policies;
 mod status;
 #[cfg(test)]
@@ -133,6 +135,11 @@ enum Simple {
     Trace(trace::Trace),
     /// Has the daemon read its configuration again; what did not change is not touched
     Reload,
+    /// Shows how long packets may be, and where the octets go that they may not have
+    Mtu {
+        /// Interface, connection or child [default: all]
+        name: Option<String>,
+    },
     /// Shows how the daemon is doing
     Stats,
 }
@@ -221,6 +228,7 @@ fn carry_out(socket: Option<&Path>, json: bool, command: Simple, out: &mut dyn W
         Simple::Stats => status::stats(&mut connect()?, json, out),
         Simple::Log { name, follow } => log::log(&mut connect()?, name.as_deref(), follow, json, out),
         Simple::Keys { folder } => keys::keys(&mut connect()?, &folder, json, out),
+        Simple::Mtu { name } => mtu::mtu(&mut connect()?, name.as_deref(), json, out),
         Simple::Trace(what) => trace::trace(&mut connect()?, &what, json, out),
         Simple::Check { file, secrets } => check::check(&file, secrets.as_deref(), json, out),
     }

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use espdp_api::{Command, Direction, Done, EspSpi, Event, InterfaceName, InterfaceReport, InterfaceSpec, IpPrefix};
-use espdp_api::{OutboundSaSpec, Outcome, OuterPath, PolicyId, PolicySpec, Refusal, RequestId, SaSpec};
+use espdp_api::{OutboundSaSpec, Outcome, OuterPath, PolicyId, PolicySpec, Refusal, RequestId};
 use espdp_core::{Dataplane, InterfaceId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time;
@@ -197,6 +197,7 @@ impl Control {
                 Ok(Done::LocalAddress(path.source))
             }
             Command::Statistics => self.statistics().await,
+            Command::ReadMtus => Ok(Done::Mtus(self.book.mtu_reports())),
             Command::Trace { packets, filter } => {
                 self.ask(move |worker| worker.core.trace(Instant::now(), packets, filter)).await?;
                 Ok(Done::Ok)
@@ -226,8 +227,7 @@ impl Control {
 
     async fn install_outbound(&mut self, spec: Box<OutboundSaSpec>) -> Outcome {
         let key = (spec.sa.policy, spec.sa.spi);
-        let SaSpec { protocol, path, algorithms, mode, .. } = spec.sa;
-        let outbound = Outbound { protocol, path, algorithms, mode };
+        let outbound = Outbound::new(&spec);
         self.in_core(move |core| core.install_outbound(&spec)).await?;
         self.book.outbound.insert(key, outbound);
         self.refresh_path(outbound.path.remote).await;
@@ -247,7 +247,7 @@ impl Control {
     async fn move_sa(&mut self, direction: Direction, spi: EspSpi, policy: PolicyId, path: OuterPath) -> Outcome {
         self.in_core(move |core| core.move_sa(direction, spi, policy, path)).await?;
         if let (Direction::Outbound, Some(sa)) = (direction, self.book.outbound.get_mut(&(policy, spi))) {
-            sa.path = path;
+            sa.move_to(path);
             self.refresh_path(path.remote).await;
         }
         Ok(Done::Ok)
@@ -516,7 +516,7 @@ impl Control {
             self.refresh_routed_paths().await;
         }
         match self.netlink.path_to(peer, self.settings.mark).await {
-            Ok(path) => self.book.set_path_mtu(peer, path.mtu),
+            Ok(path) => self.book.set_path(peer, path),
             Err(error) => tracing::debug!(%error, "the MTU of a path is not known"),
         }
         self.refresh_mtus().await;
@@ -525,6 +525,16 @@ impl Control {
     /// Sets the MTUs that follow from SAs and paths. It is no reason to refuse a command when that fails.
     async fn refresh_mtus(&mut self) {
         self.book.set_mtus();
+        let news = self.book.paths_to_tell();
+        if !news.is_empty() {
+            self.mailbox.post(move |worker| {
+                for (policy, spi, octets) in news {
+                    if let Err(refusal) = worker.core.set_path_mtu(policy, spi, octets) {
+                        tracing::debug!(%refusal, "an SA is gone before its path was known");
+                    }
+                }
+            });
+        }
         let applied = self.apply().await;
         self.note_failure("set an MTU", applied.err().map(|error| error.to_string()));
     }

@@ -13,7 +13,7 @@ mod state;
 
 pub use link_watch::LinkWatch;
 pub use longest_match::LongestMatch;
-pub use netlink::{LocalAddress, Netlink, NetlinkError, PathToPeer};
+pub use netlink::{KnownFrom, LocalAddress, Netlink, NetlinkError, PathToPeer};
 pub use network_watch::NetworkWatch;
 pub use plan::{Step, plan};
 pub use source::preferred_source;

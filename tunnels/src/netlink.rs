@@ -32,6 +32,21 @@ pub struct PathToPeer {
     pub source: IpAddr,
     /// The largest datagram, IP header included, in octets: the path MTU when one is known, else the MTU of the link.
     pub mtu: u32,
+    /// How that is known.
+    pub known_from: KnownFrom,
+    /// The MTU of the link, in octets.
+    pub link_mtu: u32,
+}
+
+/// How the kernel knows what a path carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KnownFrom {
+    /// It is what the first link carries.
+    Link,
+    /// The route says so.
+    Route,
+    /// An ICMP message said so, and it will be forgotten (RFC 1191 §6.3).
+    Message,
 }
 
 /// An address of this host.
@@ -86,7 +101,7 @@ impl Netlink {
         let failed = |source| NetlinkError { operation: format!("look up the route to {remote}"), source };
         let no_source = || failed(io::Error::new(io::ErrorKind::AddrNotAvailable, "the route has no source address"));
         let route = self.route_to(remote, mark).await.map_err(failed)?;
-        let (mut source, mut link, mut path_mtu) = (None, None, None);
+        let (mut source, mut link, mut path_mtu, mut expires) = (None, None, None, false);
         for attribute in &route.attributes {
             if let RouteAttribute::PrefSource(RouteAddress::Inet(address)) = attribute {
                 source = Some(IpAddr::V4(*address));
@@ -96,14 +111,22 @@ impl Netlink {
                 link = Some(*index);
             } else if let RouteAttribute::Metrics(metrics) = attribute {
                 path_mtu = metrics.iter().find_map(mtu_metric);
+            } else if let RouteAttribute::CacheInfo(cached) = attribute {
+                // Only what was learned has an end.
+                expires = cached.expires != 0;
             }
         }
-        let mtu = match (path_mtu, link) {
-            (Some(mtu), _) => mtu,
-            (None, Some(link)) => self.link_mtu(link).await.map_err(failed)?,
-            (None, None) => ETHERNET_MTU,
+        let link_mtu = match link {
+            Some(link) => self.link_mtu(link).await.map_err(failed)?,
+            None => ETHERNET_MTU,
         };
-        Ok(PathToPeer { source: source.ok_or_else(no_source)?, mtu })
+        let known_from = match (path_mtu, expires) {
+            (None, _) => KnownFrom::Link,
+            (Some(_), false) => KnownFrom::Route,
+            (Some(_), true) => KnownFrom::Message,
+        };
+        let mtu = path_mtu.unwrap_or(link_mtu);
+        Ok(PathToPeer { source: source.ok_or_else(no_source)?, mtu, known_from, link_mtu })
     }
 
     /// The addresses of this host that can be used now, in the kernel's order.

@@ -414,7 +414,6 @@ pub(super) const FOREIGN_KEYS: &[Foreign] = &[
     Foreign { name: "installpolicy", advice: "policies belong to the tunnel's interface; leave it out" },
     Foreign { name: "mark", advice: "traffic is selected by interface and routes; see interface and routes" },
     Foreign { name: "reqid", advice: "it is chosen by the daemon; leave it out" },
-    Foreign { name: "tfc", advice: "traffic flow confidentiality is not supported; leave it out" },
     Foreign { name: "inactivity", advice: "it is not supported; leave it out" },
     Foreign { name: "leftfirewall", advice: "the daemon changes no firewall; write rules for the tunnel's interface" },
     Foreign { name: "rightfirewall", advice: "the daemon changes no firewall; write rules for the tunnel's interface" },

@@ -5,6 +5,7 @@
 //! | `control` | initiate, terminate, rekey, redirect |
 //! | `query` | version, stats, list-*, get-*, counters |
 //! | `own` | what only our tools use: list-tunnels, journal, keys, reload |
+//! | `mtu` | list-mtus |
 //! | `trace` | trace-packets, list-traces |
 //! | `load` | load-conn, load-shared, load-cert, load-key, load-authority and what takes them back |
 //! | `certificates` | list-certs, list-authorities |
@@ -12,6 +13,7 @@
 mod certificates;
 mod control;
 mod load;
+mod mtu;
 mod own;
 mod query;
 mod trace;
@@ -59,6 +61,7 @@ pub(crate) async fn call(daemon: &Daemon, name: &str, arguments: &Message, strea
         "list-tunnels" => own::list_tunnels(daemon, arguments, streamer).await,
         "journal" => own::journal(daemon, arguments, streamer).await,
         "keys" => own::keys(daemon).await,
+        "list-mtus" => mtu::list(daemon, arguments, streamer).await,
         "trace-packets" => trace::add(daemon, arguments).await,
         "list-traces" => trace::show(daemon, streamer).await,
         _ => return None,

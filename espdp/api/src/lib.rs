@@ -9,6 +9,7 @@ mod bridge;
 mod interface;
 mod mac;
 mod message;
+mod mtu;
 mod path;
 mod policy;
 mod routes;
@@ -27,6 +28,7 @@ pub use mac::{MacAddress, MacAddressError};
 pub use message::{
     Command, Done, Event, FromDataplane, InterfaceReport, Outcome, PacketSummary, Refusal, RequestId, ToDataplane,
 };
+pub use mtu::{MtuReport, MtuTerm, PathMtuSource};
 pub use path::{Encapsulation, IkePath, OuterPath};
 pub use policy::{PolicyAction, PolicyDirections, PolicyId, PolicySpec};
 pub use routes::Routes;

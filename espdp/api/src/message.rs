@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     BridgeName, BridgeSpec, Direction, DropCount, EspSpi, IkePath, InboundSaSpec, InterfaceName, InterfaceSpec,
-    OutboundSaSpec, OuterPath, PacketTrace, PolicyId, PolicySpec, SaStatistics, TraceFilter,
+    MtuReport, OutboundSaSpec, OuterPath, PacketTrace, PolicyId, PolicySpec, SaStatistics, TraceFilter,
 };
 
 /// Pairs an [`Outcome`] with its [`Command`]; chosen by the daemon.
@@ -102,6 +102,8 @@ pub enum Command {
     },
     /// Asks for counters of all SAs. Answer: [`Done::Statistics`].
     Statistics,
+    /// Asks where the octets of the paths go. Answer: [`Done::Mtus`].
+    ReadMtus,
     /// Has the next packets traced that `filter` takes, and forgets those that were traced before.
     Trace {
         /// How many, at most 1000; 0 ends it.
@@ -127,6 +129,8 @@ pub enum Done {
     Removed(Box<SaStatistics>),
     /// A local address.
     LocalAddress(IpAddr),
+    /// One entry for each SA that sends and whose path is known.
+    Mtus(Vec<MtuReport>),
     /// The counters of everything.
     Statistics {
         /// One entry for each SA.

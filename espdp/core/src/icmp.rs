@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::checksum::Sum;
-use crate::packet::{Header, protocol, write_header};
+use crate::packet::{Header, IPV6_HEADER_LEN, protocol, write_header};
 use crate::segment::put;
 
 /// Says to the sender of a packet how long its packets may be: "fragmentation needed and DF set" (RFC 792, RFC 1191 §4) or
@@ -80,6 +80,30 @@ fn icmp_len(quote: &[u8]) -> usize {
     quote.len().saturating_add(ICMP_HEADER_LEN)
 }
 
+/// Whether a packet, which has this header, is an error message that quotes another packet.
+pub(crate) fn is_error(packet: &[u8], header: &Header) -> bool {
+    let kind = packet.get(header.transport_at);
+    !header.is_later_fragment()
+        && kind.is_some()
+        && is_icmp_error(header.protocol, packet.get(header.transport_at..).unwrap_or_default())
+}
+
+/// The header of the packet that an error message is about, as far as it is quoted.
+pub(crate) fn quoted(packet: &[u8], header: &Header) -> Option<Header> {
+    let quote = packet.get(header.transport_at.checked_add(ICMP_HEADER_LEN)?..header.total_len)?;
+    // Its length is that of the whole packet; here it ends sooner.
+    let mut start = [0; MOST_QUOTED];
+    let len = quote.len().min(MOST_QUOTED);
+    start.get_mut(..len)?.copy_from_slice(quote.get(..len)?);
+    let start = start.get_mut(..len)?;
+    let (length_at, length) = match quote.first()? >> 4 {
+        4 => (2, len),
+        _ => (4, len.checked_sub(IPV6_HEADER_LEN)?),
+    };
+    put(start, length_at, u16::try_from(length).ok()?.to_be_bytes())?;
+    Header::parse(start)
+}
+
 /// Whether a packet is an error message, or looks like one as far as one can see.
 fn is_icmp_error(protocol: u8, transport: &[u8]) -> bool {
     let kind = transport.first();
@@ -102,6 +126,9 @@ fn is_one_host(address: IpAddr) -> bool {
     }
 }
 
+/// Octets of a quoted packet that are looked at: enough for extension headers and ports.
+const MOST_QUOTED: usize = 192;
+
 /// What every IPv4 host takes, and so the length of an answer (RFC 1812 §4.3.2.3).
 const MOST_IPV4: usize = 576;
 /// The smallest IPv6 MTU, and so the length of an answer (RFC 4443 §2.4 c).
@@ -116,7 +143,7 @@ const PACKET_TOO_BIG: u8 = 2;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::{IPV4_HEADER_LEN, IPV6_HEADER_LEN};
+    use crate::packet::IPV4_HEADER_LEN;
 
     const HOSTS: [(&str, &str); 2] = [("10.1.0.1", "10.2.0.1"), ("fd01::1", "fd02::1")];
 
@@ -178,6 +205,22 @@ mod tests {
             assert_eq!(answer(&icmp, 1280).is_some(), is_answered, "ICMPv6 type {kind}");
         }
         assert!(answer(&packet(HOSTS[0], protocol::ICMP, &[]), 68).is_none());
+    }
+
+    #[test]
+    fn the_packet_that_an_error_is_about_is_read_though_it_is_cut_off() {
+        for hosts in HOSTS {
+            let about = packet(hosts, protocol::UDP, &[&[0x12, 0x34, 0, 53][..], &[0; 1996]].concat());
+            let error = answer(&about, 1280).unwrap();
+            let header = Header::parse(&error).unwrap();
+            assert!(is_error(&error, &header));
+            let quoted = quoted(&error, &header).unwrap();
+            assert_eq!((quoted.source.to_string(), quoted.destination.to_string()), (hosts.0.into(), hosts.1.into()));
+            assert_eq!((quoted.source_port, quoted.destination_port), (Some(0x1234), Some(53)));
+            assert!(!is_error(&about, &Header::parse(&about).unwrap()));
+        }
+        let nothing = packet(HOSTS[0], protocol::ICMP, &[3, 4, 0, 0, 0, 0, 0, 0, 0x45, 0]);
+        assert_eq!(quoted(&nothing, &Header::parse(&nothing).unwrap()), None);
     }
 
     #[test]

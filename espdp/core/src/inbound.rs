@@ -18,7 +18,7 @@ use crate::packet::{
 };
 use crate::policy::{Miss, PolicyTable, Scope, Selected};
 use crate::sa::{InboundSa, OutboundTable, TRAILER_LEN};
-use crate::{Dataplane, DropReason, InboundBatch, InterfaceId, Offloads, Opened, Origin, ah, ecn, mss};
+use crate::{Dataplane, DropReason, InboundBatch, InterfaceId, Offloads, Opened, Origin, ah, ecn, icmp, mss};
 
 impl Dataplane {
     /// Opens everything in `batch`, in three passes over all packets: SA and replay check, decryption, everything after.
@@ -279,7 +279,10 @@ impl Accepting<'_> {
         }
         match wrapped {
             Some(wrapped) => self.check(&wrapped)?,
-            None => self.check_header(&header)?,
+            None => {
+                self.check_header(&header)?;
+                self.check_quoted(octets, &header)?;
+            }
         }
         let inner_ecn = header.traffic_class & ecn::MASK;
         let ecn = ecn::decapsulate(inner_ecn, self.origin.traffic_class).ok_or(DropReason::Ecn)?;
@@ -337,12 +340,24 @@ impl Accepting<'_> {
         }
         let header = Header::parse(out).ok_or(DropReason::BadInner)?;
         self.check_header(&header)?;
+        self.check_quoted(out, &header)?;
         if matches!(encapsulation, Encapsulation::Udp { .. }) {
             renew_checksum(out, &header).ok_or(DropReason::BadInner)?;
         }
         self.clamp_mss(out, &header);
         *memory.used += packet.len;
         Ok(packet)
+    }
+
+    /// Checks an ICMP error by the packet that it is about, too: that has to be one that we would send on this SA. Otherwise whoever
+    /// sits behind the peer could tell our hosts tales about their other connections (RFC 4301 §6.2, R4301-6.2-1).
+    fn check_quoted(&self, packet: &[u8], header: &Header) -> Result<(), DropReason> {
+        if !icmp::is_error(packet, header) {
+            return Ok(());
+        }
+        let quoted = icmp::quoted(packet, header).ok_or(DropReason::BadInner)?;
+        let is_ours = self.sa.core.selectors.matches(&Selected::outbound(&quoted));
+        if is_ours { Ok(()) } else { Err(DropReason::Selectors) }
     }
 
     /// Checks an inner packet by its own header. Later fragments are what their first one was, as far as the SA is also for what

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use espdp_api::{
-    EspAlgorithms, EspSpi, InterfaceKind, InterfaceName, InterfaceSpec, IpPrefix, IpsecProtocol, Mode, Mtu, OuterPath,
-    PolicyId, PolicySpec, Protection,
+    EspAlgorithms, EspSpi, InterfaceKind, InterfaceName, InterfaceSpec, IpPrefix, IpsecProtocol, Mode, Mtu, MtuReport,
+    MtuTerm, OutboundSaSpec, OuterPath, PacketShape, PathMtuPolicy, PathMtuSource, PolicyId, PolicySpec, Protection,
+    SaSpec,
 };
-use espdp_core::{InterfaceId, Overhead, tunnel_octets};
-use tunnels::{Link, LongestMatch, NetworkState, RouteKey, RouteTarget};
+use espdp_core::{InterfaceId, Overhead, Term, tcp_mss};
+use tunnels::{KnownFrom, Link, LongestMatch, NetworkState, PathToPeer, RouteKey, RouteTarget};
 
 use super::devices::DeviceSource;
 use crate::DataplaneSettings;
@@ -21,9 +22,9 @@ pub(crate) struct Book {
     pub(crate) interfaces: BTreeMap<InterfaceName, Interface>,
     pub(crate) policies: BTreeMap<PolicyId, Policy>,
     pub(crate) outbound: BTreeMap<(PolicyId, EspSpi), Outbound>,
-    /// What the paths to the peers carry, in octets, outer IP header included.
-    path_mtus: BTreeMap<IpAddr, u32>,
-    /// As [`Self::path_mtus`], of packets that are routed as those of any program.
+    /// The paths to the peers.
+    paths: BTreeMap<IpAddr, PathToPeer>,
+    /// What the paths carry, in octets, of packets that are routed as those of any program.
     routed_mtus: BTreeMap<IpAddr, u32>,
 }
 
@@ -64,32 +65,49 @@ pub(crate) struct Outbound {
     pub(crate) path: OuterPath,
     pub(crate) algorithms: EspAlgorithms,
     pub(crate) mode: Mode,
+    pub(crate) shape: PacketShape,
+    /// What the core was told that the path carries.
+    told: Option<u32>,
 }
 
 impl Outbound {
-    /// The longest inner packet when the path carries `path_mtu` octets. IP in IP protected by transport mode is as long as
-    /// tunnel mode.
-    fn inner_mtu(&self, path_mtu: u32, kind: InterfaceKind) -> u32 {
-        let mode = match kind {
-            InterfaceKind::Ipip => Mode::Tunnel,
-            InterfaceKind::Ipsec
-            | InterfaceKind::Gre(_)
-            | InterfaceKind::Vxlan(_)
-            | InterfaceKind::L2tpv3(_)
-            | InterfaceKind::Tap
-            | InterfaceKind::Host
-            | InterfaceKind::Memory { .. } => self.mode,
-        };
+    pub(crate) fn new(spec: &OutboundSaSpec) -> Self {
+        let SaSpec { protocol, path, algorithms, mode, .. } = spec.sa;
+        Self { protocol, path, algorithms, mode, shape: spec.shape, told: None }
+    }
+
+    /// Takes over another path, of which nothing is known yet.
+    pub(crate) fn move_to(&mut self, path: OuterPath) {
+        (self.path, self.told) = (path, None);
+    }
+
+    /// What stands around an inner packet.
+    fn overhead(&self, kind: InterfaceKind) -> Overhead {
         let outer_is_ipv6 = self.path.remote.is_ipv6();
         let overhead = match self.protocol {
-            IpsecProtocol::Esp => Overhead::new(self.algorithms, mode, self.path.encapsulation, outer_is_ipv6),
-            IpsecProtocol::Ah => Overhead::authentication_header(self.algorithms, mode, outer_is_ipv6),
+            IpsecProtocol::Esp => Overhead::new(self.algorithms, self.mode, self.path.encapsulation, outer_is_ipv6),
+            IpsecProtocol::Ah => Overhead::authentication_header(self.algorithms, self.mode, outer_is_ipv6),
         };
-        let path_mtu = usize::try_from(path_mtu).unwrap_or(usize::MAX);
-        let wrapped = u32::try_from(overhead.inner_mtu(path_mtu)).unwrap_or(u32::MAX);
-        // The header of protected IP in IP is the one that tunnel mode counts.
-        let is_counted = kind == InterfaceKind::Ipip;
-        if is_counted { wrapped } else { inside_of(wrapped, kind, self.path.remote) }
+        overhead.with_tunnel(kind, self.mode, outer_is_ipv6)
+    }
+
+    /// The longest inner packet when the path carries `path_mtu` octets.
+    fn inner_mtu(&self, path_mtu: u32, kind: InterfaceKind) -> u32 {
+        octets(self.overhead(kind).inner_mtu(usize::try_from(path_mtu).unwrap_or(usize::MAX)))
+    }
+
+    /// What the SA believes that its path carries, and why (R4301-6.1.1-1): the kernel learns from ICMP messages that nobody
+    /// signs, so an SA may ignore them, and none makes it believe in less than every path carries.
+    fn believed(&self, path: &PathToPeer) -> (u32, PathMtuSource) {
+        let least = if self.path.remote.is_ipv6() { SMALLEST_IPV6_MTU } else { SMALLEST_IPV4_MTU };
+        match (self.shape.path_mtu, path.known_from) {
+            (PathMtuPolicy::Fixed(mtu), _) => (u32::from(mtu), PathMtuSource::Configuration),
+            (PathMtuPolicy::Learn | PathMtuPolicy::Ignore, KnownFrom::Link) => (path.mtu, PathMtuSource::Link),
+            (PathMtuPolicy::Learn | PathMtuPolicy::Ignore, KnownFrom::Route) => (path.mtu, PathMtuSource::Route),
+            (PathMtuPolicy::Ignore, KnownFrom::Message) => (path.link_mtu, PathMtuSource::Link),
+            (PathMtuPolicy::Learn, KnownFrom::Message) if path.mtu < least => (least, PathMtuSource::Bound),
+            (PathMtuPolicy::Learn, KnownFrom::Message) => (path.mtu, PathMtuSource::Message),
+        }
     }
 }
 
@@ -102,7 +120,7 @@ impl Book {
             interfaces: BTreeMap::new(),
             policies: BTreeMap::new(),
             outbound: BTreeMap::new(),
-            path_mtus: BTreeMap::new(),
+            paths: BTreeMap::new(),
             routed_mtus: BTreeMap::new(),
         }
     }
@@ -151,9 +169,48 @@ impl Book {
         self.outbound.values().map(|sa| sa.path.remote).collect()
     }
 
-    /// Notes what the path to a peer carries; used by the next [`Self::set_mtus`].
-    pub(crate) fn set_path_mtu(&mut self, peer: IpAddr, mtu: u32) {
-        self.path_mtus.insert(peer, mtu);
+    /// Notes what is known about the path to a peer; used by the next [`Self::set_mtus`].
+    pub(crate) fn set_path(&mut self, peer: IpAddr, path: PathToPeer) {
+        self.paths.insert(peer, path);
+    }
+
+    /// The SAs whose path the core does not know yet, or as another one, with what it carries. From now on it knows.
+    pub(crate) fn paths_to_tell(&mut self) -> Vec<(PolicyId, EspSpi, usize)> {
+        let mut news = Vec::new();
+        for ((policy, spi), sa) in &mut self.outbound {
+            let Some((mtu, _)) = self.paths.get(&sa.path.remote).map(|path| sa.believed(path)) else { continue };
+            if sa.told.replace(mtu) != Some(mtu) {
+                news.push((*policy, *spi, usize::try_from(mtu).unwrap_or(usize::MAX)));
+            }
+        }
+        news
+    }
+
+    /// Where the octets of the paths go.
+    pub(crate) fn mtu_reports(&self) -> Vec<MtuReport> {
+        let report = |((policy, spi), sa): (&(PolicyId, EspSpi), &Outbound)| {
+            let own = self.interfaces.get(&self.policies.get(policy)?.spec.interface)?;
+            let (path_mtu, known_from) = sa.believed(self.paths.get(&sa.path.remote)?);
+            let path_octets = usize::try_from(path_mtu).ok()?;
+            let overhead = sa.overhead(own.spec.kind);
+            let inner = overhead.inner_mtu(path_octets);
+            let term = |term: Term| MtuTerm { name: term.name.to_owned(), octets: octets(term.octets) };
+            Some(MtuReport {
+                interface: own.spec.name.clone(),
+                interface_mtu: own.mtu,
+                interface_is_fixed: own.spec.mtu != Mtu::Automatic,
+                policy: *policy,
+                spi: *spi,
+                path: sa.path,
+                path_mtu,
+                known_from,
+                terms: overhead.terms(path_octets).into_iter().map(term).collect(),
+                inner_mtu: octets(inner),
+                mss_ipv4: octets(tcp_mss(inner, false)),
+                mss_ipv6: octets(tcp_mss(inner, true)),
+            })
+        };
+        self.outbound.iter().filter_map(report).collect()
     }
 
     /// The other ends of tunnels in clear, whose packets are routed as any other.
@@ -170,12 +227,15 @@ impl Book {
     /// known, an interface keeps the MTU it has.
     pub(crate) fn set_mtus(&mut self) {
         let peers = self.peers();
-        self.path_mtus.retain(|peer, _| peers.contains(peer));
+        self.paths.retain(|peer, _| peers.contains(peer));
         let peers = self.routed_peers();
         self.routed_mtus.retain(|peer, _| peers.contains(peer));
         let mut mtus = BTreeMap::new();
         for own in self.interfaces.values().filter(|own| own.spec.mtu == Mtu::Automatic) {
-            let of_sa = |sa: &Outbound| Some(sa.inner_mtu(*self.path_mtus.get(&sa.path.remote)?, own.spec.kind));
+            let of_sa = |sa: &Outbound| {
+                let (path_mtu, _) = sa.believed(self.paths.get(&sa.path.remote)?);
+                Some(sa.inner_mtu(path_mtu, own.spec.kind))
+            };
             let of_path = |peer| Some(inside_of(*self.routed_mtus.get(&peer)?, own.spec.kind, peer));
             let routed = routed_peers_of(own).into_iter().filter_map(of_path);
             if let Some(mtu) = self.outbound_of(&own.spec.name).filter_map(of_sa).chain(routed).min() {
@@ -214,9 +274,9 @@ fn routed_peers_of(own: &Interface) -> Vec<IpAddr> {
     }
 }
 
-/// What a tunnel of this kind leaves of `octets`, its outer header included.
-fn inside_of(octets: u32, kind: InterfaceKind, peer: IpAddr) -> u32 {
-    octets.saturating_sub(u32::try_from(tunnel_octets(kind, peer.is_ipv6())).unwrap_or(u32::MAX))
+/// What a tunnel of this kind leaves of what its path carries.
+fn inside_of(path_mtu: u32, kind: InterfaceKind, peer: IpAddr) -> u32 {
+    octets(Overhead::of_tunnel(kind, peer.is_ipv6()).inner_mtu(usize::try_from(path_mtu).unwrap_or(usize::MAX)))
 }
 
 /// `RT_TABLE_MAIN` (linux/rtnetlink.h).
@@ -232,6 +292,10 @@ const SMALLEST_IPV6_MTU: u32 = 1280;
 const SMALLEST_IPV4_MTU: u32 = 576;
 /// The longest IP packet; loopback offers more.
 const LARGEST_MTU: u32 = 65_535;
+
+fn octets(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
 
 fn fixed_mtu(spec: &InterfaceSpec) -> Option<u32> {
     match spec.mtu {
@@ -279,7 +343,19 @@ mod tests {
             integrity: EspIntegrity::None,
             extended_sequence_numbers: true,
         };
-        Outbound { protocol: IpsecProtocol::Esp, path, algorithms, mode: Mode::Tunnel }
+        Outbound {
+            protocol: IpsecProtocol::Esp,
+            path,
+            algorithms,
+            mode: Mode::Tunnel,
+            shape: PacketShape::default(),
+            told: None,
+        }
+    }
+
+    /// A path whose first link carries so many octets.
+    fn link(mtu: u32) -> PathToPeer {
+        PathToPeer { source: address("192.0.2.1"), mtu, known_from: KnownFrom::Link, link_mtu: mtu }
     }
 
     fn book() -> Book {
@@ -297,21 +373,21 @@ mod tests {
     fn the_smallest_sa_sets_the_mtu_and_its_removal_lifts_it() {
         let mut book = book();
         book.outbound.insert((PolicyId(1), spi(256)), outbound(Encapsulation::Esp));
-        book.set_path_mtu(address(PEER), 1500);
+        book.set_path(address(PEER), link(1500));
         book.set_mtus();
         // 1500 - 20 (IPv4) - 8 (SPI, sequence) - 8 (IV) - 16 (ICV) = 1448, of which 2 are the trailer.
         assert_eq!(mtu(&book), 1446);
         let udp = Encapsulation::Udp { local_port: 4500, remote_port: 4500 };
         book.outbound.insert((PolicyId(1), spi(257)), outbound(udp));
-        book.set_path_mtu(address(PEER), 1500);
+        book.set_path(address(PEER), link(1500));
         book.set_mtus();
         assert_eq!(mtu(&book), 1438);
         book.outbound.remove(&(PolicyId(1), spi(257)));
-        book.set_path_mtu(address(PEER), 1500);
+        book.set_path(address(PEER), link(1500));
         book.set_mtus();
         assert_eq!(mtu(&book), 1446);
         book.outbound.clear();
-        book.set_path_mtu(address(PEER), 1500);
+        book.set_path(address(PEER), link(1500));
         book.set_mtus();
         assert_eq!(mtu(&book), 1446);
     }
@@ -322,7 +398,7 @@ mod tests {
         let mut book = book();
         book.outbound.insert((PolicyId(1), spi(256)), outbound(Encapsulation::Esp));
         for (path_mtu, inner) in [(1500, 1446), (1300, 1246), (1500, 1446)] {
-            book.set_path_mtu(address(PEER), path_mtu);
+            book.set_path(address(PEER), link(path_mtu));
             book.set_mtus();
             assert_eq!(mtu(&book), inner);
         }
@@ -333,7 +409,7 @@ mod tests {
         let mut book = book();
         book.interfaces.insert(name("ipsec0"), interface("ipsec0", Mtu::Fixed(1350)));
         book.outbound.insert((PolicyId(1), spi(256)), outbound(Encapsulation::Esp));
-        book.set_path_mtu(address(PEER), 1500);
+        book.set_path(address(PEER), link(1500));
         book.set_mtus();
         assert_eq!(mtu(&book), 1350);
     }
@@ -343,7 +419,7 @@ mod tests {
         let mut book = book();
         let sa = Outbound { mode: Mode::Transport, ..outbound(Encapsulation::Esp) };
         book.outbound.insert((PolicyId(1), spi(256)), sa);
-        book.set_path_mtu(address(PEER), 1500);
+        book.set_path(address(PEER), link(1500));
         book.set_mtus();
         assert_eq!(mtu(&book), 1466);
         book.interfaces.get_mut(&name("ipsec0")).unwrap().spec.kind = InterfaceKind::Ipip;
@@ -360,7 +436,7 @@ mod tests {
         own.spec.ends = Some(espdp_api::TunnelEnds::new(address("192.0.2.1"), Some(address(PEER))));
         let sa = Outbound { mode: Mode::Transport, ..outbound(Encapsulation::Esp) };
         book.outbound.insert((PolicyId(1), spi(256)), sa);
-        book.set_path_mtu(address(PEER), 1500);
+        book.set_path(address(PEER), link(1500));
         book.set_mtus();
         assert_eq!(mtu(&book), 1466 - 20 - 8 - 8 - 14);
         assert!(book.routed_peers().is_empty());
@@ -376,12 +452,12 @@ mod tests {
     fn a_narrow_path_does_not_take_ipv6_from_the_link() {
         let mut book = book();
         book.outbound.insert((PolicyId(1), spi(256)), outbound(Encapsulation::Esp));
-        book.set_path_mtu(address(PEER), 1000);
+        book.set_path(address(PEER), link(1000));
         book.set_mtus();
         assert_eq!(mtu(&book), 946);
         let own = book.interfaces.get_mut(&name("ipsec0")).unwrap();
         own.spec.addresses.push("fec3::1/64".parse().unwrap());
-        book.set_path_mtu(address(PEER), 1000);
+        book.set_path(address(PEER), link(1000));
         book.set_mtus();
         assert_eq!(mtu(&book), 1280);
     }
@@ -409,5 +485,52 @@ mod tests {
         assert_eq!(rules(&book), [Some(16), Some(15), Some(0), None]);
         book.policies.remove(&PolicyId(2));
         assert!(rules(&book).is_empty());
+    }
+
+    /// R4301-6.1.1-1.
+    #[test]
+    fn forged_messages_about_the_path_are_bounded_or_ignored() {
+        let learned = |mtu| PathToPeer { mtu, known_from: KnownFrom::Message, ..link(1500) };
+        let believed = |policy, path: &PathToPeer| {
+            let shape = PacketShape { path_mtu: policy, ..PacketShape::default() };
+            Outbound { shape, ..outbound(Encapsulation::Esp) }.believed(path)
+        };
+        assert_eq!(believed(PathMtuPolicy::Learn, &learned(68)), (576, PathMtuSource::Bound));
+        assert_eq!(believed(PathMtuPolicy::Learn, &learned(1300)), (1300, PathMtuSource::Message));
+        assert_eq!(believed(PathMtuPolicy::Ignore, &learned(68)), (1500, PathMtuSource::Link));
+        assert_eq!(believed(PathMtuPolicy::Fixed(1400), &learned(68)), (1400, PathMtuSource::Configuration));
+        let route = PathToPeer { mtu: 400, known_from: KnownFrom::Route, ..link(1500) };
+        assert_eq!(believed(PathMtuPolicy::Ignore, &route), (400, PathMtuSource::Route), "our own word counts");
+    }
+
+    #[test]
+    fn the_core_is_told_of_a_path_once_and_again_when_it_changes() {
+        let mut book = book();
+        book.outbound.insert((PolicyId(1), spi(256)), outbound(Encapsulation::Esp));
+        assert!(book.paths_to_tell().is_empty());
+        book.set_path(address(PEER), link(1500));
+        assert_eq!(book.paths_to_tell(), [(PolicyId(1), spi(256), 1500)]);
+        assert!(book.paths_to_tell().is_empty());
+        book.set_path(address(PEER), link(1400));
+        assert_eq!(book.paths_to_tell(), [(PolicyId(1), spi(256), 1400)]);
+        let sa = book.outbound.get_mut(&(PolicyId(1), spi(256))).unwrap();
+        sa.move_to(OuterPath { local: address("192.0.2.9"), ..sa.path });
+        assert_eq!(book.paths_to_tell(), [(PolicyId(1), spi(256), 1400)]);
+    }
+
+    #[test]
+    fn the_report_adds_up_to_the_path() {
+        let mut book = book();
+        book.outbound.insert((PolicyId(1), spi(256)), outbound(Encapsulation::Esp));
+        assert!(book.mtu_reports().is_empty(), "nothing is known of the path");
+        book.set_path(address(PEER), link(1500));
+        book.set_mtus();
+        let [report] = <[MtuReport; 1]>::try_from(book.mtu_reports()).unwrap();
+        let around: u32 = report.terms.iter().map(|term| term.octets).sum();
+        assert_eq!((report.path_mtu, around + report.inner_mtu), (1500, 1500));
+        assert_eq!(
+            (report.interface_mtu, report.inner_mtu, report.mss_ipv4, report.mss_ipv6),
+            (1446, 1446, 1406, 1386)
+        );
     }
 }

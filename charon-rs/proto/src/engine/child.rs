@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use espdp_api::{
-    Command, Direction, EspSpi, InboundSaSpec, IpsecProtocol, Mode, OutboundSaSpec, OuterPath, PolicyId, Refusal,
-    SaLimits, SaSpec, TrafficSelector,
+    Command, Direction, EspSpi, InboundSaSpec, IpsecProtocol, Mode, OutboundSaSpec, OuterPath, PacketShape,
+    PaddingPolicy, PolicyId, Refusal, SaLimits, SaSpec, TrafficSelector,
 };
 
 use super::context::{Asker, Context};
@@ -27,6 +27,7 @@ pub(super) struct AgreedChild {
     pub(super) local: Vec<TrafficSelector>,
     pub(super) remote: Vec<TrafficSelector>,
     pub(super) later_fragments: bool,
+    pub(super) padding: PaddingPolicy,
     pub(super) keys_in: DirectionKeys,
     pub(super) keys_out: DirectionKeys,
     /// Of the exchange that made it, the requester's first.
@@ -58,6 +59,7 @@ pub(super) struct ChildSa {
     pub(super) local: Vec<TrafficSelector>,
     pub(super) remote: Vec<TrafficSelector>,
     later_fragments: bool,
+    padding: PaddingPolicy,
     pub(super) inbound: Half,
     pub(super) outbound: Half,
     pub(super) nonces: [Vec<u8>; 2],
@@ -148,6 +150,7 @@ impl ChildSa {
             local: agreed.local,
             remote: agreed.remote,
             later_fragments: agreed.later_fragments,
+            padding: agreed.padding,
             inbound: Half::Asked,
             outbound: Half::Asked,
             nonces: agreed.nonces,
@@ -175,7 +178,8 @@ impl ChildSa {
         let replay_window = self.child.replay_window;
         let inbound = InboundSaSpec { sa: self.spec(self.spi_in, keys_in), replay_window };
         commands.push((InstallStep::Inbound(self.spi_in), Command::InstallInbound(Box::new(inbound))));
-        let outbound = OutboundSaSpec { sa: self.spec(self.spi_out, keys_out), shape: self.child.shape };
+        let shape = PacketShape { padding: self.padding, ..self.child.shape };
+        let outbound = OutboundSaSpec { sa: self.spec(self.spi_out, keys_out), shape };
         commands.push((InstallStep::Outbound, Command::InstallOutbound(Box::new(outbound))));
         for (step, command) in commands {
             self.awaited += 1;

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use espdp_api::{AddressRange, EspSpi, Mode, PacketSummary, PolicyId, PortRange, Secret, TrafficSelector};
+use espdp_api::{
+    AddressRange, EspSpi, Mode, PacketSummary, PaddingPolicy, PolicyId, PortRange, Secret, TrafficSelector,
+};
 
 use super::child::{AgreedChild, ChildSa, Maker};
 use super::context::Context;
@@ -62,6 +64,8 @@ pub(super) struct ChildTerms {
     remote: Vec<TrafficSelector>,
     /// Both ends want fragments of packets but the first to travel in it.
     later_fragments: bool,
+    /// How packets are filled up.
+    padding: PaddingPolicy,
     shared_secret: Option<Secret<Vec<u8>>>,
 }
 
@@ -85,6 +89,7 @@ impl ChildTerms {
             local: self.local,
             remote: self.remote,
             later_fragments: self.later_fragments,
+            padding: self.padding,
             keys_in,
             keys_out,
             nonces: self.nonces,
@@ -215,6 +220,7 @@ impl ChildOffer {
             local,
             remote,
             later_fragments: agree_on_later_fragments(&self.wish.child, body),
+            padding: padding_for(&self.wish.child, body),
             shared_secret,
         })
     }
@@ -299,6 +305,7 @@ pub(super) struct ChildAnswer {
     answers_nonce: bool,
     key_exchange: Option<(KeyExchangePayload, Secret<Vec<u8>>)>,
     later_fragments: bool,
+    padding: PaddingPolicy,
     /// Another child is for the rest of what the peer wants.
     additional: bool,
 }
@@ -379,6 +386,7 @@ impl ChildAnswer {
         };
         let (child, replaces) = (child.clone(), replaces.cloned());
         let (later_fragments, additional) = (agree_on_later_fragments(&child, body), false);
+        let padding = padding_for(&child, body);
         Ok(Self {
             child,
             replaces,
@@ -390,6 +398,7 @@ impl ChildAnswer {
             answers_nonce,
             key_exchange,
             later_fragments,
+            padding,
             additional,
         })
     }
@@ -441,6 +450,7 @@ impl ChildAnswer {
             local: self.local,
             remote: self.remote,
             later_fragments: self.later_fragments,
+            padding: self.padding,
             shared_secret,
         };
         (terms, payloads)
@@ -455,6 +465,11 @@ fn wants_later_fragments(child: &Child) -> bool {
 /// R4301-7.3-1: they do if both ends say so.
 fn agree_on_later_fragments(child: &Child, theirs: &Body) -> bool {
     wants_later_fragments(child) && theirs.has_notify(NotifyType::NonFirstFragmentsAlso)
+}
+
+/// How packets to the peer are filled up: not at all if it cannot cut that off (RFC 7296 §1.3.1).
+fn padding_for(child: &Child, theirs: &Body) -> PaddingPolicy {
+    if theirs.has_notify(NotifyType::EspTfcPaddingNotSupported) { PaddingPolicy::None } else { child.shape.padding }
 }
 
 fn agree_on_esp(

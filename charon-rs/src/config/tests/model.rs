@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use espdp_api::{DfPolicy, DscpPolicy, InterfaceKind, Mode, Mtu, PacketShape, Routes, TrafficLimit};
+use espdp_api::{
+    DfPolicy, DscpPolicy, FlowLabelPolicy, FragmentPolicy, HopLimitPolicy, InterfaceKind, Mode, MssPolicy, Mtu,
+    PacketShape, PaddingPolicy, PathMtuPolicy, Routes, TrafficLimit,
+};
 use ike_proto::config::{
     Child, Childless, Dpd, DpdAction, Fragmentation, Lifetime, LocalMethod, RemoteAddress, RemoteMethod, StartAction,
     UdpEncapsulation,
@@ -156,6 +159,26 @@ fn each_key_of_a_child_has_its_effect() {
     assert!(child_with("later_fragments = true").later_fragments);
     assert_eq!(child_with("df = \"copy\"").shape.df, DfPolicy::Copy);
     assert_eq!(child_with("dscp = 46").shape.dscp, DscpPolicy::Fixed(46));
+    let shape = |line: &str| child_with(line).shape;
+    assert_eq!(
+        (shape("ttl = \"copy\"").hop_limit, shape("hoplimit = 9").hop_limit),
+        (HopLimitPolicy::Copy, HopLimitPolicy::Fixed(9))
+    );
+    assert_eq!(shape("flowlabel = \"hash\"").flow_label, FlowLabelPolicy::Hash);
+    assert_eq!(
+        (shape("tfc = \"mtu\"").padding, shape("tfc = 900").padding),
+        (PaddingPolicy::ToPathMtu, PaddingPolicy::To(900))
+    );
+    assert_eq!(
+        (shape("dummy = \"2s\"").dummy_interval, shape("dummy = \"none\"").dummy_interval),
+        (Some(secs(2)), None)
+    );
+    assert_eq!((shape("mss = \"keep\"").mss, shape("mss = 1300").mss), (MssPolicy::Keep, MssPolicy::AtMost(1300)));
+    assert_eq!(shape("fragment = \"after\"").fragment, FragmentPolicy::After);
+    assert_eq!(
+        (shape("pmtu = \"ignore\"").path_mtu, shape("pmtu = 1400").path_mtu),
+        (PathMtuPolicy::Ignore, PathMtuPolicy::Fixed(1400))
+    );
     for (word, start) in [("add", StartAction::None), ("route", StartAction::Trap), ("start", StartAction::Start)] {
         assert_eq!(connection(&MINIMAL.replace("add", word)).children[0].start, start);
     }

@@ -40,7 +40,7 @@ pub(super) async fn show(daemon: &Daemon, streamer: &Streamer) -> Message {
     }
 }
 
-async fn ask(daemon: &Daemon, command: Command) -> Result<Done, String> {
+pub(super) async fn ask(daemon: &Daemon, command: Command) -> Result<Done, String> {
     let answer = daemon.handle.ask(|shell| shell.ask_dataplane(command)).await.map_err(|gone| gone.to_string())?;
     match timeout(STATISTICS_DEADLINE, answer).await {
         Ok(Ok(outcome)) => outcome.map_err(|refusal| refusal.to_string()),

@@ -146,6 +146,7 @@ impl Wire {
                 Done::Statistics { sas, interfaces: Vec::new(), drops: Vec::new() }
             }
             Command::ReadTraces => Done::Traces(Vec::new()),
+            Command::ReadMtus => Done::Mtus(Vec::new()),
             Command::ClaimSpi(_)
             | Command::Trace { .. }
             | Command::ReleaseSpi(_)

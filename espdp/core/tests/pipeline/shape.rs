@@ -9,7 +9,7 @@ use espdp_api::{
 use espdp_core::{Fragmenter, Overhead, VnetHeader};
 use proptest::prelude::*;
 
-use crate::support::{INNER, Setup, UDP, algorithms, checksum, ip, udp, udp_between};
+use crate::support::{INNER, Setup, UDP, algorithms, checksum, ip, range, udp, udp_between};
 
 fn shaped(shape: PacketShape) -> Setup {
     Setup { shape, ..Setup::default() }
@@ -318,6 +318,25 @@ fn tcp_is_told_what_fits_in_both_directions() {
             assert_eq!(announced(&right.receive(&left.send(&syn(ipv4, 1460)))[0]), expected, "{mss:?} on the way in");
         }
     }
+}
+
+/// R4301-6.2-1.
+#[test]
+fn icmp_errors_pass_only_about_packets_that_the_sa_would_carry() {
+    let (here, there) = (range("10.1.0.0", "10.1.255.255"), range("10.2.0.0", "10.2.255.255"));
+    let (mut left, mut right) = Setup { local: vec![here], remote: vec![there], ..Setup::default() }.connect();
+    let error = |about: &[u8]| {
+        let mut icmp = [&[3, 4, 0, 0, 0, 0, 5, 0], &about[..28]].concat();
+        let sum = checksum(&[&icmp]);
+        icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+        ip("10.2.0.1", "10.1.0.1", 1, 0, &icmp)
+    };
+    let about_this_tunnel = error(&udp_between("10.1.0.1", "10.2.0.9", 0, 1400));
+    assert_eq!(left.receive(&right.send(&about_this_tunnel)), [about_this_tunnel]);
+    for other in [udp_between("10.1.0.1", "198.51.100.1", 0, 1400), udp_between("10.2.0.9", "10.1.0.1", 0, 1400)] {
+        assert!(left.receive(&right.send(&error(&other))).is_empty());
+    }
+    assert_eq!(left.drops(Direction::Inbound), [("selectors".to_owned(), 2)]);
 }
 
 #[test]

@@ -149,6 +149,7 @@ impl Dataplane {
             | DataplaneCommand::RemoveBridge(_)
             | DataplaneCommand::Trace { .. }
             | DataplaneCommand::ReadTraces
+            | DataplaneCommand::ReadMtus
             | DataplaneCommand::Statistics) => panic!("{other:?} is not for the engine"),
         }
         Ok(Done::Ok)
