@@ -1,5 +1,7 @@
 //! Policies: what becomes of which traffic of an interface, and which SA carries what is protected.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{InterfaceName, IpPrefix, TrafficSelector};
@@ -21,6 +23,17 @@ pub enum PolicyAction {
     Bypass,
     /// They are dropped.
     Discard,
+}
+
+impl fmt::Display for PolicyAction {
+    /// The word that configurations have for it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Protect { .. } => "protect",
+            Self::Bypass => "bypass",
+            Self::Discard => "discard",
+        })
+    }
 }
 
 /// The directions in which a policy is asked.

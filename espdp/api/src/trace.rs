@@ -227,14 +227,7 @@ impl fmt::Display for TraceStep {
             }
             Self::FromInside { interface, octets, packet: None } => write!(f, "from {interface}: {octets} octets"),
             Self::Segmented { packets } => write!(f, "stands for {packets} packets; this is the first"),
-            Self::Policy { id: PolicyId(id), action } => {
-                let action = match action {
-                    PolicyAction::Protect { .. } => "protect",
-                    PolicyAction::Bypass => "bypass",
-                    PolicyAction::Discard => "discard",
-                };
-                write!(f, "policy {id} says {action}")
-            }
+            Self::Policy { id: PolicyId(id), action } => write!(f, "policy {id} says {action}"),
             Self::Wrapped { tunnel } => write!(f, "{} in front", headers(*tunnel)),
             Self::Sa { spi, sequence } => write!(f, "SA {spi:08x}, sequence number {sequence}"),
             Self::Sealed { octets } => write!(f, "sealed: {octets} octets from SPI to ICV"),

@@ -71,6 +71,56 @@ fn bypass_discard() -> Result<()> {
 }
 
 #[test]
+fn gre() -> Result<()> {
+    play("gre", &["eth:ethertype:ip:esp"])
+}
+
+#[test]
+fn gre_teb() -> Result<()> {
+    play("gre-teb", &["eth:ethertype:ip:esp"])
+}
+
+#[test]
+fn mgre() -> Result<()> {
+    play("mgre", &["eth:ethertype:ip:esp"])
+}
+
+#[test]
+fn vxlan() -> Result<()> {
+    play("vxlan", &["eth:ethertype:ip:esp"])
+}
+
+#[test]
+fn l2tpv3() -> Result<()> {
+    play("l2tpv3", &["eth:ethertype:ip:esp"])
+}
+
+#[test]
+fn l2tpv3_v6() -> Result<()> {
+    play("l2tpv3-v6", &["eth:ethertype:ipv6:esp"])
+}
+
+#[test]
+fn ipip_plain() -> Result<()> {
+    play("ipip-plain", &["eth:ethertype:ip:ip"])
+}
+
+#[test]
+fn gre_plain() -> Result<()> {
+    play("gre-plain", &["eth:ethertype:ip:gre:ip"])
+}
+
+#[test]
+fn vxlan_plain() -> Result<()> {
+    play("vxlan-plain", &["eth:ethertype:ip:udp:vxlan:eth"])
+}
+
+#[test]
+fn l2tpv3_plain() -> Result<()> {
+    play("l2tpv3-plain", &["eth:ethertype:ip:l2tp"])
+}
+
+#[test]
 fn every_scenario_is_listed_and_has_a_test() -> Result<()> {
     let mut command = Command::new(built("charonctl")?);
     command.args(["--json", "lab", "--scenario", "list"]);

@@ -1,14 +1,16 @@
 //! Following single packets through the dataplane.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use espdp_api::{AddressRange, Command, Direction, Done, EspSpi, PacketTrace, TraceFilter};
+use espdp_api::{AddressRange, Command, Direction, Done, EspSpi, PacketTrace, PolicyId, TraceFilter, TraceStep};
 use ipnet::IpNet;
 use tokio::time::timeout;
 
 use super::query::STATISTICS_DEADLINE;
 use super::{failed, success};
 use crate::daemon::service::Daemon;
+use crate::daemon::shell::Shell;
 use crate::vici::{Message, Streamer};
 
 /// Has the next packets traced: how many (`packets`), and which (`direction`, `spi`, `addresses`, `protocol`, `port`,
@@ -30,8 +32,12 @@ pub(super) async fn add(daemon: &Daemon, arguments: &Message) -> Message {
 pub(super) async fn show(daemon: &Daemon, streamer: &Streamer) -> Message {
     match ask(daemon, Command::ReadTraces).await {
         Ok(Done::Traces(traces)) => {
+            let named = |shell: &mut Shell| {
+                shell.applied.manual.policies().map(|(id, policy)| (id, policy.name.clone())).collect()
+            };
+            let names: BTreeMap<PolicyId, String> = daemon.handle.ask(named).await.unwrap_or_default();
             for trace in &traces {
-                streamer.send("trace", event(trace)).await;
+                streamer.send("trace", event(trace, &names)).await;
             }
             success().with("packets", traces.len())
         }
@@ -48,7 +54,8 @@ pub(super) async fn ask(daemon: &Daemon, command: Command) -> Result<Done, Strin
     }
 }
 
-fn event(trace: &PacketTrace) -> Message {
+/// A traced packet; policies are called by their `names` where they have some.
+fn event(trace: &PacketTrace, names: &BTreeMap<PolicyId, String>) -> Message {
     let direction = match trace.direction {
         Direction::Inbound => "in",
         Direction::Outbound => "out",
@@ -56,8 +63,17 @@ fn event(trace: &PacketTrace) -> Message {
     let micros = trace.at.as_micros();
     let mut message = Message::new().with("after-us", micros).with("direction", direction);
     message.put_list("steps", trace.steps.iter().map(|step| step.name()));
-    message.put_list("texts", trace.steps.iter().map(ToString::to_string));
+    message.put_list("texts", trace.steps.iter().map(|step| text(step, names)));
     message
+}
+
+fn text(step: &TraceStep, names: &BTreeMap<PolicyId, String>) -> String {
+    if let TraceStep::Policy { id, action } = step
+        && let Some(name) = names.get(id)
+    {
+        return format!("policy `{name}` says {action}");
+    }
+    step.to_string()
 }
 
 fn filter(arguments: &Message) -> Result<TraceFilter, String> {
@@ -108,7 +124,7 @@ fn number<T: std::str::FromStr>(arguments: &Message, name: &str) -> Result<Optio
 mod tests {
     use std::time::Duration;
 
-    use espdp_api::TraceStep;
+    use espdp_api::PolicyAction;
 
     use super::*;
 
@@ -149,11 +165,16 @@ mod tests {
 
     #[test]
     fn an_event_has_names_and_sentences() {
-        let steps = vec![TraceStep::Opened { next_header: 4 }, TraceStep::Dropped { reason: "selectors".to_owned() }];
+        let action = PolicyAction::Discard;
+        let steps = vec![
+            TraceStep::Policy { id: PolicyId(9), action },
+            TraceStep::Policy { id: PolicyId(3), action },
+            TraceStep::Dropped { reason: "selectors".to_owned() },
+        ];
         let trace = PacketTrace { at: Duration::from_millis(2), direction: Direction::Inbound, steps };
-        let event = event(&trace);
+        let event = event(&trace, &BTreeMap::from([(PolicyId(9), "rest".to_owned())]));
         assert_eq!((event.text("after-us"), event.text("direction")), (Some("2000"), Some("in")));
-        assert_eq!(event.list("steps"), ["opened", "dropped"]);
-        assert_eq!(event.list("texts"), ["authentic, decrypted: protocol 4 inside", "dropped: selectors"]);
+        assert_eq!(event.list("steps"), ["policy", "policy", "dropped"]);
+        assert_eq!(event.list("texts"), ["policy `rest` says discard", "policy 3 says discard", "dropped: selectors"]);
     }
 }

@@ -33,6 +33,16 @@ const EXAMPLES: &[Example] = examples! {
     "manual-tunnel": "scenario.toml" "moon.toml" "sun.toml" "secrets.toml";
     "manual-transport": "scenario.toml" "moon.toml" "sun.toml" "secrets.toml";
     "bypass-discard": "scenario.toml" "moon.toml" "sun.toml" "secrets.toml";
+    "gre": "scenario.toml" "moon.toml" "sun.toml" "secrets.toml";
+    "gre-teb": "scenario.toml" "moon.toml" "sun.toml" "secrets.toml";
+    "mgre": "scenario.toml" "mars.toml" "moon.toml" "sun.toml" "secrets.toml";
+    "vxlan": "scenario.toml" "moon.toml" "sun.toml" "secrets.toml";
+    "l2tpv3": "scenario.toml" "moon.toml" "sun.toml" "secrets.toml";
+    "l2tpv3-v6": "scenario.toml" "moon.toml" "sun.toml" "secrets.toml";
+    "ipip-plain": "scenario.toml" "moon.toml" "sun.toml";
+    "gre-plain": "scenario.toml" "moon.toml" "sun.toml";
+    "vxlan-plain": "scenario.toml" "moon.toml" "sun.toml";
+    "l2tpv3-plain": "scenario.toml" "moon.toml" "sun.toml";
 };
 
 impl Example {
