@@ -155,6 +155,7 @@ mod tests {
     }
 
     /// The commands, each as one word and the last digits of what it is about.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "other commands would be wrong here, whatever they are")]
     fn steps(manual: &mut Manual, wanted: &[ManualPolicy]) -> Vec<String> {
         let said = |command: Command| match command {
             Command::SetPolicy(spec) => format!("set {} {}", spec.id.0 & 0xff, spec.priority),
