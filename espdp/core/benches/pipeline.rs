@@ -4,7 +4,8 @@
 //!
 //! Paths: `outbound` is everything from an inner packet to a sealed ESP packet, `inbound` everything from a received ESP
 //! packet to the inner packet to be written, without coalescing; `outbound-tso` and `inbound-gro` are the same for a TCP
-//! stream that comes from the kernel and goes to it in super-packets, per segment; `crypto-seal` and `crypto-open` are the ciphers alone,
+//! stream that comes from the kernel and goes to it in super-packets, per segment; `gre-out`, `gre-in` and so on are `outbound` and
+//! `inbound` with the headers of a tunnel, protected in transport mode by AES-256-GCM; `crypto-seal` and `crypto-open` are the ciphers alone,
 //! packet by packet, in place. Clocks are those of the time stamp counter. Of many rounds the lower quartile counts,
 //! because what else the machine does only ever adds to them.
 
@@ -15,9 +16,10 @@
 mod clock;
 
 use espdp_api::{
-    AddressRange, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, InboundSaSpec, InterfaceKind,
-    InterfaceName, IpsecProtocol, Mode, OutboundSaSpec, OuterPath, PacketShape, PolicyId, PolicySpec, SaLimits, SaSpec,
-    Secret, TrafficSelector,
+    AddressRange, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, Gre, InboundSaSpec, InterfaceKind,
+    InterfaceName, InterfaceSpec, IpsecProtocol, L2tpCarrier, L2tpCookie, L2tpSublayer, L2tpv3, Layer, Mode,
+    OutboundSaSpec, OuterPath, PacketShape, PolicyId, PolicySpec, SaLimits, SaSpec, Secret, TrafficSelector,
+    TunnelEnds, Vxlan,
 };
 use espdp_core::{
     Dataplane, InboundBatch, InterfaceId, Offloads, Origin, OutboundBatch, Progress, SuperPacket, Transform, VnetHeader,
@@ -54,6 +56,37 @@ fn main() {
             report.line("inbound-gro", cipher, octets, 1, inbound);
         }
     }
+    let (cipher, algorithms) = ciphers().remove(2);
+    for (out, back, kind) in tunnels().into_iter().filter(|_| all || has(cipher)) {
+        for octets in OCTETS {
+            let (outbound, inbound) = Gateways::tunnel(algorithms, octets, kind).run(rounds);
+            report.line(out, cipher, octets, 1, outbound);
+            report.line(back, cipher, octets, 1, inbound);
+        }
+    }
+}
+
+/// Tunnels, with the names of their two paths.
+fn tunnels() -> Vec<(&'static str, &'static str, InterfaceKind)> {
+    let gre = |layer| InterfaceKind::Gre(Gre { layer, ..Gre::default() });
+    let full = InterfaceKind::Gre(Gre { key: Some(1), checksum: true, sequence: true, layer: Layer::Ip });
+    let vxlan = InterfaceKind::Vxlan(Vxlan { vni: 1.try_into().unwrap(), port: Vxlan::PORT });
+    let cookie = L2tpCookie::Eight([7; 8]);
+    let l2tp = InterfaceKind::L2tpv3(L2tpv3 {
+        session: 1,
+        peer_session: 1,
+        cookie,
+        peer_cookie: cookie,
+        carrier: L2tpCarrier::Ip,
+        sublayer: L2tpSublayer::None,
+    });
+    vec![
+        ("gre-out", "gre-in", gre(Layer::Ip)),
+        ("gre-full-out", "gre-full-in", full),
+        ("gre-eth-out", "gre-eth-in", gre(Layer::Ethernet)),
+        ("vxlan-out", "vxlan-in", vxlan),
+        ("l2tpv3-out", "l2tpv3-in", l2tp),
+    ]
 }
 
 /// What is measured, with extended sequence numbers.
@@ -109,6 +142,8 @@ struct Gateways {
     receiver: Dataplane,
     interface: InterfaceId,
     packet: Vec<u8>,
+    /// Where the IPv4 destination stands in it.
+    destination_at: usize,
     sas: usize,
     next: usize,
 }
@@ -134,7 +169,33 @@ impl Gateways {
             sender.install_outbound(&OutboundSaSpec { sa: sa(source, target), shape: PacketShape::default() }).unwrap();
             sender.activate(id, spi).unwrap();
         }
-        Self { sender, receiver, interface, packet: packet(octets), sas, next: 0 }
+        Self { sender, receiver, interface, packet: packet(octets), destination_at: 16, sas, next: 0 }
+    }
+
+    /// With a tunnel between them, which one SA protects. Packets of `octets` octets stand in frames where the tunnel carries them.
+    fn tunnel(algorithms: EspAlgorithms, octets: usize, kind: InterfaceKind) -> Self {
+        let (mut sender, mut receiver) = (Dataplane::new(&Secret::new([1; 32])), Dataplane::new(&Secret::new([2; 32])));
+        let name = InterfaceName::new("tunnel0").unwrap();
+        let ends = Some(TunnelEnds::new(path().local, Some(path().remote)));
+        let spec = InterfaceSpec { ends, ..InterfaceSpec::new(name.clone(), kind) };
+        let interface = sender.set_interface(&name, kind).unwrap();
+        receiver.set_interface(&name, kind).unwrap();
+        let spi = receiver.reserve_spi(0x5a00_0000).unwrap();
+        let (id, all) = (PolicyId(0), TrafficSelector::any_protocol(AddressRange::whole(true)));
+        for dataplane in [&mut sender, &mut receiver] {
+            dataplane.set_tunnel(&spec).unwrap();
+            dataplane.set_policy(&PolicySpec::protect(id, name.clone(), vec![all], vec![all])).unwrap();
+        }
+        let sa = || SaSpec { mode: Mode::Transport, ..sa(algorithms, spi, id, 0, all, all) };
+        receiver.install_inbound(&InboundSaSpec { sa: sa(), replay_window: 1024 }).unwrap();
+        sender.install_outbound(&OutboundSaSpec { sa: sa(), shape: PacketShape::default() }).unwrap();
+        sender.activate(id, spi).unwrap();
+        let (mut inside, mut destination_at) = (packet(octets), 16);
+        if kind.layer() == Layer::Ethernet {
+            inside = [&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0][..], &inside].concat();
+            destination_at += 14;
+        }
+        Self { sender, receiver, interface, packet: inside, destination_at, sas: 1, next: 0 }
     }
 
     /// Clocks per packet outbound and inbound.
@@ -150,7 +211,7 @@ impl Gateways {
                 for _ in 0..BATCH {
                     // A packet that was just received is in the cache.
                     self.next = (self.next + 1) % self.sas;
-                    self.packet[16..20].copy_from_slice(&destination(self.next));
+                    self.packet[self.destination_at..][..4].copy_from_slice(&destination(self.next));
                     let mut packet = SuperPacket::new(self.interface, VnetHeader::default(), &self.packet);
                     assert_eq!(filling.push(&mut packet), Progress::Done);
                 }
