@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use espdp_api::{EspAlgorithms, EspSpi, IkePath, Mode, OuterPath, PolicyId, Secret, TrafficSelector};
+use espdp_api::{EspAlgorithms, EspSpi, IkePath, IpsecProtocol, Mode, OuterPath, PolicyId, Secret, TrafficSelector};
 
 use crate::config::{Connection, CredentialName, Gateway, SharedSecret, TrustName};
 use crate::identity::Identity;
@@ -509,6 +509,8 @@ pub struct ChildSaReport {
     pub spi_in: EspSpi,
     /// The peer's SPI; `None` while only the inbound half exists.
     pub spi_out: Option<EspSpi>,
+    /// ESP or AH.
+    pub protocol: IpsecProtocol,
     /// Ciphers.
     pub algorithms: EspAlgorithms,
     /// The key exchange group of PFS, if there was one.

@@ -7,7 +7,7 @@
 
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions))]
 
-use espdp_api::{EspAlgorithms, EspCipher, EspIntegrity};
+use espdp_api::{EspAlgorithms, EspCipher, EspIntegrity, IpsecProtocol};
 
 mod additional;
 mod algorithm;
@@ -24,14 +24,14 @@ mod text;
 
 pub use additional::AdditionalGroups;
 pub use algorithm::{Algorithm, WIRESHARK_NO_INTEGRITY, WiresharkName};
-pub use defaults::{default_esp_proposals, default_ike_proposals};
+pub use defaults::{default_ah_proposals, default_esp_proposals, default_ike_proposals};
 pub use mismatch::{Mismatch, Miss};
 pub use names::{describe_proposal, describe_transform};
 pub use negotiate::{
     BadAnswer, EspAgreement, IkeAgreement, Obstacle, check_esp_answer, check_ike_answer, negotiate_esp, negotiate_ike,
 };
 pub use offer::{esp_offer, ike_offer, without_groups};
-pub use text::{ProposalError, ProposalProblem, parse_esp_list, parse_ike_list};
+pub use text::{ProposalError, ProposalProblem, parse_ah_list, parse_esp_list, parse_ike_list};
 
 /// The cipher of an IKE SA's Encrypted payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -137,12 +137,14 @@ pub struct IkeProposal {
 /// the same with a peer.
 pub type Rounds = [Vec<Option<KeyExchangeGroup>>; 7];
 
-/// One ESP proposal: alternatives for each transform type, in order of preference.
+/// One proposal for a Child SA, of ESP or AH: alternatives for each transform type, in order of preference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EspProposal {
-    /// Ciphers: either all AEADs or none of them is one.
+    /// ESP or AH.
+    pub protocol: IpsecProtocol,
+    /// Ciphers: either all AEADs or none of them is one; empty for AH.
     pub ciphers: Vec<EspCipher>,
-    /// Integrity transforms; empty for AEADs.
+    /// Integrity transforms; empty for AEADs, never for AH.
     pub integrity: Vec<EspIntegrity>,
     /// Groups for PFS; empty means none. Not offered with the first Child SA, whose keys come from IKE_SA_INIT.
     pub groups: Vec<KeyExchangeGroup>,
@@ -171,6 +173,8 @@ pub struct IkeSuite {
 /// What was chosen for a Child SA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EspSuite {
+    /// ESP or AH.
+    pub protocol: IpsecProtocol,
     /// Ciphers and sequence numbers.
     pub algorithms: EspAlgorithms,
     /// The group of PFS.

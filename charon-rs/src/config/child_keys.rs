@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use espdp_api::{InterfaceName, IpPrefix, Mode, PacketShape, PortRange, Routes, TrafficSelector};
 use ike_proto::config::StartAction;
-use ike_proto::proposal::{EspProposal, ProposalError, ProposalProblem, parse_esp_list};
+use ike_proto::proposal::{EspProposal, ProposalError, ProposalProblem, parse_ah_list, parse_esp_list};
 
 use super::conn_keys::positive;
 use super::daemon::prefixes;
@@ -102,10 +102,16 @@ pub(super) const CHILD_KEYS: &[Key<ChildDraft>] = &[
         default: "\"default\"",
         doc: "Algorithms of the Child SA: `aes256gcm16`, `aes256gcm16-esn`, `aes128-sha256-ecp256`. A group stands for PFS, \
               `esn` and `noesn` for the length of sequence numbers. Only these are offered and accepted.",
-        set: |draft, item| {
-            draft.esp = Some(item.at(proposals(item, "an ESP proposal", parse_esp_list)?));
-            Ok(())
-        },
+        set: |draft, item| set_proposals(draft, item, proposals(item, "an ESP proposal", parse_esp_list)?),
+    },
+    Key {
+        name: "ah",
+        also_called: &[],
+        takes: "AH proposals, or a list",
+        default: "ESP is used",
+        doc: "Integrity alone, by AH (RFC 4302) instead of ESP: `sha256`, `sha512-ecp256-esn`. It covers the IP header as well, encrypts \
+              nothing and passes no NAT.",
+        set: |draft, item| set_proposals(draft, item, proposals(item, "an AH proposal", parse_ah_list)?),
     },
     Key {
         name: "type",
@@ -274,6 +280,17 @@ pub(super) const CHILD_KEYS: &[Key<ChildDraft>] = &[
         },
     },
 ];
+
+/// Proposals of either protocol. A child has one of them, whether it is named with the child or with its connection.
+fn set_proposals(draft: &mut ChildDraft, item: Item<'_>, proposals: Vec<EspProposal>) -> Result<(), Complaints> {
+    let protocol = |proposals: &[EspProposal]| proposals.first().map(|proposal| proposal.protocol);
+    if draft.esp.as_ref().is_some_and(|other| protocol(&other.value) != protocol(&proposals)) {
+        let complaint = Complaint::new(item.span(), "a Child SA has either `esp` or `ah`");
+        return Err(complaint.expected("leave one of them out, here or in what this inherits").into());
+    }
+    draft.esp = Some(item.at(proposals));
+    Ok(())
+}
 
 /// Reads proposals; what is wrong is shown at its place in the string.
 pub(super) fn proposals<T>(

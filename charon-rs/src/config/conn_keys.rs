@@ -408,7 +408,6 @@ pub(super) const FOREIGN_KEYS: &[Foreign] = &[
     },
     Foreign { name: "closeaction", advice: "with auto = \"start\" a tunnel that falls is set up again" },
     Foreign { name: "compress", advice: "IPComp is not supported; leave it out" },
-    Foreign { name: "ah", advice: "AH is not supported; use esp" },
     Foreign { name: "aggressive", advice: "it belongs to IKEv1; leave it out" },
     Foreign { name: "modeconfig", advice: "it belongs to IKEv1; leave it out" },
     Foreign { name: "installpolicy", advice: "policies belong to the tunnel's interface; leave it out" },

@@ -199,7 +199,11 @@ fn print_ike_sa(out: &mut dyn Write, sa: &Message) -> io::Result<()> {
 
 fn print_child_sa(out: &mut dyn Write, child: &Message) -> io::Result<()> {
     let get = |name: &str| text::text(child, name);
-    let carrier = if child.is_yes("encap") { "ESP in UDP" } else { "ESP" };
+    let carrier = match get("protocol") {
+        "AH" => "AH",
+        _ if child.is_yes("encap") => "ESP in UDP",
+        _ => "ESP",
+    };
     let (name, number) = (get("name"), get("uniqueid"));
     let mode = get("mode").to_lowercase();
     writeln!(out, "    CHILD SA {name} #{number}  {}  {carrier}, {mode} mode, reqid {}", get("state"), get("reqid"))?;
@@ -258,7 +262,8 @@ fn print_drops(out: &mut dyn Write, label: &str, drops: Option<&Message>) -> io:
 /// `AES_GCM_16-256 / PRF_HMAC_SHA2_256 / MODP_2048`.
 fn suite(section: &Message, others: &[&str]) -> String {
     let bits = section.text("encr-keysize").map(|bits| format!("-{bits}")).unwrap_or_default();
-    let mut parts = vec![format!("{}{bits}", text::text(section, "encr-alg"))];
+    // AH has no cipher.
+    let mut parts: Vec<_> = section.text("encr-alg").map(|cipher| format!("{cipher}{bits}")).into_iter().collect();
     parts.extend(section.text("integ-alg").map(str::to_owned));
     parts.extend(others.iter().filter_map(|name| section.text(name)).map(str::to_owned));
     let additional = |round: u8| section.text(&format!("ke{round}-alg")).map(|method| format!("KE{round}_{method}"));

@@ -3,7 +3,9 @@
 
 use std::time::Instant;
 
-use espdp_api::{Direction, Encapsulation, EspIntegrity, EspSpi, Mode, PolicyAction, PolicyDirections, SaStatistics};
+use espdp_api::{
+    Direction, Encapsulation, EspIntegrity, EspSpi, IpsecProtocol, Mode, PolicyAction, PolicyDirections, SaStatistics,
+};
 use ike_proto::config::{
     Child, Connection, DpdAction, LocalMethod, RemoteAddress, RemoteMethod, StartAction, Uniqueness,
 };
@@ -119,18 +121,21 @@ fn put_additional(section: &mut Message, additional: AdditionalGroups) {
 
 /// A Child SA.
 pub(crate) fn child_sa(child: &ChildSaReport, statistics: Option<&Statistics>, now: Instant) -> Message {
+    let is_esp = child.protocol == IpsecProtocol::Esp;
     let mut section = Message::new()
         .with("name", &child.name)
         .with("uniqueid", child.id.0)
         .with("reqid", child.policy.0)
         .with("state", child_state(child.state))
         .with("mode", mode(child.mode))
-        .with("protocol", "ESP");
+        .with("protocol", if is_esp { "ESP" } else { "AH" });
     section.put_if("encap", matches!(child.path.encapsulation, Encapsulation::Udp { .. }));
     section.put("spi-in", child.spi_in);
     // Until the outbound half exists, strongSwan shows zeros.
     section.put("spi-out", child.spi_out.map_or_else(|| "00000000".to_owned(), |spi| spi.to_string()));
-    section.put("encr-alg", child.algorithms.cipher.name());
+    if is_esp {
+        section.put("encr-alg", child.algorithms.cipher.name());
+    }
     section.put_some("encr-keysize", child.algorithms.cipher.key_bits());
     if child.algorithms.integrity != EspIntegrity::None {
         section.put("integ-alg", child.algorithms.integrity.name());

@@ -63,6 +63,7 @@ fn child_sa(now: Instant) -> ChildSaReport {
         mode: Mode::Tunnel,
         spi_in: EspSpi::try_from(0xbc72_1029).unwrap(),
         spi_out: Some(EspSpi::try_from(0x61d7_5315).unwrap()),
+        protocol: espdp_api::IpsecProtocol::Esp,
         algorithms: EspAlgorithms {
             cipher: EspCipher::AesGcm16 { key_bits: 256 },
             integrity: EspIntegrity::None,

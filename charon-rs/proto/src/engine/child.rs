@@ -189,7 +189,7 @@ impl ChildSa {
 
     fn spec(&self, spi: EspSpi, keys: DirectionKeys) -> SaSpec {
         SaSpec {
-            protocol: IpsecProtocol::Esp,
+            protocol: self.suite.protocol,
             spi,
             policy: self.policy,
             algorithms: self.suite.algorithms,
@@ -329,7 +329,8 @@ impl ChildSa {
     }
 
     fn export_keys(&self, cx: &mut Context, keys_in: &DirectionKeys, keys_out: &DirectionKeys) {
-        if !cx.settings.export_keys {
+        // AH hides nothing that a key would show.
+        if !cx.settings.export_keys || self.suite.protocol == IpsecProtocol::Ah {
             return;
         }
         cx.notice(Notice::ChildKeys(Box::new(ChildKeyExport {
@@ -361,6 +362,7 @@ impl ChildSa {
             mode: self.mode,
             spi_in: self.spi_in,
             spi_out: Some(self.spi_out),
+            protocol: self.suite.protocol,
             algorithms: self.suite.algorithms,
             pfs_group: self.suite.group,
             additional: self.suite.additional,

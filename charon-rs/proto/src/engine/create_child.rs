@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use espdp_api::{
-    AddressRange, EspSpi, Mode, PacketSummary, PaddingPolicy, PolicyId, PortRange, Secret, TrafficSelector,
+    AddressRange, EspSpi, IpsecProtocol, Mode, PacketSummary, PaddingPolicy, PolicyId, PortRange, Secret,
+    TrafficSelector,
 };
 
 use super::child::{AgreedChild, ChildSa, Maker};
 use super::context::Context;
-use super::failure::{Incompatible, Trouble, hint_for_refusal};
+use super::failure::{Incompatible, Trouble, ah_through_nat, hint_for_refusal};
 use super::negotiate::esp_incompatible;
 use super::session::Session;
 use super::task::ChildWish;
@@ -152,7 +153,8 @@ impl ChildOffer {
         let mut payloads = Vec::new();
         if let Some(old) = &self.replaces {
             // R7296-1.3.3-1.
-            payloads.push(Payload::Notify(Notify::about(NotifyType::RekeySa, old.spi_in)));
+            let (protocol, spi) = (old.suite.protocol, old.spi_in);
+            payloads.push(Payload::Notify(Notify::about_child(NotifyType::RekeySa, protocol, spi)));
         }
         if self.wish.child.mode == Mode::Transport {
             payloads.push(Payload::Notify(Notify::new(NotifyType::UseTransportMode)));
@@ -170,6 +172,11 @@ impl ChildOffer {
         payloads
     }
 
+    /// The protocol of the SA: all proposals of a child have the same.
+    pub(super) fn protocol(&self) -> IpsecProtocol {
+        self.proposals.first().map_or(IpsecProtocol::Esp, |proposal| proposal.protocol)
+    }
+
     /// Whether the peer may be asked again with this group.
     pub(super) fn may_use_group(&self, wanted: u16) -> bool {
         let current = self.key_exchange.as_ref().map(|ours| ours.group() as u16);
@@ -179,12 +186,15 @@ impl ChildOffer {
 
     /// What comes of the peer's answer.
     pub(super) fn accept(&self, session: &Session, body: &Body) -> Result<ChildTerms, Trouble> {
+        if self.protocol() == IpsecProtocol::Ah && session.is_through_nat() {
+            return Err(ah_through_nat(&self.wish.child.name));
+        }
         if let Some(error) = body.error() {
             return Err(match (error.kind, error.wanted_group()) {
                 (_, Some(group)) => Trouble::WrongGroup { group },
                 (NotifyType::TemporaryFailure, _) => Trouble::NotNow,
                 (NotifyType::ChildSaNotFound, _) => {
-                    Trouble::NoSuchChild(self.replaces.as_ref().map_or(self.spi, |old| old.spi_in))
+                    Trouble::NoSuchChild(self.protocol(), self.replaces.as_ref().map_or(self.spi, |old| old.spi_in))
                 }
                 (kind, _) => self.refused(kind),
             });
@@ -370,7 +380,7 @@ impl ChildAnswer {
         {
             return Err(narrower_than_old(old, (&local, &remote)));
         }
-        let agreement = agree_on_esp(child, body, occasion, replaces)?;
+        let agreement = agree_on_esp(session, child, body, occasion, replaces)?;
         let nonce = match occasion {
             Occasion::IkeAuth => None,
             Occasion::CreateChildSa => Some(body.nonce()?.to_vec()),
@@ -473,12 +483,17 @@ fn padding_for(child: &Child, theirs: &Body) -> PaddingPolicy {
 }
 
 fn agree_on_esp(
+    session: &Session,
     child: &Child,
     body: &Body,
     occasion: Occasion,
     replaces: Option<&Replaced>,
 ) -> Result<EspAgreement, Trouble> {
     let theirs = body.proposals()?;
+    let is_ah = child.esp_proposals.iter().any(|proposal| proposal.protocol == IpsecProtocol::Ah);
+    if is_ah && session.is_through_nat() {
+        return Err(ah_through_nat(&child.name));
+    }
     let stripped = without_groups(&child.esp_proposals);
     let agreement = match occasion {
         Occasion::IkeAuth => negotiate_esp(&stripped, theirs),

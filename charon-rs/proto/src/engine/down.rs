@@ -45,10 +45,10 @@ impl Established {
         let Some(child) = self.children.get(&id) else {
             return;
         };
-        let (spi, name) = (child.spi_in, child.child.name.clone());
+        let (protocol, spi, name) = (child.suite.protocol, child.spi_in, child.child.name.clone());
         cx.reconciler.suspend(self.connection_name(), Some(&name));
         self.drop_child(cx, now, id, &DownReason::Command);
-        self.queue(cx, now, Queued::new(Task::Discard(spi)));
+        self.queue(cx, now, Queued::new(Task::Discard(protocol, spi)));
     }
 
     /// Notes that somebody waits for a deletion: not for longer than a peer that lives takes to answer.
@@ -71,13 +71,13 @@ impl Established {
             }
         }
         for child in children {
-            let spi = self.children.get(&child).map(|child| child.spi_in);
+            let sa = self.children.get(&child).map(|child| (child.suite.protocol, child.spi_in));
             let is_told = self.running.as_ref().is_some_and(
                 |running| matches!(running.queued.task, Task::DeleteChild { child: told, .. } if told == child),
             );
             self.drop_child(cx, now, child, &DownReason::Command);
-            if let Some(spi) = spi.filter(|_| !is_told) {
-                self.queue(cx, now, Queued::new(Task::Discard(spi)));
+            if let Some((protocol, spi)) = sa.filter(|_| !is_told) {
+                self.queue(cx, now, Queued::new(Task::Discard(protocol, spi)));
             }
         }
         cx.settle(tickets, &Ok(()));

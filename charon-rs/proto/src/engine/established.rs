@@ -389,7 +389,7 @@ impl Established {
             {
                 IkeActivity::ChangingChildren
             }
-            Some((Task::DeleteChild { .. } | Task::Discard(_), _)) => IkeActivity::ChangingChildren,
+            Some((Task::DeleteChild { .. } | Task::Discard(..), _)) => IkeActivity::ChangingChildren,
             _ if self.serving.is_some() => IkeActivity::ChangingChildren,
             _ => IkeActivity::Idle,
         }
@@ -474,7 +474,7 @@ pub(super) fn outcome_of_end(task: &Task, reason: &DownReason) -> Result<(), Str
         | Task::Liveness
         | Task::Redirect(_)
         | Task::ReportSpi(_)
-        | Task::Discard(_)
+        | Task::Discard(..)
         | Task::Move(..) => Err(format!("the IKE SA ended: {}", describe(reason))),
     }
 }

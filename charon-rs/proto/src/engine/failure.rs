@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use espdp_api::EspSpi;
+use espdp_api::{EspSpi, IpsecProtocol};
 
 use super::redirect::MAX_REDIRECTS;
 use crate::config::{Childless, Connection};
@@ -38,8 +38,8 @@ pub(super) enum Trouble {
     #[error("the SAs are being changed just now")]
     NotNow,
     /// The Child SA to be rekeyed is not there.
-    #[error("there is no Child SA with the peer's SPI {0}")]
-    NoSuchChild(EspSpi),
+    #[error("there is no Child SA with the peer's SPI {1}")]
+    NoSuchChild(IpsecProtocol, EspSpi),
     /// The peer goes on with something that was not begun, or is given up (RFC 9370 §2.2.4).
     #[error("there is nothing unfinished that IKE_FOLLOWUP_KE could go on with")]
     NothingUnfinished,
@@ -60,6 +60,18 @@ pub(super) struct Incompatible {
     pub(super) ours: Vec<String>,
     pub(super) theirs: Vec<String>,
     pub(super) hint: Option<String>,
+}
+
+/// AH covers the addresses that a NAT changes (RFC 3715 §2.1), and RFC 3948 puts ESP alone in UDP.
+pub(super) fn ah_through_nat(child: &str) -> Trouble {
+    Trouble::Incompatible(Box::new(Incompatible {
+        code: FailureCode::ChildNoProposal,
+        notify: NotifyType::NoProposalChosen,
+        what: format!("child `{child}` is to have AH, which cannot pass the NAT between the peer and us"),
+        ours: Vec::new(),
+        theirs: Vec::new(),
+        hint: Some("let both sides use `esp` instead of `ah`, for example `esp = \"null-sha256\"`".to_owned()),
+    }))
 }
 
 /// How far the sender of a message is known.
@@ -111,7 +123,9 @@ impl Trouble {
             (Self::Incompatible(reason), _) => answer(reason.notify),
             (Self::NotNow, Trust::Authenticated) => answer(NotifyType::TemporaryFailure),
             (Self::NothingUnfinished, Trust::Authenticated) => answer(NotifyType::StateNotFound),
-            (Self::NoSuchChild(spi), _) => Reaction::Answer(Notify::about(NotifyType::ChildSaNotFound, *spi)),
+            (Self::NoSuchChild(protocol, spi), _) => {
+                Reaction::Answer(Notify::about_child(NotifyType::ChildSaNotFound, *protocol, *spi))
+            }
             (Self::Local(_) | Self::Refused(_), Trust::Authenticated) => answer(NotifyType::TemporaryFailure),
             (Self::Local(_) | Self::Refused(_), Trust::Keyed) => {
                 Reaction::AnswerAndClose(Notify::new(NotifyType::AuthenticationFailed))
@@ -122,7 +136,7 @@ impl Trouble {
 
     /// Whether this is worth telling somebody: what will sort itself out is not.
     pub(super) fn is_passing(&self) -> bool {
-        matches!(self, Self::NotNow | Self::NothingUnfinished | Self::NoSuchChild(_) | Self::WrongGroup { .. })
+        matches!(self, Self::NotNow | Self::NothingUnfinished | Self::NoSuchChild(..) | Self::WrongGroup { .. })
     }
 
     /// Whether the two sides differ only in what traffic they want to protect.
@@ -242,7 +256,7 @@ impl Trouble {
             }
             Self::Incompatible(reason) => (reason.code, reason.ours, reason.theirs, reason.hint),
             Self::WrongGroup { .. } => (FailureCode::KeGroupRefused, Vec::new(), Vec::new(), None),
-            Self::NotNow | Self::NothingUnfinished | Self::NoSuchChild(_) | Self::Local(_) => {
+            Self::NotNow | Self::NothingUnfinished | Self::NoSuchChild(..) | Self::Local(_) => {
                 (FailureCode::Local, Vec::new(), Vec::new(), None)
             }
             Self::Refused(kind) => {

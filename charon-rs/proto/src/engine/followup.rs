@@ -250,7 +250,7 @@ impl Established {
 
     fn judge_begun(&self, begun: &Begun) -> Result<(), Trouble> {
         let wish = match begun {
-            Begun::Child(_, Some(old)) => return self.judge_child_rekey(*old).map(|_| ()),
+            Begun::Child(terms, Some(old)) => return self.judge_child_rekey(terms.suite.protocol, *old).map(|_| ()),
             Begun::Child(_, None) => PeerWish::CreateChild,
             Begun::Ike(_) => PeerWish::RekeyIke,
         };

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use espdp_api::EspSpi;
+use espdp_api::{EspSpi, IpsecProtocol};
 
 use super::child::Phase;
 use super::collision::{DeleteVerdict, judge_delete};
@@ -54,17 +54,12 @@ impl Established {
             }
             return Ok(());
         }
-        let spis: Vec<EspSpi> = body
-            .deletes()
-            .flat_map(|delete| match delete {
-                Delete::Esp(spis) => spis.as_slice(),
-                Delete::IkeSa | Delete::Ah => &[],
-            })
-            .copied()
-            .collect();
-        let ours = self.on_children_deleted(cx, now, &spis);
-        if !ours.is_empty() {
-            answer.push(Payload::Delete(Delete::Esp(ours)));
+        for protocol in [IpsecProtocol::Esp, IpsecProtocol::Ah] {
+            let spis: Vec<EspSpi> = body.deletes().flat_map(|delete| delete.spis(protocol)).copied().collect();
+            let ours = self.on_children_deleted(cx, now, protocol, &spis);
+            if !ours.is_empty() {
+                answer.push(Payload::Delete(Delete::children(protocol, ours)));
+            }
         }
         self.answer(cx, now, request, answer);
         Ok(())
@@ -103,10 +98,17 @@ impl Established {
     }
 
     /// The peer deleted these children: the SPIs of our halves that the response has to name (R7296-1.4.1-1).
-    fn on_children_deleted(&mut self, cx: &mut Context, now: Instant, spis: &[EspSpi]) -> Vec<EspSpi> {
+    fn on_children_deleted(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        protocol: IpsecProtocol,
+        spis: &[EspSpi],
+    ) -> Vec<EspSpi> {
         let mut ours = Vec::new();
         for &spi in spis {
-            let found = self.child_by_spi_out(spi).map(|child| (child.id, child.spi_in, child.phase));
+            let found = self.child_by_spi_out(spi).filter(|child| child.suite.protocol == protocol);
+            let found = found.map(|child| (child.id, child.spi_in, child.phase));
             let delete_sent = matches!(found, Some((_, _, Phase::Deleting)));
             match (judge_delete(found.is_some(), delete_sent), found) {
                 (DeleteVerdict::DeleteBoth, Some((id, spi_in, _))) => {
@@ -167,7 +169,7 @@ impl Established {
             Task::CreateChild(_)
             | Task::RekeyChild { .. }
             | Task::RekeyIke { .. }
-            | Task::Discard(_)
+            | Task::Discard(..)
             | Task::Move(_, None) => {}
         }
         self.finish(cx, queued, &Ok(()));

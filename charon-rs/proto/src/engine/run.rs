@@ -105,11 +105,11 @@ impl Established {
                 };
                 cx.pass_on_sending_early(sa.policy, child);
                 sa.phase = Phase::Deleting;
-                let delete = Payload::Delete(Delete::Esp(vec![sa.spi_in]));
+                let delete = Payload::Delete(Delete::children(sa.suite.protocol, vec![sa.spi_in]));
                 self.send_task(cx, now, queued, &[delete]);
             }
-            Task::Discard(spi) => {
-                let delete = Payload::Delete(Delete::Esp(vec![*spi]));
+            Task::Discard(protocol, spi) => {
+                let delete = Payload::Delete(Delete::children(*protocol, vec![*spi]));
                 self.send_task(cx, now, queued, &[delete]);
             }
             Task::DeleteIke { .. } => self.send_task(cx, now, queued, &[Payload::Delete(Delete::IkeSa)]),
@@ -156,7 +156,7 @@ impl Established {
             Task::RekeyChild { child, .. } => self.children.get(child).map(|child| child.child.clone()),
             Task::RekeyIke { .. }
             | Task::DeleteChild { .. }
-            | Task::Discard(_)
+            | Task::Discard(..)
             | Task::DeleteIke { .. }
             | Task::Liveness
             | Task::Redirect(_)
@@ -185,7 +185,7 @@ impl Established {
                 self.end(cx, now, reason);
             }
             Task::DeleteChild { .. }
-            | Task::Discard(_)
+            | Task::Discard(..)
             | Task::Liveness
             | Task::Redirect(_)
             | Task::ReportSpi(_)
@@ -248,7 +248,7 @@ impl Established {
             Task::RekeyChild { .. }
             | Task::RekeyIke { .. }
             | Task::DeleteChild { .. }
-            | Task::Discard(_)
+            | Task::Discard(..)
             | Task::DeleteIke { .. }
             | Task::Liveness
             | Task::Redirect(_)
@@ -377,7 +377,7 @@ impl Established {
     ) {
         cx.release_spi(offer.spi);
         if peer_believes {
-            self.queue_first(Queued::new(Task::Discard(offer.spi)));
+            self.queue_first(Queued::new(Task::Discard(offer.protocol(), offer.spi)));
         }
         match (&trouble, &mut queued.task) {
             (Trouble::NotNow, _) => self.put_off(cx, now, queued),
@@ -388,7 +388,7 @@ impl Established {
                 *group = Some(*wanted);
                 self.queue_first(queued);
             }
-            (Trouble::NoSuchChild(_), Task::RekeyChild { child, .. }) => {
+            (Trouble::NoSuchChild(..), Task::RekeyChild { child, .. }) => {
                 let child = *child;
                 self.child_not_found(cx, now, queued, child);
             }
@@ -436,10 +436,10 @@ impl Established {
                 self.finish(cx, queued, &Ok(()));
             }
             Err(refusal) => {
-                let spi = self.children.get(&id).map(|child| child.spi_in);
+                let sa = self.children.get(&id).map(|child| (child.suite.protocol, child.spi_in));
                 self.drop_child(cx, now, id, &DownReason::Failed);
-                if let Some(spi) = spi {
-                    self.queue_first(Queued::new(Task::Discard(spi)));
+                if let Some((protocol, spi)) = sa {
+                    self.queue_first(Queued::new(Task::Discard(protocol, spi)));
                 }
                 self.fail_task(cx, now, queued, Trouble::Local(refusal.to_string()));
             }

@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use espdp_api::{EspSpi, Refusal, Secret};
+use espdp_api::{EspSpi, IpsecProtocol, Refusal, Secret};
 
 use super::child::{ChildSa, Phase};
 use super::collision::{ChildActivity, PeerWish, Verdict, judge_request};
@@ -51,8 +51,9 @@ impl Established {
             return self.on_rekey_ike_request(cx, now, request, &body);
         }
         let body = CHILD_REQUEST.check(payloads)?;
-        let replaces = match body.notify(NotifyType::RekeySa).and_then(|notify| notify.spi) {
-            Some(spi) => Some(self.judge_child_rekey(spi)?),
+        let rekeyed = body.notify(NotifyType::RekeySa).and_then(|notify| Some((notify.protocol, notify.spi?)));
+        let replaces = match rekeyed {
+            Some((protocol, spi)) => Some(self.judge_child_rekey(protocol, spi)?),
             None => match judge_request(PeerWish::CreateChild, self.activity_for_peer(), ChildActivity::Unknown) {
                 Verdict::GoAhead | Verdict::GoAheadContested => None,
                 Verdict::NotNow | Verdict::NoSuchChild => return Err(Trouble::NotNow),
@@ -97,8 +98,8 @@ impl Established {
     }
 
     /// The Child SA that the peer wants to replace: the one on which it receives with this SPI.
-    pub(super) fn judge_child_rekey(&self, peer_spi: EspSpi) -> Result<ChildSaId, Trouble> {
-        let old = self.child_by_spi_out(peer_spi);
+    pub(super) fn judge_child_rekey(&self, protocol: IpsecProtocol, peer_spi: EspSpi) -> Result<ChildSaId, Trouble> {
+        let old = self.child_by_spi_out(peer_spi).filter(|old| old.suite.protocol == protocol);
         let activity = match old {
             None if self.is_offering_child() => ChildActivity::MayCome,
             None => ChildActivity::Unknown,
@@ -116,7 +117,7 @@ impl Established {
         match (verdict, old) {
             (Verdict::GoAhead | Verdict::GoAheadContested, Some(old)) => Ok(old.id),
             (Verdict::NotNow, _) => Err(Trouble::NotNow),
-            _ => Err(Trouble::NoSuchChild(peer_spi)),
+            _ => Err(Trouble::NoSuchChild(protocol, peer_spi)),
         }
     }
 

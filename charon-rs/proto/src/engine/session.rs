@@ -124,6 +124,11 @@ impl Session {
         self.unconfirmed.unwrap_or_else(|| self.nat.outer_path(self.path, nat_port))
     }
 
+    /// Whether a NAT stands between us and the peer, or we act as if.
+    pub(super) fn is_through_nat(&self) -> bool {
+        self.nat.encapsulates()
+    }
+
     /// Goes on with the keys that the secret of an additional key exchange makes (RFC 9370 §2.2.2, RFC 9242 §3.3.1).
     pub(super) fn mix(&mut self, secret: &Secret<Vec<u8>>) -> Result<(), Trouble> {
         let exchange = IkeExchange {

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use espdp_api::{EspSpi, PacketSummary};
+use espdp_api::{EspSpi, IpsecProtocol, PacketSummary};
 
 use super::create_child::ChildOffer;
 use super::followup::Following;
@@ -46,7 +46,7 @@ pub(super) enum Task {
     /// Delete a Child SA.
     DeleteChild { child: ChildSaId, reason: DownReason },
     /// Tell the peer that there is no Child SA with this SPI of ours, although it was agreed on.
-    Discard(EspSpi),
+    Discard(IpsecProtocol, EspSpi),
     /// Delete the IKE SA.
     DeleteIke { reason: DownReason },
     /// See whether the peer is there.
@@ -65,7 +65,7 @@ impl Task {
             Self::CreateChild(_) => "CHILD_CREATE",
             Self::RekeyChild { .. } => "CHILD_REKEY",
             Self::RekeyIke { .. } => "IKE_REKEY",
-            Self::DeleteChild { .. } | Self::Discard(_) => "CHILD_DELETE",
+            Self::DeleteChild { .. } | Self::Discard(..) => "CHILD_DELETE",
             Self::DeleteIke { .. } => "IKE_DELETE",
             Self::Liveness => "IKE_DPD",
             Self::Redirect(_) => "IKE_REDIRECT",
@@ -80,7 +80,7 @@ impl Task {
             (Self::CreateChild(a), Self::CreateChild(b)) => a.child.name == b.child.name,
             (Self::RekeyChild { child: a, .. }, Self::RekeyChild { child: b, .. })
             | (Self::DeleteChild { child: a, .. }, Self::DeleteChild { child: b, .. }) => a == b,
-            (Self::Discard(a), Self::Discard(b)) => a == b,
+            (Self::Discard(a, one), Self::Discard(b, other)) => (a, one) == (b, other),
             (Self::Redirect(a), Self::Redirect(b)) => a == b,
             (Self::ReportSpi(a), Self::ReportSpi(b)) => a == b,
             (Self::Move(a, _), Self::Move(b, _)) => a == b,

@@ -1,6 +1,6 @@
 //! What is offered and accepted when nobody says otherwise.
 
-use espdp_api::{EspCipher, EspIntegrity};
+use espdp_api::{EspCipher, EspIntegrity, IpsecProtocol};
 
 use super::{EspProposal, IkeCipher, IkeIntegrity, IkeProposal, KeyExchangeGroup, Prf, Rounds};
 
@@ -46,6 +46,7 @@ pub fn default_ike_proposals() -> Vec<IkeProposal> {
 #[must_use]
 pub fn default_esp_proposals() -> Vec<EspProposal> {
     let aead = EspProposal {
+        protocol: IpsecProtocol::Esp,
         ciphers: vec![
             EspCipher::AesGcm16 { key_bits: 256 },
             EspCipher::AesGcm16 { key_bits: 128 },
@@ -62,4 +63,17 @@ pub fn default_esp_proposals() -> Vec<EspProposal> {
         ..aead.clone()
     };
     vec![aead, cbc]
+}
+
+/// The default proposals for Child SAs of AH, after RFC 8221 §6.
+#[must_use]
+pub fn default_ah_proposals() -> Vec<EspProposal> {
+    vec![EspProposal {
+        protocol: IpsecProtocol::Ah,
+        ciphers: Vec::new(),
+        integrity: vec![EspIntegrity::HmacSha2_256_128, EspIntegrity::HmacSha2_384_192, EspIntegrity::HmacSha2_512_256],
+        groups: Vec::new(),
+        additional: Rounds::default(),
+        extended_sequence_numbers: vec![false, true],
+    }]
 }

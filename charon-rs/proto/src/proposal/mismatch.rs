@@ -93,7 +93,7 @@ fn list(transforms: &[WireTransform], kind: TransformType) -> String {
 
 /// A line for the configuration that would have let the peer in.
 fn paste_hint<P: Negotiable>(ours: &[P], adapted: &P) -> String {
-    let key = P::CONFIG_KEY;
+    let key = adapted.config_key();
     let adapted = adapted.to_string();
     let present = if ours == P::defaults() {
         "default".to_owned()

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use espdp_api::{EspCipher, IpsecProtocol};
+
 use super::additional::{each_round, round_transform, round_transforms};
 use super::algorithm::Algorithm;
 use super::defaults::{default_esp_proposals, default_ike_proposals};
@@ -13,10 +15,10 @@ use crate::wire::{Protocol, WireProposal, WireTransform};
 /// A proposal of ours, of either kind.
 pub(super) trait Negotiable: Clone + PartialEq + fmt::Display {
     /// The protocol of the SA.
-    const PROTOCOL: Protocol;
+    fn protocol(&self) -> Protocol;
 
     /// The key of the configuration that lists proposals of this kind.
-    const CONFIG_KEY: &'static str;
+    fn config_key(&self) -> &'static str;
 
     /// What an agreement consists of.
     type Agreement;
@@ -36,9 +38,13 @@ pub(super) trait Negotiable: Clone + PartialEq + fmt::Display {
 }
 
 impl Negotiable for IkeProposal {
-    const PROTOCOL: Protocol = Protocol::Ike;
+    fn protocol(&self) -> Protocol {
+        Protocol::Ike
+    }
 
-    const CONFIG_KEY: &'static str = "ike";
+    fn config_key(&self) -> &'static str {
+        "ike"
+    }
 
     type Agreement = IkeAgreement;
 
@@ -70,9 +76,16 @@ impl Negotiable for IkeProposal {
 }
 
 impl Negotiable for EspProposal {
-    const PROTOCOL: Protocol = Protocol::Esp;
+    fn protocol(&self) -> Protocol {
+        self.protocol.into()
+    }
 
-    const CONFIG_KEY: &'static str = "esp";
+    fn config_key(&self) -> &'static str {
+        match self.protocol {
+            IpsecProtocol::Esp => "esp",
+            IpsecProtocol::Ah => "ah",
+        }
+    }
 
     type Agreement = EspAgreement;
 
@@ -81,7 +94,7 @@ impl Negotiable for EspProposal {
     }
 
     fn transforms(&self) -> Vec<WireTransform> {
-        let Self { ciphers, integrity, groups, additional, extended_sequence_numbers } = self;
+        let Self { protocol: _, ciphers, integrity, groups, additional, extended_sequence_numbers } = self;
         let numbers = sequence_numbers(extended_sequence_numbers);
         let first = [transforms(ciphers), transforms(integrity), transforms(groups), transforms(&numbers)];
         [first.concat(), round_transforms(additional)].concat()
@@ -97,16 +110,22 @@ impl Negotiable for EspProposal {
         let additional = nearest_rounds(&self.additional, &groups, theirs);
         let numbers = nearest(&sequence_numbers(&self.extended_sequence_numbers), theirs);
         let extended_sequence_numbers: Vec<_> = numbers.into_iter().map(bool::from).collect();
-        every(&self.ciphers, theirs).find_map(|cipher| {
+        let adapted = |ciphers: Vec<EspCipher>| {
+            let is_aead = ciphers.iter().any(|cipher| cipher.is_aead());
             let adapted = Self {
-                ciphers: vec![cipher],
-                integrity: if cipher.is_aead() { Vec::new() } else { integrity.clone() },
+                protocol: self.protocol,
+                ciphers,
+                integrity: if is_aead { Vec::new() } else { integrity.clone() },
                 groups: groups.clone(),
                 additional: additional.clone(),
                 extended_sequence_numbers: extended_sequence_numbers.clone(),
             };
             adapted.match_with(theirs).is_ok().then_some(adapted)
-        })
+        };
+        match self.protocol {
+            IpsecProtocol::Esp => every(&self.ciphers, theirs).find_map(|cipher| adapted(vec![cipher])),
+            IpsecProtocol::Ah => adapted(Vec::new()),
+        }
     }
 }
 

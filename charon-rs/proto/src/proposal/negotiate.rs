@@ -1,6 +1,6 @@
 //! Choosing from an offer, and checking what a peer chose from ours (RFC 7296 §2.7, §3.3.6).
 
-use espdp_api::{EspAlgorithms, EspIntegrity, EspSpi};
+use espdp_api::{EspAlgorithms, EspCipher, EspIntegrity, EspSpi, IpsecProtocol};
 
 use super::additional::{NONE, each_round, round_transform};
 use super::algorithm::Algorithm;
@@ -195,10 +195,14 @@ pub(super) fn match_ike(ours: &IkeProposal, theirs: &WireProposal) -> Result<Ike
 
 /// Chooses from one proposal of a peer for a Child SA.
 pub(super) fn match_esp(ours: &EspProposal, theirs: &WireProposal) -> Result<EspAgreement, Vec<Obstacle>> {
-    let mut matching = Matching::new(theirs, Protocol::Esp);
+    let mut matching = Matching::new(theirs, ours.protocol.into());
     let spi = <[u8; 4]>::try_from(theirs.spi.as_slice()).ok().and_then(|field| EspSpi::from_wire(field).ok());
     let peer_spi = matching.require(spi, Obstacle::Spi);
-    let cipher = matching.choose(&ours.ciphers);
+    let cipher = match ours.protocol {
+        IpsecProtocol::Esp => matching.choose(&ours.ciphers),
+        // R7296-3.3.3-1: an AH proposal names no cipher; one that does has a type that means nothing there.
+        IpsecProtocol::Ah => Some(EspCipher::Null),
+    };
     let integrity = matching.choose_optional(&ours.integrity).unwrap_or(EspIntegrity::None);
     let group = matching.choose_optional(&ours.groups);
     let additional = matching.choose_additional(&ours.additional, group);
@@ -209,7 +213,7 @@ pub(super) fn match_esp(ours: &EspProposal, theirs: &WireProposal) -> Result<Esp
     };
     let extended_sequence_numbers = sequence_numbers.into();
     let algorithms = EspAlgorithms { cipher, integrity, extended_sequence_numbers };
-    Ok(EspAgreement { suite: EspSuite { algorithms, group, additional }, peer_spi, answer })
+    Ok(EspAgreement { suite: EspSuite { protocol: ours.protocol, algorithms, group, additional }, peer_spi, answer })
 }
 
 /// A proposal of the peer on the way to an agreement: what was chosen from it, and what stands in the way.

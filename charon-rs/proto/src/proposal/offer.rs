@@ -52,7 +52,7 @@ fn offer<P: Negotiable>(proposals: &[P], spi: &[u8]) -> Vec<WireProposal> {
     let numbered = (1..=u8::MAX).zip(proposals);
     numbered
         .map(|(number, proposal)| {
-            let (protocol, spi) = (P::PROTOCOL, spi.to_vec());
+            let (protocol, spi) = (proposal.protocol(), spi.to_vec());
             WireProposal { number, protocol, spi, transforms: proposal.transforms() }
         })
         .collect()

@@ -1,6 +1,6 @@
 //! Negotiation from both ends, explanations, and proposals that peers should not have sent.
 
-use espdp_api::{EspCipher, EspIntegrity, EspSpi};
+use espdp_api::{EspCipher, EspIntegrity, EspSpi, IpsecProtocol};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::subsequence;
@@ -424,7 +424,14 @@ fn any_esp() -> impl Strategy<Value = EspProposal> {
     (ciphers, some(0, is_diffie_hellman), any_rounds(), numbers).prop_map(
         |((ciphers, integrity), groups, rounds, extended_sequence_numbers)| {
             let additional = if groups.is_empty() { Rounds::default() } else { rounds };
-            EspProposal { ciphers, integrity, groups, additional, extended_sequence_numbers }
+            EspProposal {
+                protocol: IpsecProtocol::Esp,
+                ciphers,
+                integrity,
+                groups,
+                additional,
+                extended_sequence_numbers,
+            }
         },
     )
 }

@@ -4,12 +4,11 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
-use espdp_api::{EspCipher, EspIntegrity};
+use espdp_api::{EspCipher, EspIntegrity, IpsecProtocol};
 
 use super::additional::{each_round, round_keywords};
 use super::algorithm::{Algorithm, SequenceNumbers};
 use super::keyword::{Word, find_word, nearest_keyword, why_not};
-use super::negotiable::Negotiable;
 use super::{EspProposal, IkeCipher, IkeIntegrity, IkeProposal, KeyExchangeGroup, Prf, Rounds};
 use crate::wire::{AdditionalRound, Protocol, TransformType};
 
@@ -20,7 +19,7 @@ use crate::wire::{AdditionalRound, Protocol, TransformType};
 /// # Errors
 /// A [`ProposalError`]: where in the text, and what.
 pub fn parse_ike_list(text: &str) -> Result<Vec<IkeProposal>, ProposalError> {
-    parse_list(text, Parts::into_ike)
+    parse_list(text, Protocol::Ike, super::default_ike_proposals, Parts::into_ike)
 }
 
 /// Reads a list of ESP proposals, as [`parse_ike_list`] does. `default` stands for [`super::default_esp_proposals`].
@@ -28,7 +27,16 @@ pub fn parse_ike_list(text: &str) -> Result<Vec<IkeProposal>, ProposalError> {
 /// # Errors
 /// A [`ProposalError`]: where in the text, and what.
 pub fn parse_esp_list(text: &str) -> Result<Vec<EspProposal>, ProposalError> {
-    parse_list(text, Parts::into_esp)
+    parse_list(text, Protocol::Esp, super::default_esp_proposals, Parts::into_esp)
+}
+
+/// Reads a list of AH proposals, as [`parse_ike_list`] does: `sha256`, `sha512-ecp256-esn`. `default` stands for
+/// [`super::default_ah_proposals`].
+///
+/// # Errors
+/// A [`ProposalError`]: where in the text, and what.
+pub fn parse_ah_list(text: &str) -> Result<Vec<EspProposal>, ProposalError> {
+    parse_list(text, Protocol::Ah, super::default_ah_proposals, Parts::into_ah)
 }
 
 /// Why a text is no proposal, and where.
@@ -127,7 +135,7 @@ impl fmt::Display for IkeProposal {
 impl fmt::Display for EspProposal {
     /// Writes it as [`Self::from_str`] reads it, without what follows from the rest.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { ciphers, integrity, groups, additional, extended_sequence_numbers } = self;
+        let Self { protocol: _, ciphers, integrity, groups, additional, extended_sequence_numbers } = self;
         let numbers: Vec<_> = extended_sequence_numbers.iter().copied().map(SequenceNumbers::from).collect();
         let numbers = if numbers == [SequenceNumbers::Short] { &[] } else { numbers.as_slice() };
         let words = [keywords(ciphers), keywords(integrity), keywords(groups)];
@@ -149,9 +157,12 @@ struct Parts {
 
 const IKE_EXAMPLE: &str = "aes256gcm16-prfsha384-ecp384";
 const ESP_EXAMPLE: &str = "aes256gcm16-ecp384";
+const AH_EXAMPLE: &str = "sha256";
 
-fn parse_list<P: Negotiable>(
+fn parse_list<P>(
     text: &str,
+    protocol: Protocol,
+    defaults: fn() -> Vec<P>,
     finish: fn(Parts) -> Result<P, ProposalError>,
 ) -> Result<Vec<P>, ProposalError> {
     let list = text.trim_end().strip_suffix('!').unwrap_or(text);
@@ -161,8 +172,8 @@ fn parse_list<P: Negotiable>(
         let indent = segment.len().saturating_sub(segment.trim_start().len());
         let offset = start.saturating_add(indent);
         match segment.trim() {
-            "default" => proposals.extend(P::defaults()),
-            proposal => proposals.push(finish(parse_one(proposal, offset, P::PROTOCOL)?)?),
+            "default" => proposals.extend(defaults()),
+            proposal => proposals.push(finish(parse_one(proposal, offset, protocol)?)?),
         }
         start = start.saturating_add(segment.len()).saturating_add(1);
     }
@@ -181,11 +192,11 @@ fn parse_one(text: &str, offset: usize, protocol: Protocol) -> Result<Parts, Pro
         let fits = match word {
             Word::Cipher(cipher) => {
                 push_new(&mut parts.ciphers, cipher);
-                protocol == Protocol::Esp || ike_cipher(cipher).is_some()
+                protocol == Protocol::Esp || (protocol == Protocol::Ike && ike_cipher(cipher).is_some())
             }
             Word::Integrity(integrity) => {
                 push_new(&mut parts.integrity, integrity);
-                protocol == Protocol::Esp || ike_integrity(integrity).is_some()
+                protocol != Protocol::Ike || ike_integrity(integrity).is_some()
             }
             Word::Prf(prf) => push_new(&mut parts.prfs, prf) && protocol == Protocol::Ike,
             Word::Group(group) => push_new(&mut parts.groups, group),
@@ -194,7 +205,7 @@ fn parse_one(text: &str, offset: usize, protocol: Protocol) -> Result<Parts, Pro
                 rounds.find(|(its, _)| *its == round).is_some_and(|(_, groups)| push_new(groups, group))
             }
             Word::SequenceNumbers(extended) => {
-                push_new(&mut parts.sequence_numbers, extended) && protocol == Protocol::Esp
+                push_new(&mut parts.sequence_numbers, extended) && protocol != Protocol::Ike
             }
         };
         if !fits {
@@ -208,7 +219,11 @@ fn parse_one(text: &str, offset: usize, protocol: Protocol) -> Result<Parts, Pro
 fn parse_word(keyword: &str, protocol: Protocol) -> Result<Word, ProposalProblem> {
     let lower = keyword.to_ascii_lowercase();
     if lower.is_empty() {
-        let example = if protocol == Protocol::Ike { IKE_EXAMPLE } else { ESP_EXAMPLE };
+        let example = match protocol {
+            Protocol::Ike => IKE_EXAMPLE,
+            Protocol::Ah => AH_EXAMPLE,
+            Protocol::Esp | Protocol::Other(_) => ESP_EXAMPLE,
+        };
         return Err(ProposalProblem::Empty { example });
     }
     if let Some(word) = find_word(&lower) {
@@ -240,6 +255,18 @@ impl Parts {
     fn into_esp(self) -> Result<EspProposal, ProposalError> {
         let aead = self.check_ciphers()?;
         let integrity = if aead { Vec::new() } else { self.integrity.clone() };
+        self.into_child(IpsecProtocol::Esp, integrity)
+    }
+
+    fn into_ah(self) -> Result<EspProposal, ProposalError> {
+        if self.integrity.is_empty() {
+            return Err(self.missing(TransformType::Integrity, "sha256"));
+        }
+        let integrity = self.integrity.clone();
+        self.into_child(IpsecProtocol::Ah, integrity)
+    }
+
+    fn into_child(self, protocol: IpsecProtocol, integrity: Vec<EspIntegrity>) -> Result<EspProposal, ProposalError> {
         let extended_sequence_numbers =
             if self.sequence_numbers.is_empty() { vec![false] } else { self.sequence_numbers.clone() };
         // RFC 9370 §2.2.4: additional key exchanges follow one in CREATE_CHILD_SA itself.
@@ -247,7 +274,7 @@ impl Parts {
             return Err(self.missing(TransformType::KeyExchange, "x25519"));
         }
         let Self { ciphers, groups, additional, .. } = self;
-        Ok(EspProposal { ciphers, integrity, groups, additional, extended_sequence_numbers })
+        Ok(EspProposal { protocol, ciphers, integrity, groups, additional, extended_sequence_numbers })
     }
 
     /// Whether all ciphers are AEADs. It is an error when some are and some are not (RFC 7296 §3.3), and when integrity
@@ -399,6 +426,21 @@ mod tests {
         for integrity in EspIntegrity::ALL {
             assert_eq!(esp(&format!("aes128ctr-{}", integrity.keyword())).integrity, [*integrity]);
         }
+    }
+
+    /// R7296-3.3.3-1.
+    #[test]
+    fn proposals_of_ah_name_integrity_and_no_cipher() {
+        let list = parse_ah_list("sha512-sha256-x25519-esn, default").unwrap();
+        assert_eq!(list[0].integrity, [EspIntegrity::HmacSha2_512_256, EspIntegrity::HmacSha2_256_128]);
+        assert_eq!((list[0].protocol, list[0].ciphers.len()), (IpsecProtocol::Ah, 0));
+        assert_eq!(list[0].to_string(), "sha512-sha256-x25519-esn");
+        assert_eq!(list[1..], super::super::default_ah_proposals());
+        let error = parse_ah_list("aes128-sha256").unwrap_err();
+        assert_eq!((error.span.clone(), error.to_string()), (0..6, "`aes128` is not for AH proposals".to_owned()));
+        let problem = parse_ah_list("x25519").unwrap_err().problem;
+        assert_eq!(problem, ProposalProblem::Missing { kind: TransformType::Integrity, example: "sha256" });
+        assert!(parse_ah_list(" ").unwrap_err().to_string().contains("`sha256`"));
     }
 
     #[test]

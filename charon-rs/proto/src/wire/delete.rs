@@ -1,6 +1,6 @@
 //! The Delete payload (RFC 7296 §3.11).
 
-use espdp_api::EspSpi;
+use espdp_api::{EspSpi, IpsecProtocol};
 
 use super::error::WireError;
 use super::payload_type::PayloadType;
@@ -14,11 +14,20 @@ pub enum Delete {
     IkeSa,
     /// ESP SAs, by the SPIs on which the sender received.
     Esp(Vec<EspSpi>),
-    /// AH SAs, of which we have none.
-    Ah,
+    /// AH SAs, likewise.
+    Ah(Vec<EspSpi>),
 }
 
 impl Delete {
+    /// Child SAs of one protocol.
+    #[must_use]
+    pub fn children(protocol: IpsecProtocol, spis: Vec<EspSpi>) -> Self {
+        match protocol {
+            IpsecProtocol::Esp => Self::Esp(spis),
+            IpsecProtocol::Ah => Self::Ah(spis),
+        }
+    }
+
     /// ```text
     /// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
     /// | Protocol ID   |   SPI Size    |          Num of SPIs          |
@@ -55,19 +64,28 @@ impl Delete {
         while !fields.is_empty() {
             spis.extend(EspSpi::from_wire(fields.array()?).ok());
         }
-        Ok(if protocol == Protocol::Ah { Self::Ah } else { Self::Esp(spis) })
+        Ok(if protocol == Protocol::Ah { Self::Ah(spis) } else { Self::Esp(spis) })
+    }
+
+    /// The SPIs of SAs of one protocol.
+    #[must_use]
+    pub fn spis(&self, protocol: IpsecProtocol) -> &[EspSpi] {
+        match (self, protocol) {
+            (Self::Esp(spis), IpsecProtocol::Esp) | (Self::Ah(spis), IpsecProtocol::Ah) => spis,
+            (Self::IkeSa | Self::Esp(_) | Self::Ah(_), _) => &[],
+        }
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) -> Result<(), WireError> {
         match self {
             Self::IkeSa => out.extend_from_slice(&[Protocol::Ike.number(), 0, 0, 0]),
-            Self::Ah => out.extend_from_slice(&[Protocol::Ah.number(), 4, 0, 0]),
-            Self::Esp(spis) => {
+            Self::Esp(spis) | Self::Ah(spis) => {
+                let protocol = if matches!(self, Self::Ah(_)) { Protocol::Ah } else { Protocol::Esp };
                 let (found, limit) = (spis.len(), usize::from(u16::MAX));
                 let payload = PayloadType::Delete;
                 let count =
                     u16::try_from(found).map_err(|_| WireError::TooLong { payload, what: "SPIs", found, limit })?;
-                out.extend_from_slice(&[Protocol::Esp.number(), 4]);
+                out.extend_from_slice(&[protocol.number(), 4]);
                 out.extend_from_slice(&count.to_be_bytes());
                 spis.iter().for_each(|spi| out.extend_from_slice(&spi.to_wire()));
             }

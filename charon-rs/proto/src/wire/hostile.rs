@@ -269,7 +269,7 @@ fn notify_spi_size_beyond_the_payload() {
 
 /// R7296-1.3.3-1.
 #[test]
-fn rekey_sa_protoid_must_be_esp_with_its_spi() {
+fn rekey_sa_protoid_must_be_esp_or_ah_with_its_spi() {
     let rekey = |protocol: u8, spi: &[u8]| {
         let size = u8::try_from(spi.len()).unwrap();
         parse_one(NOTIFY, &[&[protocol, size, 0x40, 0x09], spi].concat())
@@ -279,7 +279,13 @@ fn rekey_sa_protoid_must_be_esp_with_its_spi() {
         rekey(3, &spi),
         Ok(Payload::Notify(Notify::about(NotifyType::RekeySa, espdp_api::EspSpi::from_wire(spi).unwrap())))
     );
-    for protocol in [0, 1, 2, 4, 255] {
+    let ah = Notify::about_child(
+        NotifyType::RekeySa,
+        espdp_api::IpsecProtocol::Ah,
+        espdp_api::EspSpi::from_wire(spi).unwrap(),
+    );
+    assert_eq!(rekey(2, &spi), Ok(Payload::Notify(ah)));
+    for protocol in [0, 1, 4, 255] {
         assert_eq!(wrong_field(rekey(protocol, &spi)), "SPI size", "protocol {protocol}");
     }
     for wrong in [&[][..], &[1, 2, 3], &[1; 8], &[1; 255], &[0, 0, 0, 255]] {

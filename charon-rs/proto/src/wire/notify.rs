@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use espdp_api::EspSpi;
+use espdp_api::{EspSpi, IpsecProtocol};
 
 use super::error::WireError;
 use super::notify_type::NotifyType;
@@ -20,8 +20,10 @@ pub const COOKIE2_OCTETS: RangeInclusive<usize> = 8..=64;
 pub struct Notify {
     /// What it says.
     pub kind: NotifyType,
-    /// The ESP SA that it is about. Always there in REKEY_SA.
+    /// The Child SA that it is about. Always there in REKEY_SA.
     pub spi: Option<EspSpi>,
+    /// The protocol of that SA; ESP where there is none.
+    pub protocol: IpsecProtocol,
     /// What belongs to it. COOKIE, COOKIE2, INVALID_KE_PAYLOAD, the NAT_DETECTIONs and the ADDITIONAL_ADDRESSes have lengths
     /// of their own, which were checked.
     pub data: Vec<u8>,
@@ -37,13 +39,19 @@ impl Notify {
     /// A notification with data.
     #[must_use]
     pub fn with_data(kind: NotifyType, data: Vec<u8>) -> Self {
-        Self { kind, spi: None, data }
+        Self { kind, spi: None, protocol: IpsecProtocol::Esp, data }
     }
 
     /// A notification about an ESP SA.
     #[must_use]
     pub fn about(kind: NotifyType, spi: EspSpi) -> Self {
-        Self { kind, spi: Some(spi), data: Vec::new() }
+        Self::about_child(kind, IpsecProtocol::Esp, spi)
+    }
+
+    /// A notification about a Child SA.
+    #[must_use]
+    pub fn about_child(kind: NotifyType, protocol: IpsecProtocol, spi: EspSpi) -> Self {
+        Self { kind, spi: Some(spi), protocol, data: Vec::new() }
     }
 
     /// An INVALID_KE_PAYLOAD that asks for `group` (RFC 7296 §1.2).
@@ -74,13 +82,17 @@ impl Notify {
         let kind = NotifyType::from_number(body.u16()?);
         let spi_field = body.take(usize::from(spi_size))?;
         // With an empty SPI the protocol means nothing (RFC 7296 §3.10).
-        let spi = match (Protocol::from_number(protocol), <[u8; 4]>::try_from(spi_field)) {
-            (Protocol::Esp, Ok(field)) => EspSpi::from_wire(field).ok(),
-            _ => None,
+        let protocol = match Protocol::from_number(protocol) {
+            Protocol::Esp => Some(IpsecProtocol::Esp),
+            Protocol::Ah => Some(IpsecProtocol::Ah),
+            Protocol::Ike | Protocol::Other(_) => None,
         };
+        let spi_of_child = protocol.and_then(|_| <[u8; 4]>::try_from(spi_field).ok());
+        let spi = spi_of_child.and_then(|field| EspSpi::from_wire(field).ok());
+        let protocol = protocol.filter(|_| spi.is_some()).unwrap_or(IpsecProtocol::Esp);
         // CHILD_SA_NOT_FOUND should have one as well, and strongSwan leaves it out: it answers a request that has it.
         if kind == NotifyType::RekeySa && spi.is_none() {
-            return Err(body.wrong(offset, "SPI size", "an SPI of ESP, 4 octets, above 255", spi_size));
+            return Err(body.wrong(offset, "SPI size", "an SPI of ESP or AH, 4 octets, above 255", spi_size));
         }
         // Unknown types must be ignored, so they may have any SPI that fits.
         if !matches!(kind, NotifyType::Other(_)) && !matches!(spi_size, 0 | 4 | 8) {
@@ -91,11 +103,12 @@ impl Notify {
         {
             return Err(body.wrong(body.offset(), "length of notification data", expected, body.len()));
         }
-        Ok(Self { kind, spi, data: body.rest().to_vec() })
+        Ok(Self { kind, spi, protocol, data: body.rest().to_vec() })
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        let protocol_and_size = if self.spi.is_some() { [Protocol::Esp.number(), 4] } else { [0, 0] };
+        let protocol = Protocol::from(self.protocol).number();
+        let protocol_and_size = if self.spi.is_some() { [protocol, 4] } else { [0, 0] };
         out.extend_from_slice(&protocol_and_size);
         out.extend_from_slice(&self.kind.number().to_be_bytes());
         out.extend(self.spi.iter().flat_map(|spi| spi.to_wire()));

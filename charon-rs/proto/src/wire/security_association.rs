@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use espdp_api::IpsecProtocol;
+
 use super::error::WireError;
 use super::payload_type::PayloadType;
 use super::reader::Reader;
@@ -54,6 +56,15 @@ impl Protocol {
             Self::Ah => 2,
             Self::Esp => 3,
             Self::Other(number) => number,
+        }
+    }
+}
+
+impl From<IpsecProtocol> for Protocol {
+    fn from(protocol: IpsecProtocol) -> Self {
+        match protocol {
+            IpsecProtocol::Esp => Self::Esp,
+            IpsecProtocol::Ah => Self::Ah,
         }
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use espdp_api::{
-    DfPolicy, DscpPolicy, FlowLabelPolicy, FragmentPolicy, HopLimitPolicy, InterfaceKind, Mode, MssPolicy, Mtu,
-    PacketShape, PaddingPolicy, PathMtuPolicy, Routes, TrafficLimit,
+    DfPolicy, DscpPolicy, FlowLabelPolicy, FragmentPolicy, HopLimitPolicy, InterfaceKind, IpsecProtocol, Mode,
+    MssPolicy, Mtu, PacketShape, PaddingPolicy, PathMtuPolicy, Routes, TrafficLimit,
 };
 use ike_proto::config::{
     Child, Childless, Dpd, DpdAction, Fragmentation, Lifetime, LocalMethod, RemoteAddress, RemoteMethod, StartAction,
@@ -148,6 +148,8 @@ fn each_key_of_a_child_has_its_effect() {
     assert_eq!(printed(&child_with("rightprotoport = \"gre\"").remote_selectors), ["192.0.2.2/32[47]"]);
     assert_eq!(printed(&child_with("esp = \"aes256gcm16-esn\"").esp_proposals), ["aes256gcm16-esn"]);
     assert_eq!(printed(&child_with("esp = [\"aes256gcm16\", \"chacha20poly1305\"]").esp_proposals).len(), 2);
+    let ah = child_with("ah = \"sha256-esn\"").esp_proposals;
+    assert_eq!((printed(&ah), ah[0].protocol), (vec!["sha256-esn".to_owned()], IpsecProtocol::Ah));
     assert_eq!(child_with("type = \"transport\"").mode, Mode::Transport);
     assert_eq!(child_with("interface = \"ipip0\"").interface.as_str(), "ipip0");
     assert_eq!(child_with("routes = \"none\"").routes, Routes::Fixed(Vec::new()));

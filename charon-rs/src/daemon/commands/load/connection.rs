@@ -11,7 +11,8 @@ use ike_proto::config::{
     UdpEncapsulation, Uniqueness,
 };
 use ike_proto::proposal::{
-    EspProposal, IkeProposal, default_esp_proposals, default_ike_proposals, parse_esp_list, parse_ike_list,
+    EspProposal, IkeProposal, default_esp_proposals, default_ike_proposals, parse_ah_list, parse_esp_list,
+    parse_ike_list,
 };
 
 use super::authentication;
@@ -125,6 +126,10 @@ fn parse_esp(text: &str) -> Result<Vec<EspProposal>, String> {
     }
 }
 
+fn parse_ah(text: &str) -> Result<Vec<EspProposal>, String> {
+    parse_ah_list(text).map_err(|error| error.to_string())
+}
+
 /// swanctl: without `rekey_time` an SA that is authenticated anew is not rekeyed.
 fn ike_lifetime(keys: &mut Keys<'_>, reauth: Option<Duration>) -> Result<Lifetime, String> {
     let default = if reauth.is_some() { Duration::ZERO } else { IKE_REKEY_TIME };
@@ -172,7 +177,10 @@ fn read_child(name: &str, section: &Message) -> Result<(Child, DpdAction), Strin
     keys.only("ipcomp", &["no"])?;
     keys.only("priority", &["0"])?;
     keys.only("reqid", &["0"])?;
-    let proposals = keys.list("esp_proposals", parse_esp)?;
+    let proposals = match (keys.list("esp_proposals", parse_esp)?, keys.list("ah_proposals", parse_ah)?) {
+        (Some(_), Some(_)) => return Err("a child has either esp_proposals or ah_proposals".to_owned()),
+        (esp, ah) => esp.or(ah),
+    };
     let start = match keys.text("start_action")? {
         None | Some("none") => StartAction::None,
         Some("trap" | "route") => StartAction::Trap,
