@@ -16,6 +16,7 @@
 //! | `material`, `authentication` | files with certificates and keys, and what connections do with them |
 //! | `connections` | `%default`, `also` and children |
 //! | `build`, `weakness` | from what is written to the model, and what is doubtful about it |
+//! | `host`, `host_keys` | what the host's own network stack is to do |
 //! | `reference` | the reference of all keys |
 
 mod auth_keys;
@@ -27,6 +28,8 @@ mod conn_keys;
 mod connections;
 mod daemon;
 pub mod defaults;
+mod host;
+mod host_keys;
 mod interface;
 mod interface_keys;
 mod item;
@@ -49,7 +52,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use espdp_api::{BridgeSpec, InterfaceSpec, PolicyAction};
+use espdp_api::{BridgeSpec, HostSpec, InterfaceSpec, PolicyAction};
 use ike_proto::Settings;
 use ike_proto::config::{Connection, LocalMethod, RemoteMethod, SharedSecret};
 use toml::de::{DeTable, DeValue};
@@ -88,6 +91,8 @@ pub struct Loaded {
     pub credentials: Layer,
     /// The bridge domains.
     pub bridges: Vec<BridgeSpec>,
+    /// The guard, translation, filters and routes; the policies to guard follow from the connections.
+    pub host: HostSpec,
     /// The interfaces that connections name, and the others of the file.
     pub interfaces: Vec<InterfaceSpec>,
     /// The policies that no connection negotiates, with their SAs.
@@ -120,8 +125,8 @@ pub struct DaemonConfig {
 /// [`Problems`] with everything that is wrong in both files, warnings included.
 pub fn load(config: &Path, secrets: Option<&Path>) -> Result<Loaded, Problems> {
     let mut report = Report::default();
-    let mut loaded = Loaded::default();
     let mut sa_keys = BTreeMap::new();
+    let mut loaded = Loaded { host: defaults::host(), ..Loaded::default() };
     if let Some(secrets) = secrets {
         let read = secrets::load(secrets, &mut loaded.credentials, &mut report);
         (loaded.secrets, sa_keys) = (read.secrets, read.sa_keys);
@@ -148,14 +153,13 @@ pub fn load(config: &Path, secrets: Option<&Path>) -> Result<Loaded, Problems> {
     Ok(loaded)
 }
 
-const TABLES: [&str; 7] = ["daemon", "interface", "bridge", "conn", "sa", "policy", "spd"];
+const TABLES: [&str; 10] = ["daemon", "interface", "bridge", "conn", "sa", "policy", "spd", "nat", "filter", "route"];
 
 /// What the secrets file says that is no credential.
 struct Secrets<'a> {
     file: Option<&'a Path>,
     sa_keys: BTreeMap<String, SaKeys>,
 }
-
 /// Reads the tables of `ipsec.toml`.
 fn read(
     source: &Source,
@@ -175,8 +179,10 @@ fn read(
             _ if entry.name == "secret" => complaint.expected("expected in the secrets file"),
             _ => {
                 let complaint = complaint.nearest(entry.name, TABLES);
-                complaint
-                    .expected("expected [daemon], [interface.NAME], [bridge.NAME], [conn.NAME], [sa.NAME], [policy.NAME] or [spd]")
+                complaint.expected(
+                    "expected [daemon], [interface.NAME], [bridge.NAME], [conn.NAME], [sa.NAME], [policy.NAME], [spd], \
+                     [nat.NAME], [filter.NAME] or [route.NAME]",
+                )
             }
         }));
     }
@@ -191,8 +197,9 @@ fn read(
     };
     let mut places = CredentialPlaces::default();
     for section in sections("daemon", "a table [daemon]", report) {
-        (loaded.daemon, places) = read_daemon(&section, report);
+        (loaded.daemon, loaded.host, places) = read_daemon(&section, report);
     }
+    host::read(&mut loaded.host, report, |name, form, report| sections(name, form, report));
     material.trust(places.authorities.as_deref(), report);
     material.take_crls(places.crls.as_deref(), report);
     let mut bridges = Vec::new();
@@ -245,7 +252,7 @@ fn read(
     }
 }
 
-fn read_daemon(section: &Section<'_>, report: &mut Report) -> (DaemonConfig, CredentialPlaces) {
+fn read_daemon(section: &Section<'_>, report: &mut Report) -> (DaemonConfig, HostSpec, CredentialPlaces) {
     let mut draft = DaemonDraft::default();
     for entry in section.apply(DAEMON_KEYS, &mut draft, report) {
         let complaint = unknown_key(entry, "[daemon]", &[], names(DAEMON_KEYS), place_of(entry.name));
@@ -256,7 +263,8 @@ fn read_daemon(section: &Section<'_>, report: &mut Report) -> (DaemonConfig, Cre
             .expected("expected for analysis only: whoever reads them reads all traffic");
         report.add(section.source.warning(complaint));
     }
-    (draft.config, draft.places)
+    let host = HostSpec { guard: draft.guard.unwrap_or(defaults::GUARD), ..HostSpec::default() };
+    (draft.config, host, draft.places)
 }
 
 fn read_bridge(section: &Section<'_>, report: &mut Report) -> Option<Bridge> {
@@ -332,7 +340,7 @@ fn place_of(name: &str) -> Option<&'static str> {
     } else if Key::find(BRIDGE_KEYS, name).is_some() {
         Some("[bridge.NAME]")
     } else {
-        None
+        host::place_of(name)
     }
 }
 

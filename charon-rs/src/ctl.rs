@@ -9,14 +9,18 @@
 //! | `check` | check |
 //! | `mtu` | mtu |
 //! | `trace` | trace |
+//! | `plan` | plan |
+//! | `guard` | guard |
 //! | `json`, `text` | how messages of the daemon look for programs and for people |
 
 mod act;
 mod check;
+mod guard;
 mod json;
 mod keys;
 mod log;
 mod mtu;
+mod plan;
 mod policies;
 mod status;
 #[cfg(test)]
@@ -140,6 +144,14 @@ enum Simple {
         /// Interface, connection or child [default: all]
         name: Option<String>,
     },
+    /// Shows what a reload would change, and changes nothing
+    Plan,
+    /// Shows what keeps packets from passing the tunnels by; needs no daemon
+    Guard {
+        /// Take it away, when no daemon runs
+        #[arg(long)]
+        remove: bool,
+    },
     /// Shows how the daemon is doing
     Stats,
 }
@@ -223,6 +235,8 @@ fn carry_out(socket: Option<&Path>, json: bool, command: Simple, out: &mut dyn W
         Simple::Redirect { name, gateway } => act::redirect(&mut connect()?, &name, &gateway, json, out),
         Simple::Rekey { what, reauth } => act::rekey(&mut connect()?, &what, reauth, json, out),
         Simple::Reload => act::reload(&mut connect()?, json, out),
+        Simple::Plan => plan::plan(&mut connect()?, json, out),
+        Simple::Guard { remove } => guard::guard(remove.then(|| connect().is_ok()), json, out),
         Simple::Status { name } => status::status(&mut connect()?, name.as_deref(), json, out),
         Simple::List => status::list(&mut connect()?, json, out),
         Simple::Stats => status::stats(&mut connect()?, json, out),

@@ -5,6 +5,7 @@
 //! | `shell` | the one task that owns the engine |
 //! | `applied` | what the daemon was told, and what a reload changes |
 //! | `manual` | policies and SAs that nobody negotiates |
+//! | `host` | what the host's own network stack is told |
 //! | `service`, `commands` | the control socket's commands |
 //! | `report`, `events`, `phrases` | SAs, events and log lines as people and programs see them |
 //! | `outbox` | events that wait for an SA's last counters |
@@ -17,6 +18,7 @@ mod applied;
 mod commands;
 mod counters;
 mod events;
+mod host;
 mod journal;
 pub(crate) mod keylog;
 mod manual;
@@ -159,9 +161,11 @@ async fn serve(options: Options, files: Files, loaded: Option<Loaded>) -> anyhow
             bridges: loaded.bridges,
             interfaces: loaded.interfaces,
             policies: loaded.policies,
+            host: loaded.host,
         });
     } else {
         tracing::info!("there is no {DEFAULT_CONFIG}: waiting to be told over the control socket");
+        shell.apply_file(Wanted { host: crate::config::defaults::host(), ..Wanted::default() });
     }
     let path = options.socket.or_else(|| startup.as_ref().and_then(|daemon| daemon.socket.clone()));
     let access = Access { path: path.unwrap_or_else(|| DEFAULT_SOCKET.into()), group: options.socket_group };

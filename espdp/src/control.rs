@@ -5,6 +5,7 @@
 
 mod book;
 mod devices;
+mod host;
 mod namespaces;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,8 @@ use crate::worker::{Mailbox, TunnelPortId, Worker, WorkerGone};
 use crate::{DataplaneSettings, StartError};
 use book::{Book, Interface, Outbound};
 use devices::DeviceSource;
+use host::Host;
+pub(crate) use host::is_steering;
 use namespaces::Namespaces;
 
 /// A command on its way.
@@ -41,6 +44,8 @@ pub(crate) struct Inputs {
     pub(crate) requests: mpsc::UnboundedReceiver<Request>,
     /// Peers to which the path is narrower than thought.
     pub(crate) narrow_paths: mpsc::Receiver<IpAddr>,
+    /// Devices that give no packets any more.
+    pub(crate) lost_devices: mpsc::UnboundedReceiver<InterfaceId>,
     /// Closed when all is to end.
     pub(crate) stop: oneshot::Receiver<()>,
 }
@@ -87,6 +92,8 @@ pub(crate) struct Control {
     actual: NetworkState,
     /// The same for the namespaces of interfaces whose inside is not here.
     namespaces: Namespaces,
+    /// What we keep in the host's own network stack.
+    host: Host,
     /// When to look at the MTU of all paths again, after one was found narrow.
     paths_due: Option<Instant>,
     /// The sockets for tunnels that are open.
@@ -96,7 +103,8 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Takes away the routing rules of a predecessor that was killed; its links and their routes went with it.
+    /// Finds the rules and blackholes of a predecessor that was killed or left them behind; its links and their routes went with
+    /// it. They stay until the daemon says what there is to be.
     pub(crate) async fn start(
         settings: DataplaneSettings,
         families: Vec<Family>,
@@ -104,15 +112,18 @@ impl Control {
         events: Events,
     ) -> Result<Self, StartError> {
         let mut actual = NetworkState::default();
-        let book = Book::new(&settings);
+        let mut book = Book::new(&settings);
         let netlink = Netlink::open()?;
         let link_watch = LinkWatch::open()?;
-        let network_watch = NetworkWatch::open(settings.table)?;
+        let network_watch = NetworkWatch::open(book.longest_match.tables())?;
+        let host = Host::start(&netlink, &settings, &families).await?;
         for family in families {
             let rules = netlink.rules(family).await?;
             actual.rules.extend(rules.into_iter().filter(|rule| book.longest_match.owns(rule)));
+            let blackholes = netlink.blackholes(family).await?;
+            actual.blackholes.extend(blackholes.into_iter().filter(|key| book.longest_match.owns_blackhole(key)));
         }
-        netlink.apply(&mut actual, &book.desired()).await?;
+        book.inherited = actual.clone();
         Ok(Self {
             settings,
             netlink,
@@ -123,6 +134,7 @@ impl Control {
             book,
             actual,
             namespaces: Namespaces::default(),
+            host,
             paths_due: None,
             tunnel_ports: BTreeSet::new(),
             network_due: Some(Instant::now()),
@@ -130,10 +142,11 @@ impl Control {
     }
 
     async fn serve(mut self, inputs: Inputs) {
-        let Inputs { mut requests, mut narrow_paths, mut stop } = inputs;
+        let Inputs { mut requests, mut narrow_paths, mut lost_devices, mut stop } = inputs;
         loop {
             let paths_due = until(self.paths_due);
             let network_due = until(self.network_due);
+            let lost_due = until(self.host.lost_due);
             tokio::select! {
                 biased;
                 _ = &mut stop => break,
@@ -142,6 +155,8 @@ impl Control {
                     self.refresh_path(peer).await;
                     self.paths_due = Some(Instant::now() + PATH_MTU_LIFE);
                 }
+                Some(id) = lost_devices.recv() => self.restore_device(id).await,
+                () = lost_due => self.restore_lost_devices().await,
                 Some(name) = self.link_watch.next_set_up() => self.restore_link(&name).await,
                 Some(()) = self.network_watch.next_change() => {
                     self.network_due.get_or_insert_with(|| Instant::now() + NETWORK_SETTLES);
@@ -170,7 +185,8 @@ impl Control {
                 }
             }
         }
-        self.netlink.clear(&mut self.actual).await;
+        self.netlink.clear(&mut self.actual, &self.book.kept()).await;
+        self.host.stop(&self.netlink, self.book.host.as_ref()).await;
     }
 
     async fn execute(&mut self, command: Command) -> Outcome {
@@ -192,6 +208,8 @@ impl Control {
             Command::RemoveInterface(name) => self.remove_interface(&name).await,
             Command::SetBridge(spec) => self.in_core(move |core| core.set_bridge(&spec)).await,
             Command::RemoveBridge(name) => self.in_core(move |core| core.remove_bridge(&name)).await,
+            Command::SetHost(spec) => self.set_host(*spec).await,
+            Command::PlanHost(spec) => self.plan_host(*spec),
             Command::LocalAddress { remote } => {
                 let path = self.netlink.path_to(remote, self.settings.mark).await.map_err(refusal)?;
                 Ok(Done::LocalAddress(path.source))
@@ -262,7 +280,10 @@ impl Control {
         let (id, for_core) = (spec.id, spec.clone());
         self.in_core(move |core| core.set_policy(&for_core)).await?;
         let old = self.book.policies.insert(id, book::Policy { spec, sources });
-        let Err(error) = self.apply().await else { return Ok(Done::Ok) };
+        let Err(error) = self.apply().await else {
+            self.guard_policies(old.as_ref().map(|old| &old.spec), id).await;
+            return Ok(Done::Ok);
+        };
         let undone = match old {
             Some(old) => {
                 let for_core = old.spec.clone();
@@ -282,9 +303,10 @@ impl Control {
 
     async fn remove_policy(&mut self, id: PolicyId) -> Outcome {
         self.in_core(move |core| core.remove_policy(id)).await?;
-        self.book.policies.remove(&id);
+        let removed = self.book.policies.remove(&id);
         self.book.outbound.retain(|(policy, _), _| *policy != id);
         self.apply().await.map_err(refusal)?;
+        self.guard_policies(removed.as_ref().map(|removed| &removed.spec), id).await;
         self.refresh_mtus().await;
         Ok(Done::Ok)
     }
@@ -452,6 +474,8 @@ impl Control {
 
     /// Puts back what the kernel took when somebody set a link of ours down: routes, and IPv6 addresses.
     async fn restore_link(&mut self, name: &InterfaceName) {
+        // A route that was asked for may have waited for just this link, or have gone with it.
+        self.host_link_is_up(name).await;
         // Somebody may have deleted it since; then there is nothing to restore.
         if !self.actual.links.contains_key(name) || self.netlink.link_index(name).await.is_err() {
             return;

@@ -36,11 +36,12 @@ impl Dataplane {
         let ports = Ports::open(&settings)?;
         let families = ports.families();
         let (too_big, narrow_paths) = mpsc::channel(NARROW_PATHS);
+        let (lost, lost_devices) = mpsc::unbounded_channel();
         let (mailbox, jobs, bell) = Mailbox::new().map_err(failed("make the worker's mailbox"))?;
         let mut seed = Secret::new([0; 32]);
         getrandom::fill(seed.expose_mut())
             .map_err(|error| failed("get random octets")(io::Error::other(error.to_string())))?;
-        let worker = Worker::new(ports, &seed, events.clone(), too_big).map_err(failed("make the worker"))?;
+        let worker = Worker::new(ports, &seed, events.clone(), too_big, lost).map_err(failed("make the worker"))?;
 
         let worker_events = events.clone();
         let run_worker = move || report_failure("worker", &worker_events, || worker.run(&jobs, &bell));
@@ -51,7 +52,7 @@ impl Dataplane {
             Self { requests, mailbox: mailbox.clone(), running: Some(running), control: None, worker: Some(worker) };
 
         let (started, start_result) = std::sync::mpsc::channel();
-        let inputs = control::Inputs { requests: request_queue, narrow_paths, stop };
+        let inputs = control::Inputs { requests: request_queue, narrow_paths, lost_devices, stop };
         let control_events = events.clone();
         let run_control = move || {
             report_failure("control thread", &control_events, || {

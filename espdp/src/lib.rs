@@ -11,11 +11,14 @@
 //! ┌──────▼───────────┐       │    jobs    ┌───────────────────────────┴────────────┴──┐
 //! │ control thread   ├───────┴───────────►│ worker: epoll over TUN devices and sockets │
 //! └──────┬───────────┘                    └───────────────────────────────────────────┘
-//!        │ rtnetlink: links, addresses, routes, rules
+//!        │ rtnetlink: links, addresses, routes, rules; nftables: the guard, translation, filters
 //! ```
 //!
 //! Routes of policies go into a table of their own; the rules in front of it ([`tunnels::LongestMatch`]) make the longest prefix of
 //! this table and the main one win, so that a route leaves connected networks inside it alone, and ours among equals.
+//!
+//! What policies cover is kept from going another way while their routes or interfaces are not there, and from coming another
+//! way: by blackholes behind our routes and a table of nftables ([`tunnels::guard`]), which may outlive the dataplane.
 //!
 //! Our own packets carry the mark, so that a policy may cover the peer's address. A policy for everything (`0.0.0.0/0`) together
 //! with a strict reverse-path filter (`rp_filter = 1`) makes the kernel drop the peer's packets, since their way back seems to
@@ -26,8 +29,10 @@ mod events;
 mod handle;
 #[expect(unsafe_code, reason = "ioctl, setsockopt and recvmsg have no safe wrapper for what is needed here")]
 mod io;
+mod leftovers;
 mod settings;
 mod worker;
 
 pub use handle::Dataplane;
+pub use leftovers::Leftovers;
 pub use settings::{DataplaneSettings, StartError};

@@ -10,9 +10,11 @@ pub struct DataplaneSettings {
     /// The mark (`SO_MARK`) of everything the dataplane sends itself. The routing rules leave packets with this mark out, so a
     /// policy that covers the peer's address does not swallow the packets that carry it.
     pub mark: u32,
-    /// The routing table for the routes of policies.
+    /// The routing table for the routes of policies. The 129 after it are for blackholes, a hundred from the two hundredth on for
+    /// steered packets.
     pub table: u32,
-    /// The priority of the first of the rules that lead to this table; they take up to 258 in a row, before the main table's 32766.
+    /// The priority of the first of the rules that lead to this table; they take up to 387 in a row, before the main table's 32766.
+    /// The hundred before it are for rules that steer packets.
     pub rule_priority: u32,
     /// How many messages to the daemon may wait. When the daemon is too slow, IKE datagrams are dropped and counted
     /// first, then other events; outcomes wait for room.

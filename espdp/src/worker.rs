@@ -46,6 +46,8 @@ pub(crate) struct Worker {
     events: Events,
     /// Peers to which a packet was too long for the path.
     too_big: mpsc::Sender<IpAddr>,
+    /// Devices that give no packets any more. Each is told once, so there are never more than interfaces.
+    lost: mpsc::UnboundedSender<InterfaceId>,
     losses: Losses,
     outbound: OutboundBatch,
     egress: Egress,
@@ -58,12 +60,14 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// A worker that serves `ports`. `too_big` is told peers to which the path is narrower than thought.
+    /// A worker that serves `ports`. `too_big` is told peers to which the path is narrower than thought, `lost` the
+    /// devices that somebody deleted.
     pub(crate) fn new(
         ports: Ports,
         seed: &Secret<[u8; 32]>,
         events: Events,
         too_big: mpsc::Sender<IpAddr>,
+        lost: mpsc::UnboundedSender<InterfaceId>,
     ) -> io::Result<Self> {
         Ok(Self {
             core: Dataplane::new(seed),
@@ -74,6 +78,7 @@ impl Worker {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             events,
             too_big,
+            lost,
             losses: Losses::default(),
             outbound: OutboundBatch::new(),
             egress: Egress::default(),
@@ -133,6 +138,15 @@ impl Worker {
     /// Closes a device; with a TUN or TAP device its interface goes.
     pub(crate) fn remove_device(&mut self, id: InterfaceId) {
         self.devices.remove(&id);
+    }
+
+    /// Closes a device that gives nothing any more, and has it made again if it is ours to make.
+    fn lose_device(&mut self, id: InterfaceId) {
+        self.losses.count(Loss::Device, 1);
+        self.remove_device(id);
+        if self.lost.send(id).is_err() {
+            tracing::debug!("the control thread has ended");
+        }
     }
 
     /// Sends an IKE message.
@@ -212,8 +226,7 @@ impl Worker {
         answer(&sealed, device, &mut self.losses);
         if broken {
             // Somebody deleted the link. Its descriptor would be ready for ever.
-            self.losses.count(Loss::Device, 1);
-            self.remove_device(id);
+            self.lose_device(id);
         }
     }
 

@@ -7,11 +7,17 @@
 //! always without the packets that carry our mark. With 10.0.0.0/8 and a default route that is
 //!
 //! ```text
-//! 4349: not from all fwmark 0x32 lookup main suppress_prefixlength 8
-//! 4350: not from all fwmark 0x32 lookup 4301 suppress_prefixlength 7
-//! 4365: not from all fwmark 0x32 lookup main suppress_prefixlength 0
-//! 4366: not from all fwmark 0x32 lookup 4301
+//! 4373: not from all fwmark 0x32 lookup main suppress_prefixlength 8
+//! 4374: not from all fwmark 0x32 lookup 4301 suppress_prefixlength 7
+//! 4375: not from all fwmark 0x32 lookup 4310
+//! 4397: not from all fwmark 0x32 lookup main suppress_prefixlength 0
+//! 4398: not from all fwmark 0x32 lookup 4301
+//! 4399: not from all fwmark 0x32 lookup 4302
 //! ```
+//!
+//! The third rule of a length is there when destinations of that length are to be dropped while our routes are not there. Those
+//! have a table for each length, 4310 for a length of 8: a blackhole is an answer that the kernel does not suppress, so in one
+//! table for all lengths it would hide what the main table knows better.
 //!
 //! Of routes of the same length ours is taken. Nothing has to be followed or copied when the main table changes. One thing differs
 //! from a single table: a `blackhole`, `unreachable` or `prohibit` route is an answer that the kernel does not suppress, so in
@@ -19,44 +25,82 @@
 //! tunnel takes has to lead into a dummy interface.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use espdp_api::IpPrefix;
 
-use crate::{Family, Rule};
+use crate::{Family, RouteKey, Rule};
 
 /// Where our routes are, and which rules lead there.
 #[derive(Clone, Copy, Debug)]
 pub struct LongestMatch {
     /// The table of our routes.
     pub table: u32,
-    /// The priority of the first of the rules; the last possible one is 257 later.
+    /// The priority of the first of the rules; the last possible one is 386 later.
     pub priority: u32,
     /// Packets with this mark never see our routes.
     pub mark: u32,
 }
 
 impl LongestMatch {
-    /// The rules that routes to `destinations` need.
+    /// The rules that routes to `destinations` need, and blackholes for `dropped`.
     #[must_use]
-    pub fn rules(&self, destinations: impl IntoIterator<Item = IpPrefix>) -> BTreeSet<Rule> {
-        let lengths: BTreeSet<_> = destinations.into_iter().map(|to| (Family::from(to.address()), to.bits())).collect();
-        lengths.into_iter().flat_map(|(family, bits)| self.pair(family, bits)).collect()
+    pub fn rules(
+        &self,
+        destinations: impl IntoIterator<Item = IpPrefix>,
+        dropped: impl IntoIterator<Item = IpPrefix>,
+    ) -> BTreeSet<Rule> {
+        let lengths = |prefixes: &mut dyn Iterator<Item = IpPrefix>| -> BTreeSet<(Family, u8)> {
+            prefixes.map(|to| (Family::from(to.address()), to.bits())).collect()
+        };
+        let dropped = lengths(&mut dropped.into_iter());
+        let all: BTreeSet<_> = lengths(&mut destinations.into_iter()).union(&dropped).copied().collect();
+        let rules = |(family, bits)| {
+            self.of_length(family, bits).take(if dropped.contains(&(family, bits)) { 3 } else { 2 }).flatten()
+        };
+        all.into_iter().flat_map(rules).collect()
     }
 
     /// Whether a rule is one of those that [`Self::rules`] may give: then it is ours, or was left behind by a predecessor.
     #[must_use]
     pub fn owns(&self, rule: &Rule) -> bool {
-        (0..=rule.family.bits()).any(|bits| self.pair(rule.family, bits).any(|own| own == *rule))
+        (0..=rule.family.bits()).any(|bits| self.of_length(rule.family, bits).flatten().any(|own| own == *rule))
     }
 
-    /// The rules for routes with a prefix of `bits`. The main table knows nothing better than a single address.
-    fn pair(&self, family: Family, bits: u8) -> impl Iterator<Item = Rule> {
-        let places = u32::from(family.bits().saturating_sub(bits)).saturating_mul(2);
+    /// The blackhole that drops packets to `destination` when our route is not there.
+    #[must_use]
+    pub fn blackhole(&self, destination: IpPrefix) -> RouteKey {
+        RouteKey::new(self.blackhole_table(destination.bits()), destination)
+    }
+
+    /// Whether a blackhole is one of ours.
+    #[must_use]
+    pub fn owns_blackhole(&self, key: &RouteKey) -> bool {
+        key.table == self.blackhole_table(key.destination.bits())
+    }
+
+    /// All tables with routes of ours: theirs, and one of blackholes for each length.
+    #[must_use]
+    pub fn tables(&self) -> RangeInclusive<u32> {
+        self.table..=self.blackhole_table(Family::V6.bits())
+    }
+
+    fn blackhole_table(&self, bits: u8) -> u32 {
+        self.table.saturating_add(1).saturating_add(bits.into())
+    }
+
+    /// The rules for routes with a prefix of `bits`: what the main table knows better (nothing is better than a single
+    /// address), our routes, our blackholes.
+    fn of_length(&self, family: Family, bits: u8) -> impl Iterator<Item = Option<Rule>> {
+        let places = u32::from(family.bits().saturating_sub(bits)).saturating_mul(3);
         let priority = self.priority.saturating_add(places);
-        let rule = |priority, table, longer_than| Rule { family, priority, table, except_mark: self.mark, longer_than };
-        let better = (bits < family.bits()).then(|| rule(priority, MAIN_TABLE, Some(bits)));
-        let ours = rule(priority.saturating_add(1), self.table, bits.checked_sub(1));
-        better.into_iter().chain([ours])
+        let rule = |place, table, longer_than| {
+            let priority = priority.saturating_add(place);
+            Rule { family, priority, table, except_mark: self.mark, longer_than }
+        };
+        let better = (bits < family.bits()).then(|| rule(0, MAIN_TABLE, Some(bits)));
+        let ours = rule(1, self.table, bits.checked_sub(1));
+        [better, Some(ours), Some(rule(2, self.blackhole_table(bits), None))].into_iter()
     }
 }
 
@@ -71,7 +115,7 @@ mod tests {
     const OURS: LongestMatch = LongestMatch { table: TABLE, priority: 4301, mark: 50 };
 
     fn rules(destinations: &[&str]) -> BTreeSet<Rule> {
-        OURS.rules(destinations.iter().map(|text| text.parse().unwrap()))
+        OURS.rules(destinations.iter().map(|text| text.parse().unwrap()), [])
     }
 
     /// The kernel's algorithm: the first rule whose table has an answer of sufficient length. Tables are lists of the lengths of
@@ -111,12 +155,12 @@ mod tests {
         assert_eq!(
             found,
             [
-                (Family::V4, 4349, MAIN_TABLE, Some(8)),
-                (Family::V4, 4350, TABLE, Some(7)),
-                (Family::V4, 4365, MAIN_TABLE, Some(0)),
-                (Family::V4, 4366, TABLE, None),
-                (Family::V6, 4541, MAIN_TABLE, Some(8)),
-                (Family::V6, 4542, TABLE, Some(7)),
+                (Family::V4, 4373, MAIN_TABLE, Some(8)),
+                (Family::V4, 4374, TABLE, Some(7)),
+                (Family::V4, 4397, MAIN_TABLE, Some(0)),
+                (Family::V4, 4398, TABLE, None),
+                (Family::V6, 4661, MAIN_TABLE, Some(8)),
+                (Family::V6, 4662, TABLE, Some(7)),
             ]
         );
         assert!(rules(&[]).is_empty());
@@ -130,6 +174,24 @@ mod tests {
     }
 
     #[test]
+    fn without_our_routes_their_packets_are_dropped_and_the_longer_routes_of_others_still_count() {
+        let dropped = ["0.0.0.0/0", "10.0.0.0/8", "10.2.0.0/16"].map(|text| text.parse().unwrap());
+        let rules = OURS.rules([], dropped);
+        // A destination in 10.2.0.0/16, for which there are blackholes of all three lengths, and these in the main table.
+        for (main, expected) in [(vec![0], 4301 + 1 + 16), (vec![0, 12], 4301 + 1 + 16), (vec![0, 24], MAIN_TABLE)] {
+            let answer = rules.iter().find_map(|rule| match rule.table {
+                MAIN_TABLE => main.iter().any(|bits| Some(*bits) > rule.longer_than).then_some(MAIN_TABLE),
+                TABLE => None,
+                blackholes => Some(blackholes),
+            });
+            assert_eq!(answer, Some(expected), "{main:?}");
+        }
+        assert!(rules.iter().all(|rule| OURS.owns(rule)));
+        assert!(dropped.iter().all(|to| OURS.owns_blackhole(&OURS.blackhole(*to))));
+        assert!(!OURS.owns_blackhole(&RouteKey::new(TABLE, dropped[1])));
+    }
+
+    #[test]
     fn no_rule_sees_marked_packets() {
         assert!(rules(&["0.0.0.0/0", "10.3.0.1/32", "fd00::/8"]).iter().all(|rule| rule.except_mark == 50));
     }
@@ -140,7 +202,7 @@ mod tests {
         for rule in own {
             assert!(OURS.owns(&rule), "{rule:?}");
             let others = [
-                Rule { priority: rule.priority + 2, ..rule },
+                Rule { priority: rule.priority + 3, ..rule },
                 Rule { except_mark: 51, ..rule },
                 Rule { table: 4302, ..rule },
                 Rule { longer_than: Some(99), ..rule },

@@ -1,10 +1,12 @@
 //! Takes plan steps and asks about routes over rtnetlink.
 
+mod asked;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 
-use espdp_api::{InterfaceName, IpPrefix};
+use espdp_api::{InterfaceName, IpPrefix, StaticRoute};
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{
@@ -18,6 +20,7 @@ use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMe
 use rtnetlink::{IpVersion, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 
 use crate::{Family, NetworkState, RouteKey, RouteTarget, Rule, Step, plan};
+use asked::{blackhole_message, mark_message, static_message};
 
 /// A connection to the kernel's rtnetlink in the network namespace of the thread that opened it.
 #[derive(Clone, Debug)]
@@ -83,9 +86,22 @@ impl Netlink {
         Ok(())
     }
 
-    /// Takes away everything that `actual` holds, as far as the kernel lets us; links are left to their makers.
-    pub async fn clear(&self, actual: &mut NetworkState) {
-        for step in plan(actual, &NetworkState::default()) {
+    /// Does as [`Self::apply`] but goes on after a step that the kernel refuses, which may succeed another time.
+    pub async fn apply_each(&self, actual: &mut NetworkState, desired: &NetworkState) -> Vec<NetlinkError> {
+        let mut failed = Vec::new();
+        for step in plan(actual, desired) {
+            tracing::debug!(%step, "network");
+            match self.take(&step).await {
+                Ok(()) => step.record(actual),
+                Err(source) => failed.push(NetlinkError { operation: step.to_string(), source }),
+            }
+        }
+        failed
+    }
+
+    /// Takes away everything that `actual` holds beyond `kept`, as far as the kernel lets us; links are left to their makers.
+    pub async fn clear(&self, actual: &mut NetworkState, kept: &NetworkState) {
+        for step in plan(actual, kept) {
             match self.take(&step).await {
                 Ok(()) => step.record(actual),
                 Err(error) => tracing::warn!(%step, %error, "could not clean up"),
@@ -194,6 +210,29 @@ impl Netlink {
             Step::RemoveRule(rule) => {
                 accept(self.handle.rule().del(rule_message(rule)).execute().await, &[libc::ENOENT])
             }
+            Step::AddBlackhole(key) => {
+                self.handle.route().add(blackhole_message(*key)?).replace().execute().await.map_err(into_io)
+            }
+            Step::RemoveBlackhole(key) => {
+                accept(self.handle.route().del(blackhole_message(*key)?).execute().await, &[libc::ESRCH])
+            }
+            Step::AddStaticRoute(route) => {
+                let message = static_message(route, self.link_of(route).await?)?;
+                self.handle.route().add(message).replace().execute().await.map_err(into_io)
+            }
+            Step::RemoveStaticRoute(route) => {
+                // With its link the route went, too.
+                let Ok(link) = self.link_of(route).await else { return Ok(()) };
+                accept(self.handle.route().del(static_message(route, link)?).execute().await, &[libc::ESRCH])
+            }
+            Step::AddMarkRule(rule) => {
+                let mut request = self.handle.rule().add();
+                *request.message_mut() = mark_message(rule);
+                accept(request.execute().await, &[libc::EEXIST])
+            }
+            Step::RemoveMarkRule(rule) => {
+                accept(self.handle.rule().del(mark_message(rule)).execute().await, &[libc::ENOENT])
+            }
         }
     }
 
@@ -215,6 +254,14 @@ impl Netlink {
         // Nobody else is on a point-to-point tunnel, and a tentative address could not be used at once.
         request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
         request.execute().await.map_err(into_io)
+    }
+
+    /// The index of the interface that a route names, if it names one.
+    async fn link_of(&self, route: &StaticRoute) -> io::Result<Option<u32>> {
+        match &route.interface {
+            Some(name) => Ok(Some(self.index(name).await?)),
+            None => Ok(None),
+        }
     }
 
     async fn index(&self, name: &InterfaceName) -> io::Result<u32> {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::ready;
+use std::ops::RangeInclusive;
 
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
@@ -18,12 +19,12 @@ pub struct NetworkWatch {
 }
 
 impl NetworkWatch {
-    /// Starts to watch, on a task of the tokio runtime that the caller is in. Routes in `own_table` are our own and of no
+    /// Starts to watch, on a task of the tokio runtime that the caller is in. Routes in `own_tables` are our own and of no
     /// interest.
     ///
     /// # Errors
     /// [`NetlinkError`] when the kernel gives no socket.
-    pub fn open(own_table: u32) -> Result<Self, NetlinkError> {
+    pub fn open(own_tables: RangeInclusive<u32>) -> Result<Self, NetlinkError> {
         let groups = [
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv6Ifaddr,
@@ -35,7 +36,7 @@ impl NetworkWatch {
         tokio::spawn(connection);
         let change = move |(message, _): (NetlinkMessage<RouteNetlinkMessage>, _)| {
             let NetlinkPayload::InnerMessage(message) = message.payload else { return ready(None) };
-            ready(is_change(&message, own_table).then_some(()))
+            ready(is_change(&message, &own_tables).then_some(()))
         };
         Ok(Self { changes: messages.filter_map(change).boxed() })
     }
@@ -53,10 +54,12 @@ impl fmt::Debug for NetworkWatch {
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "of all that netlink tells, these are about addresses and routes")]
-fn is_change(message: &RouteNetlinkMessage, own_table: u32) -> bool {
+fn is_change(message: &RouteNetlinkMessage, own_tables: &RangeInclusive<u32>) -> bool {
     match message {
         RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_) => true,
-        RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => table(route) != own_table,
+        RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
+            !own_tables.contains(&table(route))
+        }
         _ => false,
     }
 }
@@ -87,12 +90,13 @@ mod tests {
 
     #[test]
     fn addresses_and_routes_of_others_count_and_our_own_routes_do_not() {
-        assert!(is_change(&RouteNetlinkMessage::NewAddress(AddressMessage::default()), 4301));
-        assert!(is_change(&RouteNetlinkMessage::DelAddress(AddressMessage::default()), 4301));
-        assert!(is_change(&RouteNetlinkMessage::NewRoute(route(254)), 4301));
-        assert!(is_change(&RouteNetlinkMessage::DelRoute(route(1000)), 4301));
-        assert!(!is_change(&RouteNetlinkMessage::NewRoute(route(4301)), 4301));
-        assert!(!is_change(&RouteNetlinkMessage::DelRoute(route(100)), 100));
-        assert!(!is_change(&RouteNetlinkMessage::NewLink(LinkMessage::default()), 4301));
+        assert!(is_change(&RouteNetlinkMessage::NewAddress(AddressMessage::default()), &(4301..=4430)));
+        assert!(is_change(&RouteNetlinkMessage::DelAddress(AddressMessage::default()), &(4301..=4430)));
+        assert!(is_change(&RouteNetlinkMessage::NewRoute(route(254)), &(4301..=4430)));
+        assert!(is_change(&RouteNetlinkMessage::DelRoute(route(4431)), &(4301..=4430)));
+        assert!(!is_change(&RouteNetlinkMessage::NewRoute(route(4301)), &(4301..=4430)));
+        assert!(!is_change(&RouteNetlinkMessage::NewRoute(route(4430)), &(4301..=4430)));
+        assert!(!is_change(&RouteNetlinkMessage::DelRoute(route(100)), &(100..=100)));
+        assert!(!is_change(&RouteNetlinkMessage::NewLink(LinkMessage::default()), &(4301..=4430)));
     }
 }

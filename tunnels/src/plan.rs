@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use espdp_api::{InterfaceName, IpPrefix};
+use espdp_api::{InterfaceName, IpPrefix, StaticRoute};
 
-use crate::{NetworkState, RouteKey, RouteTarget, Rule};
+use crate::{MarkRule, NetworkState, RouteKey, RouteTarget, Rule};
 
 /// One change of the kernel's network configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +26,18 @@ pub enum Step {
     AddRule(Rule),
     /// Removes a rule.
     RemoveRule(Rule),
+    /// Drops the packets to a destination that no other route of the table takes.
+    AddBlackhole(RouteKey),
+    /// Takes that back.
+    RemoveBlackhole(RouteKey),
+    /// Adds a route that was asked for.
+    AddStaticRoute(StaticRoute),
+    /// Removes one.
+    RemoveStaticRoute(StaticRoute),
+    /// Adds a rule for marked packets.
+    AddMarkRule(MarkRule),
+    /// Removes one.
+    RemoveMarkRule(MarkRule),
 }
 
 impl Step {
@@ -60,6 +72,24 @@ impl Step {
             Self::RemoveRule(rule) => {
                 state.rules.remove(rule);
             }
+            Self::AddBlackhole(key) => {
+                state.blackholes.insert(*key);
+            }
+            Self::RemoveBlackhole(key) => {
+                state.blackholes.remove(key);
+            }
+            Self::AddStaticRoute(route) => {
+                state.static_routes.insert(route.clone());
+            }
+            Self::RemoveStaticRoute(route) => {
+                state.static_routes.remove(route);
+            }
+            Self::AddMarkRule(rule) => {
+                state.mark_rules.insert(*rule);
+            }
+            Self::RemoveMarkRule(rule) => {
+                state.mark_rules.remove(rule);
+            }
         }
     }
 }
@@ -82,17 +112,52 @@ impl fmt::Display for Step {
             Self::RemoveRule(rule) => {
                 write!(f, "remove {} rule {} to table {}", rule.family, rule.priority, rule.table)
             }
+            Self::AddBlackhole(RouteKey { table, destination }) => {
+                write!(f, "add blackhole {destination} table {table}")
+            }
+            Self::RemoveBlackhole(RouteKey { table, destination }) => {
+                write!(f, "remove blackhole {destination} table {table}")
+            }
+            Self::AddStaticRoute(route) => write!(f, "add {}", Static(route)),
+            Self::RemoveStaticRoute(route) => write!(f, "remove {}", Static(route)),
+            Self::AddMarkRule(MarkRule { family, priority, table, mark }) => {
+                write!(f, "add {family} rule {priority} for mark {mark:#x} to table {table}")
+            }
+            Self::RemoveMarkRule(MarkRule { family, priority, table, mark }) => {
+                write!(f, "remove {family} rule {priority} for mark {mark:#x} to table {table}")
+            }
         }
+    }
+}
+
+/// A route as `ip route` has it.
+struct Static<'a>(&'a StaticRoute);
+
+impl fmt::Display for Static<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let StaticRoute { destination, via, interface, metric, table } = self.0;
+        write!(f, "route {destination}")?;
+        if let Some(via) = via {
+            write!(f, " via {via}")?;
+        }
+        if let Some(interface) = interface {
+            write!(f, " dev {interface}")?;
+        }
+        write!(f, " metric {metric} table {table}")
     }
 }
 
 /// The steps from `actual` to `desired`, in an order in which the kernel accepts them: routes go before the addresses that they
 /// prefer and the links that they lead to, and come after them. Rules come and go after their routes: without its rules a route
-/// hides nothing that the main table knows better. A link that is no longer desired is left as it is: it vanishes when its maker
+/// hides nothing that the main table knows better. Blackholes come before all that and go after it, so that no packet finds
+/// neither. A link that is no longer desired is left as it is: it vanishes when its maker
 /// closes it.
 #[must_use]
 pub fn plan(actual: &NetworkState, desired: &NetworkState) -> Vec<Step> {
     let mut steps = Vec::new();
+    steps.extend(desired.blackholes.difference(&actual.blackholes).map(|key| Step::AddBlackhole(*key)));
+    let gone = actual.static_routes.difference(&desired.static_routes);
+    steps.extend(gone.map(|route| Step::RemoveStaticRoute(route.clone())));
     let gone = actual.routes.keys().filter(|key| !desired.routes.contains_key(key));
     steps.extend(gone.map(|key| Step::RemoveRoute(*key)));
     steps.extend(actual.rules.difference(&desired.rules).map(|rule| Step::RemoveRule(*rule)));
@@ -112,6 +177,11 @@ pub fn plan(actual: &NetworkState, desired: &NetworkState) -> Vec<Step> {
     let changed = desired.routes.iter().filter(|(key, target)| actual.routes.get(key) != Some(target));
     steps.extend(changed.map(|(key, target)| Step::SetRoute(*key, target.clone())));
     steps.extend(desired.rules.difference(&actual.rules).map(|rule| Step::AddRule(*rule)));
+    let new = desired.static_routes.difference(&actual.static_routes);
+    steps.extend(new.map(|route| Step::AddStaticRoute(route.clone())));
+    steps.extend(actual.mark_rules.difference(&desired.mark_rules).map(|rule| Step::RemoveMarkRule(*rule)));
+    steps.extend(desired.mark_rules.difference(&actual.mark_rules).map(|rule| Step::AddMarkRule(*rule)));
+    steps.extend(actual.blackholes.difference(&desired.blackholes).map(|key| Step::RemoveBlackhole(*key)));
     steps
 }
 
@@ -144,6 +214,7 @@ mod tests {
             links: [(name("ipsec0"), link(1400, &["10.9.0.1/30", "fe80::1/64"]))].into(),
             routes: [(RouteKey::new(TABLE, prefix("10.2.0.0/16")), target("ipsec0"))].into(),
             rules: [rule(Family::V4), rule(Family::V6)].into(),
+            ..NetworkState::default()
         }
     }
 
@@ -199,12 +270,47 @@ mod tests {
     }
 
     #[test]
+    fn blackholes_are_there_before_the_rules_and_until_after_them() {
+        let mut closed = gateway();
+        closed.blackholes.insert(RouteKey::new(4318, prefix("10.2.0.0/16")));
+        let steps: Vec<String> = plan(&NetworkState::default(), &closed).iter().map(Step::to_string).collect();
+        assert_eq!(steps.first().unwrap(), "add blackhole 10.2.0.0/16 table 4318");
+        let steps: Vec<String> = plan(&closed, &NetworkState::default()).iter().map(Step::to_string).collect();
+        assert_eq!(steps.last().unwrap(), "remove blackhole 10.2.0.0/16 table 4318");
+    }
+
+    #[test]
+    fn routes_that_were_asked_for_come_after_their_links_and_marks_after_their_routes() {
+        let mut steered = gateway();
+        let table = 4501;
+        let to = StaticRoute {
+            destination: prefix("0.0.0.0/0"),
+            via: None,
+            interface: Some(name("ipsec0")),
+            metric: 0,
+            table,
+        };
+        steered.static_routes.insert(to);
+        steered.mark_rules.insert(MarkRule { family: Family::V4, priority: 4201, table, mark: 0x4301_0000 });
+        let steps: Vec<String> = plan(&gateway(), &steered).iter().map(Step::to_string).collect();
+        assert_eq!(
+            steps,
+            [
+                "add route 0.0.0.0/0 dev ipsec0 metric 0 table 4501",
+                "add IPv4 rule 4201 for mark 0x43010000 to table 4501"
+            ]
+        );
+    }
+
+    #[test]
     fn recording_all_steps_leads_from_any_state_to_the_desired_one() {
         let mut other = gateway();
         other.links.insert(name("ipsec0"), link(1280, &["10.9.0.9/30"]));
         other.links.insert(name("ipip0"), link(1500, &[]));
         other.routes.clear();
         other.routes.insert(RouteKey::new(TABLE, prefix("fec3::/16")), target("ipip0"));
+        other.blackholes.insert(RouteKey::new(TABLE, prefix("fec3::/16")));
+        other.mark_rules.insert(MarkRule { family: Family::V6, priority: 1, table: 2, mark: 3 });
         for (from, to) in [(NetworkState::default(), gateway()), (gateway(), other.clone()), (other, gateway())] {
             let mut state = from.clone();
             for step in plan(&from, &to) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use espdp_api::{InterfaceName, IpPrefix};
+use espdp_api::{AddressRange, InterfaceName, IpPrefix, StaticRoute};
 
 /// A part of the kernel's network configuration: what we have put there, or want to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +15,13 @@ pub struct NetworkState {
     pub routes: BTreeMap<RouteKey, RouteTarget>,
     /// The rules that lead to routing tables.
     pub rules: BTreeSet<Rule>,
+    /// Destinations whose packets are dropped when no other route of the table takes them. They depend on no link, so they stay
+    /// when a link vanishes.
+    pub blackholes: BTreeSet<RouteKey>,
+    /// Routes that were asked for.
+    pub static_routes: BTreeSet<StaticRoute>,
+    /// The rules that lead marked packets to routing tables.
+    pub mark_rules: BTreeSet<MarkRule>,
 }
 
 impl NetworkState {
@@ -22,6 +29,7 @@ impl NetworkState {
     pub fn forget_link(&mut self, name: &InterfaceName) {
         self.links.remove(name);
         self.routes.retain(|_, target| target.interface != *name);
+        self.static_routes.retain(|route| route.interface.as_ref() != Some(name));
     }
 }
 
@@ -110,6 +118,19 @@ pub struct Rule {
     pub longer_than: Option<u8>,
 }
 
+/// Which marked packets look into which table (`ip rule add fwmark MARK lookup TABLE`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MarkRule {
+    /// The family whose packets it is for.
+    pub family: Family,
+    /// Its place among the rules; the lowest is asked first.
+    pub priority: u32,
+    /// The table.
+    pub table: u32,
+    /// The mark.
+    pub mark: u32,
+}
+
 /// `prefix` without its host bits.
 #[must_use]
 pub fn network(prefix: IpPrefix) -> IpPrefix {
@@ -127,6 +148,34 @@ pub fn network(prefix: IpPrefix) -> IpPrefix {
     IpPrefix::new(address, prefix.bits()).unwrap_or(prefix)
 }
 
+/// The prefix of all addresses of a family.
+pub(crate) fn everything(family: Family) -> IpPrefix {
+    let prefix = match family {
+        Family::V4 => IpPrefix::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+        Family::V6 => IpPrefix::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),
+    };
+    #[expect(clippy::expect_used, reason = "no family is shorter than zero bits")]
+    prefix.expect("a prefix without bits")
+}
+
+/// All addresses of `prefix`.
+#[must_use]
+pub fn range(prefix: IpPrefix) -> AddressRange {
+    let start = network(prefix).address();
+    let host_bits = u32::from(Family::from(start).bits().saturating_sub(prefix.bits()));
+    let end = match start {
+        IpAddr::V4(start) => {
+            let host = 1_u32.checked_shl(host_bits).map_or(u32::MAX, |bit| bit.saturating_sub(1));
+            IpAddr::V4(Ipv4Addr::from_bits(start.to_bits() | host))
+        }
+        IpAddr::V6(start) => {
+            let host = 1_u128.checked_shl(host_bits).map_or(u128::MAX, |bit| bit.saturating_sub(1));
+            IpAddr::V6(Ipv6Addr::from_bits(start.to_bits() | host))
+        }
+    };
+    AddressRange::new(start, end).unwrap_or_else(|_| AddressRange::single(start))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,6 +191,19 @@ mod tests {
             ("fec3::1/0", "::/0"),
         ] {
             assert_eq!(network(prefix.parse().unwrap()), expected.parse().unwrap(), "{prefix}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_is_a_range_of_addresses() {
+        for (prefix, expected) in [
+            ("10.1.2.3/16", "10.1.0.0/16"),
+            ("10.1.2.3/32", "10.1.2.3/32"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+            ("fec3::1/16", "fec3::/16"),
+            ("::/0", "::/0"),
+        ] {
+            assert_eq!(range(prefix.parse().unwrap()).to_string(), expected);
         }
     }
 }

@@ -55,6 +55,8 @@ use std::time::Instant;
 
 use espdp_api::{Direction, Done, Encapsulation, EspSpi, Event, IkePath, Outcome, PolicyId};
 
+pub use self::policies::configured_policy;
+
 use self::admission::Admission;
 use self::child::InstallStep;
 use self::context::{Asker, Context};

@@ -29,6 +29,6 @@ mod settings;
 pub mod testing;
 pub mod wire;
 
-pub use engine::Engine;
+pub use engine::{Engine, configured_policy};
 pub use random::SecureRandom;
 pub use settings::Settings;

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
-use espdp_api::IpPrefix;
+use espdp_api::{GuardMode, IpPrefix};
 
 use super::DaemonConfig;
 use super::item::{Complaints, Item, collect};
@@ -17,6 +17,7 @@ pub(super) struct DaemonDraft {
     /// Where `keylog` stands, to warn about it.
     pub(super) keylog: Option<Range<usize>>,
     pub(super) places: CredentialPlaces,
+    pub(super) guard: Option<GuardMode>,
 }
 
 /// Files and folders of CA certificates and CRLs; `None` for the folders beside the configuration.
@@ -63,6 +64,24 @@ pub(super) const DAEMON_KEYS: &[Key<DaemonDraft>] = &[
             draft.keylog = Some(item.span());
             draft.config.keylog = Some(path(item)?);
             draft.config.settings.export_keys = true;
+            Ok(())
+        },
+    },
+    Key {
+        name: "guard",
+        also_called: &[],
+        takes: "`always`, `while-running` or `off`",
+        default: "\"always\"",
+        doc: "Whether rules of nftables and blackhole routes drop what a connection covers and does not pass its tunnel, in both \
+              directions, whether the tunnel is up or not. `always`: also after a crash and when the daemon is stopped, until \
+              `charonctl guard --remove`; `while-running`: until it is stopped. Guarded is what the subnets of a connection and its \
+              routes have in common. Changes with a reload.",
+        set: |draft, item| {
+            draft.guard = Some(item.choice(&[
+                ("always", GuardMode::Always),
+                ("while-running", GuardMode::WhileRunning),
+                ("off", GuardMode::Off),
+            ])?);
             Ok(())
         },
     },

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use espdp_api::{InterfaceKind, InterfaceName, InterfaceSpec};
+use espdp_api::{GuardMode, HostSpec, InterfaceKind, InterfaceName, InterfaceSpec};
 use ike_proto::config::Retransmission;
 
 /// UDP port of IKE_SA_INIT.
@@ -26,6 +26,15 @@ pub const REPLAY_WINDOW: u32 = 1024;
 /// When requests are sent again: after 4, 7.2, 13, 23.3 and 42 seconds; given up after 165 seconds.
 pub const RETRANSMISSION: Retransmission =
     Retransmission { first: Duration::from_secs(4), factor: 1.8, tries: 5, longest: Duration::from_secs(60) };
+
+/// What a policy covers never passes its tunnel, whatever happens to the daemon.
+pub const GUARD: GuardMode = GuardMode::Always;
+
+/// What the host's network stack does when no table says anything.
+#[must_use]
+pub fn host() -> HostSpec {
+    HostSpec { guard: GUARD, ..HostSpec::default() }
+}
 
 /// The interface of children that name none.
 #[must_use]

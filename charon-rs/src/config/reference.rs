@@ -5,6 +5,7 @@ use super::bridge::BRIDGE_KEYS;
 use super::child_keys::CHILD_KEYS;
 use super::conn_keys::{CONN_KEYS, FOREIGN_KEYS};
 use super::daemon::DAEMON_KEYS;
+use super::host_keys::{FILTER_KEYS, NAT_KEYS, ROUTE_KEYS};
 use super::interface_keys::INTERFACE_KEYS;
 use super::key_secrets::KEY_KEYS;
 use super::keys::Key;
@@ -60,6 +61,25 @@ pub fn reference() -> String {
         "Half of an SA pair that is keyed by hand, with the keys about packets that children have, too; its keys stand in a table of \
          this name in the secrets file. Prefer connections: nobody replaces these keys.",
         SA_KEYS,
+    );
+    section(
+        &mut text,
+        "`[nat.NAME]`",
+        "Address translation. The rules of the file are asked in their order for the first packet of a flow.",
+        NAT_KEYS,
+    );
+    section(
+        &mut text,
+        "`[filter.NAME]`",
+        "A stateful filter. Packets of flows that were let pass always pass. Of an interface that `in` or `out` of any rule names, \
+         packets in that direction which no rule fits are dropped.",
+        FILTER_KEYS,
+    );
+    section(
+        &mut text,
+        "`[route.NAME]`",
+        "Routes, and ways for packets that are chosen by more than their destination.",
+        ROUTE_KEYS,
     );
     section(&mut text, "`[secret.NAME]` in the secrets file", "A pre-shared key.", SECRET_KEYS);
     section(

@@ -3,6 +3,7 @@
 mod bridges;
 mod certificates;
 mod files;
+mod host;
 mod interfaces;
 mod mistakes;
 mod model;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use espdp_api::{BridgeName, BridgeSpec, InterfaceName, InterfaceSpec};
+use espdp_api::{BridgeName, BridgeSpec, HostSpec, InterfaceName, InterfaceSpec, PolicySpec};
 use ike_proto::config::{Connection, LocalMethod, RemoteMethod, SharedSecret};
 use ike_proto::io::Command;
 
@@ -48,6 +48,21 @@ impl Applied {
         self.connections.get(name).map(|(origin, connection)| (*origin, connection))
     }
 
+    /// All connections.
+    pub(crate) fn connections(&self) -> impl Iterator<Item = &Connection> {
+        self.connections.values().map(|(_, connection)| connection)
+    }
+
+    /// The policies that no connection negotiates.
+    pub(crate) fn manual_policies(&self) -> impl Iterator<Item = &PolicySpec> {
+        self.manual.specs()
+    }
+
+    /// The connections that no file tells.
+    pub(crate) fn connections_of_socket(&self) -> impl Iterator<Item = &Connection> {
+        self.connections.values().filter(|(origin, _)| *origin == Origin::Socket).map(|(_, connection)| connection)
+    }
+
     /// The interfaces that connections and policies use, wherever those were told: the file need not name an interface of a connection
     /// from the socket.
     fn needed_interfaces(&self) -> BTreeSet<InterfaceName> {
@@ -71,6 +86,8 @@ pub(crate) struct Wanted {
     pub(crate) interfaces: Vec<InterfaceSpec>,
     /// The policies that no connection negotiates.
     pub(crate) policies: Vec<ManualPolicy>,
+    /// What the host's own network stack is to do.
+    pub(crate) host: HostSpec,
 }
 
 /// What a reload did, by the names of the connections.
@@ -126,6 +143,8 @@ impl Shell {
         for name in missing(self.applied.secret_names(Origin::File), &secrets) {
             self.remove_secret(&name);
         }
+        self.host.file = wanted.host;
+        self.tell_host();
         let needed = self.applied.needed_interfaces();
         let is_unused = |name: &&InterfaceName| !interfaces.contains(*name) && !needed.contains(*name);
         let unused: Vec<InterfaceName> = self.applied.interfaces.keys().filter(is_unused).cloned().collect();
@@ -140,6 +159,39 @@ impl Shell {
             self.remove_bridge(name);
         }
         changes
+    }
+
+    /// What [`Self::apply_file`] would do to connections, and, in lines for people, to interfaces.
+    pub(crate) fn differences(&self, wanted: &Wanted) -> (Changes, Vec<String>) {
+        let mut changes = Changes::default();
+        for connection in &wanted.connections {
+            let mut complete = connection.clone();
+            self.desk.store().complete(&mut complete);
+            let list = match self.applied.connections.get(&connection.name) {
+                Some((Origin::File, own)) if *own == complete => &mut changes.unchanged,
+                Some(_) => &mut changes.changed,
+                None => &mut changes.added,
+            };
+            list.push(connection.name.clone());
+        }
+        let names = wanted.connections.iter().map(|connection| connection.name.clone()).collect();
+        changes.removed = missing(self.applied.connection_names(Origin::File), &names);
+        let mut lines = Vec::new();
+        for spec in &wanted.interfaces {
+            match self.applied.interfaces.get(&spec.name) {
+                Some(own) if own == spec => {}
+                Some(_) => lines.push(format!("change interface {}", spec.name)),
+                None => lines.push(format!("add interface {}", spec.name)),
+            }
+        }
+        let stay = wanted.connections.iter().chain(self.applied.connections_of_socket());
+        let of_children = stay.flat_map(|connection| &connection.children).map(|child| &child.interface);
+        let needed: BTreeSet<&InterfaceName> =
+            of_children.chain(wanted.policies.iter().map(|policy| &policy.spec.interface)).collect();
+        let named = |name: &InterfaceName| wanted.interfaces.iter().any(|spec| spec.name == *name);
+        let gone = self.applied.interfaces.keys().filter(|name| !named(name) && !needed.contains(name));
+        lines.extend(gone.map(|name| format!("remove interface {name}")));
+        (changes, lines)
     }
 
     /// Changes the credentials that were told over the control socket. Connections that ask for other CAs then are told so.
@@ -199,12 +251,14 @@ impl Shell {
     /// Adds a connection or replaces the one of its name.
     pub(crate) fn set_connection(&mut self, origin: Origin, connection: Connection) {
         self.applied.connections.insert(connection.name.clone(), (origin, connection.clone()));
+        self.host_is_stale();
         self.engine.handle_command(Instant::now(), Command::SetConnection(Box::new(connection)));
     }
 
     /// Forgets a connection, whose SAs are deleted.
     pub(crate) fn remove_connection(&mut self, name: &str) {
         self.applied.connections.remove(name);
+        self.host_is_stale();
         self.journal.forget(name);
         self.engine.handle_command(Instant::now(), Command::RemoveConnection(name.to_owned()));
     }
@@ -248,18 +302,18 @@ fn missing<'a>(names: impl Iterator<Item = &'a str>, wanted: &BTreeSet<String>) 
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::daemon::testing::Wire;
     use espdp_api::{Mode, PacketShape, Routes, TrafficLimit};
     use ike_proto::config::{Child, Lifetime, StartAction};
     use std::time::Duration;
 
-    fn connection(name: &str, local_port: u16) -> Connection {
+    pub(in crate::daemon) fn connection(name: &str, local_port: u16) -> Connection {
         Connection { local_port, ..Connection::new(name) }
     }
 
-    fn child(interface: &str) -> Child {
+    pub(in crate::daemon) fn child(interface: &str) -> Child {
         let never = Lifetime { rekey_after: None, jitter: Duration::ZERO, expire_after: None };
         Child {
             name: "net".into(),
@@ -279,7 +333,7 @@ mod tests {
         }
     }
 
-    fn wanted(connections: &[Connection], interfaces: &[&str]) -> Wanted {
+    pub(in crate::daemon) fn wanted(connections: &[Connection], interfaces: &[&str]) -> Wanted {
         let spec =
             |name: &&str| InterfaceSpec::new(InterfaceName::new(*name).unwrap(), espdp_api::InterfaceKind::Ipsec);
         Wanted {
@@ -289,6 +343,7 @@ mod tests {
             bridges: Vec::new(),
             interfaces: interfaces.iter().map(spec).collect(),
             policies: Vec::new(),
+            host: HostSpec::default(),
         }
     }
 
@@ -341,7 +396,10 @@ mod tests {
         let (mut shell, mut wire) = Wire::shell();
         shell.apply_file(wanted(&[], &["ipsec0", "ipip0"]));
         shell.apply_file(wanted(&[], &["ipsec0"]));
-        let seen: Vec<String> = wire.requests().into_iter().map(|(_, command)| format!("{command:?}")).collect();
+        let is_about_interfaces =
+            |(_, command): &(_, espdp_api::Command)| !matches!(command, espdp_api::Command::SetHost(_));
+        let requests = wire.requests().into_iter().filter(is_about_interfaces);
+        let seen: Vec<String> = requests.map(|(_, command)| format!("{command:?}")).collect();
         assert_eq!(seen.len(), 3, "{seen:?}");
         assert!(seen.get(2).is_some_and(|last| last.contains("RemoveInterface") && last.contains("ipip0")), "{seen:?}");
     }

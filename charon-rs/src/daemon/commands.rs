@@ -7,6 +7,7 @@
 //! | `own` | what only our tools use: list-tunnels, journal, keys, reload |
 //! | `mtu` | list-mtus |
 //! | `trace` | trace-packets, list-traces |
+//! | `plan` | plan |
 //! | `load` | load-conn, load-shared, load-cert, load-key, load-authority and what takes them back |
 //! | `certificates` | list-certs, list-authorities |
 
@@ -15,6 +16,7 @@ mod control;
 mod load;
 mod mtu;
 mod own;
+mod plan;
 mod query;
 mod trace;
 
@@ -58,6 +60,7 @@ pub(crate) async fn call(daemon: &Daemon, name: &str, arguments: &Message, strea
         "unload-shared" => load::unload_shared(daemon, arguments).await,
         "clear-creds" => load::clear_creds(daemon).await,
         "reload" | "reload-settings" => own::reload(daemon).await,
+        "plan" => plan::plan(daemon).await,
         "list-tunnels" => own::list_tunnels(daemon, arguments, streamer).await,
         "journal" => own::journal(daemon, arguments, streamer).await,
         "keys" => own::keys(daemon).await,

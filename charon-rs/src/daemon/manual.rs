@@ -24,6 +24,11 @@ impl Manual {
     }
 
     /// The interfaces whose packets they select.
+    pub(super) fn specs(&self) -> impl Iterator<Item = &PolicySpec> {
+        self.policies.values().map(|(_, policy)| &policy.spec)
+    }
+
+    /// The interfaces of all of them.
     pub(super) fn interfaces(&self) -> impl Iterator<Item = &InterfaceName> {
         self.policies.values().map(|(_, policy)| &policy.spec.interface)
     }

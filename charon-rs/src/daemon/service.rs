@@ -76,6 +76,16 @@ impl Daemon {
     /// # Errors
     /// What is wrong with the files, for people, with lines and columns.
     pub(crate) async fn reload(&self) -> Result<Reloaded, String> {
+        let (wanted, warnings) = self.read().await?;
+        let changes = self.handle.ask(|shell| shell.apply_file(wanted)).await.map_err(|gone| gone.to_string())?;
+        Ok(Reloaded { changes, warnings })
+    }
+
+    /// Reads the files and applies nothing: what there should be, and warnings for people.
+    ///
+    /// # Errors
+    /// As [`Self::reload`].
+    pub(crate) async fn read(&self) -> Result<(Wanted, Vec<String>), String> {
         let files = self.files.clone();
         let loaded = match tokio::task::spawn_blocking(move || files.load()).await {
             Ok(Ok(loaded)) => loaded,
@@ -93,9 +103,9 @@ impl Daemon {
             bridges: loaded.bridges,
             interfaces: loaded.interfaces,
             policies: loaded.policies,
+            host: loaded.host,
         };
-        let changes = self.handle.ask(|shell| shell.apply_file(wanted)).await.map_err(|gone| gone.to_string())?;
-        Ok(Reloaded { changes, warnings })
+        Ok((wanted, warnings))
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use super::applied::Applied;
 use super::counters::Counters;
 use super::events;
+use super::host::Host;
 use super::journal::Journal;
 use super::keylog::KeyLog;
 use super::outbox::{Outbox, SaKey};
@@ -104,7 +105,7 @@ pub(crate) fn by_half(
 }
 
 /// What waits for the outcome of a request to the dataplane.
-enum Waiting {
+pub(super) enum Waiting {
     /// The engine; with the SA that the request removes, if it does.
     Engine(AskId, Option<SaKey>),
     /// Nobody; what was tried is named when it fails.
@@ -128,6 +129,8 @@ pub(crate) struct Shell {
     pub(crate) counters: Counters,
     pub(crate) keys: Option<KeyLog>,
     pub(crate) applied: Applied,
+    /// What the host's own network stack was told.
+    pub(super) host: Host,
     pub(crate) load: Load,
     /// Certificates and keys, and who works with them.
     pub(crate) desk: Desk,
@@ -196,6 +199,7 @@ impl Shell {
             counters: Counters::default(),
             keys,
             applied: Applied::default(),
+            host: Host::default(),
             load: Load::default(),
             desk: Desk::new(answers.clone()),
             port,
@@ -340,7 +344,7 @@ impl Shell {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let engine = self.engine.poll_timeout().map(|(at, _)| at);
+        let engine = [self.engine.poll_timeout().map(|(at, _)| at), self.host.due].into_iter().flatten().min();
         match self.state {
             State::ShuttingDown { until } => Some(engine.map_or(until, |at| at.min(until))),
             State::Running | State::Done(_) => engine,
@@ -351,6 +355,9 @@ impl Shell {
     fn turn(&mut self, input: impl FnOnce(&mut Self)) {
         let began = Instant::now();
         input(self);
+        if self.host.due.is_some_and(|due| due <= began) {
+            self.tell_host();
+        }
         while let Some(output) = self.engine.poll_output() {
             self.carry_out(output);
         }
@@ -499,7 +506,7 @@ impl Shell {
         settled
     }
 
-    fn request(&mut self, command: espdp_api::Command, waiting: Waiting) {
+    pub(super) fn request(&mut self, command: espdp_api::Command, waiting: Waiting) {
         self.last_request += 1;
         let id = RequestId(self.last_request);
         self.waiting.insert(id, waiting);

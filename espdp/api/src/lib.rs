@@ -6,6 +6,7 @@
 
 mod algorithms;
 mod bridge;
+mod host;
 mod interface;
 mod mac;
 mod message;
@@ -23,6 +24,7 @@ mod tunnel;
 
 pub use algorithms::{EspAlgorithms, EspCipher, EspIntegrity};
 pub use bridge::{BridgeName, BridgeNameError, BridgePort, BridgeSpec, Flood, Neighbour, StaticStation};
+pub use host::{FilterRule, GuardMode, HostSpec, NatAction, NatRule, PacketMatch, StaticRoute, SteeringRule};
 pub use interface::{InterfaceKind, InterfaceName, InterfaceNameError, InterfaceSpec, IpPrefix, Mtu, PrefixError};
 pub use mac::{MacAddress, MacAddressError};
 pub use message::{

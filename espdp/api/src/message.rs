@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BridgeName, BridgeSpec, Direction, DropCount, EspSpi, IkePath, InboundSaSpec, InterfaceName, InterfaceSpec,
-    MtuReport, OutboundSaSpec, OuterPath, PacketTrace, PolicyId, PolicySpec, SaStatistics, TraceFilter,
+    BridgeName, BridgeSpec, Direction, DropCount, EspSpi, HostSpec, IkePath, InboundSaSpec, InterfaceName,
+    InterfaceSpec, MtuReport, OutboundSaSpec, OuterPath, PacketTrace, PolicyId, PolicySpec, SaStatistics, TraceFilter,
 };
 
 /// Pairs an [`Outcome`] with its [`Command`]; chosen by the daemon.
@@ -95,6 +95,10 @@ pub enum Command {
     SetBridge(Box<BridgeSpec>),
     /// Removes a bridge domain that has no ports any more.
     RemoveBridge(BridgeName),
+    /// Sets what the host's network stack does beside our interfaces.
+    SetHost(Box<HostSpec>),
+    /// Asks which steps [`Command::SetHost`] would take. Answer: [`Done::Plan`].
+    PlanHost(Box<HostSpec>),
     /// Asks which local address the kernel would use towards `remote`. Answer: [`Done::LocalAddress`].
     LocalAddress {
         /// The peer.
@@ -131,6 +135,8 @@ pub enum Done {
     LocalAddress(IpAddr),
     /// One entry for each SA that sends and whose path is known.
     Mtus(Vec<MtuReport>),
+    /// What would change: a line for each step, and for rules of the packet filter those that come (`+`) and go (`-`).
+    Plan(Vec<String>),
     /// The counters of everything.
     Statistics {
         /// One entry for each SA.

@@ -61,6 +61,12 @@ impl AddressRange {
         self.start.is_ipv4()
     }
 
+    /// The length of the prefix that is exactly this range, if there is one.
+    #[must_use]
+    pub fn prefix_len(&self) -> Option<u32> {
+        prefix_len(self.start, self.end)
+    }
+
     /// Whether `address` is inside; never for the other family.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {

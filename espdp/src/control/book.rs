@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use espdp_api::{
-    EspAlgorithms, EspSpi, InterfaceKind, InterfaceName, InterfaceSpec, IpPrefix, IpsecProtocol, Mode, Mtu, MtuReport,
-    MtuTerm, OutboundSaSpec, OuterPath, PacketShape, PathMtuPolicy, PathMtuSource, PolicyId, PolicySpec, Protection,
-    SaSpec,
+    EspAlgorithms, EspSpi, GuardMode, HostSpec, InterfaceKind, InterfaceName, InterfaceSpec, IpPrefix, IpsecProtocol,
+    Mode, Mtu, MtuReport, MtuTerm, OutboundSaSpec, OuterPath, PacketShape, PathMtuPolicy, PathMtuSource, PolicyAction,
+    PolicyId, PolicySpec, Protection, SaSpec,
 };
 use espdp_core::{InterfaceId, Overhead, Term, tcp_mss};
 use tunnels::{KnownFrom, Link, LongestMatch, NetworkState, PathToPeer, RouteKey, RouteTarget};
@@ -24,6 +24,10 @@ pub(crate) struct Book {
     pub(crate) outbound: BTreeMap<(PolicyId, EspSpi), Outbound>,
     /// The paths to the peers.
     paths: BTreeMap<IpAddr, PathToPeer>,
+    /// What the host's own network stack is to do, as soon as we are told.
+    pub(crate) host: Option<HostSpec>,
+    /// Rules and blackholes of a predecessor, which stay until then.
+    pub(crate) inherited: NetworkState,
     /// What the paths carry, in octets, of packets that are routed as those of any program.
     routed_mtus: BTreeMap<IpAddr, u32>,
 }
@@ -120,6 +124,8 @@ impl Book {
             interfaces: BTreeMap::new(),
             policies: BTreeMap::new(),
             outbound: BTreeMap::new(),
+            host: None,
+            inherited: NetworkState::default(),
             paths: BTreeMap::new(),
             routed_mtus: BTreeMap::new(),
         }
@@ -160,8 +166,42 @@ impl Book {
     /// What the kernel should have in our own namespace.
     pub(crate) fn desired(&self) -> NetworkState {
         let (links, routes) = self.links_and_routes(None, self.longest_match.table);
-        let rules = self.longest_match.rules(routes.keys().map(|key| key.destination));
-        NetworkState { links, routes, rules }
+        let destinations = routes.keys().map(|key| key.destination);
+        let NetworkState { rules, blackholes, .. } = self.closed(destinations);
+        NetworkState { links, routes, rules, blackholes, ..NetworkState::default() }
+    }
+
+    /// Whether packets of a policy come from our own namespace.
+    pub(crate) fn is_here(&self, policy: &PolicySpec) -> bool {
+        self.interfaces.get(&policy.interface).is_none_or(|own| own.spec.netns.is_none())
+    }
+
+    /// What stays when the dataplane is stopped.
+    pub(crate) fn kept(&self) -> NetworkState {
+        match &self.host {
+            Some(host) if host.guard != GuardMode::Always => NetworkState::default(),
+            Some(_) | None => self.closed([]),
+        }
+    }
+
+    /// The rules for routes to `destinations`, and blackholes for what policies cover, so that nothing goes another way while
+    /// its route is not there.
+    fn closed(&self, destinations: impl IntoIterator<Item = IpPrefix>) -> NetworkState {
+        let Some(host) = &self.host else {
+            let mut rules = self.longest_match.rules(destinations, []);
+            rules.extend(&self.inherited.rules);
+            return NetworkState { rules, blackholes: self.inherited.blackholes.clone(), ..NetworkState::default() };
+        };
+        let set = self.policies.values().map(|policy| &policy.spec);
+        let is_closed = |policy: &&PolicySpec| policy.action != PolicyAction::Bypass && self.is_here(policy);
+        let guarded = host.guarded.iter().chain(set).filter(is_closed);
+        let dropped: BTreeSet<IpPrefix> = match host.guard {
+            GuardMode::Off => BTreeSet::new(),
+            GuardMode::WhileRunning | GuardMode::Always => guarded.flat_map(|policy| &policy.routes).copied().collect(),
+        };
+        let blackholes = dropped.iter().map(|destination| self.longest_match.blackhole(*destination)).collect();
+        let rules = self.longest_match.rules(destinations, dropped.iter().copied());
+        NetworkState { rules, blackholes, ..NetworkState::default() }
     }
 
     /// The peers that we send to.
@@ -532,5 +572,40 @@ mod tests {
             (report.interface_mtu, report.inner_mtu, report.mss_ipv4, report.mss_ipv6),
             (1446, 1446, 1406, 1386)
         );
+    }
+
+    fn host(guard: GuardMode, guarded: Vec<Policy>) -> HostSpec {
+        HostSpec { guard, guarded: guarded.into_iter().map(|policy| policy.spec).collect(), ..HostSpec::default() }
+    }
+
+    #[test]
+    fn blackholes_do_not_depend_on_what_is_up() {
+        let mut book = book();
+        let configured = host(GuardMode::Always, vec![policy(1, "ipsec0", &["10.2.0.0/16", "fd02::/64"])]);
+        book.host = Some(configured);
+        let up = book.desired();
+        book.policies.clear();
+        let down = book.desired();
+        assert_eq!(up.blackholes, down.blackholes);
+        assert_eq!(down.blackholes.iter().map(|key| key.table).collect::<Vec<_>>(), [4318, 4366]);
+        assert_eq!(down.rules.len(), 6, "three for each of the two lengths");
+        assert_eq!(book.kept().blackholes, down.blackholes);
+        book.host = Some(host(GuardMode::WhileRunning, vec![policy(1, "ipsec0", &["10.2.0.0/16"])]));
+        assert_eq!(book.desired().blackholes.len(), 1);
+        assert_eq!(book.kept(), NetworkState::default());
+        book.host = Some(HostSpec::default());
+        assert_eq!(book.desired(), NetworkState { links: book.desired().links, ..NetworkState::default() });
+    }
+
+    #[test]
+    fn what_a_predecessor_left_stays_until_we_are_told() {
+        let mut book = book();
+        book.policies.clear();
+        book.inherited.rules = book.longest_match.rules([], ["10.9.0.0/16".parse().unwrap()]);
+        book.inherited.blackholes.insert(book.longest_match.blackhole("10.9.0.0/16".parse().unwrap()));
+        assert_eq!(book.desired().rules, book.inherited.rules);
+        assert_eq!(book.kept(), book.inherited);
+        book.host = Some(HostSpec::default());
+        assert!(book.desired().rules.is_empty() && book.kept().blackholes.is_empty());
     }
 }

@@ -77,8 +77,7 @@ impl Worker {
         self.switch(now).flush();
         if let Err(Done::Broken(error)) = result {
             tracing::warn!(%error, "a device gives no frames any more");
-            self.losses.count(Loss::Device, 1);
-            self.remove_device(id);
+            self.lose_device(id);
         }
     }
 

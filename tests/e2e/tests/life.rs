@@ -29,16 +29,21 @@ fn lifetimes_of_seconds_lose_no_packet() -> Result<()> {
 
 #[test]
 fn the_end_of_a_daemon_leaves_nothing_behind_and_tells_the_peer() -> Result<()> {
-    let mut twins = Twins::start(Case::default())?;
+    let moon_lines = "[daemon]\nguard = \"while-running\"\n";
+    let mut twins = Twins::start(Case { moon_lines, ..Case::default() })?;
     twins.up()?;
     twins.expect_pings()?;
     let status = twins.moon.stop()?;
     ensure!(status.success(), "{status}: {}", twins.moon.log());
-    let left = twins
-        .world
-        .sh("moon", "ip -o link; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all")?;
+    let left = twins.world.sh(
+        "moon",
+        "ip -o link; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all; nft list ruleset",
+    )?;
     ensure!(
-        !left.contains("ipsec0") && !left.contains("10.2.0.0/16") && !left.contains("fwmark"),
+        !left.contains("ipsec0")
+            && !left.contains("10.2.0.0/16")
+            && !left.contains("fwmark")
+            && !left.contains("charon-rs"),
         "left behind: {left}"
     );
     twins.sun.wait_status(LIMIT, "the deletion by the peer", |status| !status.to_string().contains("INSTALLED"))

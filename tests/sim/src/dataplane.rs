@@ -80,6 +80,8 @@ impl Books {
             }
             Command::SetInterface(_)
             | Command::RemoveInterface(_)
+            | Command::SetHost(_)
+            | Command::PlanHost(_)
             | Command::SetBridge(_)
             | Command::RemoveBridge(_) => Ok(Done::Ok),
             Command::LocalAddress { .. } => {

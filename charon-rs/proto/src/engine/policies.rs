@@ -256,7 +256,7 @@ impl Policies {
     pub(super) fn trap(&mut self, connection: &Connection, child: &Child) -> Result<Option<Command>, NoSelectors> {
         let existing = self.named(connection, child).next().map(|(id, _)| id);
         let id = existing.unwrap_or_else(|| PolicyId(self.last + 1));
-        let Some(spec) = trap_spec(id, connection, child) else {
+        let Some(spec) = configured_policy(id, connection, child) else {
             return Err(NoSelectors { child: child.name.clone() });
         };
         if let Some(policy) = self.set.get_mut(&id) {
@@ -385,9 +385,10 @@ impl Policy {
     }
 }
 
-/// The policy of a child that waits for packets, with the selectors of the configuration. Selectors that mean "our
-/// address" or "the peer's address" must be known by the configuration.
-fn trap_spec(id: PolicyId, connection: &Connection, child: &Child) -> Option<PolicySpec> {
+/// The policy of a child that waits for packets, with the selectors of the configuration. `None` when those mean "our address"
+/// or "the peer's address", and the configuration does not know it.
+#[must_use]
+pub fn configured_policy(id: PolicyId, connection: &Connection, child: &Child) -> Option<PolicySpec> {
     let host = |address| vec![TrafficSelector::any_protocol(AddressRange::single(address))];
     let local = match child.local_selectors.as_slice() {
         [] => host(*connection.local_addresses.first()?),

@@ -152,6 +152,8 @@ impl Wire {
             | Command::ReleaseSpi(_)
             | Command::Activate { .. }
             | Command::MoveSa { .. }
+            | Command::SetHost(_)
+            | Command::PlanHost(_)
             | Command::SetPolicy(_)
             | Command::RemovePolicy(_)
             | Command::SetInterface(_)

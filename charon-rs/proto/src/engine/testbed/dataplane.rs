@@ -145,6 +145,8 @@ impl Dataplane {
             other @ (DataplaneCommand::ClaimSpi(_)
             | DataplaneCommand::SetInterface(_)
             | DataplaneCommand::RemoveInterface(_)
+            | DataplaneCommand::SetHost(_)
+            | DataplaneCommand::PlanHost(_)
             | DataplaneCommand::SetBridge(_)
             | DataplaneCommand::RemoveBridge(_)
             | DataplaneCommand::Trace { .. }
