@@ -121,6 +121,24 @@ fn l2tpv3_plain() -> Result<()> {
 }
 
 #[test]
+fn vxlan_bridge() -> Result<()> {
+    play("vxlan-bridge", &["eth:ethertype:ip:esp"])
+}
+
+#[test]
+fn pseudowire() -> Result<()> {
+    play("pseudowire", &["eth:ethertype:ip:esp"])
+}
+
+#[test]
+fn gre_over_vxlan() -> Result<()> {
+    play(
+        "gre-over-vxlan",
+        &["eth:ethertype:ip:udp:vxlan:eth:ethertype:ip:esp", "eth:ethertype:ip:udp:vxlan:eth:ethertype:ip:udp"],
+    )
+}
+
+#[test]
 fn every_scenario_is_listed_and_has_a_test() -> Result<()> {
     let mut command = Command::new(built("charonctl")?);
     command.args(["--json", "lab", "--scenario", "list"]);

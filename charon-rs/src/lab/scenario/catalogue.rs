@@ -43,6 +43,9 @@ const EXAMPLES: &[Example] = examples! {
     "gre-plain": "scenario.toml" "moon.toml" "sun.toml";
     "vxlan-plain": "scenario.toml" "moon.toml" "sun.toml";
     "l2tpv3-plain": "scenario.toml" "moon.toml" "sun.toml";
+    "vxlan-bridge": "scenario.toml" "moon.toml" "sun.toml" "secrets.toml";
+    "pseudowire": "scenario.toml" "moon.toml" "sun.toml" "secrets.toml";
+    "gre-over-vxlan": "scenario.toml" "moon.toml" "sun.toml" "secrets.toml";
 };
 
 impl Example {
