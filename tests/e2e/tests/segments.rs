@@ -111,7 +111,7 @@ fn a_plain_segment_is_understood_by_the_kernels_vxlan() -> Result<()> {
              && ip link set vx0 master br0 up && ip address flush dev lan0 && ip link set lan0 master br0"
         ),
     )?;
-    let bob = world.sh("bob", "cat /sys/class/net/eth0/address")?;
+    let bob = world.sh("bob", "ip -brief link show eth0 | awk '{ print $3 }'")?;
     let config = format!("[bridge.lan]\nneighbours = {{ \"{BOB}\" = \"{}\" }}\n", bob.trim())
         + &vxlan(here, there, "protection = \"none\"\n")
         + &members(0);
@@ -121,7 +121,8 @@ fn a_plain_segment_is_understood_by_the_kernels_vxlan() -> Result<()> {
         let result = ping(&world, from, to, 3)?;
         ensure!(result.lossless(), "{from} to {to}: {result:?}\n{}", moon.log());
     }
-    tcp_transfer(&world, "alice", "bob", BOB, 2 << 20)?;
+    // No TCP: over veth the kernel leaves the inner checksum to a network card that there is not.
+    world.sh("alice", &format!("ping -n -c 3 -i 0.2 -s 1300 {BOB}"))?;
     let capture = capture.stop()?;
     let frames = tshark(&capture, None, "vxlan && icmp", &["vxlan.vni", "udp.dstport"])?;
     ensure!(frames.len() >= 18, "only {} frames", frames.len());
@@ -223,10 +224,10 @@ fn a_pseudo_wire_of_l2tpv3_is_a_port_of_a_bridge() -> Result<()> {
 #[test]
 fn the_inside_of_a_tunnel_is_in_the_namespace_that_its_interface_names() -> Result<()> {
     let name = format!("charon-rs-e2e-{}", std::process::id());
+    let made = std::process::Command::new("ip").args(["netns", "add", &name]).output()?;
+    ensure!(made.status.success(), "{made:?}");
     let segment = Segment::start(|side, here, there| {
         let netns = if side == 0 { format!("netns = \"{name}\"\n") } else { String::new() };
-        let made = std::process::Command::new("ip").args(["netns", "add", &name]).output();
-        assert!(side == 1 || made.is_ok_and(|made| made.status.success()), "ip netns add");
         let (own, other) = (BVI[side], BVI[1 - side]);
         format!("[interface.ipsec0]\naddress = \"{own}/32\"\n{netns}")
             + &connection("ipsec0", side, here, there).replace("transport", "tunnel")
