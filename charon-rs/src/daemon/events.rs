@@ -10,7 +10,7 @@ use super::shell::Statistics;
 use crate::vici::Message;
 
 /// All events that clients can register for.
-pub(crate) const NAMES: [&str; 13] = [
+pub(crate) const NAMES: [&str; 14] = [
     "log",
     "control-log",
     "list-sa",
@@ -19,6 +19,7 @@ pub(crate) const NAMES: [&str; 13] = [
     "list-cert",
     "list-authority",
     "list-tunnel",
+    "list-mtu",
     "ike-updown",
     "ike-rekey",
     "child-updown",
