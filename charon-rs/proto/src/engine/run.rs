@@ -112,7 +112,13 @@ impl Established {
                 let delete = Payload::Delete(Delete::children(*protocol, vec![*spi]));
                 self.send_task(cx, now, queued, &[delete]);
             }
-            Task::DeleteIke { .. } => self.send_task(cx, now, queued, &[Payload::Delete(Delete::IkeSa)]),
+            Task::DeleteIke { .. } => {
+                // The peer may forget them with the request, and its answer may be lost.
+                for child in self.children.values() {
+                    cx.pass_on_sending_early(child.policy, child.id);
+                }
+                self.send_task(cx, now, queued, &[Payload::Delete(Delete::IkeSa)]);
+            }
             Task::Liveness => {
                 let payloads = self.probe_payloads(cx);
                 self.send_task(cx, now, queued, &payloads);

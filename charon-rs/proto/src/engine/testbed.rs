@@ -252,6 +252,13 @@ impl World {
         self.run();
     }
 
+    /// The same, and from now on datagrams of this kind are lost.
+    pub(super) fn release_but(&mut self, mut lost: impl FnMut(&Datagram) -> bool + 'static) {
+        self.network(move |datagram| if lost(datagram) { Fate::Lose } else { Fate::Deliver });
+        self.wire.extend(std::mem::take(&mut self.held));
+        self.run();
+    }
+
     fn ticket(&mut self) -> Ticket {
         self.next_ticket += 1;
         Ticket(self.next_ticket)

@@ -388,6 +388,27 @@ fn an_answer_that_waits_is_given_when_the_ike_sa_goes_sooner() {
     world.assert_agreement(1);
 }
 
+/// The child of the old IKE SA is rekeyed late, and so it sends last.
+#[test]
+fn an_old_ike_sa_that_is_being_deleted_sends_no_more_although_no_answer_comes() {
+    let mut world = World::new();
+    world.initiate(Who::Moon);
+    world.network(|datagram| {
+        if datagram.is(ExchangeType::CreateChildSa, MessageKind::Response) { Fate::Hold } else { Fate::Deliver }
+    });
+    world.rekey(Who::Moon, Target::Child { connection: None, child: "net".into() });
+    reauthenticate(&mut world, Who::Moon);
+    let new = world.ike_sas(Who::Moon).into_iter().max_by_key(|sa| sa.id).unwrap().children[0].spi_out.unwrap();
+    // The first answer is about the child that was replaced.
+    let mut answers = 0;
+    world.release_but(move |datagram| {
+        answers += usize::from(datagram.is(ExchangeType::Informational, MessageKind::Response));
+        answers > 1
+    });
+    let active: Vec<EspSpi> = world.moon.dataplane.active.values().copied().collect();
+    assert_eq!(active, [new]);
+}
+
 /// Nothing comes from the peer any more that would show where it receives.
 #[test]
 fn an_ike_sa_that_expires_leaves_sending_to_another_one() {
