@@ -116,8 +116,8 @@ fn daemons_under_way(lab: &mut Child) -> Option<Vec<String>> {
             assert_eq!(lab.wait().unwrap().code(), Some(1));
             return None;
         }
-        if line.contains("pids") {
-            let numbers = line.split(|c: char| !c.is_ascii_digit()).filter(|word| !word.is_empty());
+        if let Some((_, pids)) = line.split_once("pids") {
+            let numbers = pids.split(|c: char| !c.is_ascii_digit()).filter(|word| !word.is_empty());
             daemons = Some(numbers.take(2).map(str::to_owned).collect());
         }
         if line.contains("Pinging fec3::2") {

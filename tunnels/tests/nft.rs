@@ -1,4 +1,5 @@
 //! What we write for nftables is what nftables understands. Needs root and the programs `nft` and `unshare`.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::Write;
 use std::process::{Command, Stdio};

