@@ -39,7 +39,7 @@ pub struct Tally {
 pub struct StackCount {
     /// How many were seen.
     pub frames: u64,
-    /// The Ethernet addresses that sent them; of no more than [`SENDERS`].
+    /// The Ethernet addresses that sent them; of the first 16 of them.
     #[serde(skip)]
     pub senders: BTreeSet<[u8; 6]>,
 }

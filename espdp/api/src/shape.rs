@@ -26,8 +26,6 @@ pub struct PacketShape {
     pub fragment: FragmentPolicy,
     /// What is believed about the path to the peer.
     pub path_mtu: PathMtuPolicy,
-    /// How often the path MTU is measured by packets that the peer answers; `None` never.
-    pub probe_interval: Option<Duration>,
 }
 
 /// What becomes of the Don't Fragment bit of the outer header (RFC 4301 §8.1).
