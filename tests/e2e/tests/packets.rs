@@ -103,6 +103,13 @@ fn a_narrow_hop_in_the_middle_loses_nothing_for_good() -> Result<()> {
     twins.expect_pings()?;
     tcp_transfer(&twins.world, "alice", "bob", Site::SUN.host4, 4 << 20)?;
     tcp_transfer(&twins.world, "bob", "alice", Site::MOON.host6, 4 << 20)?;
+    // TCP was told at once what sun's end of the way carries. The first datagram that the hop cannot take is lost, and what the
+    // hop says is believed from then on.
+    ping(&twins, "-M do", 1446)?;
+    let said = ping(&twins, "-M do", 1347)?;
+    ensure!(said.contains("+3 errors"), "{said}\n{}", twins.moon.log());
+    let report = twins.moon.expect_ctl(&["mtu", "net"])?;
+    ensure!(report.contains("1400  path MTU") && report.contains("1346  inner MTU"), "{report}");
     expect_passes(&twins, "-M do", 1346)
 }
 
