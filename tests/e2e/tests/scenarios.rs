@@ -71,6 +71,16 @@ fn bypass_discard() -> Result<()> {
 }
 
 #[test]
+fn ah() -> Result<()> {
+    play("ah", &["eth:ethertype:ip:ah:ip:icmp", "eth:ethertype:ip:ah:ip:tcp"])
+}
+
+#[test]
+fn nat_filter() -> Result<()> {
+    play("nat-filter", &["eth:ethertype:ip:esp", "eth:ethertype:ip:icmp"])
+}
+
+#[test]
 fn gre() -> Result<()> {
     play("gre", &["eth:ethertype:ip:esp"])
 }

@@ -33,6 +33,8 @@ const EXAMPLES: &[Example] = examples! {
     "manual-tunnel": "scenario.toml" "moon.toml" "sun.toml" "secrets.toml";
     "manual-transport": "scenario.toml" "moon.toml" "sun.toml" "secrets.toml";
     "bypass-discard": "scenario.toml" "moon.toml" "sun.toml" "secrets.toml";
+    "ah": "scenario.toml" "moon.toml" "sun.toml" "secrets.toml";
+    "nat-filter": "scenario.toml" "moon.toml" "sun.toml" "secrets.toml";
     "gre": "scenario.toml" "moon.toml" "sun.toml" "secrets.toml";
     "gre-teb": "scenario.toml" "moon.toml" "sun.toml" "secrets.toml";
     "mgre": "scenario.toml" "mars.toml" "moon.toml" "sun.toml" "secrets.toml";
