@@ -161,14 +161,18 @@ impl Netlink {
     /// # Errors
     /// [`NetlinkError`] when the kernel does not list them.
     pub async fn rules(&self, family: Family) -> Result<BTreeSet<Rule>, NetlinkError> {
-        let failed = |source| NetlinkError { operation: format!("list the {family} rules"), source };
+        let messages = self.all_rules(family).await?;
+        Ok(messages.iter().filter_map(|message| rule(family, message)).collect())
+    }
+
+    /// The rules of a family, whoever made them.
+    async fn all_rules(&self, family: Family) -> Result<Vec<RuleMessage>, NetlinkError> {
+        let failed = |error| NetlinkError { operation: format!("list the {family} rules"), source: into_io(error) };
         let version = match family {
             Family::V4 => IpVersion::V4,
             Family::V6 => IpVersion::V6,
         };
-        let messages: Vec<RuleMessage> =
-            self.handle.rule().get(version).execute().try_collect().await.map_err(|error| failed(into_io(error)))?;
-        Ok(messages.iter().filter_map(|message| rule(family, message)).collect())
+        self.handle.rule().get(version).execute().try_collect().await.map_err(failed)
     }
 
     /// The index of a link.

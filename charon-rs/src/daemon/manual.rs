@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use espdp_api::{
     Command, Direction, InboundSaSpec, InterfaceName, IpsecProtocol, OutboundSaSpec, PolicyId, PolicySpec, SaSpec,
+    SequenceEnd,
 };
 
 use super::shell::Shell;
@@ -112,7 +113,9 @@ fn installation(policy: PolicyId, spec: &PolicySpec, sa: &ManualSa) -> Vec<Step>
             vec![(Command::ClaimSpi(sa.spi), None), (Command::InstallInbound(Box::new(spec)), None)]
         }
         Direction::Outbound => {
-            let spec = OutboundSaSpec { sa: half, shape: sa.shape };
+            // Whoever does not look at the numbers does not mind when they begin anew.
+            let sequence_end = if sa.replay_window == 0 { SequenceEnd::Wrap } else { SequenceEnd::Stop };
+            let spec = OutboundSaSpec { sa: half, shape: sa.shape, sequence_end };
             // Activating does not wait in the dataplane's queue, so it has to wait here.
             vec![(Command::InstallOutbound(Box::new(spec)), Some(Command::Activate { policy, spi: sa.spi }))]
         }

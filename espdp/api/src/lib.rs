@@ -36,7 +36,7 @@ pub use policy::{PolicyAction, PolicyDirections, PolicyId, PolicySpec};
 pub use routes::Routes;
 pub use sa::{
     Direction, DropCount, InboundSaSpec, IpsecProtocol, Mode, OutboundSaSpec, SaLimits, SaSpec, SaStatistics,
-    TrafficLimit,
+    SequenceEnd, TrafficLimit,
 };
 pub use secret::Secret;
 pub use selector::{AddressRange, AddressRangeError, PortRange, TrafficSelector};

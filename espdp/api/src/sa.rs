@@ -94,6 +94,18 @@ pub struct OutboundSaSpec {
     pub sa: SaSpec,
     /// How its packets are shaped.
     pub shape: PacketShape,
+    /// What happens when the sequence numbers on the wire are used up.
+    pub sequence_end: SequenceEnd,
+}
+
+/// What happens after the last sequence number (RFC 4303 §3.3.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SequenceEnd {
+    /// Nothing is sent any more: the receiver would take it for replayed.
+    #[default]
+    Stop,
+    /// The numbers begin anew. Only where the receiver is known not to look at them, as with keys by hand.
+    Wrap,
 }
 
 /// How often packets of an SA were dropped for one reason.

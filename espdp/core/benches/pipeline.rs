@@ -18,8 +18,8 @@ mod clock;
 use espdp_api::{
     AddressRange, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, Gre, InboundSaSpec, InterfaceKind,
     InterfaceName, InterfaceSpec, IpsecProtocol, L2tpCarrier, L2tpCookie, L2tpSublayer, L2tpv3, Layer, Mode,
-    OutboundSaSpec, OuterPath, PacketShape, PolicyId, PolicySpec, SaLimits, SaSpec, Secret, TrafficSelector,
-    TunnelEnds, Vxlan,
+    OutboundSaSpec, OuterPath, PacketShape, PolicyId, PolicySpec, SaLimits, SaSpec, Secret, SequenceEnd,
+    TrafficSelector, TunnelEnds, Vxlan,
 };
 use espdp_core::{
     Dataplane, InboundBatch, InterfaceId, Offloads, Origin, OutboundBatch, Progress, SuperPacket, Transform, VnetHeader,
@@ -166,7 +166,13 @@ impl Gateways {
             }
             let sa = |local, remote| sa(algorithms, spi, id, number, local, remote);
             receiver.install_inbound(&InboundSaSpec { sa: sa(target, source), replay_window: 1024 }).unwrap();
-            sender.install_outbound(&OutboundSaSpec { sa: sa(source, target), shape: PacketShape::default() }).unwrap();
+            sender
+                .install_outbound(&OutboundSaSpec {
+                    sa: sa(source, target),
+                    shape: PacketShape::default(),
+                    sequence_end: SequenceEnd::Stop,
+                })
+                .unwrap();
             sender.activate(id, spi).unwrap();
         }
         Self { sender, receiver, interface, packet: packet(octets), destination_at: 16, sas, next: 0 }
@@ -188,7 +194,13 @@ impl Gateways {
         }
         let sa = || SaSpec { mode: Mode::Transport, ..sa(algorithms, spi, id, 0, all, all) };
         receiver.install_inbound(&InboundSaSpec { sa: sa(), replay_window: 1024 }).unwrap();
-        sender.install_outbound(&OutboundSaSpec { sa: sa(), shape: PacketShape::default() }).unwrap();
+        sender
+            .install_outbound(&OutboundSaSpec {
+                sa: sa(),
+                shape: PacketShape::default(),
+                sequence_end: SequenceEnd::Stop,
+            })
+            .unwrap();
         sender.activate(id, spi).unwrap();
         let (mut inside, mut destination_at) = (packet(octets), 16);
         if kind.layer() == Layer::Ethernet {

@@ -150,7 +150,7 @@ pub(crate) fn connect(left: &mut Gateway, right: &mut Gateway, suite: Suite, loc
         let inbound = InboundSaSpec { sa: sa(inbound), replay_window: 1024 };
         gateway.command(Command::InstallInbound(Box::new(inbound)));
         let spi = outbound;
-        let outbound = OutboundSaSpec { sa: sa(spi), shape: PacketShape::default() };
+        let outbound = OutboundSaSpec { sa: sa(spi), shape: PacketShape::default(), sequence_end: SequenceEnd::Stop };
         gateway.command(Command::InstallOutbound(Box::new(outbound)));
         gateway.command(Command::Activate { policy: POLICY, spi });
     }

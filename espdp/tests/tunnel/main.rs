@@ -498,7 +498,11 @@ fn an_sa_may_be_activated_before_it_is_known_to_be_installed() {
     let sa = gateway::half(suite, spi, [suite.left, suite.right], [&LEFT, &RIGHT]);
     let commands = [
         Command::SetPolicy(Box::new(policy)),
-        Command::InstallOutbound(Box::new(OutboundSaSpec { sa, shape: PacketShape::default() })),
+        Command::InstallOutbound(Box::new(OutboundSaSpec {
+            sa,
+            shape: PacketShape::default(),
+            sequence_end: SequenceEnd::Stop,
+        })),
         Command::Activate { policy: POLICY, spi },
     ];
     for id in commands.map(|command| left.begin(command)) {

@@ -6,12 +6,12 @@ use std::net::IpAddr;
 
 use espdp_api::{IpPrefix, StaticRoute};
 use futures_util::TryStreamExt;
+use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
-use rtnetlink::{IpVersion, RouteMessageBuilder};
 
 use super::{Netlink, NetlinkError, into_io, route_builder};
 use crate::state::everything;
@@ -47,13 +47,7 @@ impl Netlink {
     /// # Errors
     /// [`NetlinkError`] when the kernel does not list the rules.
     pub async fn mark_rules(&self, family: Family) -> Result<BTreeSet<MarkRule>, NetlinkError> {
-        let failed = |source| NetlinkError { operation: format!("list the {family} rules"), source };
-        let version = match family {
-            Family::V4 => IpVersion::V4,
-            Family::V6 => IpVersion::V6,
-        };
-        let messages: Vec<RuleMessage> =
-            self.handle.rule().get(version).execute().try_collect().await.map_err(|error| failed(into_io(error)))?;
+        let messages = self.all_rules(family).await?;
         Ok(messages.iter().filter_map(|message| mark_rule(family, message)).collect())
     }
 

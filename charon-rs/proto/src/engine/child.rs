@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use espdp_api::{
     Command, Direction, EspSpi, InboundSaSpec, IpsecProtocol, Mode, OutboundSaSpec, OuterPath, PacketShape,
-    PaddingPolicy, PolicyId, Refusal, SaLimits, SaSpec, TrafficSelector,
+    PaddingPolicy, PolicyId, Refusal, SaLimits, SaSpec, SequenceEnd, TrafficSelector,
 };
 
 use super::context::{Asker, Context};
@@ -179,7 +179,7 @@ impl ChildSa {
         let inbound = InboundSaSpec { sa: self.spec(self.spi_in, keys_in), replay_window };
         commands.push((InstallStep::Inbound(self.spi_in), Command::InstallInbound(Box::new(inbound))));
         let shape = PacketShape { padding: self.padding, ..self.child.shape };
-        let outbound = OutboundSaSpec { sa: self.spec(self.spi_out, keys_out), shape };
+        let outbound = OutboundSaSpec { sa: self.spec(self.spi_out, keys_out), shape, sequence_end: SequenceEnd::Stop };
         commands.push((InstallStep::Outbound, Command::InstallOutbound(Box::new(outbound))));
         for (step, command) in commands {
             self.awaited += 1;

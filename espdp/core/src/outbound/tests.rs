@@ -3,7 +3,7 @@
 use espdp_api::{
     AddressRange, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, InterfaceKind, InterfaceName,
     IpsecProtocol, Mode, OutboundSaSpec, OuterPath, PacketShape, PolicyId, PolicySpec, SaLimits, SaSpec, Secret,
-    TrafficSelector,
+    SequenceEnd, TrafficSelector,
 };
 
 use super::*;
@@ -11,6 +11,10 @@ use super::*;
 const POLICY: PolicyId = PolicyId(1);
 
 fn sender(extended_sequence_numbers: bool) -> (Dataplane, InterfaceId) {
+    sender_to(extended_sequence_numbers, SequenceEnd::Stop)
+}
+
+fn sender_to(extended_sequence_numbers: bool, sequence_end: SequenceEnd) -> (Dataplane, InterfaceId) {
     let mut dataplane = Dataplane::new(&Secret::new([1; 32]));
     let name = InterfaceName::new("ipsec0").unwrap();
     let interface = dataplane.set_interface(&name, InterfaceKind::Ipsec).unwrap();
@@ -33,7 +37,7 @@ fn sender(extended_sequence_numbers: bool) -> (Dataplane, InterfaceId) {
         remote: spec.remote,
         limits: SaLimits::default(),
     };
-    dataplane.install_outbound(&OutboundSaSpec { sa, shape: PacketShape::default() }).unwrap();
+    dataplane.install_outbound(&OutboundSaSpec { sa, shape: PacketShape::default(), sequence_end }).unwrap();
     dataplane.activate(POLICY, EspSpi::try_from(0x1234).unwrap()).unwrap();
     (dataplane, interface)
 }
@@ -102,4 +106,13 @@ fn an_extended_sender_crosses_the_32_bit_border() {
     dataplane.outbound.get_mut(0).unwrap().set_sequence(u64::from(u32::MAX) - 1);
     assert_eq!(send(&mut dataplane, interface, 3), [0xff, 0, 1]);
     assert_eq!(dataplane.poll_event(), None);
+}
+
+/// RFC 4303 §3.3.3: a receiver that does not look at the numbers takes them anew.
+#[test]
+fn where_nobody_looks_at_the_numbers_they_begin_anew() {
+    let (mut dataplane, interface) = sender_to(false, SequenceEnd::Wrap);
+    dataplane.outbound.get_mut(0).unwrap().set_sequence(u64::from(u32::MAX) - 1);
+    assert_eq!(send(&mut dataplane, interface, 3), [0xff, 0, 1]);
+    assert_eq!(dataplane.poll_event(), None, "nobody has to rekey");
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use espdp_api::{
     DfPolicy, Direction, DscpPolicy, EspAlgorithms, FlowLabelPolicy, HopLimitPolicy, InterfaceKind, IpsecProtocol,
     Mode, MssPolicy, OutboundSaSpec, OuterPath, PacketShape, PaddingPolicy, PathMtuPolicy, Refusal, SaStatistics,
-    Secret,
+    Secret, SequenceEnd,
 };
 
 use super::SaCore;
@@ -48,7 +48,11 @@ impl OutboundSa {
         label_key: u64,
     ) -> Result<Self, Refusal> {
         let extended = spec.sa.algorithms.extended_sequence_numbers;
-        let last_sequence = if extended { u64::MAX } else { u64::from(u32::MAX) };
+        let last_sequence = match (extended, spec.sequence_end) {
+            (false, SequenceEnd::Stop) => u64::from(u32::MAX),
+            // We count on, and the wire shows the low half.
+            (true, _) | (false, SequenceEnd::Wrap) => u64::MAX,
+        };
         let mut limits = spec.sa.limits;
         // Whoever sets no limit is still told to rekey before the sequence numbers end.
         let late = last_sequence - last_sequence / 8;
