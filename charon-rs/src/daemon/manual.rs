@@ -48,9 +48,13 @@ impl Manual {
                 let what = format!("policy `{}` cannot be set", policy.name);
                 set.push(Step { command: Command::SetPolicy(Box::new(spec)), then: None, what });
             }
+            // SAs carry the selectors of their policy, so they go when those change.
+            let same_selectors =
+                |old: &ManualPolicy| (&old.spec.local, &old.spec.remote) == (&policy.spec.local, &policy.spec.remote);
+            let stays = old.as_ref().is_some_and(same_selectors);
             let old_sas = old.map(|old| old.sas).unwrap_or_default();
-            gone.extend(old_sas.iter().filter(|sa| !policy.sas.contains(sa)).map(|sa| removal(id, sa)));
-            let added = policy.sas.iter().filter(|sa| !old_sas.contains(sa));
+            gone.extend(old_sas.iter().filter(|sa| !(stays && policy.sas.contains(sa))).map(|sa| removal(id, sa)));
+            let added = policy.sas.iter().filter(|sa| !(stays && old_sas.contains(sa)));
             new.extend(added.flat_map(|sa| installation(id, &policy.spec, sa)));
             self.policies.insert(policy.name.clone(), (id, policy));
         }
@@ -190,6 +194,19 @@ mod tests {
         );
         assert!(steps(&mut manual, &first).is_empty());
         assert_eq!(steps(&mut manual, &[policy("a", 2, both())]), ["set 1 2"], "its SAs go on");
+    }
+
+    #[test]
+    fn sas_are_made_anew_when_the_selectors_of_their_policy_change() {
+        let mut manual = Manual::default();
+        let inbound = || vec![sa("in", Direction::Inbound, 0x1002)];
+        steps(&mut manual, &[policy("a", 1, inbound())]);
+        let mut narrower = policy("a", 1, inbound());
+        narrower.spec.remote = vec![TrafficSelector::any_protocol(AddressRange::single([10, 2, 0, 1].into()))];
+        assert_eq!(
+            steps(&mut manual, &[narrower]),
+            ["set 1 1", "end 00001002", "claim 00001002", "receive 1 00001002"]
+        );
     }
 
     #[test]

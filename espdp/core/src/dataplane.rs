@@ -196,6 +196,7 @@ impl Dataplane {
                 sa.core.interface = interface;
             }
         }
+        self.tell_mss(spec.id);
         Ok(())
     }
 

@@ -259,6 +259,9 @@ impl Accepting<'_> {
         let header = Header::parse(left).ok_or(DropReason::BadInner)?;
         let span = Span { offset: packet.offset + ah_len, len: left.len() };
         self.check_header(&header)?;
+        let left = span.of_mut(memory.octets);
+        self.check_quoted(left, &header)?;
+        self.clamp_mss(left, &header);
         Ok(span)
     }
 
@@ -363,8 +366,8 @@ impl Accepting<'_> {
     /// Checks an inner packet by its own header. Later fragments are what their first one was, as far as the SA is also for what
     /// does not show its ports (R4301-7.3-1).
     fn check_header(&mut self, header: &Header) -> Result<(), DropReason> {
-        let header = self.policies.complete(Scope::Inbound(self.sa.core.spi.value()), header, self.now);
-        self.check(&Selected::inbound(&header))
+        let completed = self.policies.complete(Scope::Inbound(self.sa.core.spi.value()), header, self.now);
+        self.check(&Selected::inbound(completed.as_ref().unwrap_or(header)))
     }
 
     /// Whether a packet is one of the SA's, and of its policy.

@@ -197,8 +197,9 @@ impl<'a> Filling<'a> {
     fn verdict(&mut self, interface: InterfaceId, header: &Header) -> Result<Verdict, Refused> {
         let Dataplane { interfaces, policies, outbound, events, .. } = &mut *self.dataplane;
         let kind = interfaces.get(interface).ok_or(DropReason::NoPolicy)?.kind;
-        let header = policies.complete(Scope::Outbound(interface.0), header, self.now);
-        let routed = policies.route(interface, kind, &header, outbound).map(|route| match route {
+        let completed = policies.complete(Scope::Outbound(interface.0), header, self.now);
+        let header = completed.as_ref().unwrap_or(header);
+        let routed = policies.route(interface, kind, header, outbound).map(|route| match route {
             Route::Protect(place) => Verdict::Protect(place),
             Route::Bypass => Verdict::Clear(Exit::Bypass),
         });

@@ -153,10 +153,11 @@ impl PolicyTable {
         })
     }
 
-    /// A header with the protocol and the ports that the first fragment of its packet showed.
+    /// The header of a fragment with the protocol and the ports that the first one of its packet showed; `None` for what is
+    /// whole.
     #[inline]
-    pub(crate) fn complete(&mut self, scope: Scope, header: &Header, now: Instant) -> Header {
-        if header.is_fragment { self.fragments.complete(scope, header, now) } else { *header }
+    pub(crate) fn complete(&mut self, scope: Scope, header: &Header, now: Instant) -> Option<Header> {
+        header.is_fragment.then(|| self.fragments.complete(scope, header, now))
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -123,9 +123,9 @@ fn fragments_pass_both_ways_and_nothing_outside_is_longer_than_the_path() -> Res
         let capture = capture.stop()?;
         let lens = numbers(&capture, "ip.proto == 50", "ip.len")?;
         ensure!(!lens.is_empty(), "no ESP");
-        if inside {
-            ensure!(lens.iter().all(|len| *len <= 1000), "{lens:?}");
-        }
+        ensure!(lens.iter().all(|len| *len <= 1000), "{lens:?}");
+        let fragments = numbers(&capture, "ip.proto == 50 && ip.flags.mf == 1", "ip.len")?;
+        ensure!(fragments.is_empty() == inside, "{lines}: {fragments:?}");
         tcp_transfer(&twins.world, "alice", "bob", Site::SUN.host4, 1 << 20)?;
     }
     Ok(())
