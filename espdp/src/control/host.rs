@@ -23,6 +23,8 @@ pub(super) struct Host {
     table: InKernel,
     /// Devices that somebody deleted and that are not made again yet.
     lost: Vec<InterfaceId>,
+    /// Whether routes or the table of the packet filter are not as they should be.
+    is_stale: bool,
     /// When to try that again.
     pub(super) lost_due: Option<Instant>,
 }
@@ -65,8 +67,9 @@ impl Host {
             return netlink.clear(&mut self.actual, &kept).await;
         }
         netlink.clear(&mut self.actual, &NetworkState::default()).await;
-        if matches!(self.table, InKernel::Known(Some(_)))
+        if !matches!(self.table, InKernel::Known(None))
             && let Err(error) = Nft.remove(TABLE).await
+            && !matches!(error, NftError::NotInstalled)
         {
             tracing::warn!(%error, "the table {TABLE} of nftables is left behind");
         }
@@ -78,10 +81,26 @@ impl Control {
         self.book.host = Some(spec);
         // From now on what a predecessor left behind is taken over or taken away.
         self.book.inherited = NetworkState::default();
-        self.apply().await.map_err(refusal)?;
+        self.apply_host().await
+    }
+
+    /// Has everything in the host's network stack as it is to be. What cannot be done does not keep the rest from being done, the
+    /// guard least of all, and is tried again.
+    async fn apply_host(&mut self) -> Outcome {
+        let applied = self.apply().await;
         self.apply_asked().await;
-        self.apply_table().await.map_err(|error| system("set the host's packet filter", &error))?;
+        self.host.is_stale = applied.is_err();
+        self.retry_if_stale();
+        let guarded = self.apply_table().await;
+        guarded.map_err(|error| system("set the host's packet filter", &error))?;
+        applied.map_err(refusal)?;
         Ok(Done::Ok)
+    }
+
+    fn retry_if_stale(&mut self) {
+        if self.host.is_stale {
+            self.host.lost_due = Some(Instant::now() + PATIENCE);
+        }
     }
 
     /// The steps that [`Self::set_host`] would take with `spec`, and the lines of our table that would change.
@@ -118,21 +137,32 @@ impl Control {
         self.apply_asked().await;
     }
 
-    /// Puts our table of the packet filter there, if it is another one than before.
+    /// Puts our table of the packet filter there, if it is another one than before. Where that fails it is tried again, unless
+    /// there is no `nft` at all.
     async fn apply_table(&mut self) -> Result<(), NftError> {
         let desired = self.table().map(Box::new);
-        match (&self.host.table, &desired) {
-            (InKernel::Known(known), desired) if known == desired => return Ok(()),
-            (_, Some(table)) => Nft.replace(table).await?,
-            (InKernel::Known(_), None) => Nft.remove(TABLE).await?,
-            (InKernel::Unknown, None) => match Nft.remove(TABLE).await {
-                // Then nobody made a table either.
-                Err(NftError::NotInstalled) => {}
-                other => other?,
-            },
+        if matches!(&self.host.table, InKernel::Known(known) if *known == desired) {
+            return Ok(());
         }
-        self.host.table = InKernel::Known(desired);
-        Ok(())
+        // A transaction that was given up may have been carried out nevertheless.
+        self.host.table = InKernel::Unknown;
+        let done = match &desired {
+            Some(table) => Nft.replace(table).await,
+            None => match Nft.remove(TABLE).await {
+                // Then nobody made a table either.
+                Err(NftError::NotInstalled) => Ok(()),
+                other => other,
+            },
+        };
+        match &done {
+            Ok(()) => self.host.table = InKernel::Known(desired),
+            Err(NftError::NotInstalled) => {}
+            Err(_) => {
+                self.host.is_stale = true;
+                self.retry_if_stale();
+            }
+        }
+        done
     }
 
     fn table(&self) -> Option<Table> {
@@ -178,6 +208,12 @@ impl Control {
             if let Err(error) = self.make_device_again(id, &name).await {
                 tracing::debug!(interface = %name, error, "an interface cannot be made again yet");
                 self.retry_device(id);
+            }
+        }
+        if self.host.is_stale {
+            match self.apply_host().await {
+                Ok(_) => tracing::info!("routes and packet filter are as they should be again"),
+                Err(error) => tracing::debug!(%error, "routes or packet filter are not as they should be yet"),
             }
         }
     }

@@ -40,7 +40,7 @@ impl Nft {
     /// Puts a table in place of the old one of its name, all of it or nothing.
     ///
     /// # Errors
-    /// [`NftError`]; then the old table is still in force.
+    /// [`NftError`]; then the old table is still in force, unless `nft` was given up on, which may have been done already.
     pub async fn replace(self, table: &Table) -> Result<(), NftError> {
         self.run(&table.replacement()).await
     }
