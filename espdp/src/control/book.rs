@@ -19,6 +19,8 @@ use crate::DataplaneSettings;
 pub(crate) struct Book {
     /// How the kernel finds the routes.
     pub(crate) longest_match: LongestMatch,
+    /// Interfaces whose devices somebody deleted and that are not made again yet.
+    pub(crate) lost: BTreeSet<InterfaceId>,
     pub(crate) interfaces: BTreeMap<InterfaceName, Interface>,
     pub(crate) policies: BTreeMap<PolicyId, Policy>,
     pub(crate) outbound: BTreeMap<(PolicyId, EspSpi), Outbound>,
@@ -121,6 +123,7 @@ impl Book {
         let DataplaneSettings { table, rule_priority: priority, mark, .. } = *settings;
         Self {
             longest_match: LongestMatch { table, priority, mark },
+            lost: BTreeSet::new(),
             interfaces: BTreeMap::new(),
             policies: BTreeMap::new(),
             outbound: BTreeMap::new(),
@@ -146,7 +149,8 @@ impl Book {
     /// The links of a namespace, of ours for `None`, and the routes into them. Where policies have the same route, the oldest one
     /// gets it.
     fn links_and_routes(&self, netns: Option<&str>, table: u32) -> (Links, Routes) {
-        let is_here = |own: &Interface| own.spec.netns.as_deref() == netns;
+        // Somebody else may have a link of the name of a lost one: nothing must lead there.
+        let is_here = |own: &Interface| own.spec.netns.as_deref() == netns && !self.lost.contains(&own.id);
         let link = |own: &Interface| Link { mtu: own.mtu, addresses: own.spec.addresses.iter().copied().collect() };
         let made = self.interfaces.iter().filter(|(_, own)| is_here(own) && DeviceSource::of(&own.spec).is_made());
         let links = made.map(|(name, own)| (name.clone(), link(own))).collect();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use espdp_api::{Done, GuardMode, HostSpec, InterfaceName, Outcome, PolicyId, PolicySpec};
+use espdp_api::{Done, GuardMode, HostSpec, InterfaceName, InterfaceSpec, Outcome, PolicyId, PolicySpec};
 use espdp_core::InterfaceId;
 use tunnels::nft::{Nft, NftError, Table};
 use tunnels::{
@@ -21,11 +21,9 @@ pub(super) struct Host {
     actual: NetworkState,
     /// Our table of the packet filter.
     table: InKernel,
-    /// Devices that somebody deleted and that are not made again yet.
-    lost: Vec<InterfaceId>,
     /// Whether routes or the table of the packet filter are not as they should be.
     is_stale: bool,
-    /// When to try that again.
+    /// When to try that again, and to make devices again that somebody deleted.
     pub(super) lost_due: Option<Instant>,
 }
 
@@ -190,24 +188,21 @@ impl Control {
     pub(super) async fn restore_device(&mut self, id: InterfaceId) {
         let Some(name) = self.name_of(id) else { return };
         tracing::warn!(interface = %name, "somebody deleted an interface of ours: making it again");
-        if let Some(spec) = self.book.interfaces.get(&name).map(|own| own.spec.clone()) {
-            self.forget_link(&spec);
-        }
-        self.host.actual.forget_link(&name);
         if let Err(error) = self.make_device_again(id, &name).await {
             tracing::warn!(interface = %name, error, "an interface cannot be made again yet");
-            self.retry_device(id);
         }
     }
 
-    /// Tries again to make the devices that somebody deleted.
+    /// Tries again what could not be done.
     pub(super) async fn restore_lost_devices(&mut self) {
         self.host.lost_due = None;
-        for id in std::mem::take(&mut self.host.lost) {
-            let Some(name) = self.name_of(id) else { continue };
+        for id in self.book.lost.clone() {
+            let Some(name) = self.name_of(id) else {
+                self.book.lost.remove(&id);
+                continue;
+            };
             if let Err(error) = self.make_device_again(id, &name).await {
                 tracing::debug!(interface = %name, error, "an interface cannot be made again yet");
-                self.retry_device(id);
             }
         }
         if self.host.is_stale {
@@ -218,14 +213,23 @@ impl Control {
         }
     }
 
-    fn retry_device(&mut self, id: InterfaceId) {
-        self.host.lost.push(id);
-        self.host.lost_due = Some(Instant::now() + PATIENCE);
-    }
-
+    /// As long as that fails the interface is lost: nothing leads into it, and it is tried again.
     async fn make_device_again(&mut self, id: InterfaceId, name: &InterfaceName) -> Result<(), String> {
         let Some(spec) = self.book.interfaces.get(name).map(|own| own.spec.clone()) else { return Ok(()) };
-        let device = self.open_device(&spec).map_err(|refusal| refusal.to_string())?;
+        self.forget_link(&spec);
+        self.host.actual.forget_link(name);
+        self.book.lost.remove(&id);
+        let made = self.make_and_serve(id, &spec).await;
+        if made.is_err() {
+            self.forget_link(&spec);
+            self.book.lost.insert(id);
+            self.host.lost_due = Some(Instant::now() + PATIENCE);
+        }
+        made
+    }
+
+    async fn make_and_serve(&mut self, id: InterfaceId, spec: &InterfaceSpec) -> Result<(), String> {
+        let device = self.open_device(spec).map_err(|refusal| refusal.to_string())?;
         self.apply().await.map_err(|error| error.to_string())?;
         self.apply_asked().await;
         self.serve_device(id, device).await.map_err(|refusal| refusal.to_string())
