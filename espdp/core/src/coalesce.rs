@@ -4,7 +4,7 @@
 //! that follow. The kernel can cut it into exactly the packets that came.
 
 use crate::InterfaceId;
-use crate::batch::{Chunk, Span, Stage, Write};
+use crate::batch::{Chunk, ShortSpan, Span, Stage, Write};
 use crate::checksum::Sum;
 use crate::inbound::Place;
 use crate::packet::{Header, IPV4_HEADER_LEN, protocol};
@@ -17,7 +17,7 @@ pub(crate) fn coalesce(batch: &mut Chunk<'_>, offloads: Offloads) {
     let mut joining = Joining { pieces, writes, current: None };
     for frame in frames.iter() {
         let (interface, segment) = match frame.stage {
-            Stage::Delivered(Place::Packet(interface)) => (interface, Segment::read(memory, frame.span, offloads)),
+            Stage::Delivered(Place::Packet(interface)) => (interface, Segment::read(memory, frame.span.long(), offloads)),
             Stage::Delivered(Place::Frame(interface)) => (interface, None),
             Stage::Received
             | Stage::InClear { .. }
@@ -26,7 +26,7 @@ pub(crate) fn coalesce(batch: &mut Chunk<'_>, offloads: Offloads) {
             | Stage::Refused(_)
             | Stage::Dropped => continue,
         };
-        joining.push(memory, interface, frame.span, segment);
+        joining.push(memory, interface, frame.span.long(), segment);
     }
     joining.finish(memory);
 }
@@ -110,7 +110,7 @@ impl Segment {
 
     /// Whether the headers are those of one flow and differ only where cutting a super-packet makes them differ.
     /// `count` packets are joined already.
-    fn follows(&self, first: &Self, memory: &[u8], count: usize) -> Option<bool> {
+    fn follows(&self, first: &Self, memory: &[u8], count: u16) -> Option<bool> {
         if self.header.is_ipv4() != first.header.is_ipv4()
             || self.header.protocol != first.header.protocol
             || self.headers_len != first.headers_len
@@ -146,17 +146,16 @@ impl Segment {
     }
 
     /// IPv4 identifications count up; where they mean nothing (RFC 6864 §4.1: with DF) they may also stay.
-    fn identification_follows(&self, first: &[u8], this: &[u8], count: usize) -> Option<bool> {
+    fn identification_follows(&self, first: &[u8], this: &[u8], count: u16) -> Option<bool> {
         let identification = |packet: &[u8]| Some(u16::from_be_bytes(*packet.get(4..)?.first_chunk()?));
         let (first, this) = (identification(first)?, identification(this)?);
-        let step = u16::try_from(count).ok()?;
-        Some(this == first.wrapping_add(step) || (self.header.dont_fragment && this == first))
+        Some(this == first.wrapping_add(count) || (self.header.dont_fragment && this == first))
     }
 }
 
 /// The writes so far and the packet that is being collected.
 struct Joining<'a> {
-    pieces: &'a mut Vec<Span>,
+    pieces: &'a mut Vec<ShortSpan>,
     writes: &'a mut Vec<Write>,
     current: Option<Current>,
 }
@@ -165,9 +164,9 @@ struct Joining<'a> {
 struct Current {
     interface: InterfaceId,
     first: Segment,
-    first_piece: usize,
+    first_piece: u16,
     /// Packets in it.
-    count: usize,
+    count: u16,
     /// Octets of the super-packet.
     len: usize,
     /// FIN and PSH of the last packet.
@@ -184,12 +183,13 @@ impl Joining<'_> {
             && current.takes(&segment, memory)
         {
             current.join(&segment);
-            self.pieces.push(segment.payload());
+            self.pieces.push(segment.payload().into());
             return;
         }
         self.finish(memory);
-        let first_piece = self.pieces.len();
-        self.pieces.push(span);
+        // A batch has far fewer frames than this can tell.
+        let first_piece = u16::try_from(self.pieces.len()).unwrap_or(u16::MAX);
+        self.pieces.push(span.into());
         match segment {
             Some(first) => self.current = Some(Current::new(interface, first, first_piece)),
             None => self.writes.push(Write { interface, vnet: VnetHeader::default(), first_piece, pieces: 1 }),
@@ -205,7 +205,7 @@ impl Joining<'_> {
 }
 
 impl Current {
-    fn new(interface: InterfaceId, first: Segment, first_piece: usize) -> Self {
+    fn new(interface: InterfaceId, first: Segment, first_piece: u16) -> Self {
         let (len, is_closed) = (first.span.len, first.is_last());
         Self { interface, first, first_piece, count: 1, len, last_flags: 0, is_verified: false, is_closed }
     }
@@ -218,7 +218,7 @@ impl Current {
             || !continues
             || next.payload_len() > self.first.payload_len()
             || self.len.saturating_add(next.payload_len()) > MOST_OCTETS
-            || self.count >= crate::Delivery::PIECES
+            || usize::from(self.count) >= crate::Delivery::PIECES
             || next.follows(&self.first, memory, self.count) != Some(true)
         {
             return false;

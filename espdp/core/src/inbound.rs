@@ -111,8 +111,8 @@ impl Dataplane {
                 }
                 Stage::InClear { protocol } => {
                     let Some(origin) = chunk.origins.get(usize::from(frame.origin)) else { continue };
-                    match self.accept_clear(protocol, origin, frame.span, chunk.memory) {
-                        Ok((span, to)) => (frame.span, frame.stage) = (span, Stage::Delivered(to)),
+                    match self.accept_clear(protocol, origin, frame.span.long(), chunk.memory) {
+                        Ok((span, to)) => (frame.span, frame.stage) = (span.into(), Stage::Delivered(to)),
                         Err(reason) => {
                             self.drops.count(reason);
                             self.follow_dropped(place, reason);
@@ -124,7 +124,7 @@ impl Dataplane {
                 Stage::Received | Stage::Admitted { .. } | Stage::Delivered(_) | Stage::Dropped => continue,
             };
             match result {
-                Ok((span, to)) => (frame.span, frame.stage) = (span, Stage::Delivered(to)),
+                Ok((span, to)) => (frame.span, frame.stage) = (span.into(), Stage::Delivered(to)),
                 Err(reason) => {
                     if let Some(sa) = self.inbound.get_mut(frame.sa) {
                         sa.core.drops.count(reason);
@@ -174,7 +174,7 @@ impl Accepting<'_> {
         self.sa.window.commit(proof)?;
         self.note_life(is_newest);
         let is_esp = self.sa.core.protocol == IpsecProtocol::Esp;
-        let packet = frame.span;
+        let packet = frame.span.long();
         let (payload, next_header) =
             if is_esp { self.payload(packet, memory.octets)? } else { self.payload_of_ah(packet, memory.octets)? };
         if is_esp && next_header == protocol::NO_NEXT_HEADER {
@@ -317,7 +317,8 @@ impl Accepting<'_> {
         memory: &mut Memory<'_>,
     ) -> Result<Span, DropReason> {
         let OuterPath { local, remote, encapsulation } = self.sa.core.path;
-        let seen = Span { offset: frame.span.offset.saturating_sub(frame.header_len), len: frame.header_len };
+        let header_len = usize::from(frame.header_len);
+        let seen = Span { offset: frame.span.long().offset.saturating_sub(header_len), len: header_len };
         let header_len = match seen.len {
             0 if local.is_ipv4() => IPV4_HEADER_LEN,
             0 => IPV6_HEADER_LEN,

@@ -2,7 +2,7 @@
 
 use espdp_api::{Encapsulation, IpsecProtocol, OuterPath};
 
-use super::Span;
+use super::{ShortSpan, Span};
 use crate::crypto::Authentic;
 use crate::drops::{DropCounters, DropReason};
 use crate::inbound::Place;
@@ -35,24 +35,24 @@ pub struct InboundBatch {
     /// Drops before an SA was known.
     drops: DropCounters,
     writes: Vec<Write>,
-    pieces: Vec<Span>,
+    pieces: Vec<ShortSpan>,
 }
 
-/// One ESP packet, or what became of it.
+/// One ESP packet, or what became of it. Two of them share a cache line.
 #[derive(Debug)]
 pub(crate) struct InboundFrame {
     /// First the packet from the SPI to the ICV, or all of it when it is AH; at last the inner packet.
-    pub(crate) span: Span,
-    /// What protects it.
-    pub(crate) protocol: IpsecProtocol,
-    /// Octets right before it, while it is an ESP packet, that are its outer header; 0 when nobody saw that.
-    pub(crate) header_len: usize,
-    /// Index into the batch's origins.
-    pub(crate) origin: u16,
-    /// Its place in the table of inbound SAs, once looked up.
-    pub(crate) sa: u32,
+    pub(crate) span: ShortSpan,
     /// How far it came.
     pub(crate) stage: Stage,
+    /// Its place in the table of inbound SAs, once looked up.
+    pub(crate) sa: u32,
+    /// Index into the batch's origins.
+    pub(crate) origin: u16,
+    /// Octets right before it, while it is an ESP packet, that are its outer header; 0 when nobody saw that.
+    pub(crate) header_len: u8,
+    /// What protects it.
+    pub(crate) protocol: IpsecProtocol,
 }
 
 /// How far a received packet came.
@@ -86,8 +86,16 @@ pub(crate) struct Write {
     pub(crate) interface: InterfaceId,
     pub(crate) vnet: VnetHeader,
     /// The range of its pieces.
-    pub(crate) first_piece: usize,
-    pub(crate) pieces: usize,
+    pub(crate) first_piece: u16,
+    pub(crate) pieces: u16,
+}
+
+impl Write {
+    #[inline]
+    fn pieces_of(self, pieces: &[ShortSpan]) -> &[ShortSpan] {
+        let rest = pieces.get(usize::from(self.first_piece)..).unwrap_or_default();
+        rest.get(..usize::from(self.pieces)).unwrap_or_default()
+    }
 }
 
 /// The parts of a batch that opening works on.
@@ -99,19 +107,19 @@ pub(crate) struct Chunk<'a> {
     pub(crate) origins: &'a [Origin],
     pub(crate) drops: &'a mut DropCounters,
     pub(crate) writes: &'a mut Vec<Write>,
-    pub(crate) pieces: &'a mut Vec<Span>,
+    pub(crate) pieces: &'a mut Vec<ShortSpan>,
 }
 
 impl InboundBatch {
-    /// Packets in one batch at most.
-    pub const FRAMES: usize = 256;
+    /// Packets in one batch at most: five receives of the most packets.
+    pub const FRAMES: usize = 5 * Self::GRO_PACKETS;
     /// Octets that [`Self::space`] has: what one receive with `UDP_GRO` can fill.
     pub const SPACE: usize = 65536;
 
     /// Datagrams that the kernel puts in one receive at most (`UDP_GRO_CNT_MAX`).
     const GRO_PACKETS: usize = 64;
     /// Receives of the longest kind in one batch.
-    const RECEIVES: usize = 3;
+    const RECEIVES: usize = 6;
     /// Where space for receiving ends. The other half takes packets that transport mode rebuilds, which get longer by less
     /// than an IP header, of which the longest is IPv4's with all options.
     const RECEIVE_END: usize = Self::RECEIVES * Self::SPACE;
@@ -163,6 +171,7 @@ impl InboundBatch {
     /// the marker, keepalives (RFC 3948 §2.3) are ignored, the rest is taken as ESP (R7296-2-2, R3948-4-1).
     pub fn add_udp(&mut self, len: usize, stride: usize, origin: Origin, mut on_ike: impl FnMut(&[u8])) {
         let received = self.take(len);
+        let origin = self.origin(origin);
         let stride = if stride == 0 { len } else { stride };
         let mut offset = received.offset;
         let end = received.offset + received.len;
@@ -172,7 +181,7 @@ impl InboundBatch {
             match datagram.of(&self.memory) {
                 [0, 0, 0, 0, message @ ..] => on_ike(message),
                 [KEEPALIVE] => {}
-                _ => self.add_frame(datagram, origin),
+                _ => self.push(datagram, 0, origin, Stage::Received),
             }
         }
     }
@@ -190,7 +199,8 @@ impl InboundBatch {
                 let origin = Origin { path, traffic_class, hop_limit: Some(hop_limit) };
                 let offset = received.offset + transport_at;
                 let span = Span { offset, len: header.total_len - transport_at };
-                self.add_frame_behind(span, transport_at, origin);
+                let (header_len, origin) = (u8::try_from(transport_at).unwrap_or(0), self.origin(origin));
+                self.push(span, header_len, origin, Stage::Received);
             }
             _ => self.drops.count(DropReason::Short),
         }
@@ -198,8 +208,8 @@ impl InboundBatch {
 
     /// Adds `len` octets that a raw IPv6 socket put in [`Self::space`]: one packet from the SPI on.
     pub fn add_esp(&mut self, len: usize, origin: Origin) {
-        let received = self.take(len);
-        self.add_frame(received, origin);
+        let (received, origin) = (self.take(len), self.origin(origin));
+        self.push(received, 0, origin, Stage::Received);
     }
 
     /// Adds `len` octets that a raw socket for AH put in [`Self::space`]: over IPv4 with the IP header, whose addresses and traffic class
@@ -237,6 +247,7 @@ impl InboundBatch {
     pub fn add_raw_tunnel(&mut self, len: usize, protocol: u8, origin: Origin) {
         let received = self.take(len);
         if !origin.path.remote.is_ipv4() {
+            let origin = self.origin(origin);
             self.push(received, 0, origin, Stage::InClear { protocol });
             return;
         }
@@ -248,6 +259,7 @@ impl InboundBatch {
                 let origin = Origin { path, traffic_class, hop_limit: Some(hop_limit) };
                 let offset = received.offset + header.transport_at;
                 let span = Span { offset, len: header.total_len - header.transport_at };
+                let origin = self.origin(origin);
                 self.push(span, 0, origin, Stage::InClear { protocol });
             }
             _ => self.drops.count(DropReason::TunnelHeader),
@@ -257,7 +269,7 @@ impl InboundBatch {
     /// Adds `len` octets that a tunnel's UDP socket with `UDP_GRO` put in [`Self::space`], as [`Self::add_udp`] takes them; the ports are
     /// those of `origin`.
     pub fn add_udp_tunnel(&mut self, len: usize, stride: usize, origin: Origin) {
-        let received = self.take(len);
+        let (received, origin) = (self.take(len), self.origin(origin));
         let stride = if stride == 0 { len } else { stride };
         let end = received.offset + received.len;
         let mut offset = received.offset;
@@ -293,30 +305,31 @@ impl InboundBatch {
         span
     }
 
-    fn add_frame(&mut self, span: Span, origin: Origin) {
-        self.add_frame_behind(span, 0, origin);
+    /// The index of an origin; what comes from one place most often comes one after the other.
+    fn origin(&mut self, origin: Origin) -> u16 {
+        // An origin that left nothing to open makes way.
+        let in_use = self.frames.last().map_or(0, |frame| usize::from(frame.origin) + 1);
+        self.origins.truncate(in_use);
+        if self.origins.last() != Some(&origin) {
+            self.origins.push(origin);
+        }
+        // There are never more origins than frames and one.
+        u16::try_from(self.origins.len() - 1).unwrap_or(u16::MAX)
     }
 
-    fn add_frame_behind(&mut self, span: Span, header_len: usize, origin: Origin) {
-        self.push(span, header_len, origin, Stage::Received);
-    }
-
-    fn push(&mut self, span: Span, header_len: usize, origin: Origin, stage: Stage) {
+    fn push(&mut self, span: Span, header_len: u8, origin: u16, stage: Stage) {
         if self.frames.len() >= Self::FRAMES {
             self.drops.count(DropReason::Overflow);
             return;
         }
-        if self.origins.last() != Some(&origin) {
-            self.origins.push(origin);
-        }
-        // There are never more origins than frames.
-        let origin = u16::try_from(self.origins.len() - 1).unwrap_or(u16::MAX);
-        self.frames.push(InboundFrame { span, protocol: IpsecProtocol::Esp, header_len, origin, sa: 0, stage });
+        let (span, protocol) = (span.into(), IpsecProtocol::Esp);
+        self.frames.push(InboundFrame { span, protocol, header_len, origin, sa: 0, stage });
     }
 
     fn push_ah(&mut self, span: Span, origin: Origin) {
+        let origin = self.origin(origin);
         self.push(span, 0, origin, Stage::Received);
-        if let Some(frame) = self.frames.last_mut().filter(|frame| frame.span == span) {
+        if let Some(frame) = self.frames.last_mut().filter(|frame| frame.span == span.into()) {
             frame.protocol = IpsecProtocol::Ah;
         }
     }
@@ -345,7 +358,7 @@ impl<'a> Opened<'a> {
             interface: write.interface,
             vnet: write.vnet,
             memory,
-            pieces: pieces.get(write.first_piece..).and_then(|rest| rest.get(..write.pieces)).unwrap_or_default(),
+            pieces: write.pieces_of(pieces),
         })
     }
 }
@@ -358,7 +371,7 @@ pub struct Delivery<'a> {
     /// Goes in front.
     pub vnet: VnetHeader,
     memory: &'a [u8],
-    pieces: &'a [Span],
+    pieces: &'a [ShortSpan],
 }
 
 impl<'a> Delivery<'a> {
@@ -386,6 +399,11 @@ mod tests {
         batch.space().unwrap()[..octets.len()].copy_from_slice(octets);
     }
 
+    #[test]
+    fn two_packets_share_a_cache_line() {
+        assert_eq!(size_of::<InboundFrame>(), 32);
+    }
+
     /// R7296-2-2, R3948-4-1.
     #[test]
     fn one_receive_can_mix_ike_keepalives_and_esp() {
@@ -397,7 +415,7 @@ mod tests {
         receive(&mut batch, &[0xff]);
         batch.add_udp(1, 1, origin(), |_| panic!("a keepalive is no message"));
         assert_eq!(ike, [[8, 9]]);
-        let spans: Vec<_> = batch.frames.iter().map(|frame| frame.span).collect();
+        let spans: Vec<_> = batch.frames.iter().map(|frame| frame.span.long()).collect();
         assert_eq!(spans, [Span { offset: 0, len: 6 }, Span { offset: 12, len: 6 }]);
         assert_eq!(batch.origins.len(), 1);
     }
@@ -447,7 +465,7 @@ mod tests {
                 assert!(!batch.is_empty(), "whoever clears only what is not empty must get here");
             }
             assert_eq!(usize::from(port), InboundBatch::FRAMES);
-            assert!(batch.frames.is_empty() && batch.origins.is_empty());
+            assert!(batch.frames.is_empty() && batch.origins.len() <= 1);
             batch.clear();
             assert!(batch.space().is_some());
         }
@@ -462,7 +480,7 @@ mod tests {
         crate::packet::write_header(&mut packet, peer, us, protocol::ESP, 3, 10).unwrap();
         receive(&mut batch, &packet);
         batch.add_ipv4(packet.len());
-        assert_eq!(batch.frames[0].span, Span { offset: 20, len: 10 });
+        assert_eq!(batch.frames[0].span.long(), Span { offset: 20, len: 10 });
         let path = OuterPath { encapsulation: Encapsulation::Esp, ..origin().path };
         assert_eq!(batch.origins, [Origin { path, traffic_class: 3, hop_limit: Some(64) }]);
         packet[6] = 0x20;
