@@ -17,7 +17,9 @@ pub(crate) fn coalesce(batch: &mut Chunk<'_>, offloads: Offloads) {
     let mut joining = Joining { pieces, writes, current: None };
     for frame in frames.iter() {
         let (interface, segment) = match frame.stage {
-            Stage::Delivered(Place::Packet(interface)) => (interface, Segment::read(memory, frame.span.long(), offloads)),
+            Stage::Delivered(Place::Packet(interface)) => {
+                (interface, Segment::read(memory, frame.span.long(), offloads))
+            }
             Stage::Delivered(Place::Frame(interface)) => (interface, None),
             Stage::Received
             | Stage::InClear { .. }

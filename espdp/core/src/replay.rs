@@ -10,14 +10,24 @@ use crate::crypto::Authentic;
 ///  ───────────────────┼────────────────────────────┼──────────────────▶ sequence number
 ///                     │ seen or not: `words`       newest
 /// ```
+///
+/// A bit of the ring always tells of the latest number that it can stand for, up to the newest: what the window moves over
+/// is cleared, at once.
 #[derive(Debug)]
 pub(crate) struct ReplayWindow {
-    /// One word more than the window needs, rounded up to a power of two; the word of the newest number and `size` numbers
-    /// before it never share a place.
-    words: Box<[u64]>,
-    size: u64,
     newest: u64,
+    /// Numbers in the window; 0 when it is off.
+    size: u32,
     extended: bool,
+    words: Words,
+}
+
+/// The bits: in the SA itself as far as that is enough for most.
+#[derive(Debug)]
+enum Words {
+    Few([u64; ReplayWindow::FEW as usize / 64]),
+    /// As many as a power of two.
+    Many(Box<[u64]>),
 }
 
 impl ReplayWindow {
@@ -25,6 +35,8 @@ impl ReplayWindow {
     pub(crate) const MOST: u32 = 65536;
     /// Fewest packets a window can hold when it is on (RFC 4303 §3.4.3 wants 32 and recommends 64, R4303-3.4.3-1).
     pub(crate) const FEWEST: u32 = 64;
+    /// Windows for up to this many packets take no memory of their own.
+    const FEW: u32 = 1024;
 
     /// A window for `size` packets, brought into the allowed range and rounded up to a multiple of 64; 0 turns it off.
     pub(crate) fn new(size: u32, extended: bool) -> Self {
@@ -32,11 +44,16 @@ impl ReplayWindow {
             0 => 0,
             size => size.clamp(Self::FEWEST, Self::MOST).next_multiple_of(64),
         };
-        let words = if size == 0 { 0 } else { (size as usize / 64 + 1).next_power_of_two() };
-        Self { words: vec![0; words].into_boxed_slice(), size: u64::from(size), newest: 0, extended }
+        let words = if size <= Self::FEW {
+            Words::Few([0; Self::FEW as usize / 64])
+        } else {
+            Words::Many(vec![0; (size as usize / 64).next_power_of_two()].into_boxed_slice())
+        };
+        Self { newest: 0, size, extended, words }
     }
 
     /// The newest sequence number that was accepted; 0 before the first.
+    #[inline]
     pub(crate) fn newest(&self) -> u64 {
         self.newest
     }
@@ -45,6 +62,7 @@ impl ReplayWindow {
     ///
     /// # Errors
     /// [`DropReason::Replay`], [`DropReason::ReplayTooOld`].
+    #[inline]
     pub(crate) fn admit(&self, low: u32) -> Result<u64, DropReason> {
         let sequence = if self.extended { self.infer(low)? } else { u64::from(low) };
         self.check(sequence)?;
@@ -57,81 +75,113 @@ impl ReplayWindow {
     /// [`DropReason::Replay`], [`DropReason::ReplayTooOld`]: an earlier packet of the same batch had this number, or moved
     /// the window past it.
     #[expect(clippy::needless_pass_by_value, reason = "a proof is used up")]
+    #[inline]
     pub(crate) fn commit(&mut self, proof: Authentic) -> Result<(), DropReason> {
         let sequence = proof.sequence();
         self.check(sequence)?;
         if sequence > self.newest {
             self.advance(sequence);
         }
-        let place = self.place(sequence);
-        if let Some(word) = self.words.get_mut(place) {
-            *word |= bit(sequence);
-        }
+        self.words.set(sequence);
         Ok(())
     }
 
+    #[inline]
     fn check(&self, sequence: u64) -> Result<(), DropReason> {
-        if sequence == 0 {
-            // R4303-2.2-1: the first packet is number 1.
-            return Err(DropReason::ReplayTooOld);
-        }
-        if self.size == 0 || sequence > self.newest {
+        if sequence > self.newest {
             return Ok(());
         }
-        if self.newest - sequence >= self.size {
+        // R4303-2.2-1: the first packet is number 1.
+        if sequence == 0 || (self.size != 0 && self.newest - sequence >= u64::from(self.size)) {
             return Err(DropReason::ReplayTooOld);
         }
-        match self.words.get(self.place(sequence)) {
-            Some(word) if word & bit(sequence) != 0 => Err(DropReason::Replay),
-            _ => Ok(()),
-        }
+        if self.size != 0 && self.words.has(sequence) { Err(DropReason::Replay) } else { Ok(()) }
     }
 
-    /// Moves the window, forgetting what its new words stood for before.
+    /// Moves the window, forgetting what the numbers that it moves over stood for before; `sequence` itself is set at once.
+    #[inline]
     fn advance(&mut self, sequence: u64) {
-        let (old, new) = (self.newest / 64, sequence / 64);
-        let fresh = (new - old).min(self.words.len() as u64);
-        for back in 0..fresh {
-            let place = self.place((new - back) * 64);
-            if let Some(word) = self.words.get_mut(place) {
-                *word = 0;
-            }
+        if sequence - self.newest > 1 {
+            self.words.clear_between(self.newest, sequence);
         }
         self.newest = sequence;
     }
 
-    /// The word that stands for `sequence`.
-    fn place(&self, sequence: u64) -> usize {
-        // The number of words is a power of two or zero; without words nothing is ever looked up.
-        let mask = (self.words.len() as u64).wrapping_sub(1);
-        usize::try_from((sequence / 64) & mask).unwrap_or(usize::MAX)
+    /// The whole number that the sender most likely meant: the one with this low half that lies in the 2³² numbers from the
+    /// bottom of the window on, which is what both cases of RFC 4303 appendix A2.2 come to.
+    #[inline]
+    fn infer(&self, low: u32) -> Result<u64, DropReason> {
+        let behind = i64::from(if self.size == 0 { UNCHECKED_SPAN } else { self.size }) - 1;
+        let [.., n0, n1, n2, n3] = self.newest.to_be_bytes();
+        let newest_low = u32::from_be_bytes([n0, n1, n2, n3]);
+        let above_newest = i64::from(low.wrapping_sub(newest_low).wrapping_add(behind as u32)) - behind;
+        // There are no numbers from before the start, and none of more than 64 bits.
+        self.newest.checked_add_signed(above_newest).ok_or(DropReason::ReplayTooOld)
+    }
+}
+
+impl Words {
+    fn all(&self) -> &[u64] {
+        match self {
+            Self::Few(words) => words,
+            Self::Many(words) => words,
+        }
     }
 
-    /// The high half that the sender most likely meant (RFC 4303 appendix A2.2).
-    fn infer(&self, low: u32) -> Result<u64, DropReason> {
-        let (newest_high, newest_low) = (self.newest >> 32, self.newest & 0xffff_ffff);
-        let span = if self.size == 0 { UNCHECKED_SPAN } else { self.size };
-        let bottom = newest_low.wrapping_sub(span - 1) & 0xffff_ffff;
-        let low = u64::from(low);
-        let high = if newest_low >= span - 1 {
-            // Case A: the window lies in one 2³² subspace; smaller numbers are of the next one.
-            if low >= bottom { Some(newest_high) } else { newest_high.checked_add(1).filter(|high| *high <= HIGHEST) }
-        } else if low >= bottom {
-            // Case B: the window reaches back into the subspace before.
-            newest_high.checked_sub(1)
-        } else {
-            Some(newest_high)
-        };
-        high.map(|high| high << 32 | low).ok_or(DropReason::ReplayTooOld)
+    fn all_mut(&mut self) -> &mut [u64] {
+        match self {
+            Self::Few(words) => words,
+            Self::Many(words) => words,
+        }
+    }
+
+    #[inline]
+    fn has(&self, sequence: u64) -> bool {
+        let words = self.all();
+        words.get(place(words, sequence)).is_some_and(|word| word & bit(sequence) != 0)
+    }
+
+    #[inline]
+    fn set(&mut self, sequence: u64) {
+        let words = self.all_mut();
+        if let Some(word) = words.get_mut(place(words, sequence)) {
+            *word |= bit(sequence);
+        }
+    }
+
+    /// Clears what stands for the numbers after `newest` and before `sequence`.
+    fn clear_between(&mut self, newest: u64, sequence: u64) {
+        let words = self.all_mut();
+        if (sequence - newest) / 64 >= words.len() as u64 {
+            words.fill(0);
+            return;
+        }
+        let mut from = newest + 1;
+        // At most once for each word.
+        while from < sequence {
+            let of_next_word = (from | 63).saturating_add(1);
+            let end = of_next_word.min(sequence);
+            // The bits of `from` up to `end`, of which there are 1 to 64.
+            let numbers = u64::MAX >> (64 - (end - from)) << (from % 64);
+            if let Some(word) = words.get_mut(place(words, from)) {
+                *word &= !numbers;
+            }
+            from = end;
+        }
     }
 }
 
 /// Without a window a number may lie this far behind the newest before it counts as one of the next 2³² numbers.
-const UNCHECKED_SPAN: u64 = 1 << 31;
+const UNCHECKED_SPAN: u32 = 1 << 31;
 
-/// The largest high half.
-const HIGHEST: u64 = u32::MAX as u64;
+/// The word that stands for `sequence`.
+#[inline]
+fn place(words: &[u64], sequence: u64) -> usize {
+    // The number of words is a power of two, and what is cut off the number of the word does not reach into the mask.
+    (sequence / 64) as usize & (words.len() - 1)
+}
 
+#[inline]
 fn bit(sequence: u64) -> u64 {
     1 << (sequence % 64)
 }
