@@ -2,11 +2,13 @@
 
 mod inbound;
 mod outbound;
+mod outer;
 
 pub(crate) use inbound::{Chunk, InboundFrame, Stage, Write};
 pub use inbound::{Delivery, InboundBatch, Opened, Origin};
 pub(crate) use outbound::OutboundFrame;
-pub use outbound::{ClearPacket, Exit, OutboundBatch, OuterHeader, Reply, Run, Sealed};
+pub use outbound::{ClearPacket, Exit, OutboundBatch, Reply, Run, Sealed};
+pub use outer::OuterHeader;
 
 /// Octets `offset..offset + len` of a batch's memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -156,7 +156,7 @@ impl Transform {
     fn seal_run(&self, frames: &mut [OutboundFrame], memory: &mut [u8]) {
         // Sealing twice would take the encryption off again.
         for frame in frames.iter_mut().filter(|frame| !frame.is_sealed) {
-            frame.is_sealed = self.seal(frame.span.of_mut(memory), frame.sequence).is_ok();
+            frame.is_sealed = self.seal(frame.span().of_mut(memory), frame.sequence).is_ok();
         }
     }
 

@@ -343,10 +343,18 @@ impl<'a> Filling<'a> {
         }
         let (Span { offset, len }, octets) = self.batch.next(len);
         envelope.write(sa, sequence, inner_len, octets, write_inner).map_err(refused_by_sa)?;
-        let (own_header, outer) = (envelope.own_header(), envelope.outer);
-        let span = Span { offset: offset + own_header, len: len - own_header };
-        let is_whole = sa.core.protocol == IpsecProtocol::Ah;
-        self.batch.add(OutboundFrame { span, own_header, sa: place, sequence, outer, is_whole, is_sealed: false });
+        let own_header = envelope.own_header();
+        self.batch.add(OutboundFrame {
+            sequence,
+            outer: envelope.outer.into(),
+            sa: place,
+            // No batch has so many octets, no run so long a packet.
+            offset: (offset + own_header) as u32,
+            len: (len - own_header) as u16,
+            own_header: own_header as u16,
+            is_whole: sa.core.protocol == IpsecProtocol::Ah,
+            is_sealed: false,
+        });
         sa.core.usage.touch(self.now);
         Ok(Progress::Done)
     }

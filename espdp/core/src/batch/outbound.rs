@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use espdp_api::OuterPath;
 
 use super::Span;
+use super::outer::{OuterHeader, PackedOuter};
 use crate::InterfaceId;
 use crate::packet::Header;
 
@@ -46,49 +47,35 @@ struct ReplyFrame {
     interface: InterfaceId,
 }
 
-/// What the outer IP header of a packet says besides addresses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OuterHeader {
-    /// DSCP and ECN (`IP_TOS`, `IPV6_TCLASS`).
-    pub traffic_class: u8,
-    /// Time to live or hop limit.
-    pub hop_limit: u8,
-    /// Flow label of an IPv6 header; it has 20 bits.
-    pub flow_label: u32,
-    /// Whether an IPv4 header has Don't Fragment, and an IPv6 packet is refused when it is too long.
-    pub dont_fragment: bool,
-    /// Whether what the kernel learned about the path counts, or only what its first link carries.
-    pub heeds_path_mtu: bool,
-    /// The packet is longer than the path carries, which is this many octets, and is to be fragmented; only for packets that
-    /// bring their own header.
-    pub cut_to: Option<u16>,
-}
-
-/// One ESP or AH packet.
+/// One ESP or AH packet. Half a cache line: a batch is walked along several times.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OutboundFrame {
-    /// From the SPI to the ICV, or the whole packet.
-    pub(crate) span: Span,
-    /// Octets right before it that are its outer headers; 0 when the kernel writes one.
-    pub(crate) own_header: usize,
-    /// Its place in the table of outbound SAs.
-    pub(crate) sa: u32,
     /// The whole sequence number.
     pub(crate) sequence: u64,
     /// The outer header.
-    pub(crate) outer: OuterHeader,
+    pub(crate) outer: PackedOuter,
+    /// Its place in the table of outbound SAs.
+    pub(crate) sa: u32,
+    /// Where it starts: at the SPI, or at its own header if it is whole.
+    pub(crate) offset: u32,
+    /// Octets up to the ICV, or to the end of the packet.
+    pub(crate) len: u16,
+    /// Octets right before it that are its outer headers; 0 when the kernel writes one.
+    pub(crate) own_header: u16,
     /// Whether it has its IP header, as AH packets do, and leaves as it is.
     pub(crate) is_whole: bool,
     /// Whether it is protected; only then it may leave.
     pub(crate) is_sealed: bool,
 }
 
+const _: () = assert!(size_of::<OutboundFrame>() == 32, "two frames in a cache line");
+
 #[derive(Clone, Copy, Debug)]
 struct RunSpan {
     /// The SA of the last packet.
     sa: u32,
     path: OuterPath,
-    outer: OuterHeader,
+    outer: PackedOuter,
     has_own_header: bool,
     segment_len: usize,
     packets: usize,
@@ -98,8 +85,8 @@ struct RunSpan {
 impl OutboundBatch {
     /// Packets in one batch at most.
     pub const FRAMES: usize = 256;
-    /// Octets in one batch at most: some sends of the longest kind, and still within a second-level cache.
-    pub const OCTETS: usize = 256 * 1024;
+    /// Octets in one batch at most: [`Self::FRAMES`] packets of the usual length, and still within a second-level cache.
+    pub const OCTETS: usize = 384 * 1024;
 
     /// An empty batch.
     #[must_use]
@@ -143,7 +130,8 @@ impl OutboundBatch {
 
     /// Adds what [`Self::next`] gave last.
     pub(crate) fn add(&mut self, frame: OutboundFrame) {
-        self.used = frame.span.offset + frame.span.len;
+        let Span { offset, len } = frame.span();
+        self.used = offset + len;
         self.frames.push(frame);
     }
 
@@ -194,7 +182,7 @@ impl OutboundBatch {
         self.is_sealed = true;
         for frame in self.frames.iter().filter(|frame| frame.is_sealed) {
             if frame.is_whole {
-                self.clear.push(ClearFrame { span: frame.span, exit: Exit::Bypass });
+                self.clear.push(ClearFrame { span: frame.span(), exit: Exit::Bypass });
                 continue;
             }
             let last = self.runs.last_mut();
@@ -225,10 +213,15 @@ impl Default for OutboundBatch {
 }
 
 impl OutboundFrame {
+    /// What is protected.
+    pub(crate) fn span(&self) -> Span {
+        Span { offset: self.offset as usize, len: usize::from(self.len) }
+    }
+
     /// The packet with the outer headers that it brings.
     fn whole(&self) -> Span {
-        let Span { offset, len } = self.span;
-        Span { offset: offset.saturating_sub(self.own_header), len: len + self.own_header }
+        let (Span { offset, len }, own_header) = (self.span(), usize::from(self.own_header));
+        Span { offset: offset.saturating_sub(own_header), len: len + own_header }
     }
 }
 
@@ -273,7 +266,7 @@ impl<'a> Sealed<'a> {
         let OutboundBatch { memory, runs, .. } = self.batch;
         runs.iter().map(|run| Run {
             path: run.path,
-            outer: run.outer,
+            outer: run.outer.into(),
             has_own_header: run.has_own_header,
             segment_len: run.segment_len,
             octets: run.span.of(memory),
@@ -367,8 +360,9 @@ mod tests {
     }
 
     fn frame(span: Span, sa: u32, traffic_class: u8) -> OutboundFrame {
-        let outer = OuterHeader { traffic_class, dont_fragment: true, ..OuterHeader::default() };
-        OutboundFrame { span, own_header: 0, sa, sequence: 1, outer, is_whole: false, is_sealed: true }
+        let outer = OuterHeader { traffic_class, dont_fragment: true, ..OuterHeader::default() }.into();
+        let (offset, len) = (span.offset as u32, span.len as u16);
+        OutboundFrame { offset, len, own_header: 0, sa, sequence: 1, outer, is_whole: false, is_sealed: true }
     }
 
     /// Length of each packet and packets in each run; packets are given as length, traffic class and SA.
@@ -441,7 +435,7 @@ mod tests {
         for (len, own_header) in [(120, 20), (120, 20), (120, 0)] {
             let (Span { offset, .. }, _) = batch.next(len);
             let span = Span { offset: offset + own_header, len: len - own_header };
-            batch.add(OutboundFrame { own_header, ..frame(span, 2, 0) });
+            batch.add(OutboundFrame { own_header: own_header as u16, ..frame(span, 2, 0) });
         }
         batch.gather(|sa| Some(path(sa as u8)));
         let runs: Vec<_> = batch.sealed().runs().map(|run| (run.has_own_header, run.packets().len())).collect();

@@ -62,7 +62,7 @@ impl Dataplane {
     pub(crate) fn follow_sealed(&mut self, frames: &[OutboundFrame]) {
         for (place, frame) in frames.iter().enumerate() {
             let Some(sa) = self.outbound.get(frame.sa) else { continue };
-            let (octets, path) = (frame.span.len, sa.path());
+            let (octets, path) = (usize::from(frame.len), sa.path());
             if frame.is_sealed {
                 self.tracer.step(place, || TraceStep::Sealed { octets });
                 self.tracer.end(place, || TraceStep::Sent { path, octets });
