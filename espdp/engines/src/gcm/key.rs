@@ -1,0 +1,156 @@
+//! What an SA is keyed with: AES round keys, the salt, and powers of the GHASH key.
+
+use std::arch::x86_64::{
+    __m128i, _mm_aesenc_si128, _mm_aesenclast_si128, _mm_clmulepi64_si128, _mm_cvtsi128_si32, _mm_set1_epi32,
+    _mm_setzero_si128, _mm_shuffle_epi32, _mm_xor_si128,
+};
+
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use super::vector::{Block, load128, number, vector};
+
+/// AES-GCM keys of one direction of one SA. Made by [`super::Engine::key`].
+///
+/// Starts on a cache line; short packets touch the four lines of the round keys and the last ones.
+///
+/// ```text
+///    0                        240    244     248    256                                        832
+///   ┌────────────────────────┬──────┬───────┬──────┬──────────────────────────────────────────┐
+///   │ round keys 0 to 14     │ salt │ rounds│      │ H³⁶, H³⁵, ..., H², H (x · H, reflected)  │
+///   └────────────────────────┴──────┴───────┴──────┴──────────────────────────────────────────┘
+/// ```
+#[repr(C, align(64))]
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub struct Key {
+    /// The first one more than [`Self::rounds`] are used.
+    round_keys: [Block; 15],
+    salt: [u8; 4],
+    rounds: u32,
+    unused: [u8; 8],
+    /// Powers of H in falling order. Each is multiplied by x and bit-reflected, in little-endian order: what a carry-less
+    /// multiplication of reflected operands needs.
+    powers: [Block; POWERS],
+}
+
+/// How many powers of H there are: for eight vectors of four blocks, and the block of lengths.
+pub(super) const POWERS: usize = 36;
+
+impl Key {
+    /// Keys AES with 16, 24 or 32 octets. `None` for other lengths.
+    #[target_feature(enable = "aes,pclmulqdq")]
+    pub(super) fn new(key: &[u8], salt: [u8; 4]) -> Option<Box<Self>> {
+        let rounds = match key.len() {
+            16 => 10,
+            24 => 12,
+            32 => 14,
+            _ => return None,
+        };
+        // In its final place from the start, so that no copy stays behind.
+        let mut made =
+            Box::new(Self { round_keys: [[0; 16]; 15], salt, rounds, unused: [0; 8], powers: [[0; 16]; POWERS] });
+        expand(key, &mut made.round_keys, rounds as usize);
+        fill_powers(&made.round_keys, rounds as usize, &mut made.powers);
+        Some(made)
+    }
+
+    /// AES rounds: 10, 12 or 14.
+    #[inline]
+    pub(super) fn rounds(&self) -> u32 {
+        self.rounds
+    }
+
+    #[inline]
+    pub(super) fn salt(&self) -> u32 {
+        u32::from_be_bytes(self.salt)
+    }
+
+    /// The round keys; those behind the last one of the key's length are zero.
+    #[inline]
+    pub(super) fn round_keys(&self) -> &[Block; 15] {
+        &self.round_keys
+    }
+
+    /// Powers from [`POWERS`] down to 1.
+    #[inline]
+    pub(super) fn powers(&self) -> &[Block; POWERS] {
+        &self.powers
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Key").field("rounds", &self.rounds).finish_non_exhaustive()
+    }
+}
+
+/// The key expansion of FIPS 197 §5.2, without tables.
+#[target_feature(enable = "aes")]
+fn expand(key: &[u8], round_keys: &mut [Block; 15], rounds: usize) {
+    let (key, _) = key.as_chunks::<4>();
+    let mut words = Zeroizing::new([0u32; 60]);
+    for (word, octets) in words.iter_mut().zip(key) {
+        *word = u32::from_le_bytes(*octets);
+    }
+    let mut round_constant = 1u32;
+    for at in key.len()..4 * (rounds + 1) {
+        let mut word = words[at - 1];
+        if at % key.len() == 0 {
+            word = substituted(word.rotate_right(8)) ^ round_constant;
+            // Doubling in AES's field; the constants are public.
+            round_constant = if round_constant == 0x80 { 0x1b } else { round_constant << 1 };
+        } else if key.len() == 8 && at % 8 == 4 {
+            word = substituted(word);
+        }
+        words[at] = words[at - key.len()] ^ word;
+    }
+    for (round_key, words) in round_keys.iter_mut().zip(words.as_chunks::<4>().0) {
+        for (octets, word) in round_key.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+            *octets = word.to_le_bytes();
+        }
+    }
+}
+
+/// AES's S-box on each octet: the last round without a key. All columns are the same, so that shifting rows changes nothing.
+#[target_feature(enable = "aes")]
+fn substituted(word: u32) -> u32 {
+    let columns = _mm_set1_epi32(word.cast_signed());
+    _mm_cvtsi128_si32(_mm_aesenclast_si128(columns, _mm_setzero_si128())).cast_unsigned()
+}
+
+/// H is the encrypted block of zeros (NIST SP 800-38D §7.1 step 1).
+#[target_feature(enable = "aes,pclmulqdq")]
+fn fill_powers(round_keys: &[Block; 15], rounds: usize, powers: &mut [Block; POWERS]) {
+    let mut state = load128(&round_keys[0]);
+    for round_key in &round_keys[1..rounds] {
+        state = _mm_aesenc_si128(state, load128(round_key));
+    }
+    state = _mm_aesenclast_si128(state, load128(&round_keys[rounds]));
+    let h = number(state).swap_bytes();
+    // Times x: in the reflected order a shift to the left, and the polynomial where a bit falls out. No branch: H is secret.
+    let first = (h << 1) ^ (POLYNOMIAL & (h >> 127).wrapping_neg());
+    let mut power = Zeroizing::new(first);
+    for place in powers.iter_mut().rev() {
+        *place = power.to_le_bytes();
+        *power = product(*power, first);
+    }
+}
+
+/// x¹²⁸ + x⁷ + x² + x + 1, reflected, times x.
+pub(super) const POLYNOMIAL: u128 = 0xc200_0000_0000_0000_0000_0000_0000_0001;
+
+/// The product of two elements of GHASH's field, reflected, the second one multiplied by x already.
+#[target_feature(enable = "pclmulqdq")]
+fn product(one: u128, other: u128) -> u128 {
+    let (one, other) = (vector(one), vector(other));
+    let low = _mm_clmulepi64_si128(one, other, 0x00);
+    let middle = _mm_xor_si128(_mm_clmulepi64_si128(one, other, 0x01), _mm_clmulepi64_si128(one, other, 0x10));
+    let high = _mm_clmulepi64_si128(one, other, 0x11);
+    // Two foldings of 64 bits each.
+    let polynomial = vector(POLYNOMIAL);
+    let fold = |sum: __m128i| {
+        let folded = _mm_clmulepi64_si128(polynomial, sum, 0x01);
+        _mm_xor_si128(folded, _mm_shuffle_epi32(sum, 0x4e))
+    };
+    let middle = _mm_xor_si128(middle, fold(low));
+    number(_mm_xor_si128(high, fold(middle)))
+}

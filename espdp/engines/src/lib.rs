@@ -1,0 +1,13 @@
+//! Ciphers for whole batches of ESP packets, in place, with the vector instructions of the processor.
+//!
+//! A library call per packet costs more than the encryption of a short packet. The engines of this crate take all packets of a
+//! batch in one call: the packets stand in one memory, and each comes with the key of its SA.
+//!
+//! An engine is a value that exists only on a processor that has what it needs, and only after it has computed known answers
+//! right ([`gcm::Engine::detect`]); who holds one can use it without further checks. Where there is none, a library does the work.
+//!
+//! No branch and no address depends on a key or on content: only lengths, and whether an ICV was right, decide what is done.
+
+#![deny(unsafe_op_in_unsafe_fn)]
+
+pub mod gcm;
