@@ -51,6 +51,7 @@ mod weakness;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use espdp_api::{BridgeSpec, HostSpec, InterfaceSpec, PolicyAction};
 use ike_proto::Settings;
@@ -74,6 +75,7 @@ use source::{Complaint, Source};
 
 use crate::credentials::{FetchLimits, Layer};
 
+pub(crate) use child_keys::read_program;
 pub use manual::{ManualPolicy, ManualSa};
 pub use problem::{Place, Problem, Problems, Severity};
 pub use reference::reference;
@@ -115,8 +117,25 @@ pub struct DaemonConfig {
     pub cache_folder: Option<PathBuf>,
     /// Bounds of fetching CRLs and OCSP answers.
     pub fetching: FetchLimits,
+    /// Programs that are run when SAs come and go.
+    pub hooks: HookConfig,
     /// The settings of the IKE engine, ports among them.
     pub settings: Settings,
+}
+
+/// Programs that are run when SAs come and go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookConfig {
+    /// The one that hears of all of them, with its arguments; empty: none.
+    pub program: Vec<String>,
+    /// How long one may run.
+    pub limit: Duration,
+}
+
+impl Default for HookConfig {
+    fn default() -> Self {
+        Self { program: Vec::new(), limit: Duration::from_secs(30) }
+    }
 }
 
 /// Reads and checks a configuration; `secrets` is the file of the pre-shared keys, if there is one. Nothing is applied.

@@ -10,6 +10,7 @@
 //! | `report`, `events`, `phrases` | SAs, events and log lines as people and programs see them |
 //! | `outbox` | events that wait for an SA's last counters |
 //! | `journal`, `counters` | what happened so far |
+//! | `hooks` | programs that are run when SAs come and go |
 //! | `trace` | what happened, in the daemon's own log |
 //! | `keylog` | keys for Wireshark |
 //! | `random`, `notify` | the operating system's randomness, the service manager's socket |
@@ -18,6 +19,7 @@ mod applied;
 mod commands;
 mod counters;
 mod events;
+mod hooks;
 mod host;
 mod journal;
 pub(crate) mod keylog;
@@ -49,6 +51,7 @@ use tokio::task::JoinHandle;
 use tracing_subscriber::EnvFilter;
 
 use self::applied::Wanted;
+use self::hooks::{HookEnd, Hooks, Runner};
 use self::keylog::KeyLog;
 use self::random::OsRandom;
 use self::service::Daemon;
@@ -74,6 +77,9 @@ const GRACE: Duration = Duration::from_secs(3);
 
 /// The dataplane takes interfaces and routes away within this, or is left to the kernel's clean-up.
 const STOP_DEADLINE: Duration = Duration::from_secs(3);
+
+/// When the daemon stops, the last hooks may take this long.
+const HOOK_DEADLINE: Duration = Duration::from_secs(3);
 
 /// The command line of `charon-rs`.
 #[derive(Clone, Debug, clap::Parser)]
@@ -149,6 +155,8 @@ async fn serve(options: Options, files: Files, loaded: Option<Loaded>) -> anyhow
     let (mut shell, inputs, handle) = Shell::new(engine, Box::new(dataplane), from_dataplane, keys);
     let startup = loaded.as_ref().map(|loaded| loaded.daemon.clone());
     let fetching = startup.clone().unwrap_or_default();
+    let (runner, hooks) = Runner::start(fetching.hooks.limit);
+    shell.hooks = Some(Hooks::new(fetching.hooks.program.clone(), runner));
     shell
         .desk
         .set_fetching(fetching.fetching, Some(fetching.cache_folder.as_deref().unwrap_or(Path::new(DEFAULT_CACHE))));
@@ -178,7 +186,7 @@ async fn serve(options: Options, files: Files, loaded: Option<Loaded>) -> anyhow
     in_place(&handle).await;
     tracing::info!(socket = %access.path.display(), version = env!("CARGO_PKG_VERSION"), "charon-rs is ready");
     notify::notify(notify::READY);
-    let ended = until_the_end(shell, &handle, &daemon, &mut signals).await;
+    let ended = until_the_end(shell, &handle, &daemon, &mut signals, hooks).await;
     server.abort();
     // The socket goes with the server.
     if server.await.is_err_and(|error| error.is_panic()) {
@@ -202,6 +210,7 @@ async fn until_the_end(
     handle: &Handle,
     daemon: &Daemon,
     signals: &mut Signals,
+    hooks: HookEnd,
 ) -> anyhow::Result<()> {
     let ended = loop {
         let wish = tokio::select! {
@@ -229,6 +238,9 @@ async fn until_the_end(
     let stopping = tokio::task::spawn_blocking(move || drop(port));
     if tokio::time::timeout(STOP_DEADLINE, stopping).await.is_err() {
         tracing::warn!("the dataplane takes too long to stop: leaving it behind");
+    }
+    if tokio::time::timeout(HOOK_DEADLINE, hooks).await.is_err() {
+        tracing::warn!("hooks take too long: leaving them behind");
     }
     match ending {
         Ending::Orderly => Ok(()),

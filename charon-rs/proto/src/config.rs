@@ -421,6 +421,8 @@ pub struct Child {
     pub shape: PacketShape,
     /// What happens when the connection is loaded.
     pub start: StartAction,
+    /// The program that the shell runs when it comes up and goes down, with its arguments; empty: none. The engine does not look at it.
+    pub updown: Vec<String>,
 }
 
 /// What happens to a child when its connection is loaded (`auto`).

@@ -163,6 +163,7 @@ impl Builder<'_> {
             later_fragments: draft.later_fragments.unwrap_or(false),
             shape: draft.shape,
             start,
+            updown: draft.updown.clone().unwrap_or_default(),
         })
     }
 

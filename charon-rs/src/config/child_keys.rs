@@ -35,6 +35,7 @@ pub(super) struct ChildDraft {
     pub(super) routes: Option<Routes>,
     pub(super) replay_window: Option<At<u32>>,
     pub(super) later_fragments: Option<bool>,
+    pub(super) updown: Option<Vec<String>>,
     pub(super) shape: PacketShape,
 }
 
@@ -279,6 +280,18 @@ pub(super) const CHILD_KEYS: &[Key<ChildDraft>] = &[
             Ok(())
         },
     },
+    Key {
+        name: "updown",
+        also_called: &["leftupdown"],
+        takes: "absolute path of a program, and its arguments",
+        default: "nothing is run",
+        doc: "Run when the Child SA comes up and goes down, not when it is rekeyed, with the environment that strongSwan gives its \
+              scripts (`PLUTO_VERB`, `PLUTO_MY_CLIENT`, `PLUTO_PEER_CLIENT`, …); `PLUTO_INTERFACE` is the tunnel's. No shell reads the line.",
+        set: |draft, item| {
+            draft.updown = Some(program(item)?);
+            Ok(())
+        },
+    },
 ];
 
 /// Proposals of either protocol. A child has one of them, whether it is named with the child or with its connection.
@@ -375,6 +388,25 @@ fn percent(item: Item<'_>) -> Result<u32, Complaint> {
 /// Reads a number of packets.
 pub(super) fn packets(item: Item<'_>) -> Result<u64, Complaint> {
     item.integer(1..=u64::from(u32::MAX) << 16)
+}
+
+/// Reads a program and its arguments, with blanks between them.
+pub(super) fn program(item: Item<'_>) -> Result<Vec<String>, Complaint> {
+    let text = item.text("the path of a program")?;
+    read_program(text.as_str())
+        .map_err(|expected| text.complain(format!("`{}` is no path of a program", text.as_str())).expected(expected))
+}
+
+/// The words of a line that names a program by its absolute path.
+///
+/// # Errors
+/// What was expected.
+pub(crate) fn read_program(line: &str) -> Result<Vec<String>, &'static str> {
+    let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+    match words.first() {
+        Some(path) if path.starts_with('/') => Ok(words),
+        Some(_) | None => Err("expected an absolute path such as \"/etc/charon-rs/updown\", with or without arguments"),
+    }
 }
 
 /// Reads the size of a replay window.

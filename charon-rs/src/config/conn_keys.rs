@@ -416,7 +416,6 @@ pub(super) const FOREIGN_KEYS: &[Foreign] = &[
     Foreign { name: "inactivity", advice: "it is not supported; leave it out" },
     Foreign { name: "leftfirewall", advice: "the daemon changes no firewall; write rules for the tunnel's interface" },
     Foreign { name: "rightfirewall", advice: "the daemon changes no firewall; write rules for the tunnel's interface" },
-    Foreign { name: "leftupdown", advice: "scripts are not run; see interface and routes" },
     Foreign {
         name: "leftsourceip",
         advice: "virtual addresses are not supported yet; give the interface its addresses",

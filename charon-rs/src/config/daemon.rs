@@ -68,6 +68,29 @@ pub(super) const DAEMON_KEYS: &[Key<DaemonDraft>] = &[
         },
     },
     Key {
+        name: "hook",
+        also_called: &[],
+        takes: "absolute path of a program, and its arguments",
+        default: "nothing is run",
+        doc: "Run when an IKE SA or a Child SA comes up, goes down or is replaced. It reads one line of JSON from its standard input: \
+              event, names, identities, addresses, selectors, SPIs, and why something went down. No shell reads the line.",
+        set: |draft, item| {
+            draft.config.hooks.program = super::child_keys::program(item)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "hook_timeout",
+        also_called: &[],
+        takes: "duration",
+        default: "\"30s\"",
+        doc: "A `hook` or `updown` that takes longer is ended, with what it has started.",
+        set: |draft, item| {
+            draft.config.hooks.limit = super::conn_keys::positive(item)?;
+            Ok(())
+        },
+    },
+    Key {
         name: "guard",
         also_called: &[],
         takes: "`always`, `while-running` or `off`",

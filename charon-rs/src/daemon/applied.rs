@@ -330,6 +330,7 @@ pub(super) mod tests {
             later_fragments: false,
             shape: PacketShape::default(),
             start: StartAction::None,
+            updown: Vec::new(),
         }
     }
 

@@ -13,6 +13,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use super::applied::Applied;
 use super::counters::Counters;
 use super::events;
+use super::hooks::Hooks;
 use super::host::Host;
 use super::journal::Journal;
 use super::keylog::KeyLog;
@@ -128,6 +129,8 @@ pub(crate) struct Shell {
     pub(crate) journal: Journal,
     pub(crate) counters: Counters,
     pub(crate) keys: Option<KeyLog>,
+    /// Programs that are run when SAs come and go.
+    pub(super) hooks: Option<Hooks>,
     pub(crate) applied: Applied,
     /// What the host's own network stack was told.
     pub(super) host: Host,
@@ -198,6 +201,7 @@ impl Shell {
             journal: Journal::default(),
             counters: Counters::default(),
             keys,
+            hooks: None,
             applied: Applied::default(),
             host: Host::default(),
             load: Load::default(),
@@ -466,6 +470,9 @@ impl Shell {
         self.counters.count(&notice);
         if let Some(keys) = &mut self.keys {
             keys.on_notice(&notice);
+        }
+        if let Some(hooks) = &mut self.hooks {
+            hooks.on_notice(&notice, |name| self.applied.connection(name).map(|(_, connection)| connection));
         }
         for entry in self.journal.record(&notice) {
             self.broadcast("log", || events::log(&entry));

@@ -120,3 +120,51 @@ fn a_daemon_without_a_configuration_starts_empty() -> Result<()> {
     ensure!(!said.success && (said.stdout + &said.stderr).contains("nothing"));
     Ok(())
 }
+
+/// A program that says in a file what it was called with.
+fn script(folder: &std::path::Path, name: &str, body: &str) -> Result<(String, std::path::PathBuf)> {
+    use std::os::unix::fs::PermissionsExt;
+
+    let (path, said) = (folder.join(name), folder.join(format!("{name}.said")));
+    std::fs::write(&path, format!("#!/bin/sh\n{}\n", body.replace("SAID", &said.display().to_string())))?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+    Ok((path.display().to_string(), said))
+}
+
+#[test]
+fn programs_hear_of_tunnels_that_come_and_go_but_updown_of_no_rekeying() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let told = "echo $PLUTO_VERB $PLUTO_CONNECTION $PLUTO_ME $PLUTO_PEER $PLUTO_MY_CLIENT $PLUTO_PEER_CLIENT \
+                $PLUTO_INTERFACE $PLUTO_REQID >>SAID; echo spoken";
+    let (updown, calls) = script(folder.path(), "updown", told)?;
+    let (hook, documents) = script(folder.path(), "hook", "cat >>SAID")?;
+    let lines = "lifetime = \"5s\"\nmargintime = \"2s\"\nrekeyfuzz = \"0%\"";
+    let moon_lines = &format!("updown = \"{updown}\"\n[daemon]\nhook = \"{hook}\"\n");
+    let mut twins = Twins::start(Case { lines, moon_lines, ..Case::default() })?;
+    twins.up()?;
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    wait_until(LIMIT, "a rekeying that the hook hears of", || Ok(read(&documents).contains("child-rekey")))?;
+    let status = twins.moon.stop()?;
+    ensure!(status.success(), "{status}: {}", twins.moon.log());
+    let calls = read(&calls);
+    let (ups, downs): (Vec<&str>, Vec<&str>) = calls.lines().partition(|call| call.starts_with("up-client"));
+    ensure!(
+        !ups.is_empty() && ups.len() == downs.len(),
+        "each pair of selectors has one call up and one down: {calls}"
+    );
+    for (up, down) in ups.iter().zip(&downs) {
+        ensure!(up.replace("up-", "down-") == **down, "{calls}");
+    }
+    ensure!(ups.iter().any(|up| up.contains(" 10.1.0.0/16 10.2.0.0/16 ipsec0 ")), "{calls}");
+    ensure!(twins.moon.log().contains("spoken"), "what a script says is in the log: {}", twins.moon.log());
+    let events: Vec<String> = read(&documents)
+        .lines()
+        .map(|line| Ok(serde_json::from_str::<serde_json::Value>(line)?["event"].to_string()))
+        .collect::<Result<_>>()?;
+    ensure!(
+        events.iter().any(|event| event == "\"ike-up\"") && events.last().is_some_and(|last| last.ends_with("down\""))
+    );
+    let count = |name: &str| events.iter().filter(|event| event.contains(name)).count();
+    ensure!(count("child-up") == 1 && count("child-down") == 1, "{events:?}");
+    Ok(())
+}

@@ -64,6 +64,7 @@ pub fn connection(here: IpAddr, there: IpAddr) -> Connection {
             later_fragments: false,
             shape: PacketShape::default(),
             start: StartAction::None,
+            updown: Vec::new(),
         }],
         ..Connection::new("net")
     }

@@ -183,5 +183,6 @@ fn child(local_selectors: Vec<TrafficSelector>, remote_selectors: Vec<TrafficSel
         later_fragments: false,
         shape: PacketShape::default(),
         start: StartAction::None,
+        updown: Vec::new(),
     }
 }

@@ -666,6 +666,7 @@ pub(super) fn child(who: Who, name: &str) -> Child {
         later_fragments: false,
         shape: PacketShape::default(),
         start: StartAction::None,
+        updown: Vec::new(),
     }
 }
 

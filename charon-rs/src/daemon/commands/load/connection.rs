@@ -218,6 +218,7 @@ fn read_child(name: &str, section: &Message) -> Result<(Child, DpdAction), Strin
         later_fragments: false,
         shape: PacketShape::default(),
         start,
+        updown: keys.value("updown", crate::config::read_program)?.unwrap_or_default(),
     };
     keys.done()?;
     Ok((child, dpd_action))
