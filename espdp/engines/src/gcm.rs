@@ -19,8 +19,6 @@ mod avx512;
 mod key;
 #[cfg(target_arch = "x86_64")]
 mod packet;
-#[cfg(target_arch = "x86_64")]
-mod vector;
 
 use std::ops::Range;
 

@@ -10,4 +10,8 @@
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
+#[cfg(target_arch = "x86_64")]
+mod aes;
 pub mod gcm;
+#[cfg(target_arch = "x86_64")]
+mod vector;

@@ -24,8 +24,8 @@ use std::arch::x86_64::{
 
 use super::key::{POLYNOMIAL, POWERS};
 use super::packet::{Head, Packet};
-use super::vector::{Block, first, load128, load512, load512_partial, store128, store512, store512_partial, vector};
 use super::{Job, Key, Refused};
+use crate::vector::{Block, first, load128, load512, load512_partial, store128, store512, store512_partial, vector};
 
 /// Octets of a vector.
 const VECTOR: usize = 64;

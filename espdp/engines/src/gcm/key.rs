@@ -1,13 +1,13 @@
 //! What an SA is keyed with: AES round keys, the salt, and powers of the GHASH key.
 
 use std::arch::x86_64::{
-    __m128i, _mm_aesenc_si128, _mm_aesenclast_si128, _mm_clmulepi64_si128, _mm_cvtsi128_si32, _mm_set1_epi32,
-    _mm_setzero_si128, _mm_shuffle_epi32, _mm_xor_si128,
+    __m128i, _mm_aesenc_si128, _mm_aesenclast_si128, _mm_clmulepi64_si128, _mm_shuffle_epi32, _mm_xor_si128,
 };
 
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::vector::{Block, load128, number, vector};
+use crate::aes::{expand, rounds};
+use crate::vector::{Block, load128, number, vector};
 
 /// AES-GCM keys of one direction of one SA. Made by [`super::Engine::key`].
 ///
@@ -39,12 +39,7 @@ impl Key {
     /// Keys AES with 16, 24 or 32 octets. `None` for other lengths.
     #[target_feature(enable = "aes,pclmulqdq")]
     pub(super) fn new(key: &[u8], salt: [u8; 4]) -> Option<Box<Self>> {
-        let rounds = match key.len() {
-            16 => 10,
-            24 => 12,
-            32 => 14,
-            _ => return None,
-        };
+        let rounds = rounds(key.len())?;
         // In its final place from the start, so that no copy stays behind.
         let mut made =
             Box::new(Self { round_keys: [[0; 16]; 15], salt, rounds, unused: [0; 8], powers: [[0; 16]; POWERS] });
@@ -81,40 +76,6 @@ impl std::fmt::Debug for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Key").field("rounds", &self.rounds).finish_non_exhaustive()
     }
-}
-
-/// The key expansion of FIPS 197 §5.2, without tables.
-#[target_feature(enable = "aes")]
-fn expand(key: &[u8], round_keys: &mut [Block; 15], rounds: usize) {
-    let (key, _) = key.as_chunks::<4>();
-    let mut words = Zeroizing::new([0u32; 60]);
-    for (word, octets) in words.iter_mut().zip(key) {
-        *word = u32::from_le_bytes(*octets);
-    }
-    let mut round_constant = 1u32;
-    for at in key.len()..4 * (rounds + 1) {
-        let mut word = words[at - 1];
-        if at % key.len() == 0 {
-            word = substituted(word.rotate_right(8)) ^ round_constant;
-            // Doubling in AES's field; the constants are public.
-            round_constant = if round_constant == 0x80 { 0x1b } else { round_constant << 1 };
-        } else if key.len() == 8 && at % 8 == 4 {
-            word = substituted(word);
-        }
-        words[at] = words[at - key.len()] ^ word;
-    }
-    for (round_key, words) in round_keys.iter_mut().zip(words.as_chunks::<4>().0) {
-        for (octets, word) in round_key.as_chunks_mut::<4>().0.iter_mut().zip(words) {
-            *octets = word.to_le_bytes();
-        }
-    }
-}
-
-/// AES's S-box on each octet: the last round without a key. All columns are the same, so that shifting rows changes nothing.
-#[target_feature(enable = "aes")]
-fn substituted(word: u32) -> u32 {
-    let columns = _mm_set1_epi32(word.cast_signed());
-    _mm_cvtsi128_si32(_mm_aesenclast_si128(columns, _mm_setzero_si128())).cast_unsigned()
 }
 
 /// H is the encrypted block of zeros (NIST SP 800-38D §7.1 step 1).

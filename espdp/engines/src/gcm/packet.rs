@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::vector::Block;
 use super::{HEADER_LEN, ICV_LEN, Job, Key, LONGEST, Refused};
+use crate::vector::Block;
 
 /// A packet, taken apart.
 pub(super) struct Packet<'p> {

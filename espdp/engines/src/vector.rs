@@ -9,17 +9,17 @@ use std::arch::x86_64::{
 };
 
 /// Sixteen octets as they lie in memory.
-pub(super) type Block = [u8; 16];
+pub(crate) type Block = [u8; 16];
 
 /// The number as a vector, the lowest octet first.
 #[inline]
-pub(super) fn vector(number: u128) -> __m128i {
+pub(crate) fn vector(number: u128) -> __m128i {
     load128(&number.to_le_bytes())
 }
 
 /// What [`vector`] made a vector of.
 #[inline]
-pub(super) fn number(vector: __m128i) -> u128 {
+pub(crate) fn number(vector: __m128i) -> u128 {
     let mut octets = [0; 16];
     store128(&mut octets, vector);
     u128::from_le_bytes(octets)
@@ -27,14 +27,14 @@ pub(super) fn number(vector: __m128i) -> u128 {
 
 /// Sixteen octets.
 #[inline]
-pub(super) fn load128(octets: &Block) -> __m128i {
+pub(crate) fn load128(octets: &Block) -> __m128i {
     // SAFETY: the array has the 16 octets that are read, and any alignment will do. SSE2 is part of x86-64.
     unsafe { _mm_loadu_si128(octets.as_ptr().cast()) }
 }
 
 /// Sixteen octets.
 #[inline]
-pub(super) fn store128(octets: &mut Block, value: __m128i) {
+pub(crate) fn store128(octets: &mut Block, value: __m128i) {
     // SAFETY: the array has the 16 octets that are written, and any alignment will do. SSE2 is part of x86-64.
     unsafe { _mm_storeu_si128(octets.as_mut_ptr().cast(), value) }
 }
@@ -42,7 +42,7 @@ pub(super) fn store128(octets: &mut Block, value: __m128i) {
 /// 64 octets.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn load512(octets: &[u8; 64]) -> __m512i {
+pub(crate) fn load512(octets: &[u8; 64]) -> __m512i {
     // SAFETY: the array has the 64 octets that are read, and any alignment will do.
     unsafe { _mm512_loadu_si512(octets.as_ptr().cast()) }
 }
@@ -50,7 +50,7 @@ pub(super) fn load512(octets: &[u8; 64]) -> __m512i {
 /// 64 octets.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn store512(octets: &mut [u8; 64], value: __m512i) {
+pub(crate) fn store512(octets: &mut [u8; 64], value: __m512i) {
     // SAFETY: the array has the 64 octets that are written, and any alignment will do.
     unsafe { _mm512_storeu_si512(octets.as_mut_ptr().cast(), value) }
 }
@@ -58,7 +58,7 @@ pub(super) fn store512(octets: &mut [u8; 64], value: __m512i) {
 /// Up to 64 octets, and zeros behind.
 #[inline]
 #[target_feature(enable = "avx512bw")]
-pub(super) fn load512_partial(octets: &[u8]) -> __m512i {
+pub(crate) fn load512_partial(octets: &[u8]) -> __m512i {
     // SAFETY: only octets whose bit is set are read, which are the first 64 of the slice, or as many as it has; the processor
     // takes no fault for the others.
     unsafe { _mm512_maskz_loadu_epi8(first(octets.len()), octets.as_ptr().cast()) }
@@ -67,7 +67,7 @@ pub(super) fn load512_partial(octets: &[u8]) -> __m512i {
 /// As many octets as `octets` has, 64 at most.
 #[inline]
 #[target_feature(enable = "avx512bw")]
-pub(super) fn store512_partial(octets: &mut [u8], value: __m512i) {
+pub(crate) fn store512_partial(octets: &mut [u8], value: __m512i) {
     let mask = first(octets.len());
     // SAFETY: only octets whose bit is set are written, which are the first 64 of the slice, or as many as it has; the
     // processor takes no fault for the others.
@@ -76,6 +76,6 @@ pub(super) fn store512_partial(octets: &mut [u8], value: __m512i) {
 
 /// A mask of the first `octets` octets of 64.
 #[inline]
-pub(super) fn first(octets: usize) -> u64 {
+pub(crate) fn first(octets: usize) -> u64 {
     if octets < 64 { (1 << octets) - 1 } else { u64::MAX }
 }
