@@ -347,6 +347,8 @@ impl Dataplane {
             }
             Direction::Inbound => {
                 let place = self.inbound_place(policy, spi)?;
+                // Whether packets are of the SA's policy depends on who sent them.
+                self.policies.forget_flows();
                 let core = &mut self.inbound.get_mut(place).ok_or(Refusal::UnknownSa(spi))?.core;
                 check_path(core.protocol, &path)?;
                 core.path = path;

@@ -1,11 +1,13 @@
 //! From ESP packets, and packets of tunnels in clear, to what is inside.
 
+mod plain;
 mod wrapped;
 
 use std::time::Instant;
 
 use espdp_api::{Direction, Encapsulation, Event, InterfaceKind, IpsecProtocol, Mode, OuterPath};
 
+pub(crate) use self::plain::LastFlow;
 use crate::batch::{Chunk, InboundFrame, Span, Stage};
 use crate::coalesce::coalesce;
 use crate::crypto::{Authentic, open_batch};
@@ -164,15 +166,31 @@ struct Accepting<'a> {
 
 impl Accepting<'_> {
     /// Takes an authentic packet apart and says where its inner packet stands and where it goes.
+    #[inline]
     fn accept(
         &mut self,
         proof: Authentic,
         frame: &InboundFrame,
-        mut memory: Memory<'_>,
+        memory: Memory<'_>,
     ) -> Result<(Span, Place), DropReason> {
         let is_newest = proof.sequence() > self.sa.window.newest();
         self.sa.window.commit(proof)?;
         self.note_life(is_newest);
+        let id = self.sa.core.interface;
+        let judged = match self.accept_plain(frame.span.long(), memory.octets) {
+            Some(judged) => judged.map(|inner| (inner, Place::Packet(id))),
+            None => self.accept_any(frame, memory),
+        };
+        if let (Ok((inner, _)), Some(interface)) = (&judged, self.interfaces.get_mut(id)) {
+            interface.counters.packets_in += 1;
+            interface.counters.bytes_in += inner.len as u64;
+        }
+        judged
+    }
+
+    /// The general way.
+    #[inline(never)]
+    fn accept_any(&mut self, frame: &InboundFrame, mut memory: Memory<'_>) -> Result<(Span, Place), DropReason> {
         let is_esp = self.sa.core.protocol == IpsecProtocol::Esp;
         let packet = frame.span.long();
         let (payload, next_header) =
@@ -204,10 +222,6 @@ impl Accepting<'_> {
             (Mode::Transport, _) => (self.without_ah(packet, &mut memory)?, to),
         };
         self.charge(inner.len)?;
-        if let Some(interface) = self.interfaces.get_mut(id) {
-            interface.counters.packets_in += 1;
-            interface.counters.bytes_in += inner.len as u64;
-        }
         Ok((inner, place))
     }
 

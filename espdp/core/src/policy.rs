@@ -69,6 +69,8 @@ pub(crate) struct PolicyTable {
     /// Indexed by [`InterfaceId`].
     databases: Vec<Database>,
     cache: FlowCache,
+    /// Counts the changes after which packets may find something else.
+    revision: u64,
     fragments: FragmentTable,
 }
 
@@ -126,6 +128,7 @@ impl PolicyTable {
             slot_of: BTreeMap::new(),
             databases: Vec::new(),
             cache: FlowCache::new(),
+            revision: 1,
             fragments: FragmentTable::new(),
         }
     }
@@ -136,13 +139,20 @@ impl PolicyTable {
 
     /// Access that may change what packets find; forgets what was found before.
     pub(crate) fn get_mut(&mut self, id: PolicyId) -> Option<&mut Policy> {
-        self.cache.forget();
+        self.forget_flows();
         self.slots.get_mut(*self.slot_of.get(&id)?)
     }
 
     /// Forgets what packets found before.
     pub(crate) fn forget_flows(&mut self) {
         self.cache.forget();
+        self.revision += 1;
+    }
+
+    /// A number that is another one after every change that may have packets find something else; never 0.
+    #[inline]
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// Whether a packet that found no SA may raise an event now.
@@ -209,7 +219,7 @@ impl PolicyTable {
     }
 
     pub(crate) fn remove(&mut self, id: PolicyId) -> Option<Policy> {
-        self.cache.forget();
+        self.forget_flows();
         let slot = self.slot_of.remove(&id)?;
         let policy = self.slots.remove(slot)?;
         if let Some(database) = self.databases.get_mut(usize::from(policy.interface.0)) {

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use espdp_api::{Direction, EspSpi, InboundSaSpec, Refusal, SaStatistics, Secret};
+use espdp_api::{Direction, EspSpi, InboundSaSpec, IpsecProtocol, Mode, Refusal, SaStatistics, Secret};
 
 use super::SaCore;
 use crate::InterfaceId;
+use crate::inbound::LastFlow;
 use crate::limits::OncePerSecond;
 use crate::replay::ReplayWindow;
 
@@ -15,6 +16,9 @@ use crate::replay::ReplayWindow;
 #[repr(align(64))]
 pub(crate) struct InboundSa {
     pub(crate) window: ReplayWindow,
+    pub(crate) flow: LastFlow,
+    /// Whether most of its packets may go the short way: ESP in tunnel mode.
+    pub(crate) is_plain: bool,
     pub(crate) core: SaCore,
     /// When a moved peer was last reported.
     pub(crate) moved: OncePerSecond,
@@ -34,7 +38,8 @@ impl InboundSa {
     ) -> Result<Self, Refusal> {
         let core = SaCore::new(&spec.sa, spec.sa.limits, interface, iv_key)?;
         let window = ReplayWindow::new(spec.replay_window, core.extended);
-        Ok(Self { window, core, moved: OncePerSecond::default(), mss: [None; 2] })
+        let is_plain = core.protocol == IpsecProtocol::Esp && core.mode == Mode::Tunnel;
+        Ok(Self { window, flow: LastFlow::default(), is_plain, core, moved: OncePerSecond::default(), mss: [None; 2] })
     }
 
     pub(crate) fn statistics(&self, now: Instant) -> SaStatistics {
