@@ -244,3 +244,22 @@ fn most_packets_take_the_short_way() {
     let short = tree.current().iter().filter(|octets| super::PlainPacket::read(octets).is_some()).count();
     assert!((250..750).contains(&short), "{short} of 1000");
 }
+
+#[test]
+fn a_flow_that_was_let_in_before_is_looked_at_anew_when_policies_change() {
+    let mut receiver = Receiver::new(SaLimits::default(), true, start());
+    let mut packet = vec![0x45, 0, 0, 28, 0, 1, 0x40, 0, 64, protocol::UDP, 0, 0, 10, 1, 0, 1, 10, 2, 0, 1];
+    packet.extend([0, 9, 0, 53, 0, 8, 0, 0, 1, 2, 2, protocol::IPV4]);
+    let mut sequence = 0;
+    let mut receive = |receiver: &mut Receiver| {
+        sequence += 1;
+        let plaintext = packet.clone();
+        let arrival = Arrival { sequence, plaintext, outer_class: 0, has_moved: false, is_damaged: false };
+        receiver.receive(&[arrival]).delivered.len()
+    };
+    assert_eq!([receive(&mut receiver), receive(&mut receiver)], [1, 1]);
+    receiver.set_second_policy(true);
+    assert_eq!(receive(&mut receiver), 0);
+    receiver.set_second_policy(false);
+    assert_eq!(receive(&mut receiver), 1);
+}
