@@ -12,7 +12,7 @@ mod inside;
 
 use std::time::Instant;
 
-use espdp_api::{Direction, Event, IpsecProtocol};
+use espdp_api::{Direction, Event, IpsecProtocol, WorkerId};
 
 use crate::batch::{Exit, OutboundFrame, Span};
 use crate::crypto::seal_batch;
@@ -54,6 +54,8 @@ pub enum Progress {
     Done,
     /// The batch is full: seal and send it, then push the same packet into the next one.
     BatchFull,
+    /// Nothing was done with it, since this worker has the SAs of its policy, see [`Dataplane::set_home`]: push it there.
+    Elsewhere(WorkerId),
 }
 
 /// A batch that is being filled with packets for the wire. They are in clear until [`Filling::seal`].
@@ -166,6 +168,7 @@ impl<'a> Filling<'a> {
         match self.verdict(packet.interface, &header)? {
             Verdict::Protect(place) => self.protect(packet, &header, &mut segments, place),
             Verdict::Clear(exit) => self.pass_in_clear(packet, &segments, exit),
+            Verdict::HandOver(worker) => Ok(Progress::Elsewhere(worker)),
         }
     }
 
@@ -184,6 +187,7 @@ impl<'a> Filling<'a> {
         let result = match verdict {
             Verdict::Protect(place) => self.protect(packet, &header, &mut wrapped, place),
             Verdict::Clear(exit) => self.pass_in_clear(packet, &wrapped, exit),
+            Verdict::HandOver(worker) => Ok(Progress::Elsewhere(worker)),
         };
         if let Some(tunnel) =
             self.dataplane.interfaces.get_mut(id).and_then(|interface| interface.tunnel.as_deref_mut())
@@ -203,16 +207,17 @@ impl<'a> Filling<'a> {
             Route::Protect(place) => Verdict::Protect(place),
             Route::Bypass => Verdict::Clear(Exit::Bypass),
         });
-        routed.map_err(|miss| match miss {
-            Miss::NoPolicy | Miss::OtherPolicy => DropReason::NoPolicy.into(),
-            Miss::Discard => DropReason::Discard.into(),
-            Miss::HiddenPorts => DropReason::HiddenPorts.into(),
-            Miss::OutsideSa(place) => Refused { reason: DropReason::OutsideSa, sa: Some(place) },
+        routed.or_else(|miss| match miss {
+            Miss::NoPolicy | Miss::OtherPolicy => Err(DropReason::NoPolicy.into()),
+            Miss::Discard => Err(DropReason::Discard.into()),
+            Miss::HiddenPorts => Err(DropReason::HiddenPorts.into()),
+            Miss::OutsideSa(place) => Err(Refused { reason: DropReason::OutsideSa, sa: Some(place) }),
+            Miss::Elsewhere(worker) => Ok(Verdict::HandOver(worker)),
             Miss::NoSa(policy) => {
                 if policies.may_acquire(policy, self.now) {
                     events.push(Event::Acquire { policy, packet: header.summary() });
                 }
-                DropReason::NoSa.into()
+                Err(DropReason::NoSa.into())
             }
         })
     }
@@ -419,6 +424,8 @@ enum Verdict {
     Protect(u32),
     /// It leaves as it is.
     Clear(Exit),
+    /// Another worker has the SA.
+    HandOver(WorkerId),
 }
 
 /// A packet that is not sent, and the SA that refused it.
