@@ -4,31 +4,35 @@
 //! that follow. The kernel can cut it into exactly the packets that came.
 
 use crate::InterfaceId;
-use crate::batch::{Chunk, ShortSpan, Span, Stage, Write};
+use crate::batch::{Chunk, ShortSpan, Stage, Write};
 use crate::checksum::Sum;
 use crate::inbound::Place;
-use crate::packet::{Header, IPV4_HEADER_LEN, protocol};
+use crate::packet::{IPV4_HEADER_LEN, IPV6_HEADER_LEN, protocol};
 use crate::segment::{TCP_CHECKSUM_AT, UDP_CHECKSUM_AT, UDP_HEADER_LEN, put, tcp_flags, tcp_header_len};
 use crate::vnet::{Offloads, VnetHeader};
 
 /// Turns the delivered frames of a batch into writes, in order.
 pub(crate) fn coalesce(batch: &mut Chunk<'_>, offloads: Offloads) {
     let Chunk { memory, frames, writes, pieces, .. } = batch;
+    let joins_any = offloads.tcp || offloads.udp;
     let mut joining = Joining { pieces, writes, current: None };
     for frame in frames.iter() {
-        let (interface, segment) = match frame.stage {
-            Stage::Delivered(Place::Packet(interface)) => {
-                (interface, Segment::read(memory, frame.span.long(), offloads))
+        match frame.stage {
+            Stage::Delivered(Place::Packet(interface)) if joins_any => {
+                let segment = Segment::read(memory, frame.span, offloads);
+                joining.push(memory, interface, frame.span, segment);
             }
-            Stage::Delivered(Place::Frame(interface)) => (interface, None),
+            Stage::Delivered(Place::Packet(interface) | Place::Frame(interface)) => {
+                joining.finish(memory);
+                joining.push_alone(interface, frame.span);
+            }
             Stage::Received
             | Stage::InClear { .. }
             | Stage::Admitted { .. }
             | Stage::Opened(_)
             | Stage::Refused(_)
-            | Stage::Dropped => continue,
-        };
-        joining.push(memory, interface, frame.span.long(), segment);
+            | Stage::Dropped => {}
+        }
     }
     joining.finish(memory);
 }
@@ -36,63 +40,71 @@ pub(crate) fn coalesce(batch: &mut Chunk<'_>, offloads: Offloads) {
 /// Most octets of a super-packet: an IPv4 total length.
 const MOST_OCTETS: usize = 65535;
 
-/// A packet that may be joined with others.
+/// A packet that may be joined with others: a whole one of TCP or UDP, with payload, without IPv4 options or extension headers.
 #[derive(Clone, Copy, Debug)]
 struct Segment {
-    span: Span,
-    header: Header,
-    /// Octets of IP and transport headers.
-    headers_len: usize,
+    span: ShortSpan,
     /// TCP only.
     sequence: u32,
     /// TCP only.
     flags: u8,
+    protocol: u8,
+    is_ipv4: bool,
+    /// Octets of the IP header.
+    transport_at: u8,
+    /// Octets of IP and transport headers.
+    headers_len: u8,
 }
 
 impl Segment {
     /// `None` when the packet always goes alone.
-    fn read(memory: &[u8], span: Span, offloads: Offloads) -> Option<Self> {
+    #[inline]
+    fn read(memory: &[u8], span: ShortSpan, offloads: Offloads) -> Option<Self> {
         let packet = span.of(memory);
-        let header = Header::parse(packet)?;
-        if header.is_fragment || header.transport_at != header.fixed_len() || header.total_len != packet.len() {
+        let &[version_ihl, _, l0, l1, l2, l3, f0, f1, _, ipv4_protocol] = packet.first_chunk()?;
+        let is_ipv4 = version_ihl >> 4 == 4;
+        let (protocol, transport_at, is_whole) = if is_ipv4 {
+            let is_fragment = u16::from_be_bytes([f0, f1]) & !IPV4_DONT_FRAGMENT != 0;
+            let len = usize::from(u16::from_be_bytes([l0, l1]));
+            (ipv4_protocol, IPV4_HEADER_LEN, version_ihl == 0x45 && !is_fragment && len == packet.len())
+        } else {
+            let len = usize::from(u16::from_be_bytes([l2, l3])).checked_add(IPV6_HEADER_LEN)?;
+            (f0, IPV6_HEADER_LEN, version_ihl >> 4 == 6 && len == packet.len())
+        };
+        let is_offered = offloads.tcp && protocol == protocol::TCP || offloads.udp && protocol == protocol::UDP;
+        if !is_whole || !is_offered {
             return None;
         }
-        let transport = packet.get(header.transport_at..)?;
-        let segment = match header.protocol {
-            protocol::TCP if offloads.tcp => {
-                let headers_len = header.transport_at.checked_add(tcp_header_len(transport)?)?;
-                let sequence = u32::from_be_bytes(*transport.get(4..)?.first_chunk()?);
-                let flags = *transport.get(13)?;
-                let goes_alone = tcp_flags::SYN | tcp_flags::RST | tcp_flags::URG;
-                if flags & goes_alone != 0 || flags & tcp_flags::ACK == 0 {
-                    return None;
-                }
-                Self { span, header, headers_len, sequence, flags }
+        let transport = packet.get(transport_at..)?;
+        let (transport_len, sequence, flags) = if protocol == protocol::TCP {
+            let &[_, _, _, _, s0, s1, s2, s3, _, _, _, _, _, flags] = transport.first_chunk()?;
+            let goes_alone = tcp_flags::SYN | tcp_flags::RST | tcp_flags::URG;
+            if flags & (goes_alone | tcp_flags::ACK) != tcp_flags::ACK {
+                return None;
             }
-            protocol::UDP if offloads.udp => {
-                let &[_, _, _, _, len0, len1, checksum0, checksum1] = transport.first_chunk::<UDP_HEADER_LEN>()?;
-                let len = usize::from(u16::from_be_bytes([len0, len1]));
-                if len != transport.len() || [checksum0, checksum1] == [0, 0] {
-                    return None;
-                }
-                let headers_len = header.transport_at.checked_add(UDP_HEADER_LEN)?;
-                Self { span, header, headers_len, sequence: 0, flags: 0 }
+            (tcp_header_len(transport)?, u32::from_be_bytes([s0, s1, s2, s3]), flags)
+        } else {
+            let &[_, _, _, _, len0, len1, checksum0, checksum1] = transport.first_chunk::<UDP_HEADER_LEN>()?;
+            let len = usize::from(u16::from_be_bytes([len0, len1]));
+            if len != transport.len() || [checksum0, checksum1] == [0, 0] {
+                return None;
             }
-            _ => return None,
+            (UDP_HEADER_LEN, 0, 0)
         };
-        (segment.payload_len() > 0).then_some(segment)
+        let headers_len = u8::try_from(transport_at.checked_add(transport_len)?).ok()?;
+        let has_payload = packet.len() > usize::from(headers_len);
+        let transport_at = u8::try_from(transport_at).ok()?;
+        has_payload.then_some(Self { span, sequence, flags, protocol, is_ipv4, transport_at, headers_len })
     }
 
-    fn payload_len(&self) -> usize {
-        self.span.len.saturating_sub(self.headers_len)
-    }
-
-    fn payload(&self) -> Span {
-        Span { offset: self.span.offset.saturating_add(self.headers_len), len: self.payload_len() }
+    fn payload(&self) -> ShortSpan {
+        let headers_len = u32::from(self.headers_len);
+        let ShortSpan { offset, len } = self.span;
+        ShortSpan { offset: offset.saturating_add(headers_len), len: len.saturating_sub(headers_len) }
     }
 
     fn is_tcp(&self) -> bool {
-        self.header.protocol == protocol::TCP
+        self.protocol == protocol::TCP
     }
 
     /// Whether nothing may be joined behind it.
@@ -100,59 +112,88 @@ impl Segment {
         self.flags & (tcp_flags::PSH | tcp_flags::FIN) != 0
     }
 
+    /// The IP header and what is behind it.
+    #[inline]
+    fn split<'m>(&self, memory: &'m [u8]) -> Option<(&'m [u8], &'m [u8])> {
+        self.span.of(memory).split_at_checked(usize::from(self.transport_at))
+    }
+
     /// A packet whose checksum is wrong goes alone: joining would give it a right one.
+    #[inline]
     fn is_intact(&self, memory: &[u8]) -> bool {
-        let packet = self.span.of(memory).split_at_checked(self.header.transport_at);
-        let Some((ip, transport)) = packet else { return false };
-        let Header { source, destination, protocol, .. } = self.header;
-        let ip_is_right = !self.header.is_ipv4() || Sum::of(ip).is_right();
-        ip_is_right
-            && Sum::of_pseudo_header(source, destination, protocol, transport.len()).plus(Sum::of(transport)).is_right()
+        let Some((ip, transport)) = self.split(memory) else { return false };
+        let ip_is_right = !self.is_ipv4 || Sum::of(ip).is_right();
+        let pseudo = pseudo_header(ip, self.is_ipv4, self.protocol, transport.len());
+        ip_is_right && pseudo.is_some_and(|pseudo| pseudo.plus(Sum::of(transport)).is_right())
     }
 
     /// Whether the headers are those of one flow and differ only where cutting a super-packet makes them differ.
     /// `count` packets are joined already.
+    #[inline]
     fn follows(&self, first: &Self, memory: &[u8], count: u16) -> Option<bool> {
-        if self.header.is_ipv4() != first.header.is_ipv4()
-            || self.header.protocol != first.header.protocol
-            || self.headers_len != first.headers_len
-        {
+        if (self.is_ipv4, self.protocol, self.headers_len) != (first.is_ipv4, first.protocol, first.headers_len) {
             return Some(false);
         }
-        let (ours, theirs) = (first.span.of(memory), self.span.of(memory));
-        let same = |from: usize, to: usize| Some(ours.get(from..to)? == theirs.get(from..to)?);
-        let ip_agrees = if self.header.is_ipv4() {
-            // Version, DSCP, ECN; flags, TTL, protocol; addresses.
-            same(0, 2)?
-                && same(6, 10)?
-                && same(12, IPV4_HEADER_LEN)?
-                && self.identification_follows(ours, theirs, count)?
+        let ((ours, our_transport), (theirs, their_transport)) = (first.split(memory)?, self.split(memory)?);
+        let ip_agrees = if self.is_ipv4 { ipv4_agrees(ours, theirs, count) } else { ipv6_agrees(ours, theirs) };
+        let transport_agrees = if self.is_tcp() {
+            // CWR stays on the first segment when the packet is cut again (RFC 3168 §6.1.2).
+            let may_differ = tcp_flags::FIN | tcp_flags::PSH | tcp_flags::CWR;
+            let flags_agree = (self.flags ^ first.flags) & !may_differ == 0 && self.flags & tcp_flags::CWR == 0;
+            let options = TCP_FIXED_LEN..usize::from(self.headers_len.checked_sub(self.transport_at)?);
+            let options_agree = our_transport.get(options.clone())? == their_transport.get(options)?;
+            flags_agree && tcp_agrees(our_transport, their_transport)? && options_agree
         } else {
-            // Version, traffic class, flow label; next header, hop limit, addresses.
-            same(0, 4)? && same(6, self.header.transport_at)?
+            our_transport.first_chunk::<4>()? == their_transport.first_chunk()?
         };
-        let at = self.header.transport_at;
-        let transport_agrees = same(at, at.checked_add(4)?)?
-            && (!self.is_tcp() || {
-                // CWR stays on the first segment when the packet is cut again (RFC 3168 §6.1.2).
-                let may_differ = tcp_flags::FIN | tcp_flags::PSH | tcp_flags::CWR;
-                let flags_agree = (self.flags ^ first.flags) & !may_differ == 0 && self.flags & tcp_flags::CWR == 0;
-                let from = |offset: usize| at.checked_add(offset);
-                // Acknowledgement and data offset; window; options.
-                flags_agree
-                    && same(from(8)?, from(13)?)?
-                    && same(from(14)?, from(16)?)?
-                    && same(from(20)?, self.headers_len)?
-            });
-        Some(ip_agrees && transport_agrees)
+        Some(ip_agrees? && transport_agrees)
     }
+}
 
-    /// IPv4 identifications count up; where they mean nothing (RFC 6864 §4.1: with DF) they may also stay.
-    fn identification_follows(&self, first: &[u8], this: &[u8], count: u16) -> Option<bool> {
-        let identification = |packet: &[u8]| Some(u16::from_be_bytes(*packet.get(4..)?.first_chunk()?));
-        let (first, this) = (identification(first)?, identification(this)?);
-        Some(this == first.wrapping_add(count) || (self.header.dont_fragment && this == first))
-    }
+const IPV4_DONT_FRAGMENT: u16 = 0x4000;
+/// Octets of a TCP header without options.
+const TCP_FIXED_LEN: usize = 20;
+
+/// Whether two IPv4 headers agree in version, DSCP, ECN; flags; TTL, protocol; addresses. Identifications count up; where they
+/// mean nothing (RFC 6864 §4.1: with DF) they may also stay.
+#[inline]
+fn ipv4_agrees(first: &[u8], this: &[u8], count: u16) -> Option<bool> {
+    let (first, first_rest) = first.split_first_chunk::<16>()?;
+    let (this, this_rest) = this.split_first_chunk::<16>()?;
+    // Length and identification; checksum.
+    let must_agree = !(0x0000_ffff_ffff_0000_0000_ffff_0000_0000_u128);
+    let (first, this) = (u128::from_be_bytes(*first), u128::from_be_bytes(*this));
+    let agrees = (first ^ this) & must_agree == 0 && first_rest.first_chunk::<4>()? == this_rest.first_chunk()?;
+    let step = (this >> 80 & 0xffff).wrapping_sub(first >> 80 & 0xffff) & 0xffff;
+    let may_stay = this >> 64 & u128::from(IPV4_DONT_FRAGMENT) != 0;
+    Some(agrees && (step == u128::from(count) || may_stay && step == 0))
+}
+
+/// Whether two IPv6 headers agree in version, traffic class, flow label; next header, hop limit, addresses.
+#[inline]
+fn ipv6_agrees(first: &[u8], this: &[u8]) -> Option<bool> {
+    let (first, first_rest) = first.split_first_chunk::<8>()?;
+    let (this, this_rest) = this.split_first_chunk::<8>()?;
+    // All but the length.
+    let must_agree = 0xffff_ffff_0000_ffff;
+    let agrees = (u64::from_be_bytes(*first) ^ u64::from_be_bytes(*this)) & must_agree == 0;
+    Some(agrees && first_rest.first_chunk::<32>()? == this_rest.first_chunk()?)
+}
+
+/// Whether two TCP headers agree in ports; acknowledgement and data offset; window.
+#[inline]
+fn tcp_agrees(first: &[u8], this: &[u8]) -> Option<bool> {
+    // All but sequence number and flags.
+    let must_agree = 0xffff_ffff_0000_0000_ffff_ffff_ff00_ffff;
+    let (first, this) = (first.first_chunk::<16>()?, this.first_chunk::<16>()?);
+    Some((u128::from_be_bytes(*first) ^ u128::from_be_bytes(*this)) & must_agree == 0)
+}
+
+/// The sum of the pseudo header of what is behind `ip`.
+#[inline]
+fn pseudo_header(ip: &[u8], is_ipv4: bool, protocol: u8, transport_len: usize) -> Option<Sum> {
+    let addresses = if is_ipv4 { ip.get(12..IPV4_HEADER_LEN)? } else { ip.get(8..IPV6_HEADER_LEN)? };
+    Some(Sum::of(addresses).plus(Sum::of_protocol(protocol, transport_len)))
 }
 
 /// The writes so far and the packet that is being collected.
@@ -179,25 +220,38 @@ struct Current {
 }
 
 impl Joining<'_> {
-    fn push(&mut self, memory: &mut [u8], interface: InterfaceId, span: Span, segment: Option<Segment>) {
+    #[inline]
+    fn push(&mut self, memory: &mut [u8], interface: InterfaceId, span: ShortSpan, segment: Option<Segment>) {
         if let (Some(segment), Some(current)) = (segment, self.current.as_mut())
             && current.interface == interface
             && current.takes(&segment, memory)
         {
             current.join(&segment);
-            self.pieces.push(segment.payload().into());
+            self.pieces.push(segment.payload());
             return;
         }
         self.finish(memory);
-        // A batch has far fewer frames than this can tell.
-        let first_piece = u16::try_from(self.pieces.len()).unwrap_or(u16::MAX);
-        self.pieces.push(span.into());
         match segment {
-            Some(first) => self.current = Some(Current::new(interface, first, first_piece)),
-            None => self.writes.push(Write { interface, vnet: VnetHeader::default(), first_piece, pieces: 1 }),
+            Some(first) => {
+                self.current = Some(Current::new(interface, first, self.next_piece()));
+                self.pieces.push(span);
+            }
+            None => self.push_alone(interface, span),
         }
     }
 
+    fn push_alone(&mut self, interface: InterfaceId, span: ShortSpan) {
+        let first_piece = self.next_piece();
+        self.pieces.push(span);
+        self.writes.push(Write { interface, vnet: VnetHeader::default(), first_piece, pieces: 1 });
+    }
+
+    fn next_piece(&self) -> u16 {
+        // A batch has far fewer frames than this can tell.
+        u16::try_from(self.pieces.len()).unwrap_or(u16::MAX)
+    }
+
+    #[inline]
     fn finish(&mut self, memory: &mut [u8]) {
         let Some(current) = self.current.take() else { return };
         let Current { interface, first_piece, count, .. } = current;
@@ -208,18 +262,20 @@ impl Joining<'_> {
 
 impl Current {
     fn new(interface: InterfaceId, first: Segment, first_piece: u16) -> Self {
-        let (len, is_closed) = (first.span.len, first.is_last());
+        let (len, is_closed) = (first.span.len as usize, first.is_last());
         Self { interface, first, first_piece, count: 1, len, last_flags: 0, is_verified: false, is_closed }
     }
 
+    #[inline]
     fn takes(&mut self, next: &Segment, memory: &[u8]) -> bool {
-        let joined_len = self.len.saturating_sub(self.first.headers_len);
+        let joined_len = self.len.saturating_sub(usize::from(self.first.headers_len));
         let continues = !next.is_tcp()
             || u32::try_from(joined_len).is_ok_and(|step| next.sequence == self.first.sequence.wrapping_add(step));
+        let payload_len = next.payload().len;
         if self.is_closed
             || !continues
-            || next.payload_len() > self.first.payload_len()
-            || self.len.saturating_add(next.payload_len()) > MOST_OCTETS
+            || payload_len > self.first.payload().len
+            || self.len.saturating_add(payload_len as usize) > MOST_OCTETS
             || usize::from(self.count) >= crate::Delivery::PIECES
             || next.follows(&self.first, memory, self.count) != Some(true)
         {
@@ -236,44 +292,45 @@ impl Current {
     }
 
     fn join(&mut self, next: &Segment) {
+        let payload_len = next.payload().len;
         self.count = self.count.saturating_add(1);
-        self.len = self.len.saturating_add(next.payload_len());
+        self.len = self.len.saturating_add(payload_len as usize);
         self.last_flags = next.flags & (tcp_flags::FIN | tcp_flags::PSH);
-        self.is_closed = next.is_last() || next.payload_len() < self.first.payload_len();
+        self.is_closed = next.is_last() || payload_len < self.first.payload().len;
     }
 
     /// Makes the first packet's header that of the super-packet and says how to cut it.
     fn adjust_header(&self, memory: &mut [u8]) -> Option<VnetHeader> {
-        let Segment { header, headers_len, span, .. } = &self.first;
+        let Segment { span, is_ipv4, protocol, transport_at, headers_len, .. } = self.first;
+        let (transport_at, headers_len) = (usize::from(transport_at), usize::from(headers_len));
         let packet = span.of_mut(memory);
-        let (ip, transport) = packet.get_mut(..*headers_len)?.split_at_mut_checked(header.transport_at)?;
-        let len = u16::try_from(self.len).ok()?;
-        if header.is_ipv4() {
-            put(ip, 2, len.to_be_bytes())?;
+        let (ip, transport) = packet.get_mut(..headers_len)?.split_at_mut_checked(transport_at)?;
+        let transport_len = self.len.checked_sub(transport_at)?;
+        if is_ipv4 {
+            put(ip, 2, u16::try_from(self.len).ok()?.to_be_bytes())?;
             put(ip, 10, [0, 0])?;
             let checksum = Sum::of(ip).checksum();
             put(ip, 10, checksum)?;
         } else {
-            put(ip, 4, u16::try_from(self.len.checked_sub(header.fixed_len())?).ok()?.to_be_bytes())?;
+            put(ip, 4, u16::try_from(transport_len).ok()?.to_be_bytes())?;
         }
-        let transport_len = self.len.checked_sub(header.transport_at)?;
         let (checksum_at, gso_type) = if self.first.is_tcp() {
             *transport.get_mut(13)? |= self.last_flags;
-            let family = if header.is_ipv4() { VnetHeader::GSO_TCPV4 } else { VnetHeader::GSO_TCPV6 };
+            let family = if is_ipv4 { VnetHeader::GSO_TCPV4 } else { VnetHeader::GSO_TCPV6 };
             let ecn = if self.first.flags & tcp_flags::CWR == 0 { 0 } else { VnetHeader::GSO_ECN };
             (TCP_CHECKSUM_AT, family | ecn)
         } else {
             put(transport, 4, u16::try_from(transport_len).ok()?.to_be_bytes())?;
             (UDP_CHECKSUM_AT, VnetHeader::GSO_UDP_L4)
         };
-        let pseudo = Sum::of_pseudo_header(header.source, header.destination, header.protocol, transport_len);
+        let pseudo = pseudo_header(ip, is_ipv4, protocol, transport_len)?;
         put(transport, checksum_at, pseudo.partial())?;
         Some(VnetHeader {
             flags: VnetHeader::NEEDS_CSUM,
             gso_type,
-            hdr_len: u16::try_from(*headers_len).ok()?,
-            gso_size: u16::try_from(self.first.payload_len()).ok()?,
-            csum_start: u16::try_from(header.transport_at).ok()?,
+            hdr_len: u16::try_from(headers_len).ok()?,
+            gso_size: u16::try_from(self.first.payload().len).ok()?,
+            csum_start: u16::try_from(transport_at).ok()?,
             csum_offset: u16::try_from(checksum_at).ok()?,
         })
     }

@@ -46,8 +46,15 @@ impl Sum {
             }
             (source, destination) => Self::of_address(source).plus(Self::of_address(destination)),
         };
+        addresses.plus(Self::of_protocol(protocol, transport_len))
+    }
+
+    /// What a pseudo header has besides the addresses.
+    #[must_use]
+    #[inline]
+    pub fn of_protocol(protocol: u8, transport_len: usize) -> Self {
         let len = u32::try_from(transport_len).unwrap_or(u32::MAX);
-        addresses.plus(Self::of_short(&len.to_be_bytes())).plus(Self::of_short(&[0, protocol]))
+        Self::of_short(&len.to_be_bytes()).plus(Self::of_short(&[0, protocol]))
     }
 
     fn of_address(address: IpAddr) -> Self {
