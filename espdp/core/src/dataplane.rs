@@ -454,7 +454,7 @@ impl Dataplane {
     }
 
     fn inbound_place(&self, policy: PolicyId, spi: EspSpi) -> Result<u32, Refusal> {
-        let place = self.inbound.find(spi.value()).ok_or(Refusal::UnknownSa(spi))?;
+        let (place, _) = self.inbound.find(spi.value()).ok_or(Refusal::UnknownSa(spi))?;
         let belongs = self.policy(policy)?.inbound.contains(&place);
         belongs.then_some(place).ok_or(Refusal::UnknownSa(spi))
     }

@@ -51,30 +51,27 @@ impl Dataplane {
 
     /// Finds the SA, and the sequence number that the packet claims. How the packet came, in UDP or not, does not matter
     /// (R7296-2.23-3).
+    #[inline]
     fn admit(&mut self, now: Instant, memory: &[u8], origins: &[Origin], frame: &mut InboundFrame) {
-        if matches!(frame.stage, Stage::InClear { .. }) {
+        if !matches!(frame.stage, Stage::Received) {
+            // In clear, or opened before and the batch not cleared since.
+            if !matches!(frame.stage, Stage::InClear { .. }) {
+                frame.stage = Stage::Dropped;
+            }
             return;
-        }
-        if !matches!(std::mem::replace(&mut frame.stage, Stage::Dropped), Stage::Received) {
-            return; // It was opened before, and the batch not cleared since.
         }
         let (protocol, packet) = (frame.protocol, frame.span.of(memory));
         let Some((spi, sequence)) = spi_and_sequence(protocol, packet) else {
+            frame.stage = Stage::Dropped;
             self.drops.count(DropReason::Short);
             return;
         };
-        let is_one = |place: &u32| self.inbound.get(*place).is_some_and(|sa| sa.core.protocol == protocol);
-        let Some(place) = self.inbound.find(spi).filter(is_one) else {
-            // R4303-3.4.2-1: dropped, and worth a record.
-            self.drops.count(DropReason::UnknownSpi);
-            if let Some(origin) = origins.get(usize::from(frame.origin))
-                && self.unknown_spi.allows(now)
-            {
-                self.events.push(Event::UnknownSpi { path: origin.path, spi });
-            }
+        let found = self.inbound.find(spi).filter(|(_, sa)| sa.core.protocol == protocol);
+        let Some((place, sa)) = found else {
+            frame.stage = Stage::Dropped;
+            self.note_unknown(now, spi, origins.get(usize::from(frame.origin)));
             return;
         };
-        let Some(sa) = self.inbound.get(place) else { return };
         frame.sa = place;
         let is_long_enough = match protocol {
             IpsecProtocol::Esp => sa.core.layout.allows(packet.len()),
@@ -88,6 +85,17 @@ impl Dataplane {
         } else {
             Stage::Refused(DropReason::Short)
         };
+    }
+
+    /// R4303-3.4.2-1: dropped, and worth a record.
+    #[cold]
+    fn note_unknown(&mut self, now: Instant, spi: u32, origin: Option<&Origin>) {
+        self.drops.count(DropReason::UnknownSpi);
+        if let Some(origin) = origin
+            && self.unknown_spi.allows(now)
+        {
+            self.events.push(Event::UnknownSpi { path: origin.path, spi });
+        }
     }
 
     fn accept_all(&mut self, now: Instant, chunk: &mut Chunk<'_>) {
@@ -421,6 +429,7 @@ impl Accepting<'_> {
 }
 
 /// What a packet says of itself: its SPI and the low half of its sequence number.
+#[inline]
 pub(crate) fn spi_and_sequence(protocol: IpsecProtocol, packet: &[u8]) -> Option<(u32, u32)> {
     match protocol {
         IpsecProtocol::Esp => {

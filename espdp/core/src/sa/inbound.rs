@@ -153,18 +153,20 @@ impl InboundTable {
         matches!(self.places.get(self.place_of(spi) as usize), Some(Place::Reserved(other)) if *other == spi)
     }
 
-    /// The place of the SA with this SPI on the wire.
+    /// The SA with this SPI on the wire, and its place.
     #[inline]
-    pub(crate) fn find(&self, spi: u32) -> Option<u32> {
+    pub(crate) fn find(&self, spi: u32) -> Option<(u32, &InboundSa)> {
         let place = spi & Self::mask();
-        let is_it = |sa: &InboundSa| sa.core.spi.value() == spi;
-        if self.get(place).is_some_and(is_it) { Some(place) } else { self.find_claimed(spi) }
+        match self.get(place).filter(|sa| sa.core.spi.value() == spi) {
+            Some(sa) => Some((place, sa)),
+            None => self.find_claimed(spi),
+        }
     }
 
     #[cold]
-    fn find_claimed(&self, spi: u32) -> Option<u32> {
+    fn find_claimed(&self, spi: u32) -> Option<(u32, &InboundSa)> {
         let place = *self.claimed.get(&EspSpi::try_from(spi).ok()?)?;
-        self.get(place).map(|_| place)
+        Some((place, self.get(place)?))
     }
 
     #[inline]
@@ -281,7 +283,7 @@ mod tests {
         assert!(!table.is_reserved(spi));
         let next = table.reserve(0x4321_0000).unwrap();
         assert_eq!(next.value(), 0x4321_0000);
-        assert_eq!(table.find(next.value()), None);
+        assert!(table.find(next.value()).is_none());
     }
 
     #[test]
