@@ -1,14 +1,17 @@
 //! Buffers for many packets, allocated once and used again and again.
 
+mod arrivals;
 mod inbound;
 mod outbound;
 mod outer;
 
+pub(crate) use arrivals::{Arrival, Surroundings};
 pub(crate) use inbound::{Chunk, InboundFrame, Stage, Write};
 pub use inbound::{Delivery, InboundBatch, Opened, Origin};
 pub(crate) use outbound::OutboundFrame;
 pub use outbound::{ClearPacket, Exit, OutboundBatch, Reply, Run, Sealed};
 pub use outer::OuterHeader;
+pub(crate) use outer::PackedOuter;
 
 /// Octets `offset..offset + len` of a batch's memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 use espdp_api::{InterfaceKind, InterfaceName, Refusal};
 
+use crate::batch::Surroundings;
 use crate::tunnel::Tunnel;
 
 /// Names an interface inside a [`crate::Dataplane`]; small and dense, so that the shell can index its devices by it.
@@ -21,26 +22,15 @@ pub struct InterfaceCounters {
     pub bytes_in: u64,
 }
 
-impl InterfaceCounters {
-    /// Adds what another worker counted.
-    pub fn add(&mut self, other: Self) {
-        for (count, more) in [
-            (&mut self.packets_out, other.packets_out),
-            (&mut self.bytes_out, other.bytes_out),
-            (&mut self.packets_in, other.packets_in),
-            (&mut self.bytes_in, other.bytes_in),
-        ] {
-            *count = count.saturating_add(more);
-        }
-    }
-}
-
 /// One interface.
 #[derive(Debug)]
 pub(crate) struct Interface {
     name: InterfaceName,
     pub(crate) kind: InterfaceKind,
     pub(crate) tunnel: Option<Box<Tunnel>>,
+    /// What packets from its inside probably need around them: what the last ones needed that were not wrapped in place. `None`
+    /// when they cannot be wrapped in place.
+    pub(crate) in_place: Option<Surroundings>,
     pub(crate) counters: InterfaceCounters,
 }
 
@@ -92,8 +82,13 @@ impl InterfaceTable {
     /// # Errors
     /// [`Refusal::Full`].
     pub(crate) fn add(&mut self, name: &InterfaceName, kind: InterfaceKind) -> Result<InterfaceId, Refusal> {
-        let interface =
-            Some(Interface { name: name.clone(), kind, tunnel: None, counters: InterfaceCounters::default() });
+        let interface = Some(Interface {
+            name: name.clone(),
+            kind,
+            tunnel: None,
+            in_place: Some(Surroundings::USUAL),
+            counters: InterfaceCounters::default(),
+        });
         let full = || Refusal::Full(format!("{} interfaces", Self::MOST));
         let index = self.0.iter().position(Option::is_none).unwrap_or(self.0.len());
         if index >= Self::MOST {

@@ -4,15 +4,16 @@ use std::time::{Duration, Instant};
 
 use espdp_api::SaLimits;
 
-/// The counters of an SA against its limits.
+/// The counters of an SA against its limits. What every packet looks at stands together, in front.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Usage {
     packets: u64,
     bytes: u64,
-    last_used: Option<Instant>,
     /// Up to here nothing has to be decided: the smallest of the limits that are still ahead.
     calm_packets: u64,
     calm_bytes: u64,
+    last_used: Option<Instant>,
     limits: SaLimits,
     soft_reached: bool,
     hard_reached: bool,
@@ -32,6 +33,9 @@ pub(crate) enum Charge {
 }
 
 impl Usage {
+    /// Octets of what every packet looks at.
+    pub(crate) const HOT_OCTETS: usize = std::mem::offset_of!(Usage, limits);
+
     /// Nothing carried yet.
     pub(crate) fn new(limits: SaLimits) -> Self {
         let mut usage = Self {
@@ -69,13 +73,19 @@ impl Usage {
     /// Counts a packet with `bytes` inner octets, unless a hard limit forbids it (RFC 4301 §4.4.2.1, R4301-4.4.2.1-1).
     #[inline]
     pub(crate) fn charge(&mut self, bytes: usize) -> Charge {
+        if self.charge_calmly(bytes) { Charge::Pass } else { self.decide(bytes) }
+    }
+
+    /// Counts a packet if no limit has anything to say to it; whether that is so.
+    #[inline]
+    pub(crate) fn charge_calmly(&mut self, bytes: usize) -> bool {
         let packets = self.packets.saturating_add(1);
         let bytes = self.bytes.saturating_add(bytes as u64);
-        if packets <= self.calm_packets && bytes <= self.calm_bytes {
+        let is_calm = packets <= self.calm_packets && bytes <= self.calm_bytes;
+        if is_calm {
             (self.packets, self.bytes) = (packets, bytes);
-            return Charge::Pass;
         }
-        self.decide(packets, bytes)
+        is_calm
     }
 
     /// Stops the SA for another reason than its limits; whether it was still running.
@@ -86,7 +96,10 @@ impl Usage {
         was_running
     }
 
-    fn decide(&mut self, packets: u64, bytes: u64) -> Charge {
+    #[cold]
+    fn decide(&mut self, bytes: usize) -> Charge {
+        let packets = self.packets.saturating_add(1);
+        let bytes = self.bytes.saturating_add(bytes as u64);
         let hard = self.limits.hard;
         if self.hard_reached {
             return Charge::Stop;

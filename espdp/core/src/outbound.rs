@@ -8,11 +8,13 @@
 
 mod dummies;
 mod envelope;
+mod in_place;
 mod inside;
+mod template;
 
 use std::time::Instant;
 
-use espdp_api::{Direction, Event, IpsecProtocol, WorkerId};
+use espdp_api::{Direction, Event, IpsecProtocol};
 
 use crate::batch::{Exit, OutboundFrame, Span};
 use crate::crypto::seal_batch;
@@ -27,6 +29,7 @@ use crate::segment::Segmenter;
 use crate::{Dataplane, DropReason, InterfaceId, OutboundBatch, Run, Sealed, VnetHeader};
 use envelope::{Envelope, Fit};
 use inside::{Content, Inside};
+pub(crate) use template::Template;
 
 /// A packet from a TUN device: plain, or a super-packet that stands for many segments.
 #[derive(Debug)]
@@ -54,8 +57,6 @@ pub enum Progress {
     Done,
     /// The batch is full: seal and send it, then push the same packet into the next one.
     BatchFull,
-    /// Nothing was done with it, since this worker has the SAs of its policy, see [`Dataplane::set_home`]: push it there.
-    Elsewhere(WorkerId),
 }
 
 /// A batch that is being filled with packets for the wire. They are in clear until [`Filling::seal`].
@@ -67,7 +68,7 @@ pub struct Filling<'a> {
 }
 
 impl Dataplane {
-    /// Starts to fill `batch`, which is emptied first.
+    /// Starts to fill `batch`, which is emptied first. What had no room in it before comes first.
     ///
     /// ```no_run
     /// # use espdp_core::{Dataplane, OutboundBatch, Progress, Run, SuperPacket};
@@ -87,14 +88,16 @@ impl Dataplane {
     /// ```
     pub fn fill<'a>(&'a mut self, now: Instant, batch: &'a mut OutboundBatch) -> Filling<'a> {
         batch.clear();
-        self.fill_on(now, batch)
+        let mut filling = Filling { dataplane: self, batch, now };
+        filling.push_postponed();
+        filling
     }
 
     /// Goes on filling a batch that was begun with [`Self::fill`]. One that is sealed is over, and emptied first: nothing is
     /// ever sealed twice, which would undo the encryption and repeat a nonce.
     pub fn fill_on<'a>(&'a mut self, now: Instant, batch: &'a mut OutboundBatch) -> Filling<'a> {
         if batch.is_sealed() {
-            batch.clear();
+            return self.fill(now, batch);
         }
         Filling { dataplane: self, batch, now }
     }
@@ -103,6 +106,30 @@ impl Dataplane {
 impl<'a> Filling<'a> {
     /// Adds the segments of `packet` to the batch, each with its ESP header and trailer.
     pub fn push(&mut self, packet: &mut SuperPacket<'_>) -> Progress {
+        self.wrap_arrivals();
+        // What came before leaves before.
+        if self.batch.has_postponed() { Progress::BatchFull } else { self.push_one(packet) }
+    }
+
+    /// Whether there is nothing to send yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.batch.packets() == 0
+    }
+
+    /// Adds the packets that had no room in the batch before, as far as there is room now.
+    fn push_postponed(&mut self) {
+        for (interface, vnet, packet) in self.batch.take_postponed() {
+            let has_no_room = self.batch.has_postponed()
+                || self.push_one(&mut SuperPacket::new(interface, vnet, &packet)) == Progress::BatchFull;
+            if has_no_room {
+                self.batch.postpone(interface, vnet, &packet);
+            }
+        }
+    }
+
+    /// As [`Self::push`], behind what is wrapped already.
+    fn push_one(&mut self, packet: &mut SuperPacket<'_>) -> Progress {
         // What this packet becomes will stand from here on.
         let (place, cleared) = (self.batch.protected(), self.batch.cleared());
         if packet.taken == 0 && self.dataplane.tracer.is_armed() {
@@ -141,7 +168,8 @@ impl<'a> Filling<'a> {
 
     /// Encrypts everything and says what to send.
     #[must_use]
-    pub fn seal(self) -> Sealed<'a> {
+    pub fn seal(mut self) -> Sealed<'a> {
+        self.wrap_arrivals();
         let Self { dataplane, batch, .. } = self;
         let sas = &mut dataplane.outbound;
         let (frames, memory) = batch.parts();
@@ -168,7 +196,6 @@ impl<'a> Filling<'a> {
         match self.verdict(packet.interface, &header)? {
             Verdict::Protect(place) => self.protect(packet, &header, &mut segments, place),
             Verdict::Clear(exit) => self.pass_in_clear(packet, &segments, exit),
-            Verdict::HandOver(worker) => Ok(Progress::Elsewhere(worker)),
         }
     }
 
@@ -187,7 +214,6 @@ impl<'a> Filling<'a> {
         let result = match verdict {
             Verdict::Protect(place) => self.protect(packet, &header, &mut wrapped, place),
             Verdict::Clear(exit) => self.pass_in_clear(packet, &wrapped, exit),
-            Verdict::HandOver(worker) => Ok(Progress::Elsewhere(worker)),
         };
         if let Some(tunnel) =
             self.dataplane.interfaces.get_mut(id).and_then(|interface| interface.tunnel.as_deref_mut())
@@ -207,17 +233,16 @@ impl<'a> Filling<'a> {
             Route::Protect(place) => Verdict::Protect(place),
             Route::Bypass => Verdict::Clear(Exit::Bypass),
         });
-        routed.or_else(|miss| match miss {
-            Miss::NoPolicy | Miss::OtherPolicy => Err(DropReason::NoPolicy.into()),
-            Miss::Discard => Err(DropReason::Discard.into()),
-            Miss::HiddenPorts => Err(DropReason::HiddenPorts.into()),
-            Miss::OutsideSa(place) => Err(Refused { reason: DropReason::OutsideSa, sa: Some(place) }),
-            Miss::Elsewhere(worker) => Ok(Verdict::HandOver(worker)),
+        routed.map_err(|miss| match miss {
+            Miss::NoPolicy | Miss::OtherPolicy => DropReason::NoPolicy.into(),
+            Miss::Discard => DropReason::Discard.into(),
+            Miss::HiddenPorts => DropReason::HiddenPorts.into(),
+            Miss::OutsideSa(place) => Refused { reason: DropReason::OutsideSa, sa: Some(place) },
             Miss::NoSa(policy) => {
                 if policies.may_acquire(policy, self.now) {
                     events.push(Event::Acquire { policy, packet: header.summary() });
                 }
-                Err(DropReason::NoSa.into())
+                DropReason::NoSa.into()
             }
         })
     }
@@ -230,8 +255,10 @@ impl<'a> Filling<'a> {
         content: &mut impl Content,
         place: u32,
     ) -> Result<Progress, Refused> {
-        let kind = self.dataplane.interfaces.get(packet.interface).ok_or(DropReason::NoPolicy)?.kind;
+        let interface = self.dataplane.interfaces.get_mut(packet.interface).ok_or(DropReason::NoPolicy)?;
+        let kind = interface.kind;
         let sa = self.dataplane.outbound.get(place).ok_or(DropReason::NoSa)?;
+        interface.in_place = sa.surroundings(kind).filter(|_| interface.tunnel.is_none());
         let refused_by_sa = |reason| Refused { reason, sa: Some(place) };
         let envelope = Envelope::new(sa, kind, header).map_err(refused_by_sa)?;
         if let Some(most) = content.inside().and_then(|inside| sa.mss_of(inside)) {
@@ -424,8 +451,6 @@ enum Verdict {
     Protect(u32),
     /// It leaves as it is.
     Clear(Exit),
-    /// Another worker has the SA.
-    HandOver(WorkerId),
 }
 
 /// A packet that is not sent, and the SA that refused it.

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use espdp_api::PacketSummary;
 
+use crate::batch::PackedOuter;
 use crate::checksum::Sum;
 
 /// Protocol numbers that the dataplane knows.
@@ -144,6 +145,11 @@ impl Header {
         self.destination.is_ipv4()
     }
 
+    /// What may be copied to an outer header.
+    pub(crate) fn outer(&self) -> PackedOuter {
+        PackedOuter::of_inner(self.traffic_class, self.hop_limit, self.flow_label, self.dont_fragment)
+    }
+
     /// The selectors, for events.
     pub(crate) fn summary(&self) -> PacketSummary {
         PacketSummary {
@@ -232,7 +238,7 @@ const IPV4_FLAGS_AT: usize = 6;
 const IPV4_SOURCE_AT: usize = 12;
 /// Where the next header stands in an IPv6 header.
 const IPV6_NEXT_HEADER_AT: usize = 6;
-const IPV4_DONT_FRAGMENT: u8 = 0x40;
+pub(crate) const IPV4_DONT_FRAGMENT: u8 = 0x40;
 const IPV4_MORE_FRAGMENTS: u8 = 0x20;
 
 /// What the walk along an IPv6 packet's extension headers found.

@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
-use espdp_api::{InterfaceKind, PolicyAction, PolicyDirections, PolicyId, PolicySpec, WorkerId};
+use espdp_api::{InterfaceKind, PolicyAction, PolicyDirections, PolicyId, PolicySpec};
 
 use self::flows::{FlowCache, FlowKey, Found};
+pub(crate) use self::flows::{Ipv4Flow, Ipv6Flow};
 use self::fragments::FragmentTable;
 pub(crate) use self::fragments::Scope;
 use self::index::Index;
@@ -19,6 +20,7 @@ use self::selectors::Breadth;
 pub(crate) use self::selectors::{Selected, Selectors};
 use crate::InterfaceId;
 use crate::limits::OncePerSecond;
+use crate::outbound::Template;
 use crate::packet::Header;
 use crate::sa::{OutboundSa, OutboundTable};
 
@@ -40,10 +42,6 @@ pub(crate) struct Policy {
     pub(crate) outbound: Vec<u32>,
     /// Places of its inbound SAs.
     pub(crate) inbound: Vec<u32>,
-    /// The worker that has the SA for everybody; `None`: this one.
-    pub(crate) home: Option<WorkerId>,
-    /// The peers of its outbound SAs that other workers have.
-    pub(crate) peers_elsewhere: Vec<IpAddr>,
 }
 
 /// Where a policy stands among those of its interface: by priority, of the same priority the narrow before the broad, and of
@@ -118,8 +116,6 @@ pub(crate) enum Miss {
     OtherPolicy,
     /// This one does, and has no active SA.
     NoSa(PolicyId),
-    /// This one does, and another worker has its active SA.
-    Elsewhere(WorkerId),
     /// Its active SA, at this place, has narrower selectors.
     OutsideSa(u32),
 }
@@ -191,8 +187,8 @@ impl PolicyTable {
         let selectors = Selectors::new(&spec.local, &spec.remote);
         let order = Order { priority, breadth: selectors.breadth(), id };
         let old = self.remove(id);
-        let (outbound, inbound, active, home, peers_elsewhere) =
-            old.map(|old| (old.outbound, old.inbound, old.active, old.home, old.peers_elsewhere)).unwrap_or_default();
+        let (outbound, inbound, active) =
+            old.map(|policy| (policy.outbound, policy.inbound, policy.active)).unwrap_or_default();
         let acquire = OncePerSecond::default();
         let policy = Policy {
             id,
@@ -206,8 +202,6 @@ impl PolicyTable {
             active,
             outbound,
             inbound,
-            home,
-            peers_elsewhere,
         };
         let slot = self.slots.insert(policy);
         self.slot_of.insert(id, slot);
@@ -255,30 +249,53 @@ impl PolicyTable {
     ) -> Result<Route, Miss> {
         let packet = Selected::outbound(header);
         let key = FlowKey::new(interface, false, &packet);
-        let known = self.cache.find(&key);
-        if let Some(Found::Sa(place)) = known {
-            return Ok(Route::Protect(place));
-        }
-        let routed = match known {
+        match self.cache.find(&key) {
+            Some(Found::Sa(template)) => return Ok(Route::Protect(template.sa())),
             Some(Found::Bypass) => return Ok(Route::Bypass),
             Some(Found::Discard) => return Err(Miss::Discard),
             Some(Found::HiddenPorts) => return Err(Miss::HiddenPorts),
             Some(Found::Nothing) => return Err(Miss::NoPolicy),
-            Some(Found::Sa(_) | Found::Policy(_)) | None if kind == InterfaceKind::Ipip => {
-                self.search_ip_in_ip(interface, &packet, sas)
-            }
-            Some(Found::Sa(_) | Found::Policy(_)) | None => self.search(interface, &packet, sas),
+            Some(Found::NoSa(policy)) => return Err(Miss::NoSa(*policy)),
+            Some(Found::OutsideSa(place)) => return Err(Miss::OutsideSa(*place)),
+            Some(Found::Policy(_)) | None => {}
+        }
+        let routed = if kind == InterfaceKind::Ipip {
+            self.search_ip_in_ip(interface, &packet, sas)
+        } else {
+            self.search(interface, &packet, sas)
         };
         let found = match routed {
-            Ok(Route::Protect(place)) => Found::Sa(place),
+            Ok(Route::Protect(place)) => match sas.get(place) {
+                Some(sa) => Found::Sa(Template::new(place, sa, kind, header)),
+                None => return routed,
+            },
             Ok(Route::Bypass) => Found::Bypass,
             Err(Miss::Discard) => Found::Discard,
             Err(Miss::HiddenPorts) => Found::HiddenPorts,
             Err(Miss::NoPolicy) => Found::Nothing,
-            Err(Miss::NoSa(_) | Miss::Elsewhere(_) | Miss::OutsideSa(_) | Miss::OtherPolicy) => return routed,
+            Err(Miss::NoSa(policy)) => Found::NoSa(policy),
+            Err(Miss::OutsideSa(place)) => Found::OutsideSa(place),
+            Err(Miss::OtherPolicy) => return routed,
         };
         self.cache.remember(key, found);
         routed
+    }
+
+    /// Whether [`Self::route`] would not have to search.
+    pub(crate) fn knows_route(&self, interface: InterfaceId, header: &Header) -> bool {
+        self.cache.find(&FlowKey::new(interface, false, &Selected::outbound(header))).is_some()
+    }
+
+    /// How packets of a flow are sent whose route was asked for before; `None` also when they are not sent on an SA.
+    #[inline]
+    pub(crate) fn ipv4_template(&self, flow: &Ipv4Flow) -> Option<&Template> {
+        self.cache.find_ipv4(flow).and_then(Found::template)
+    }
+
+    /// As [`Self::ipv4_template`].
+    #[inline]
+    pub(crate) fn ipv6_template(&self, flow: &Ipv6Flow) -> Option<&Template> {
+        self.cache.find_ipv6(flow).and_then(Found::template)
     }
 }
 
@@ -300,7 +317,7 @@ impl PolicyTable {
             return Ok(());
         }
         let key = FlowKey::new(interface, true, packet);
-        let found = self.cache.find(&key).unwrap_or_else(|| {
+        let found = self.cache.find(&key).copied().unwrap_or_else(|| {
             let found = self.search_inbound(interface, packet);
             self.cache.remember(key, found);
             found
@@ -312,7 +329,7 @@ impl PolicyTable {
             }
             Found::HiddenPorts => Err(Miss::HiddenPorts),
             Found::Discard => Err(Miss::Discard),
-            Found::Nothing | Found::Bypass | Found::Sa(_) => Err(Miss::NoPolicy),
+            Found::Nothing | Found::Bypass | Found::Sa(_) | Found::NoSa(_) | Found::OutsideSa(_) => Err(Miss::NoPolicy),
         }
     }
 
@@ -349,8 +366,7 @@ impl PolicyTable {
     fn is_as_good(&self, first: &Policy, own: PolicyId, peer: IpAddr, sas: &OutboundTable) -> bool {
         let Some(own) = self.get(own) else { return false };
         let protects = matches!(first.action, PolicyAction::Protect { .. });
-        let here = first.outbound.iter().filter_map(|place| Some(sas.get(*place)?.path().remote));
-        let mut peers = here.chain(first.peers_elsewhere.iter().copied());
+        let mut peers = first.outbound.iter().filter_map(|place| Some(sas.get(*place)?.path().remote));
         protects
             && first.order.priority == own.order.priority
             && (first.order.breadth == own.order.breadth || peers.any(|other| other == peer))
@@ -429,7 +445,7 @@ impl Policy {
             PolicyAction::Bypass => Ok(Route::Bypass),
             PolicyAction::Protect { .. } => {
                 let active = self.active.and_then(|place| Some((place, sas.get(place)?)));
-                let (place, sa) = active.ok_or(self.home.map_or(Miss::NoSa(self.id), Miss::Elsewhere))?;
+                let (place, sa) = active.ok_or(Miss::NoSa(self.id))?;
                 // RFC 4301 §7.3: what does not show its ports is for certain ports only where both ends agreed.
                 let packet = if self.later_fragments { *packet } else { packet.as_it_is() };
                 if sa.selects(&packet) { Ok(Route::Protect(place)) } else { Err(Miss::OutsideSa(place)) }

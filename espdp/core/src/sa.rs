@@ -17,9 +17,11 @@ use crate::drops::DropCounters;
 use crate::limits::Usage;
 use crate::policy::Selectors;
 
-/// What both halves of a Child SA have.
+/// What both halves of a Child SA have; what every packet changes comes first.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct SaCore {
+    pub(crate) usage: Usage,
     pub(crate) protocol: IpsecProtocol,
     pub(crate) spi: EspSpi,
     pub(crate) policy: PolicyId,
@@ -27,7 +29,6 @@ pub(crate) struct SaCore {
     pub(crate) mode: Mode,
     pub(crate) layout: Layout,
     pub(crate) extended: bool,
-    pub(crate) usage: Usage,
     pub(crate) path: OuterPath,
     pub(crate) transform: Transform,
     pub(crate) selectors: Selectors,
@@ -113,6 +114,11 @@ impl Layout {
             icv_len: spec.algorithms.icv_len(),
             block: cipher.pad_block(),
         }
+    }
+
+    /// What payload, padding and trailer are a multiple of.
+    pub(crate) fn block(&self) -> usize {
+        self.block
     }
 
     /// Octets of padding behind a payload of `payload_len` octets (RFC 4303 §2.4).

@@ -447,7 +447,7 @@ impl World {
             }
             Output::Keepalive(_) => self.keepalives += 1,
             Output::Ask(id, Ask::Dataplane(command))
-                if side.is_slow && !matches!(command, DataplaneCommand::ReserveSpi(_)) =>
+                if side.is_slow && !matches!(command, DataplaneCommand::ReserveSpi) =>
             {
                 side.withheld.push((id, command));
             }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use espdp_api::OuterPath;
 
 use super::Span;
+use super::arrivals::Arrivals;
 use super::outer::{OuterHeader, PackedOuter};
 use crate::InterfaceId;
 use crate::packet::Header;
@@ -22,9 +23,10 @@ use crate::packet::Header;
 /// ```
 #[derive(Debug)]
 pub struct OutboundBatch {
-    memory: Box<[u8]>,
-    used: usize,
-    frames: Vec<OutboundFrame>,
+    pub(super) memory: Box<[u8]>,
+    pub(super) used: usize,
+    pub(super) arrivals: Arrivals,
+    pub(super) frames: Vec<OutboundFrame>,
     clear: Vec<ClearFrame>,
     replies: Vec<ReplyFrame>,
     /// Filled by [`crate::Filling::seal`].
@@ -94,6 +96,7 @@ impl OutboundBatch {
         Self {
             memory: vec![0; Self::OCTETS].into_boxed_slice(),
             used: 0,
+            arrivals: Arrivals::new(),
             frames: Vec::with_capacity(Self::FRAMES),
             clear: Vec::with_capacity(Self::FRAMES),
             replies: Vec::with_capacity(Self::FRAMES),
@@ -119,7 +122,7 @@ impl OutboundBatch {
 
     /// Packets of every kind.
     pub(crate) fn packets(&self) -> usize {
-        self.frames.len() + self.clear.len() + self.replies.len()
+        self.arrivals.left() + self.frames.len() + self.clear.len() + self.replies.len()
     }
 
     /// The `len` octets behind the last frame; they join the batch with [`Self::add`].
@@ -167,9 +170,10 @@ impl OutboundBatch {
         (&mut self.frames, &mut self.memory)
     }
 
-    /// Forgets all packets.
+    /// Forgets all packets but those that had no room in it and wait for the next batch.
     pub fn clear(&mut self) {
         self.used = 0;
+        self.arrivals.clear();
         self.frames.clear();
         self.clear.clear();
         self.replies.clear();

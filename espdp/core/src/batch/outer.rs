@@ -39,9 +39,23 @@ impl PackedOuter {
     const IS_CUT: u32 = 38;
     const CUT_TO: u32 = 48;
     const FLOW_LABEL_BITS: u32 = 0x000f_ffff;
+
+    /// What the header of an inner packet says of what may be copied to the outside. IPv6 packets have Don't Fragment.
+    #[inline]
+    pub(crate) fn of_inner(traffic_class: u8, hop_limit: u8, flow_label: u32, dont_fragment: bool) -> Self {
+        let header = OuterHeader { traffic_class, hop_limit, flow_label, dont_fragment, ..OuterHeader::default() };
+        header.into()
+    }
+
+    /// The header with what `inner` says where `copied` has all bits; there it must have none itself.
+    #[inline]
+    pub(crate) fn with_copied(self, inner: Self, copied: Self) -> Self {
+        Self(self.0 | inner.0 & copied.0)
+    }
 }
 
 impl From<OuterHeader> for PackedOuter {
+    #[inline]
     fn from(header: OuterHeader) -> Self {
         let OuterHeader { traffic_class, hop_limit, flow_label, dont_fragment, heeds_path_mtu, cut_to } = header;
         let cut_to = cut_to.map_or(0, |octets| u64::from(octets) << Self::CUT_TO | 1 << Self::IS_CUT);

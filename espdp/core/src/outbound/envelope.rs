@@ -54,10 +54,11 @@ pub(super) enum Fit {
 impl Envelope {
     pub(super) fn new(sa: &OutboundSa, kind: InterfaceKind, header: &Header) -> Result<Self, DropReason> {
         if sa.core.mode == Mode::Tunnel || kind == InterfaceKind::Ipip {
+            let (common, copied) = sa.tunnel_header(header);
             return Ok(Self {
                 skip: 0,
                 next_header: if header.is_ipv4() { protocol::IPV4 } else { protocol::IPV6 },
-                outer: sa.tunnel_header(header),
+                outer: common.with_copied(header.outer(), copied).into(),
                 own: None,
                 most: sa.most(),
                 fill_to: sa.fill_to(),

@@ -2,23 +2,19 @@
 
 use std::net::IpAddr;
 
+use espdp_api::PolicyId;
+
 use super::Selected;
 use crate::InterfaceId;
+use crate::outbound::Template;
 
 /// Remembers what the packets of recent flows found, so that policies are searched once for each flow and not for each packet.
 #[derive(Debug)]
 pub(super) struct FlowCache {
-    /// A flow may stand anywhere in its set; where a set is full, its oldest flow makes way.
-    sets: Box<[[Flow; Self::WAYS]]>,
+    ipv4: Table<Ipv4Flow>,
+    ipv6: Table<Ipv6Flow>,
     /// Flows of older generations are forgotten.
     generation: u32,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Flow {
-    key: FlowKey,
-    generation: u32,
-    found: Found,
 }
 
 /// What a packet found.
@@ -27,69 +23,103 @@ pub(super) enum Found {
     /// No policy.
     #[default]
     Nothing,
-    /// A policy that sends on the SA at this place.
-    Sa(u32),
+    /// A policy that sends on an SA, and how.
+    Sa(Template),
     /// A policy that lets packets pass in clear.
     Bypass,
     /// A policy that drops packets.
     Discard,
     /// That it depends on ports which cannot be seen.
     HiddenPorts,
+    /// A policy without an active SA.
+    NoSa(PolicyId),
+    /// A policy whose active SA, at this place, does not take the packet.
+    OutsideSa(u32),
     /// The policy in this slot: what packets that came in are compared with.
     Policy(u32),
 }
 
-/// Everything that selectors look at.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct FlowKey {
-    local: u128,
-    remote: u128,
-    /// Interface, direction, family, protocol and ports.
-    others: u64,
+/// Everything that selectors look at, of a packet of either family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FlowKey {
+    Ipv4(Ipv4Flow),
+    Ipv6(Ipv6Flow),
 }
 
-impl FlowKey {
-    #[inline]
-    pub(super) fn new(interface: InterfaceId, is_inbound: bool, packet: &Selected) -> Self {
-        let ports = u64::from(packet.local_port.unwrap_or(0)) << 16 | u64::from(packet.remote_port.unwrap_or(0));
-        let flags = u64::from(packet.is_completed) << 3
-            | u64::from(is_inbound) << 2
-            | u64::from(packet.remote.is_ipv4()) << 1
-            | u64::from(packet.local_port.is_some());
-        let others = u64::from(interface.0) << 48 | flags << 40 | u64::from(packet.protocol) << 32 | ports;
-        Self { local: bits(packet.local), remote: bits(packet.remote), others }
-    }
+/// What selectors look at in an IPv4 packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ipv4Flow {
+    /// Our side's address, then the peer's side's.
+    addresses: u64,
+    others: Others,
+}
 
-    /// Spreads flows that differ in a few low bits.
+/// What selectors look at in an IPv6 packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ipv6Flow {
+    /// Our side's address, then the peer's side's.
+    addresses: [u64; 4],
+    others: Others,
+}
+
+/// What a flow has besides addresses.
+///
+/// ```text
+///  63          48     40         32           16              0
+/// ┌──────────────┬──────┬──────────┬────────────┬──────────────┐
+/// │ interface    │ flags│ protocol │ local port │ remote port  │
+/// └──────────────┴──────┴──────────┴────────────┴──────────────┘
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Others(u64);
+
+impl Found {
+    /// How packets are sent that found an SA.
     #[inline]
-    fn hash(&self) -> u64 {
-        let words =
-            [self.local as u64, (self.local >> 64) as u64, self.remote as u64, (self.remote >> 64) as u64, self.others];
-        words.into_iter().fold(0x243f_6a88_85a3_08d3, mix)
+    pub(super) fn template(&self) -> Option<&Template> {
+        match self {
+            Self::Sa(template) => Some(template),
+            Self::Nothing
+            | Self::Bypass
+            | Self::Discard
+            | Self::HiddenPorts
+            | Self::NoSa(_)
+            | Self::OutsideSa(_)
+            | Self::Policy(_) => None,
+        }
     }
 }
 
 impl FlowCache {
-    /// Flows in a set: enough that sets are seldom full while the cache is not.
-    const WAYS: usize = 4;
-    const SETS: usize = 4096;
-
+    /// The places of both tables together hold some ten thousand flows in a few megabytes.
     pub(super) fn new() -> Self {
-        Self { sets: vec![[Flow::default(); Self::WAYS]; Self::SETS].into_boxed_slice(), generation: 1 }
+        Self { ipv4: Table::new(), ipv6: Table::new(), generation: 1 }
     }
 
     #[inline]
-    pub(super) fn find(&self, key: &FlowKey) -> Option<Found> {
-        let set = self.sets.get(Self::set(key))?;
-        set.iter().find(|flow| flow.generation == self.generation && flow.key == *key).map(|flow| flow.found)
+    pub(super) fn find(&self, key: &FlowKey) -> Option<&Found> {
+        match key {
+            FlowKey::Ipv4(key) => self.ipv4.find(key, self.generation),
+            FlowKey::Ipv6(key) => self.ipv6.find(key, self.generation),
+        }
+    }
+
+    /// As [`Self::find`] for a family that is known.
+    #[inline]
+    pub(super) fn find_ipv4(&self, key: &Ipv4Flow) -> Option<&Found> {
+        self.ipv4.find(key, self.generation)
+    }
+
+    /// As [`Self::find`] for a family that is known.
+    #[inline]
+    pub(super) fn find_ipv6(&self, key: &Ipv6Flow) -> Option<&Found> {
+        self.ipv6.find(key, self.generation)
     }
 
     pub(super) fn remember(&mut self, key: FlowKey, found: Found) {
-        let generation = self.generation;
-        if let Some(set) = self.sets.get_mut(Self::set(&key)) {
-            set.rotate_right(1);
-            let [newest, ..] = set;
-            *newest = Flow { key, generation, found };
+        match key {
+            FlowKey::Ipv4(key) => self.ipv4.remember(key, self.generation, found),
+            FlowKey::Ipv6(key) => self.ipv6.remember(key, self.generation, found),
         }
     }
 
@@ -97,15 +127,145 @@ impl FlowCache {
         self.generation = self.generation.wrapping_add(1);
         if self.generation == 0 {
             // The counter went round: a flow of long ago must not come back to life.
-            self.sets.fill([Flow::default(); Self::WAYS]);
+            (self.ipv4, self.ipv6) = (Table::new(), Table::new());
             self.generation = 1;
         }
     }
+}
 
-    fn set(key: &FlowKey) -> usize {
-        (key.hash() as usize) % Self::SETS
+impl FlowKey {
+    #[inline]
+    pub(super) fn new(interface: InterfaceId, is_inbound: bool, packet: &Selected) -> Self {
+        let others = Others::new(interface, is_inbound, packet);
+        match (packet.local, packet.remote) {
+            (IpAddr::V4(local), IpAddr::V4(remote)) => {
+                let addresses = u64::from(local.to_bits()) << 32 | u64::from(remote.to_bits());
+                Self::Ipv4(Ipv4Flow { addresses, others })
+            }
+            (local, remote) => {
+                let (local, remote) = (bits(local), bits(remote));
+                let addresses = [(local >> 64) as u64, local as u64, (remote >> 64) as u64, remote as u64];
+                Self::Ipv6(Ipv6Flow { addresses, others })
+            }
+        }
     }
 }
+
+impl Ipv4Flow {
+    /// A whole outbound packet of a protocol with ports. `addresses` are the octets of source and destination, `ports` those of
+    /// source and destination port.
+    #[inline]
+    pub(crate) fn outbound(interface: InterfaceId, protocol: u8, addresses: [u8; 8], ports: [u8; 4]) -> Self {
+        let others = Others::outbound(interface, Others::IS_IPV4, protocol, ports);
+        Self { addresses: u64::from_be_bytes(addresses), others }
+    }
+}
+
+impl Ipv6Flow {
+    /// As [`Ipv4Flow::outbound`].
+    #[inline]
+    pub(crate) fn outbound(interface: InterfaceId, protocol: u8, addresses: [[u8; 8]; 4], ports: [u8; 4]) -> Self {
+        let others = Others::outbound(interface, 0, protocol, ports);
+        Self { addresses: addresses.map(u64::from_be_bytes), others }
+    }
+}
+
+impl Others {
+    const SHOWS_PORTS: u64 = 1;
+    const IS_IPV4: u64 = 1 << 1;
+    const IS_INBOUND: u64 = 1 << 2;
+    const IS_COMPLETED: u64 = 1 << 3;
+
+    #[inline]
+    fn new(interface: InterfaceId, is_inbound: bool, packet: &Selected) -> Self {
+        let flag = |flag: u64, is_set: bool| if is_set { flag } else { 0 };
+        let flags = flag(Self::SHOWS_PORTS, packet.local_port.is_some())
+            | flag(Self::IS_IPV4, packet.remote.is_ipv4())
+            | flag(Self::IS_INBOUND, is_inbound)
+            | flag(Self::IS_COMPLETED, packet.is_completed);
+        let ports = u32::from(packet.local_port.unwrap_or(0)) << 16 | u32::from(packet.remote_port.unwrap_or(0));
+        Self::put_together(interface, flags, packet.protocol, ports)
+    }
+
+    #[inline]
+    fn outbound(interface: InterfaceId, flags: u64, protocol: u8, ports: [u8; 4]) -> Self {
+        Self::put_together(interface, flags | Self::SHOWS_PORTS, protocol, u32::from_be_bytes(ports))
+    }
+
+    #[inline]
+    fn put_together(interface: InterfaceId, flags: u64, protocol: u8, ports: u32) -> Self {
+        Self(u64::from(interface.0) << 48 | flags << 40 | u64::from(protocol) << 32 | u64::from(ports))
+    }
+}
+
+/// The flows of one family.
+#[derive(Debug)]
+struct Table<K> {
+    /// A flow may stand anywhere in its set; where a set is full, its oldest flow makes way.
+    sets: Box<[[Flow<K>; WAYS]]>,
+}
+
+/// One flow, in a cache line of its own if its key is short.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(align(64))]
+struct Flow<K> {
+    key: K,
+    generation: u32,
+    found: Found,
+}
+
+/// Flows in a set: enough that sets are seldom full while the table is not.
+const WAYS: usize = 4;
+const SETS: usize = 4096;
+
+/// What flows are told apart by.
+trait Key: Copy + Default + PartialEq {
+    /// Spreads flows that differ in a few low bits.
+    fn hash(&self) -> u64;
+}
+
+impl Key for Ipv4Flow {
+    #[inline]
+    fn hash(&self) -> u64 {
+        // Side by side, not one after the other: all packets wait for this.
+        mix(SEED, self.addresses) ^ mix(!SEED, self.others.0)
+    }
+}
+
+impl Key for Ipv6Flow {
+    #[inline]
+    fn hash(&self) -> u64 {
+        self.addresses.into_iter().fold(mix(SEED, self.others.0), mix)
+    }
+}
+
+impl<K: Key> Table<K> {
+    fn new() -> Self {
+        Self { sets: vec![[Flow::default(); WAYS]; SETS].into_boxed_slice() }
+    }
+
+    #[inline]
+    fn find(&self, key: &K, generation: u32) -> Option<&Found> {
+        let set = self.sets.get(Self::set(key))?;
+        set.iter().find(|flow| flow.generation == generation && flow.key == *key).map(|flow| &flow.found)
+    }
+
+    fn remember(&mut self, key: K, generation: u32, found: Found) {
+        if let Some(set) = self.sets.get_mut(Self::set(&key)) {
+            set.rotate_right(1);
+            let [newest, ..] = set;
+            *newest = Flow { key, generation, found };
+        }
+    }
+
+    #[inline]
+    fn set(key: &K) -> usize {
+        (key.hash() as usize) % SETS
+    }
+}
+
+/// The first digits of pi: nothing in particular.
+const SEED: u64 = 0x243f_6a88_85a3_08d3;
 
 /// Multiply and fold: one more word of a hash.
 #[inline]
@@ -127,32 +287,60 @@ pub(super) fn bits(address: IpAddr) -> u128 {
 mod tests {
     use super::*;
 
-    fn flow(number: u32) -> FlowKey {
-        FlowKey { local: 1, remote: u128::from(number), others: 17 << 32 }
+    fn selected(number: u32, is_ipv4: bool) -> Selected {
+        let (local, remote): (IpAddr, IpAddr) = if is_ipv4 {
+            ([10, 1, 0, 1].into(), std::net::Ipv4Addr::from_bits(0x0a02_0000 + number).into())
+        } else {
+            (std::net::Ipv6Addr::from_bits(1).into(), std::net::Ipv6Addr::from_bits(u128::from(number)).into())
+        };
+        Selected { local, remote, protocol: 17, local_port: Some(5), remote_port: Some(53), is_completed: false }
+    }
+
+    fn flow(number: u32, is_ipv4: bool) -> FlowKey {
+        FlowKey::new(InterfaceId(3), false, &selected(number, is_ipv4))
     }
 
     #[test]
     fn a_cache_that_is_a_quarter_full_forgets_hardly_anything() {
-        let mut cache = FlowCache::new();
-        let flows = (FlowCache::SETS * FlowCache::WAYS / 4) as u32;
-        for number in 0..flows {
-            cache.remember(flow(number), Found::Sa(number));
+        for is_ipv4 in [true, false] {
+            let mut cache = FlowCache::new();
+            let flows = (SETS * WAYS / 4) as u32;
+            for number in 0..flows {
+                cache.remember(flow(number, is_ipv4), Found::Policy(number));
+            }
+            let is_known = |number: &u32| cache.find(&flow(*number, is_ipv4)) == Some(&Found::Policy(*number));
+            let found = (0..flows).filter(is_known).count();
+            assert!(found as u32 > flows / 100 * 99, "{found} of {flows}");
+            assert_eq!(cache.find(&flow(flows, is_ipv4)), None);
         }
-        let found = (0..flows).filter(|number| cache.find(&flow(*number)) == Some(Found::Sa(*number))).count();
-        assert!(found as u32 > flows / 100 * 99, "{found} of {flows}");
-        assert_eq!(cache.find(&flow(flows)), None);
     }
 
     #[test]
     fn what_is_forgotten_stays_forgotten_when_the_generations_start_again() {
         let mut cache = FlowCache::new();
-        cache.remember(flow(1), Found::Sa(1));
+        let key = flow(1, true);
+        cache.remember(key, Found::Policy(1));
         cache.forget();
-        assert_eq!(cache.find(&flow(1)), None);
+        assert_eq!(cache.find(&key), None);
         cache.generation = u32::MAX;
         cache.forget();
         assert_eq!(cache.generation, 1, "the generation in which the flow was remembered");
-        assert_eq!(cache.find(&flow(1)), None);
-        assert_eq!(cache.find(&FlowKey::default()), None, "an empty place is no flow");
+        assert_eq!(cache.find(&key), None);
+        assert_eq!(cache.find_ipv4(&Ipv4Flow::default()), None, "an empty place is no flow");
+    }
+
+    #[test]
+    fn a_flow_has_the_same_key_however_it_is_read() {
+        let (source, destination) = ([10, 1, 0, 1], [10, 2, 0, 7]);
+        let addresses = [source, destination].as_flattened().try_into().unwrap();
+        let read = Ipv4Flow::outbound(InterfaceId(3), 17, addresses, [0, 5, 0, 53]);
+        assert_eq!(flow(7, true), FlowKey::Ipv4(read));
+        let number = |number: u64| number.to_be_bytes();
+        let addresses = [number(0), number(1), number(0), number(7)];
+        let read = Ipv6Flow::outbound(InterfaceId(3), 17, addresses, [0, 5, 0, 53]);
+        assert_eq!(flow(7, false), FlowKey::Ipv6(read));
+        let inbound = FlowKey::new(InterfaceId(3), true, &selected(7, true));
+        let completed = FlowKey::new(InterfaceId(3), false, &Selected { is_completed: true, ..selected(7, true) });
+        assert!(flow(7, true) != inbound && flow(7, true) != completed && inbound != completed);
     }
 }

@@ -4,27 +4,29 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use espdp_api::{
-    Carries, DfPolicy, Direction, DscpPolicy, EspAlgorithms, FlowLabelPolicy, HopLimitPolicy, InterfaceKind,
-    IpsecProtocol, Mode, MssPolicy, OutboundSaSpec, OuterPath, PacketShape, PaddingPolicy, PathMtuPolicy, Refusal,
-    SaStatistics, Secret, SequenceEnd,
+    DfPolicy, Direction, DscpPolicy, EspAlgorithms, FlowLabelPolicy, HopLimitPolicy, InterfaceKind, IpsecProtocol,
+    Mode, MssPolicy, OutboundSaSpec, OuterPath, PacketShape, PaddingPolicy, PathMtuPolicy, Refusal, SaStatistics,
+    Secret, SequenceEnd,
 };
 
 use super::SaCore;
-use crate::limits::Charge;
+use crate::batch::PackedOuter;
+use crate::limits::{Charge, Usage};
 use crate::packet::{Header, protocol};
 use crate::policy::{Selected, Selectors};
 use crate::{InterfaceId, OuterHeader, Overhead, ecn, tcp_mss};
 
 /// A sending SA; starts on a cache line of its own.
+/// What every packet changes comes first, and is one cache line.
 #[derive(Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub(crate) struct OutboundSa {
     /// The sequence number of the last packet; 0 before the first.
     sequence: u64,
     /// The last sequence number that may be sent.
     last_sequence: u64,
+    pub(crate) core: SaCore,
     pub(crate) shape: PacketShape,
-    pub(crate) carries: Carries,
     algorithms: EspAlgorithms,
     /// What the path carries, in octets with the outer IP header; `None` while nobody knows.
     path_mtu: Option<usize>,
@@ -34,8 +36,12 @@ pub(crate) struct OutboundSa {
     most_inside: usize,
     /// Makes flow labels that tell nothing about the flows, nor about those of other SAs.
     label_key: u64,
-    pub(crate) core: SaCore,
 }
+
+const _: () = {
+    let hot = std::mem::offset_of!(OutboundSa, core) + std::mem::offset_of!(SaCore, usage) + Usage::HOT_OCTETS;
+    assert!(hot <= 64, "what every packet changes is one cache line");
+};
 
 impl OutboundSa {
     /// Keys an SA.
@@ -66,7 +72,6 @@ impl OutboundSa {
             sequence: 0,
             last_sequence,
             shape: spec.shape,
-            carries: spec.carries,
             algorithms: spec.sa.algorithms,
             path_mtu: None,
             most: usize::MAX,
@@ -164,6 +169,16 @@ impl OutboundSa {
         (charge, self.sequence)
     }
 
+    /// As [`Self::admit`] for a packet that no limit has anything to say to; `None`, and nothing is counted, for any other.
+    #[inline]
+    pub(crate) fn admit_calmly(&mut self, bytes: usize) -> Option<u64> {
+        if self.sequence >= self.last_sequence || !self.core.usage.charge_calmly(bytes) {
+            return None;
+        }
+        self.sequence += 1;
+        Some(self.sequence)
+    }
+
     pub(crate) fn is_transport(&self) -> bool {
         self.core.mode == Mode::Transport
     }
@@ -178,41 +193,48 @@ impl OutboundSa {
         selectors.matches(packet)
     }
 
-    /// DSCP and ECN of the outer header of a tunnel (RFC 4301 §5.1.2.1, R6040-4.1-1).
-    pub(crate) fn tunnel_traffic_class(&self, inner: &Header) -> u8 {
-        let dscp = match self.shape.dscp {
-            DscpPolicy::Copy => inner.traffic_class & !ecn::MASK,
-            DscpPolicy::Fixed(dscp) => dscp << 2,
+    /// The outer headers of a tunnel's packets for all packets of a flow, of which `inner` is one (RFC 4301 §5.1.2): what they have
+    /// in common, and of which bits the inner packets decide.
+    pub(crate) fn tunnel_header(&self, inner: &Header) -> (PackedOuter, PackedOuter) {
+        // RFC 4301 §5.1.2.1; R6040-4.1-1: the ECN mark is copied whatever is said of the DSCP.
+        let (dscp, copied_dscp) = match self.shape.dscp {
+            DscpPolicy::Copy => (0, !ecn::MASK),
+            DscpPolicy::Fixed(dscp) => (dscp << 2, 0),
         };
-        dscp | ecn::encapsulate(inner.traffic_class)
-    }
-
-    /// Don't Fragment of the outer header of a tunnel (R4301-8.1-1).
-    pub(crate) fn tunnel_dont_fragment(&self, inner: &Header) -> bool {
-        match self.shape.df {
-            DfPolicy::Copy => inner.dont_fragment,
-            DfPolicy::Set => true,
-            DfPolicy::Clear => false,
-        }
-    }
-
-    /// The outer header of a tunnel's packet (RFC 4301 §5.1.2).
-    pub(crate) fn tunnel_header(&self, inner: &Header) -> OuterHeader {
-        OuterHeader {
-            traffic_class: self.tunnel_traffic_class(inner),
-            hop_limit: match self.shape.hop_limit {
-                HopLimitPolicy::Copy => inner.hop_limit,
-                HopLimitPolicy::Fixed(hops) => hops,
-            },
-            flow_label: match self.shape.flow_label {
-                FlowLabelPolicy::Zero => 0,
-                FlowLabelPolicy::Copy => inner.flow_label,
-                FlowLabelPolicy::Hash => self.hashed_flow_label(inner),
-            },
-            dont_fragment: self.tunnel_dont_fragment(inner),
+        let (hop_limit, copied_hop_limit) = match self.shape.hop_limit {
+            HopLimitPolicy::Copy => (0, u8::MAX),
+            HopLimitPolicy::Fixed(hops) => (hops, 0),
+        };
+        let (flow_label, copied_flow_label) = match self.shape.flow_label {
+            // An IPv4 header has none.
+            _ if !self.core.path.remote.is_ipv6() => (0, 0),
+            FlowLabelPolicy::Zero => (0, 0),
+            FlowLabelPolicy::Copy => (0, u32::MAX),
+            FlowLabelPolicy::Hash => (self.hashed_flow_label(inner), 0),
+        };
+        // R4301-8.1-1.
+        let (dont_fragment, copies_dont_fragment) = match self.shape.df {
+            DfPolicy::Copy => (false, true),
+            DfPolicy::Set => (true, false),
+            DfPolicy::Clear => (false, false),
+        };
+        let common = OuterHeader {
+            traffic_class: dscp,
+            hop_limit,
+            flow_label,
+            dont_fragment,
             heeds_path_mtu: self.heeds_path_mtu(),
             cut_to: None,
-        }
+        };
+        let copied = OuterHeader {
+            traffic_class: copied_dscp | ecn::MASK,
+            hop_limit: copied_hop_limit,
+            flow_label: copied_flow_label,
+            dont_fragment: copies_dont_fragment,
+            heeds_path_mtu: false,
+            cut_to: None,
+        };
+        (common.into(), copied.into())
     }
 
     /// The outer header of a packet that has nothing inside: what the shape says, and otherwise what is usual.

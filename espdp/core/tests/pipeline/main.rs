@@ -11,6 +11,7 @@ mod ah;
 mod control;
 mod headers;
 mod hostile;
+mod in_place;
 mod mtu;
 mod roundtrip;
 mod scapy;

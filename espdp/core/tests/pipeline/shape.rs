@@ -342,17 +342,22 @@ fn icmp_errors_pass_only_about_packets_that_the_sa_would_carry() {
 #[test]
 fn hop_limit_and_flow_label_of_the_outer_header_are_fixed_copied_or_hashed() {
     let shape = |hop_limit, flow_label| PacketShape { hop_limit, flow_label, ..PacketShape::default() };
-    let send = |shape, packet: &[u8]| shaped(shape).connect().0.send(packet)[0].outer;
+    let setup = |shape, outer_is_ipv6| Setup { outer_is_ipv6, ..shaped(shape) };
+    let send = |shape, packet: &[u8]| setup(shape, true).connect().0.send(packet)[0].outer;
     let packet = udp(false, 10);
     let plain = send(PacketShape::default(), &packet);
     assert_eq!((plain.hop_limit, plain.flow_label), (64, 0));
     let copied = send(shape(HopLimitPolicy::Copy, FlowLabelPolicy::Copy), &packet);
     assert_eq!((copied.hop_limit, copied.flow_label), (63, 0x000a_bcde));
     let hash = shape(HopLimitPolicy::Fixed(9), FlowLabelPolicy::Hash);
-    let (mut left, _) = shaped(hash).connect();
+    let (mut left, _) = setup(hash, true).connect();
     let mut label = |packet: &[u8]| left.send(packet)[0].outer.flow_label;
     let (one, again, other) = (label(&packet), label(&packet), label(&udp_between("fd01::1", "fd02::2", 0, 10)));
     assert!(one == again && one != other && (1..1 << 20).contains(&one), "{one:05x} {other:05x}");
+    for flow_label in [FlowLabelPolicy::Copy, FlowLabelPolicy::Hash] {
+        let (mut left, _) = setup(shape(HopLimitPolicy::Fixed(9), flow_label), false).connect();
+        assert_eq!(left.send(&packet)[0].outer.flow_label, 0, "an IPv4 header has none");
+    }
 }
 
 #[test]

@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use espdp_api::{
-    AddressRange, Carries, Direction, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, Event,
-    InboundSaSpec, InterfaceKind, InterfaceName, InterfaceSpec, IpsecProtocol, L2tpCarrier, L2tpv3, Mode, NextHop,
-    OutboundSaSpec, OuterPath, PacketShape, PolicyAction, PolicyId, PolicySpec, Protection, SaLimits, SaSpec,
-    SaStatistics, Secret, SequenceEnd, TrafficSelector, TunnelEnds,
+    AddressRange, Direction, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, Event, InboundSaSpec,
+    InterfaceKind, InterfaceName, InterfaceSpec, IpsecProtocol, L2tpCarrier, L2tpv3, Mode, NextHop, OutboundSaSpec,
+    OuterPath, PacketShape, PolicyAction, PolicyId, PolicySpec, Protection, SaLimits, SaSpec, SaStatistics, Secret,
+    SequenceEnd, TrafficSelector, TunnelEnds,
 };
 use espdp_core::{
     Dataplane, Exit, InboundBatch, InterfaceId, Offloads, Origin, OutboundBatch, OuterHeader, Progress, Run, Sealed,
@@ -15,7 +15,7 @@ use espdp_core::{
 };
 
 /// What a pair of gateways has in common. Change what a test is about.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Setup {
     pub protocol: IpsecProtocol,
     pub algorithms: EspAlgorithms,
@@ -126,6 +126,22 @@ pub struct Gateway {
     inbound: InboundBatch,
 }
 
+/// What left a gateway, and what went back.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    pub wire: Vec<Wire>,
+    pub clear: Vec<(Vec<u8>, Exit)>,
+    pub replies: Vec<Vec<u8>>,
+}
+
+impl Sent {
+    fn add(&mut self, sealed: &Sealed<'_>) {
+        self.wire.extend(on_wire(sealed));
+        self.clear.extend(sealed.clear().map(|packet| (packet.octets.to_vec(), packet.exit)));
+        self.replies.extend(sealed.replies().map(|reply| reply.octets.to_vec()));
+    }
+}
+
 /// An ESP packet on the wire, with what its outer header says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wire {
@@ -206,7 +222,7 @@ impl Setup {
 
     pub fn outbound(&self, spi: EspSpi, path: OuterPath, is_left: bool, seed: u8) -> OutboundSaSpec {
         let sa = self.sa(spi, path, is_left, self.outbound_limits, seed);
-        OutboundSaSpec { sa, shape: self.shape, sequence_end: SequenceEnd::Stop, inbound: None, carries: Carries::All }
+        OutboundSaSpec { sa, shape: self.shape, sequence_end: SequenceEnd::Stop }
     }
 }
 
@@ -256,6 +272,64 @@ impl Gateway {
                 return wire;
             }
         }
+    }
+
+    /// Sends packets one after the other, those that can be are wrapped where they are read. Says what leaves, and how many packets
+    /// could be read so.
+    pub fn send_in_place(&mut self, packets: &[(VnetHeader, Vec<u8>)]) -> (Sent, usize) {
+        let mut sent = Sent::default();
+        let mut in_place = 0;
+        let mut filling = self.dataplane.fill(self.now, &mut self.outbound);
+        for (vnet, packet) in packets {
+            let read = [&vnet.encode()[..VnetHeader::LEN], packet].concat();
+            let mut buffer = vec![0; OutboundBatch::SPACE + read.len()];
+            let mut pushed = match filling.space(self.interface) {
+                Some(space) => {
+                    let first = read.len().min(space.len());
+                    space[..first].copy_from_slice(&read[..first]);
+                    buffer[OutboundBatch::SPACE..][..read.len() - first].copy_from_slice(&read[first..]);
+                    let pushed = filling.arrive(self.interface, read.len(), &mut buffer);
+                    in_place += usize::from(pushed.is_none());
+                    pushed
+                }
+                None => Some(SuperPacket::new(self.interface, *vnet, packet)),
+            };
+            while pushed.as_mut().is_some_and(|packet| filling.push(packet) == Progress::BatchFull) {
+                sent.add(&filling.seal());
+                filling = self.dataplane.fill(self.now, &mut self.outbound);
+            }
+        }
+        while !filling.is_empty() {
+            sent.add(&filling.seal());
+            filling = self.dataplane.fill(self.now, &mut self.outbound);
+        }
+        (sent, in_place)
+    }
+
+    /// How many packets each run has when packets are wrapped where they are read, in one batch.
+    pub fn runs(&mut self, packets: &[(VnetHeader, Vec<u8>)]) -> Vec<usize> {
+        let mut filling = self.dataplane.fill(self.now, &mut self.outbound);
+        for (vnet, packet) in packets {
+            let read = [&vnet.encode()[..VnetHeader::LEN], packet].concat();
+            filling.space(self.interface).unwrap()[..read.len()].copy_from_slice(&read);
+            assert!(filling.arrive(self.interface, read.len(), &mut []).is_none());
+        }
+        filling.seal().runs().map(|run| run.packets().len()).collect()
+    }
+
+    /// Sends packets one after the other.
+    pub fn send_copied(&mut self, packets: &[(VnetHeader, Vec<u8>)]) -> Sent {
+        let mut sent = Sent::default();
+        let mut filling = self.dataplane.fill(self.now, &mut self.outbound);
+        for (vnet, packet) in packets {
+            let mut packet = SuperPacket::new(self.interface, *vnet, packet);
+            while filling.push(&mut packet) == Progress::BatchFull {
+                sent.add(&filling.seal());
+                filling = self.dataplane.fill(self.now, &mut self.outbound);
+            }
+        }
+        sent.add(&filling.seal());
+        sent
     }
 
     /// Sends the dummy packets that are due, and says when to look again.
