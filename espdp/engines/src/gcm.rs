@@ -17,10 +17,12 @@
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod key;
+mod known;
 #[cfg(target_arch = "x86_64")]
 mod packet;
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
 pub use self::key::Key;
 
@@ -49,6 +51,15 @@ pub struct Job<'k> {
     pub high: Option<u32>,
 }
 
+/// What there is to seal and open with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Detected {
+    /// The engine to use; without one, a library does the work.
+    pub engine: Option<Engine>,
+    /// Engines that compute wrong answers on this processor. Somebody should be told.
+    pub wrong: Vec<Engine>,
+}
+
 /// Why a packet was left as it is, or must not be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
@@ -68,13 +79,17 @@ pub const ICV_LEN: usize = 16;
 const HEADER_LEN: usize = 16;
 
 impl Engine {
-    /// The fastest engine of this processor.
+    /// The fastest engine of this processor that computes known answers right. They are computed once in a process.
     #[must_use]
-    pub fn detect() -> Option<Self> {
-        Self::all().next()
+    pub fn detect() -> &'static Detected {
+        static DETECTED: OnceLock<Detected> = OnceLock::new();
+        DETECTED.get_or_init(|| {
+            let (right, wrong): (Vec<_>, Vec<_>) = Self::all().partition(|engine| engine.knows_answers());
+            Detected { engine: right.first().copied(), wrong }
+        })
     }
 
-    /// All engines of this processor, the fastest first.
+    /// All engines of this processor, the fastest first, whether their answers are right or not.
     pub fn all() -> impl Iterator<Item = Self> {
         Kernel::all().map(|kernel| Self { kernel })
     }

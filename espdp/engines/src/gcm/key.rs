@@ -54,9 +54,10 @@ impl Key {
         self.rounds
     }
 
+    /// The salt as it lies in memory, the first octet lowest.
     #[inline]
     pub(super) fn salt(&self) -> u32 {
-        u32::from_be_bytes(self.salt)
+        u32::from_le_bytes(self.salt)
     }
 
     /// The round keys; those behind the last one of the key's length are zero.

@@ -1,56 +1,47 @@
-//! Packets in the memory of a batch, taken apart for a kernel.
+//! Packets in the memory of a batch, and what a kernel computes from their headers.
 
 use std::ops::Range;
 
-use super::{HEADER_LEN, ICV_LEN, Job, Key, LONGEST, Refused};
-use crate::vector::Block;
+use super::{HEADER_LEN, ICV_LEN, Job, LONGEST, Refused};
 
-/// A packet, taken apart.
-pub(super) struct Packet<'p> {
-    pub(super) head: Head,
-    /// Header and payload, [`HEADER_LEN`] octets at least.
-    pub(super) body: &'p mut [u8],
-    pub(super) icv: &'p mut Block,
-}
-
-/// What a kernel computes from a packet's header. Numbers are those that the octets make in network byte order.
-pub(super) struct Head {
-    /// Salt, IV, and 1: what the ICV is encrypted with. The payload has the counters that follow.
-    pub(super) counter: u128,
-    /// What is covered without being encrypted, with zeros behind.
-    pub(super) covered: u128,
-    /// Bits of that.
-    pub(super) covered_bits: u64,
-    /// The IV.
-    pub(super) iv: u64,
-}
-
-impl<'p> Packet<'p> {
-    /// Finds the packet of a job. Without `iv`, the IV is what stands in the packet.
+impl Job<'_> {
+    /// The packet: header, payload and ICV, 32 octets at least.
     ///
     /// # Errors
     /// [`Refused::Span`].
     #[inline]
-    pub(super) fn of(memory: &'p mut [u8], job: &Job<'_>, iv: Option<u64>) -> Result<Self, Refused> {
-        let Range { start, end } = job.span;
-        let octets = memory.get_mut(start..end).filter(|octets| octets.len() <= LONGEST).ok_or(Refused::Span)?;
-        let (body, icv) = octets.split_last_chunk_mut::<ICV_LEN>().ok_or(Refused::Span)?;
-        let header = body.first_chunk::<HEADER_LEN>().ok_or(Refused::Span)?;
-        let head = Head::new(job.key, u128::from_be_bytes(*header), job.high, iv);
-        Ok(Self { head, body, icv })
+    pub(super) fn packet<'m>(&self, memory: &'m mut [u8]) -> Result<&'m mut [u8], Refused> {
+        let Range { start, end } = self.span;
+        let packet = memory.get_mut(start..end).filter(|packet| packet.len() <= LONGEST);
+        packet.filter(|packet| packet.len() >= HEADER_LEN + ICV_LEN).ok_or(Refused::Span)
     }
 }
 
+/// What a kernel needs of a packet's header. To be made where it is used: what is stored in halves and loaded as a whole makes the
+/// processor wait.
+pub(super) struct Head {
+    /// What is covered without being encrypted, with zeros behind: the numbers that the first and the last eight octets make in
+    /// network byte order.
+    pub(super) covered: (u64, u64),
+    /// Bits of that.
+    pub(super) covered_bits: u64,
+    /// The IV as it lies in memory, the first octet lowest.
+    pub(super) iv: u64,
+}
+
 impl Head {
+    /// Of a packet of 16 octets at least. Without `iv`, the IV is what stands in it.
     #[inline]
-    fn new(key: &Key, header: u128, high: Option<u32>, iv: Option<u64>) -> Self {
-        let (spi, sequence, in_packet) = ((header >> 96) as u32, (header >> 64) as u32, header as u64);
-        let iv = iv.unwrap_or(in_packet);
-        let spi = u128::from(spi) << 96;
+    pub(super) fn new(packet: &[u8], high: Option<u32>, iv: Option<u64>) -> Self {
+        let octets = |at: usize| packet.get(at..).and_then(|octets| octets.first_chunk()).copied().unwrap_or_default();
+        let first = u64::from_be_bytes(octets(0));
+        let iv = iv.map_or_else(|| u64::from_le_bytes(octets(8)), u64::to_be);
         let (covered, covered_bits) = match high {
-            None => (spi | u128::from(sequence) << 64, 64),
-            Some(high) => (spi | u128::from(high) << 64 | u128::from(sequence) << 32, 96),
+            None => ((first, 0), 64),
+            Some(high) => ((first & !LOW_HALF | u64::from(high), first << 32), 96),
         };
-        Self { counter: u128::from(key.salt()) << 96 | u128::from(iv) << 32 | 1, covered, covered_bits, iv }
+        Self { covered, covered_bits, iv }
     }
 }
+
+const LOW_HALF: u64 = 0xffff_ffff;
