@@ -2,6 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
+/// What may compute ciphers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum CryptoEngine {
+    /// Our own engines, where the processor has the instructions and they compute known answers right; the library for all else.
+    #[default]
+    Auto,
+    /// The library only.
+    Library,
+}
+
 /// The cipher of an ESP SA. Keys of AES have 128, 192 or 256 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum EspCipher {

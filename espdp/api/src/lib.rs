@@ -22,7 +22,7 @@ mod spi;
 mod trace;
 mod tunnel;
 
-pub use algorithms::{EspAlgorithms, EspCipher, EspIntegrity};
+pub use algorithms::{CryptoEngine, EspAlgorithms, EspCipher, EspIntegrity};
 pub use bridge::{BridgeName, BridgeNameError, BridgePort, BridgeSpec, Flood, Neighbour, StaticStation};
 pub use host::{FilterRule, GuardMode, HostSpec, NatAction, NatRule, PacketMatch, StaticRoute, SteeringRule};
 pub use interface::{InterfaceKind, InterfaceName, InterfaceNameError, InterfaceSpec, IpPrefix, Mtu, PrefixError};

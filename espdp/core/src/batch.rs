@@ -21,6 +21,12 @@ pub(crate) struct Span {
 }
 
 impl Span {
+    /// The numbers of the octets.
+    #[inline]
+    pub(crate) fn range(self) -> std::ops::Range<usize> {
+        self.offset..self.offset.saturating_add(self.len)
+    }
+
     /// The octets; empty when the span lies outside, which no span of the batch's own does.
     #[inline]
     pub(crate) fn of(self, memory: &[u8]) -> &[u8] {

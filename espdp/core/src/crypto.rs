@@ -12,15 +12,18 @@ mod aead;
 mod ah;
 mod cbc;
 mod ctr;
+mod gcm;
 mod gmac;
 mod mac;
 mod uncommon;
 
-use espdp_api::{EspAlgorithms, EspCipher, Secret};
+use esp_engines::gcm::Engine as GcmEngine;
+use espdp_api::{CryptoEngine, EspAlgorithms, EspCipher, Secret};
 
 use self::aead::Aead;
 use self::cbc::Cbc;
 use self::ctr::Ctr;
+use self::gcm::Gcm;
 use self::gmac::Gmac;
 use self::mac::Mac;
 use self::uncommon::UncommonAead;
@@ -36,8 +39,10 @@ pub struct Transform {
 
 #[derive(Debug)]
 enum Cipher {
-    /// Encryption and integrity in one.
+    /// Encryption and integrity in one, by a library.
     Aead(Aead),
+    /// The same, by an engine for whole batches.
+    Gcm(Gcm),
     /// The same, for ciphers that few use. Boxed like CBC.
     Uncommon(Box<UncommonAead>),
     /// Integrity alone, made like that of an AEAD (RFC 4543).
@@ -77,11 +82,25 @@ pub enum TransformError {
 
 impl Transform {
     /// Keys the algorithms. `encryption_key` is followed by the salt where there is one (R4106-8.1-1). `iv_key` must be
-    /// independent of everything else; CBC takes its IVs from it.
+    /// independent of everything else; CBC takes its IVs from it. The fastest engine computes.
     ///
     /// # Errors
     /// [`TransformError`] when algorithms and keys do not fit together.
     pub fn new(
+        algorithms: EspAlgorithms,
+        encryption_key: &Secret<Vec<u8>>,
+        integrity_key: &Secret<Vec<u8>>,
+        iv_key: &Secret<[u8; 16]>,
+    ) -> Result<Self, TransformError> {
+        Self::with_engine(CryptoEngine::Auto, algorithms, encryption_key, integrity_key, iv_key)
+    }
+
+    /// As [`Self::new`], by what `engine` allows.
+    ///
+    /// # Errors
+    /// [`TransformError`] when algorithms and keys do not fit together.
+    pub fn with_engine(
+        engine: CryptoEngine,
         algorithms: EspAlgorithms,
         encryption_key: &Secret<Vec<u8>>,
         integrity_key: &Secret<Vec<u8>>,
@@ -109,9 +128,10 @@ impl Transform {
                 .ok_or_else(|| key_length("integrity", algorithms.integrity.key_len(), integrity_key.len()))
         };
         let cipher = match algorithms.cipher {
-            EspCipher::AesGcm16 { .. } | EspCipher::ChaCha20Poly1305 => {
-                Cipher::Aead(Aead::new(algorithms.cipher, encryption_key).ok_or_else(wrong_encryption_key)?)
-            }
+            EspCipher::AesGcm16 { .. } | EspCipher::ChaCha20Poly1305 => match gcm_engine(engine, algorithms.cipher) {
+                Some(engine) => Cipher::Gcm(Gcm::new(engine, encryption_key).ok_or_else(wrong_encryption_key)?),
+                None => Cipher::Aead(Aead::new(algorithms.cipher, encryption_key).ok_or_else(wrong_encryption_key)?),
+            },
             EspCipher::AesGcm12 { .. }
             | EspCipher::AesGcm8 { .. }
             | EspCipher::AesCcm16 { .. }
@@ -152,6 +172,21 @@ impl Transform {
         Ok(Self { cipher: Cipher::Ah(mac), extended: algorithms.extended_sequence_numbers })
     }
 
+    /// Who can take its frames together with those of other SAs.
+    #[inline]
+    fn batching(&self) -> Batching {
+        match &self.cipher {
+            Cipher::Gcm(gcm) => Batching::Gcm(gcm.engine()),
+            Cipher::Aead(_)
+            | Cipher::Uncommon(_)
+            | Cipher::Gmac(_)
+            | Cipher::Cbc(..)
+            | Cipher::Ctr(..)
+            | Cipher::Null(_)
+            | Cipher::Ah(_) => Batching::OneByOne,
+        }
+    }
+
     /// Seals consecutive frames of one SA.
     fn seal_run(&self, frames: &mut [OutboundFrame], memory: &mut [u8]) {
         // Sealing twice would take the encryption off again.
@@ -185,7 +220,7 @@ impl Transform {
     fn write_iv(&self, packet: &mut [u8], sequence: u64) -> Option<()> {
         let place = packet.get_mut(ESP_HEADER_LEN..)?;
         match &self.cipher {
-            Cipher::Aead(_) | Cipher::Uncommon(_) | Cipher::Gmac(_) | Cipher::Ctr(..) => {
+            Cipher::Aead(_) | Cipher::Gcm(_) | Cipher::Uncommon(_) | Cipher::Gmac(_) | Cipher::Ctr(..) => {
                 *place.first_chunk_mut()? = sequence.to_be_bytes();
             }
             Cipher::Cbc(cbc, _) => *place.first_chunk_mut()? = cbc.iv(sequence),
@@ -201,6 +236,7 @@ impl Transform {
         match &self.cipher {
             Cipher::Aead(aead) => aead.seal(packet, &self.associated_data(packet, sequence)?),
             Cipher::Uncommon(aead) => aead.seal(packet, &self.associated_data(packet, sequence)?),
+            Cipher::Gcm(gcm) => gcm.seal(packet, high),
             Cipher::Gmac(gmac) => gmac.seal(packet, high),
             Cipher::Cbc(cbc, mac) => {
                 cbc.encrypt(packet, mac.len())?;
@@ -228,6 +264,7 @@ impl Transform {
         match &self.cipher {
             Cipher::Aead(aead) => aead.open(packet, &covered(packet)?)?,
             Cipher::Uncommon(aead) => aead.open(packet, &covered(packet)?)?,
+            Cipher::Gcm(gcm) => gcm.open(packet, high)?,
             Cipher::Gmac(gmac) => gmac.open(packet, high)?,
             Cipher::Cbc(cbc, mac) => {
                 mac.verify(packet, behind)?;
@@ -263,16 +300,19 @@ impl Transform {
     }
 }
 
-/// Seals all frames of a batch. Frames of one SA that follow each other are handed to its transform together, so that an
-/// implementation can work on several packets at once.
+/// Seals all frames of a batch. Frames that follow each other are handed together to what can seal them together: an engine that
+/// takes packets of many SAs, or the transform of their SA.
 pub(crate) fn seal_batch<'k>(
     frames: &mut [OutboundFrame],
     memory: &mut [u8],
     transform_of: impl Fn(u32) -> Option<&'k Transform>,
 ) {
-    for run in frames.chunk_by_mut(|one, next| one.sa == next.sa) {
-        if let Some(transform) = run.first().and_then(|frame| transform_of(frame.sa)) {
-            transform.seal_run(run, memory);
+    let together = |one: &OutboundFrame, next: &OutboundFrame| are_together(one.sa, next.sa, &transform_of);
+    for run in frames.chunk_by_mut(together) {
+        let Some(transform) = run.first().and_then(|frame| transform_of(frame.sa)) else { continue };
+        match transform.batching() {
+            Batching::Gcm(engine) => gcm::seal_run(engine, run, memory, &transform_of),
+            Batching::OneByOne => transform.seal_run(run, memory),
         }
     }
 }
@@ -283,11 +323,36 @@ pub(crate) fn open_batch<'k>(
     memory: &mut [u8],
     transform_of: impl Fn(u32) -> Option<&'k Transform>,
 ) {
-    for run in frames.chunk_by_mut(|one, next| one.sa == next.sa) {
-        if let Some(transform) = run.first().and_then(|frame| transform_of(frame.sa)) {
-            transform.open_run(run, memory);
+    let together = |one: &InboundFrame, next: &InboundFrame| are_together(one.sa, next.sa, &transform_of);
+    for run in frames.chunk_by_mut(together) {
+        let Some(transform) = run.first().and_then(|frame| transform_of(frame.sa)) else { continue };
+        match transform.batching() {
+            Batching::Gcm(engine) => gcm::open_run(engine, run, memory, &transform_of),
+            Batching::OneByOne => transform.open_run(run, memory),
         }
     }
+}
+
+/// Who can take frames of several SAs at once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Batching {
+    /// Nobody.
+    OneByOne,
+    /// An engine for AES-GCM.
+    Gcm(GcmEngine),
+}
+
+/// Whether the frames of two SAs that follow each other go the same way.
+#[inline]
+fn are_together<'k>(one: u32, next: u32, transform_of: impl Fn(u32) -> Option<&'k Transform>) -> bool {
+    let batching = |sa| transform_of(sa).map(Transform::batching).filter(|batching| *batching != Batching::OneByOne);
+    one == next || batching(one).is_some_and(|one| Some(one) == batching(next))
+}
+
+/// The engine for AES-GCM with ICVs of full length, where there is one and it may be used.
+fn gcm_engine(choice: CryptoEngine, cipher: EspCipher) -> Option<GcmEngine> {
+    let is_gcm = matches!(cipher, EspCipher::AesGcm16 { .. });
+    if is_gcm && choice == CryptoEngine::Auto { GcmEngine::detect().engine } else { None }
 }
 
 /// Proves that a packet with this sequence number passed the integrity check; only [`Transform::open`] makes one.

@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use aws_lc_rs::hmac;
 use espdp_api::{
-    BridgeName, BridgePort, BridgeSpec, Direction, DropCount, EspSpi, Event, InboundSaSpec, InterfaceKind,
-    InterfaceName, InterfaceSpec, OutboundSaSpec, OuterPath, PolicyId, PolicySpec, Refusal, SaStatistics, Secret,
+    BridgeName, BridgePort, BridgeSpec, CryptoEngine, Direction, DropCount, EspSpi, Event, InboundSaSpec,
+    InterfaceKind, InterfaceName, InterfaceSpec, OutboundSaSpec, OuterPath, PolicyId, PolicySpec, Refusal,
+    SaStatistics, Secret,
 };
 
 use crate::bridge::{BridgeTable, Egress};
@@ -33,6 +34,8 @@ pub struct Dataplane {
     /// When an unknown SPI was last reported.
     pub(crate) unknown_spi: OncePerSecond,
     pub(crate) tracer: Tracer,
+    /// What may compute the ciphers of new SAs.
+    engine: CryptoEngine,
     iv_keys: IvKeys,
     /// How often senders of packets that are too long are answered.
     pub(crate) answers: Allowance,
@@ -59,12 +62,18 @@ impl Dataplane {
             drops: DropCounters::default(),
             unknown_spi: OncePerSecond::default(),
             tracer: Tracer::default(),
+            engine: CryptoEngine::default(),
             iv_keys: IvKeys { seed: hmac::Key::new(hmac::HMAC_SHA256, seed.expose()), made: 0 },
             answers: Allowance::default(),
             scratch: Vec::new(),
             aside: Vec::new(),
             dummy_senders: Vec::new(),
         }
+    }
+
+    /// Says what may compute the ciphers of SAs that are installed from now on.
+    pub fn set_crypto_engine(&mut self, engine: CryptoEngine) {
+        self.engine = engine;
     }
 
     /// Makes an interface known, or finds the one of this name.
@@ -252,7 +261,7 @@ impl Dataplane {
             return Err(Refusal::SpiNotReserved(spec.sa.spi));
         }
         let interface = self.policy(spec.sa.policy)?.interface;
-        let sa = InboundSa::new(spec, interface, &self.iv_keys.next())?;
+        let sa = InboundSa::new(spec, interface, self.engine, &self.iv_keys.next())?;
         let place = self.inbound.install(sa)?;
         if let Some(policy) = self.policies.get_mut(spec.sa.policy) {
             policy.inbound.push(place);
@@ -270,7 +279,7 @@ impl Dataplane {
         if self.outbound_place(spec.sa.policy, spec.sa.spi).is_ok() {
             return Err(Refusal::BadSa(format!("the policy has an outbound SA with SPI {} already", spec.sa.spi)));
         }
-        let sa = OutboundSa::new(spec, interface, &self.iv_keys.next(), self.iv_keys.next_number())?;
+        let sa = OutboundSa::new(spec, interface, self.engine, &self.iv_keys.next(), self.iv_keys.next_number())?;
         let place = self.outbound.insert(sa)?;
         if spec.shape.dummy_interval.is_some() {
             self.dummy_senders.push(place);

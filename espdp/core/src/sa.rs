@@ -4,8 +4,8 @@ mod inbound;
 mod outbound;
 
 use espdp_api::{
-    Direction, Encapsulation, EspSpi, IpsecProtocol, Mode, OuterPath, PolicyId, Refusal, SaLimits, SaSpec,
-    SaStatistics, Secret,
+    CryptoEngine, Direction, Encapsulation, EspSpi, IpsecProtocol, Mode, OuterPath, PolicyId, Refusal, SaLimits,
+    SaSpec, SaStatistics, Secret,
 };
 
 pub(crate) use self::inbound::{InboundSa, InboundTable};
@@ -41,11 +41,14 @@ impl SaCore {
         spec: &SaSpec,
         limits: SaLimits,
         interface: InterfaceId,
+        engine: CryptoEngine,
         iv_key: &Secret<[u8; 16]>,
     ) -> Result<Self, Refusal> {
         check_path(spec.protocol, &spec.path)?;
         let transform = match spec.protocol {
-            IpsecProtocol::Esp => Transform::new(spec.algorithms, &spec.encryption_key, &spec.integrity_key, iv_key),
+            IpsecProtocol::Esp => {
+                Transform::with_engine(engine, spec.algorithms, &spec.encryption_key, &spec.integrity_key, iv_key)
+            }
             IpsecProtocol::Ah => Transform::authentication_header(spec.algorithms, &spec.integrity_key),
         };
         let transform = transform.map_err(|error| Refusal::BadSa(error.to_string()))?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use espdp_api::{Direction, EspSpi, InboundSaSpec, IpsecProtocol, Mode, Refusal, SaStatistics, Secret};
+use espdp_api::{CryptoEngine, Direction, EspSpi, InboundSaSpec, IpsecProtocol, Mode, Refusal, SaStatistics, Secret};
 
 use super::SaCore;
 use crate::InterfaceId;
@@ -34,9 +34,10 @@ impl InboundSa {
     pub(crate) fn new(
         spec: &InboundSaSpec,
         interface: InterfaceId,
+        engine: CryptoEngine,
         iv_key: &Secret<[u8; 16]>,
     ) -> Result<Self, Refusal> {
-        let core = SaCore::new(&spec.sa, spec.sa.limits, interface, iv_key)?;
+        let core = SaCore::new(&spec.sa, spec.sa.limits, interface, engine, iv_key)?;
         let window = ReplayWindow::new(spec.replay_window, core.extended);
         let is_plain = core.protocol == IpsecProtocol::Esp && core.mode == Mode::Tunnel;
         Ok(Self { window, flow: LastFlow::default(), is_plain, core, moved: OncePerSecond::default(), mss: [None; 2] })

@@ -4,9 +4,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use espdp_api::{
-    DfPolicy, Direction, DscpPolicy, EspAlgorithms, FlowLabelPolicy, HopLimitPolicy, InterfaceKind, IpsecProtocol,
-    Mode, MssPolicy, OutboundSaSpec, OuterPath, PacketShape, PaddingPolicy, PathMtuPolicy, Refusal, SaStatistics,
-    Secret, SequenceEnd,
+    CryptoEngine, DfPolicy, Direction, DscpPolicy, EspAlgorithms, FlowLabelPolicy, HopLimitPolicy, InterfaceKind,
+    IpsecProtocol, Mode, MssPolicy, OutboundSaSpec, OuterPath, PacketShape, PaddingPolicy, PathMtuPolicy, Refusal,
+    SaStatistics, Secret, SequenceEnd,
 };
 
 use super::SaCore;
@@ -51,6 +51,7 @@ impl OutboundSa {
     pub(crate) fn new(
         spec: &OutboundSaSpec,
         interface: InterfaceId,
+        engine: CryptoEngine,
         iv_key: &Secret<[u8; 16]>,
         label_key: u64,
     ) -> Result<Self, Refusal> {
@@ -64,7 +65,7 @@ impl OutboundSa {
         // Whoever sets no limit is still told to rekey before the sequence numbers end.
         let late = last_sequence - last_sequence / 8;
         limits.soft.packets = Some(limits.soft.packets.unwrap_or(late).min(late));
-        let core = SaCore::new(&spec.sa, limits, interface, iv_key)?;
+        let core = SaCore::new(&spec.sa, limits, interface, engine, iv_key)?;
         if let DscpPolicy::Fixed(dscp @ 64..) = spec.shape.dscp {
             return Err(Refusal::BadSa(format!("DSCP {dscp} is above 63")));
         }

@@ -1,0 +1,95 @@
+//! AES-GCM (RFC 4106) by an engine that takes all packets of a batch at once, whatever their SAs.
+
+use esp_engines::gcm::{Engine, Job, Key, Refused};
+
+use super::{Authentic, ESP_HEADER_LEN, Transform};
+use crate::DropReason;
+use crate::batch::{InboundFrame, OutboundFrame, Stage};
+
+/// A keyed AES-GCM. The nonce is made as in [`super::Aead`].
+#[derive(Debug)]
+pub(super) struct Gcm {
+    engine: Engine,
+    key: Box<Key>,
+}
+
+const SALT_LEN: usize = 4;
+
+impl Gcm {
+    /// `None` when the key's length is wrong.
+    pub(super) fn new(engine: Engine, key_and_salt: &[u8]) -> Option<Self> {
+        let (key, salt) = key_and_salt.split_last_chunk::<SALT_LEN>()?;
+        Some(Self { engine, key: engine.key(key, *salt)? })
+    }
+
+    /// Who computes.
+    #[inline]
+    pub(super) fn engine(&self) -> Engine {
+        self.engine
+    }
+
+    /// Encrypts one packet under the IV that stands in it.
+    pub(super) fn seal(&self, packet: &mut [u8], high: Option<[u8; 4]>) -> Option<()> {
+        let iv = u64::from_be_bytes(*packet.get(ESP_HEADER_LEN..)?.first_chunk()?);
+        let job = Job { key: &self.key, span: 0..packet.len(), high: high.map(u32::from_be_bytes) };
+        let mut sealed = None;
+        self.engine.seal(packet, [(job, iv, ())].into_iter(), |(), result| sealed = result.ok());
+        sealed
+    }
+
+    /// Opens one packet.
+    pub(super) fn open(&self, packet: &mut [u8], high: Option<[u8; 4]>) -> Result<(), DropReason> {
+        let job = Job { key: &self.key, span: 0..packet.len(), high: high.map(u32::from_be_bytes) };
+        let mut opened = Err(DropReason::Crypto);
+        self.engine.open(packet, [(job, ())].into_iter(), |(), result| opened = result.map_err(reason));
+        opened
+    }
+}
+
+/// Seals those of consecutive frames that are not sealed yet; all have transforms of `engine`.
+pub(super) fn seal_run<'k>(
+    engine: Engine,
+    frames: &mut [OutboundFrame],
+    memory: &mut [u8],
+    transform_of: impl Fn(u32) -> Option<&'k Transform>,
+) {
+    let jobs = frames.iter_mut().filter(|frame| !frame.is_sealed).filter_map(|frame| {
+        let job = job(transform_of(frame.sa)?, frame.span().range(), frame.sequence)?;
+        Some((job, frame.sequence, frame))
+    });
+    engine.seal(memory, jobs, |frame, result| frame.is_sealed = result.is_ok());
+}
+
+/// Opens those of consecutive frames that were admitted; all have transforms of `engine`.
+pub(super) fn open_run<'k>(
+    engine: Engine,
+    frames: &mut [InboundFrame],
+    memory: &mut [u8],
+    transform_of: impl Fn(u32) -> Option<&'k Transform>,
+) {
+    let jobs = frames.iter_mut().filter_map(|frame| {
+        let Stage::Admitted { sequence } = frame.stage else { return None };
+        let job = job(transform_of(frame.sa)?, frame.span.long().range(), sequence)?;
+        Some((job, (frame, sequence)))
+    });
+    engine.open(memory, jobs, |(frame, sequence), result| {
+        frame.stage = match result {
+            Ok(()) => Stage::Opened(Authentic { sequence }),
+            Err(refused) => Stage::Refused(reason(refused)),
+        };
+    });
+}
+
+#[inline]
+fn job(transform: &Transform, span: std::ops::Range<usize>, sequence: u64) -> Option<Job<'_>> {
+    let super::Cipher::Gcm(gcm) = &transform.cipher else { return None };
+    let high = transform.implicit_high(sequence).map(u32::from_be_bytes);
+    Some(Job { key: &gcm.key, span, high })
+}
+
+fn reason(refused: Refused) -> DropReason {
+    match refused {
+        Refused::Span => DropReason::Short,
+        Refused::Icv => DropReason::BadIcv,
+    }
+}
