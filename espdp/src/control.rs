@@ -6,25 +6,28 @@
 mod book;
 mod devices;
 mod host;
+mod interfaces;
 mod namespaces;
+mod policies;
+mod sas;
+mod statistics;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use espdp_api::{Command, Direction, Done, EspSpi, Event, InterfaceName, InterfaceReport, InterfaceSpec, IpPrefix};
-use espdp_api::{OutboundSaSpec, Outcome, OuterPath, PolicyId, PolicySpec, Refusal, RequestId};
+use espdp_api::{
+    Command, Done, EspSpi, Event, InterfaceName, IpPrefix, Outcome, PolicySpec, Refusal, RequestId, WorkerId,
+};
 use espdp_core::{Dataplane, InterfaceId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time;
 use tunnels::{Family, LinkWatch, Netlink, NetlinkError, NetworkState, NetworkWatch, preferred_source};
 
 use crate::events::Events;
-use crate::io::device::Device;
-use crate::worker::{Mailbox, TunnelPortId, Worker, WorkerGone};
+use crate::worker::{Mailboxes, TunnelPortId, Worker, WorkerGone};
 use crate::{DataplaneSettings, StartError};
-use book::{Book, Interface, Outbound};
-use devices::DeviceSource;
+use book::Book;
 use host::Host;
 pub(crate) use host::is_steering;
 use namespaces::Namespaces;
@@ -85,7 +88,7 @@ pub(crate) struct Control {
     netlink: Netlink,
     link_watch: LinkWatch,
     network_watch: NetworkWatch,
-    mailbox: Mailbox,
+    mailboxes: Mailboxes,
     events: Events,
     book: Book,
     /// What we have put into the kernel.
@@ -100,6 +103,10 @@ pub(crate) struct Control {
     tunnel_ports: BTreeSet<TunnelPortId>,
     /// When to tell the daemon that addresses or routes have changed.
     network_due: Option<Instant>,
+    /// The worker that got an SA last whose place was free to choose.
+    last_chosen: WorkerId,
+    /// How many packets are traced.
+    traced: usize,
 }
 
 impl Control {
@@ -108,7 +115,7 @@ impl Control {
     pub(crate) async fn start(
         settings: DataplaneSettings,
         families: Vec<Family>,
-        mailbox: Mailbox,
+        mailboxes: Mailboxes,
         events: Events,
     ) -> Result<Self, StartError> {
         let mut actual = NetworkState::default();
@@ -129,7 +136,7 @@ impl Control {
             netlink,
             link_watch,
             network_watch,
-            mailbox,
+            mailboxes,
             events,
             book,
             actual,
@@ -138,6 +145,8 @@ impl Control {
             paths_due: None,
             tunnel_ports: BTreeSet::new(),
             network_due: Some(Instant::now()),
+            last_chosen: WorkerId::FIRST,
+            traced: 0,
         })
     }
 
@@ -191,12 +200,12 @@ impl Control {
 
     async fn execute(&mut self, command: Command) -> Outcome {
         match command {
-            Command::ReserveSpi => self.reserve_spi().await,
-            Command::ClaimSpi(spi) => self.in_core(move |core| core.claim_spi(spi)).await,
-            Command::ReleaseSpi(spi) => self.in_core(move |core| core.release_spi(spi)).await,
-            Command::InstallInbound(spec) => self.in_core(move |core| core.install_inbound(&spec)).await,
+            Command::ReserveSpi(wish) => self.reserve_spi(&wish).await,
+            Command::ClaimSpi(spi) => self.in_core_of(spi, move |core| core.claim_spi(spi)).await,
+            Command::ReleaseSpi(spi) => self.in_core_of(spi, move |core| core.release_spi(spi)).await,
+            Command::InstallInbound(spec) => self.install_inbound(spec).await,
             Command::InstallOutbound(spec) => self.install_outbound(spec).await,
-            Command::Activate { policy, spi } => self.in_core(move |core| core.activate(policy, spi)).await,
+            Command::Activate { policy, spi } => self.activate(policy, spi).await,
             Command::RemoveSa { direction, spi, policy } => self.remove_sa(direction, spi, policy).await,
             Command::MoveSa { direction, spi, policy, path } => self.move_sa(direction, spi, policy, path).await,
             Command::SetPolicy(spec) => self.set_policy(*spec).await,
@@ -206,8 +215,8 @@ impl Control {
                 None => self.make_interface(spec).await,
             },
             Command::RemoveInterface(name) => self.remove_interface(&name).await,
-            Command::SetBridge(spec) => self.in_core(move |core| core.set_bridge(&spec)).await,
-            Command::RemoveBridge(name) => self.in_core(move |core| core.remove_bridge(&name)).await,
+            Command::SetBridge(spec) => self.in_cores(move |core| core.set_bridge(&spec)).await,
+            Command::RemoveBridge(name) => self.in_cores(move |core| core.remove_bridge(&name)).await,
             Command::SetHost(spec) => self.set_host(*spec).await,
             Command::PlanHost(spec) => self.plan_host(*spec),
             Command::LocalAddress { remote } => {
@@ -216,255 +225,62 @@ impl Control {
             }
             Command::Statistics => self.statistics().await,
             Command::ReadMtus => Ok(Done::Mtus(self.book.mtu_reports())),
-            Command::Trace { packets, filter } => {
-                self.ask(move |worker| worker.core.trace(Instant::now(), packets, filter)).await?;
-                Ok(Done::Ok)
-            }
-            Command::ReadTraces => self.ask(|worker| worker.core.traces().to_vec()).await.map(Done::Traces),
+            Command::Trace { packets, filter } => self.trace(packets, filter).await,
+            Command::ReadTraces => self.read_traces().await,
         }
     }
 
-    /// Has something done by the worker's core that has nothing to tell.
-    async fn in_core(&self, job: impl FnOnce(&mut Dataplane) -> Result<(), Refusal> + Send + 'static) -> Outcome {
-        self.ask(move |worker| job(&mut worker.core)).await??;
+    /// Has something done by the core of the worker that an inbound SPI belongs to.
+    async fn in_core_of(
+        &self,
+        spi: EspSpi,
+        job: impl FnOnce(&mut Dataplane) -> Result<(), Refusal> + Send + 'static,
+    ) -> Outcome {
+        self.in_core(self.settings.workers.of_spi(spi.value()), job).await
+    }
+
+    /// Has something done by a worker's core that has nothing to tell.
+    async fn in_core(
+        &self,
+        worker: WorkerId,
+        job: impl FnOnce(&mut Dataplane) -> Result<(), Refusal> + Send + 'static,
+    ) -> Outcome {
+        self.ask(worker, move |worker| job(&mut worker.core)).await??;
         Ok(Done::Ok)
     }
 
-    async fn ask<T: Send + 'static>(&self, job: impl FnOnce(&mut Worker) -> T + Send + 'static) -> Result<T, Refusal> {
-        self.mailbox.call(job).await.map_err(|gone: WorkerGone| Refusal::System {
+    /// Has the same done by the cores of all workers. They have the same interfaces, policies and bridge domains, and so agree: when
+    /// the first one refuses, nothing has changed.
+    async fn in_cores(&self, job: impl Fn(&mut Dataplane) -> Result<(), Refusal> + Clone + Send + 'static) -> Outcome {
+        for worker in self.settings.workers.ids() {
+            let job = job.clone();
+            self.in_core(worker, move |core| job(core)).await?;
+        }
+        Ok(Done::Ok)
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        worker: WorkerId,
+        job: impl FnOnce(&mut Worker) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        self.mailboxes.call(worker, job).await.map_err(|gone: WorkerGone| Refusal::System {
             operation: "hand the command to the worker".to_owned(),
             reason: gone.to_string(),
         })
     }
 
-    async fn reserve_spi(&self) -> Outcome {
-        let random = getrandom::u32().map_err(|error| system("get random octets", &error))?;
-        let spi = self.ask(move |worker| worker.core.reserve_spi(random)).await??;
-        Ok(Done::Spi(spi))
-    }
-
-    async fn install_outbound(&mut self, spec: Box<OutboundSaSpec>) -> Outcome {
-        let key = (spec.sa.policy, spec.sa.spi);
-        let outbound = Outbound::new(&spec);
-        self.in_core(move |core| core.install_outbound(&spec)).await?;
-        self.book.outbound.insert(key, outbound);
-        self.refresh_path(outbound.path.remote).await;
-        Ok(Done::Ok)
-    }
-
-    async fn remove_sa(&mut self, direction: Direction, spi: EspSpi, policy: PolicyId) -> Outcome {
-        let statistics =
-            self.ask(move |worker| worker.core.remove_sa(direction, spi, policy, Instant::now())).await??;
-        if direction == Direction::Outbound {
-            self.book.outbound.remove(&(policy, spi));
-            self.refresh_mtus().await;
+    /// What each of the workers says, in order.
+    async fn ask_all<T: Send + 'static>(
+        &self,
+        job: impl Fn(&mut Worker) -> T + Clone + Send + 'static,
+    ) -> Result<Vec<T>, Refusal> {
+        let mut answers = Vec::new();
+        for worker in self.settings.workers.ids() {
+            let job = job.clone();
+            answers.push(self.ask(worker, move |worker| job(worker)).await?);
         }
-        Ok(Done::Removed(Box::new(statistics)))
-    }
-
-    async fn move_sa(&mut self, direction: Direction, spi: EspSpi, policy: PolicyId, path: OuterPath) -> Outcome {
-        self.in_core(move |core| core.move_sa(direction, spi, policy, path)).await?;
-        if let (Direction::Outbound, Some(sa)) = (direction, self.book.outbound.get_mut(&(policy, spi))) {
-            sa.move_to(path);
-            self.refresh_path(path.remote).await;
-        }
-        Ok(Done::Ok)
-    }
-
-    /// The policy goes first: what its routes lead into the interface is then protected from the first packet on.
-    async fn set_policy(&mut self, spec: PolicySpec) -> Outcome {
-        if !self.book.interfaces.contains_key(&spec.interface) {
-            return Err(Refusal::UnknownInterface(spec.interface));
-        }
-        let sources = self.sources(&spec).await.map_err(refusal)?;
-        let (id, for_core) = (spec.id, spec.clone());
-        self.in_core(move |core| core.set_policy(&for_core)).await?;
-        let old = self.book.policies.insert(id, book::Policy { spec, sources });
-        let Err(error) = self.apply().await else {
-            self.guard_policies(old.as_ref().map(|old| &old.spec), id).await;
-            return Ok(Done::Ok);
-        };
-        let undone = match old {
-            Some(old) => {
-                let for_core = old.spec.clone();
-                self.book.policies.insert(id, old);
-                self.in_core(move |core| core.set_policy(&for_core)).await
-            }
-            None => {
-                self.book.policies.remove(&id);
-                self.in_core(move |core| core.remove_policy(id)).await
-            }
-        };
-        self.note_failure("undo a policy", undone.map(drop).err().map(|refusal| refusal.to_string()));
-        let restored = self.apply().await;
-        self.note_failure("undo a policy's routes", restored.err().map(|error| error.to_string()));
-        Err(refusal(error))
-    }
-
-    async fn remove_policy(&mut self, id: PolicyId) -> Outcome {
-        self.in_core(move |core| core.remove_policy(id)).await?;
-        let removed = self.book.policies.remove(&id);
-        self.book.outbound.retain(|(policy, _), _| *policy != id);
-        self.apply().await.map_err(refusal)?;
-        self.guard_policies(removed.as_ref().map(|removed| &removed.spec), id).await;
-        self.refresh_mtus().await;
-        Ok(Done::Ok)
-    }
-
-    async fn make_interface(&mut self, spec: InterfaceSpec) -> Outcome {
-        let device = self.open_device(&spec)?;
-        let name = spec.name.clone();
-        let made = match self.tell_core(&spec).await {
-            Ok(id) => {
-                self.book.interfaces.insert(name.clone(), Interface::new(spec, id));
-                self.put_into_service(id, device).await
-            }
-            Err(refusal) => Err(refusal),
-        };
-        if made.is_err() {
-            self.forget_interface(&name);
-            let undone = self.in_core(move |core| core.remove_interface(&name).map(drop)).await;
-            self.note_failure("undo an interface", undone.err().map(|refusal| refusal.to_string()));
-            let closed = self.serve_tunnels().await;
-            self.note_failure("undo an interface", closed.err().map(|refusal| refusal.to_string()));
-        }
-        self.refresh_routed_paths().await;
-        made.map(|()| Done::Ok)
-    }
-
-    /// Does what an interface needs outside of the core: links, routes, sockets, its device.
-    async fn put_into_service(&mut self, id: InterfaceId, device: Option<Device>) -> Result<(), Refusal> {
-        self.serve_tunnels().await?;
-        self.apply().await.map_err(refusal)?;
-        self.serve_device(id, device).await
-    }
-
-    /// Opens the sockets that interfaces need whose tunnels are in clear, and closes those that none needs any more.
-    async fn serve_tunnels(&mut self) -> Result<(), Refusal> {
-        let wanted: BTreeSet<_> = self.book.interfaces.values().flat_map(|own| TunnelPortId::of(&own.spec)).collect();
-        if wanted == self.tunnel_ports {
-            return Ok(());
-        }
-        let open = |id: &TunnelPortId| match id.open() {
-            Ok(port) => Ok((*id, port)),
-            Err(StartError::System { operation, source }) => Err(system(operation, &source)),
-            Err(error) => Err(system("open a socket for a tunnel", &error)),
-        };
-        let opened = wanted.difference(&self.tunnel_ports).map(open).collect::<Result<Vec<_>, _>>()?;
-        self.tunnel_ports = wanted.clone();
-        let served = self.ask(move |worker| worker.set_tunnel_ports(&wanted, opened)).await?;
-        served.map_err(|error| system("serve a socket for a tunnel", &error))
-    }
-
-    /// Hands the device of an interface to the worker.
-    async fn serve_device(&self, id: InterfaceId, device: Option<Device>) -> Result<(), Refusal> {
-        let Some(device) = device else { return Ok(()) };
-        let added = self.ask(move |worker| worker.add_device(id, device)).await?;
-        added.map_err(|error| system("serve a device", &error))
-    }
-
-    async fn change_interface(&mut self, spec: InterfaceSpec) -> Outcome {
-        let Some(old) = self.book.interfaces.get(&spec.name).cloned() else {
-            return Err(Refusal::UnknownInterface(spec.name));
-        };
-        let mut new = old.clone();
-        new.change(spec);
-        if let Err(refused) = self.take_over(&old, &new).await {
-            let restored = self.take_over(&new, &old).await;
-            self.note_failure("undo a change of an interface", restored.err().map(|error| error.to_string()));
-            return Err(refused);
-        }
-        self.refresh_routed_paths().await;
-        Ok(Done::Ok)
-    }
-
-    /// Makes an interface what `new` says; another device than before takes the place of the old one.
-    async fn take_over(&mut self, old: &Interface, new: &Interface) -> Result<(), Refusal> {
-        let (name, id) = (new.spec.name.clone(), new.id);
-        self.tell_core(&new.spec).await?;
-        let mut device = None;
-        if DeviceSource::of(&new.spec) != DeviceSource::of(&old.spec) || new.spec.netns != old.spec.netns {
-            self.ask(move |worker| worker.remove_device(id)).await?;
-            self.forget_link(&old.spec);
-            device = self.open_device(&new.spec)?;
-        }
-        self.book.interfaces.insert(name, new.clone());
-        self.put_into_service(id, device).await
-    }
-
-    /// Opens the device of an interface, in its namespace if it has one.
-    fn open_device(&mut self, spec: &InterfaceSpec) -> Result<Option<Device>, Refusal> {
-        let (source, name) = (DeviceSource::of(spec), spec.name.clone());
-        let opened = match &spec.netns {
-            None => source.open(&name),
-            Some(netns) => {
-                let opened = self.namespaces.enter(netns)?.run(move || source.open(&name));
-                opened.map_err(|error| system(format!("enter the network namespace {netns}"), &error))?
-            }
-        };
-        opened.map_err(|error| system(error.operation(), &error.source))
-    }
-
-    /// Forgets a link whose device is closed.
-    fn forget_link(&mut self, spec: &InterfaceSpec) {
-        match &spec.netns {
-            None => self.actual.forget_link(&spec.name),
-            Some(netns) => self.namespaces.forget_link(netns, &spec.name),
-        }
-    }
-
-    /// Takes an interface out of the book, and lets go of its namespace if it was the last one there.
-    fn forget_interface(&mut self, name: &InterfaceName) {
-        if let Some(gone) = self.book.interfaces.remove(name) {
-            self.forget_link(&gone.spec);
-        }
-        self.namespaces.keep(&self.book.namespaces());
-    }
-
-    /// Tells the core the kind of an interface, its tunnel, and its place in a bridge domain.
-    async fn tell_core(&self, spec: &InterfaceSpec) -> Result<InterfaceId, Refusal> {
-        let spec = spec.clone();
-        self.ask(move |worker| {
-            let id = worker.core.set_interface(&spec.name, spec.kind)?;
-            worker.core.set_tunnel(&spec)?;
-            worker.core.set_bridge_port(&spec.name, spec.bridge.as_ref())?;
-            Ok(id)
-        })
-        .await?
-    }
-
-    async fn remove_interface(&mut self, name: &InterfaceName) -> Outcome {
-        let for_core = name.clone();
-        let id = self.ask(move |worker| worker.core.remove_interface(&for_core)).await??;
-        let spec = self.book.interfaces.remove(name).map(|gone| gone.spec);
-        let withdrawn = self.apply().await;
-        spec.iter().for_each(|spec| self.forget_link(spec));
-        self.namespaces.keep(&self.book.namespaces());
-        self.ask(move |worker| worker.remove_device(id)).await?;
-        self.serve_tunnels().await?;
-        withdrawn.map_err(refusal)?;
-        Ok(Done::Ok)
-    }
-
-    async fn statistics(&self) -> Outcome {
-        let interfaces: Vec<_> =
-            self.book.interfaces.values().map(|own| (own.id, own.spec.name.clone(), own.mtu)).collect();
-        self.ask(move |worker| {
-            let report = |(id, name, mtu)| {
-                let counters = worker.core.interface_counters(id);
-                InterfaceReport {
-                    name,
-                    mtu,
-                    packets_out: counters.packets_out,
-                    bytes_out: counters.bytes_out,
-                    packets_in: counters.packets_in,
-                    bytes_in: counters.bytes_in,
-                }
-            };
-            let interfaces = interfaces.into_iter().map(report).collect();
-            Done::Statistics { sas: worker.core.statistics(Instant::now()), interfaces, drops: worker.drops() }
-        })
-        .await
+        Ok(answers)
     }
 
     async fn apply(&mut self) -> Result<(), NetlinkError> {
@@ -549,9 +365,8 @@ impl Control {
     /// Sets the MTUs that follow from SAs and paths. It is no reason to refuse a command when that fails.
     async fn refresh_mtus(&mut self) {
         self.book.set_mtus();
-        let news = self.book.paths_to_tell();
-        if !news.is_empty() {
-            self.mailbox.post(move |worker| {
+        for (worker, news) in self.book.paths_to_tell() {
+            self.mailboxes.post(worker, move |worker| {
                 for (policy, spi, octets) in news {
                     if let Err(refusal) = worker.core.set_path_mtu(policy, spi, octets) {
                         tracing::debug!(%refusal, "an SA is gone before its path was known");

@@ -4,23 +4,23 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{self, JoinHandle};
 
-use espdp_api::{Command, Done, FromDataplane, Secret, ToDataplane};
+use espdp_api::{Command, Done, EspSpi, FromDataplane, IkePath, PolicyId, RequestId, Secret, ToDataplane, WorkerId};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::{self, Control, Request};
 use crate::events::Events;
-use crate::worker::{Mailbox, Ports, Worker};
+use crate::worker::{Mailbox, Mailboxes, Pass, Ports, Reports, Worker};
 use crate::{DataplaneSettings, StartError};
 
 /// A running dataplane. Dropping it stops it, as [`Self::stop`] does.
 #[derive(Debug)]
 pub struct Dataplane {
     requests: mpsc::UnboundedSender<Request>,
-    mailbox: Mailbox,
+    mailboxes: Mailboxes,
     /// Dropped to end the control thread.
     running: Option<oneshot::Sender<()>>,
     control: Option<JoinHandle<()>>,
-    worker: Option<JoinHandle<()>>,
+    workers: Vec<JoinHandle<()>>,
 }
 
 impl Dataplane {
@@ -33,30 +33,39 @@ impl Dataplane {
     pub fn start(settings: DataplaneSettings) -> Result<(Self, mpsc::Receiver<FromDataplane>), StartError> {
         let (sender, receiver) = mpsc::channel(settings.queue.max(1));
         let events = Events::new(sender);
-        let ports = Ports::open(&settings)?;
-        let families = ports.families();
+        let ports = Ports::open_all(&settings)?;
+        let families = ports.first().map(Ports::families).unwrap_or_default();
         let (too_big, narrow_paths) = mpsc::channel(NARROW_PATHS);
         let (lost, lost_devices) = mpsc::unbounded_channel();
-        let (mailbox, jobs, bell) = Mailbox::new().map_err(failed("make the worker's mailbox"))?;
-        let mut seed = Secret::new([0; 32]);
-        getrandom::fill(seed.expose_mut())
-            .map_err(|error| failed("get random octets")(io::Error::other(error.to_string())))?;
-        let worker = Worker::new(ports, &seed, events.clone(), too_big, lost).map_err(failed("make the worker"))?;
-
-        let worker_events = events.clone();
-        let run_worker = move || report_failure("worker", &worker_events, || worker.run(&jobs, &bell));
-        let worker = spawn("espdp-worker", run_worker)?;
+        let mut ends = Vec::new();
+        let mut all = Vec::new();
+        for _ in settings.workers.ids() {
+            let (mailbox, jobs, bell) = Mailbox::new().map_err(failed("make a worker's mailbox"))?;
+            all.push(mailbox);
+            ends.push((jobs, bell));
+        }
+        let mailboxes = Mailboxes::new(all);
         let (requests, request_queue) = mpsc::unbounded_channel();
         let (running, stop) = oneshot::channel();
         let mut dataplane =
-            Self { requests, mailbox: mailbox.clone(), running: Some(running), control: None, worker: Some(worker) };
+            Self { requests, mailboxes: mailboxes.clone(), running: Some(running), control: None, workers: Vec::new() };
+        for ((id, ports), (jobs, bell)) in settings.workers.ids().zip(ports).zip(ends) {
+            let mut seed = Secret::new([0; 32]);
+            getrandom::fill(seed.expose_mut())
+                .map_err(|error| failed("get random octets")(io::Error::other(error.to_string())))?;
+            let reports = Reports { events: events.clone(), too_big: too_big.clone(), lost: lost.clone() };
+            let worker = Worker::new(id, mailboxes.clone(), ports, &seed, reports).map_err(failed("make a worker"))?;
+            let worker_events = events.clone();
+            let run = move || report_failure("worker", &worker_events, || worker.run(&jobs, &bell));
+            dataplane.workers.push(spawn(&format!("espdp-worker-{}", id.0), run)?);
+        }
 
         let (started, start_result) = std::sync::mpsc::channel();
         let inputs = control::Inputs { requests: request_queue, narrow_paths, lost_devices, stop };
         let control_events = events.clone();
         let run_control = move || {
             report_failure("control thread", &control_events, || {
-                control::run(&started, inputs, || Control::start(settings, families, mailbox, events));
+                control::run(&started, inputs, || Control::start(settings, families, mailboxes, events));
                 Ok(())
             });
         };
@@ -76,18 +85,13 @@ impl Dataplane {
             // not when the kernel has done what was asked of it earlier.
             ToDataplane::Request(id, Command::Activate { policy, spi }) => {
                 let requests = self.requests.clone();
-                self.mailbox.post(move |worker| {
-                    let request = match worker.core.activate(policy, spi) {
-                        Ok(()) => Request::Done { id, outcome: Ok(Done::Ok) },
-                        // What was asked earlier, and makes policy or SA, may not be done yet: then it waits for its turn.
-                        Err(_) => Request::Todo { id, command: Command::Activate { policy, spi } },
-                    };
-                    queue(&requests, request);
-                });
+                self.mailboxes.pass_on(Activation { id, policy, spi, requests });
             }
             ToDataplane::Request(id, command) => queue(&self.requests, Request::Todo { id, command }),
-            ToDataplane::SendIke { path, message } => self.mailbox.post(move |worker| worker.send_ike(&path, &message)),
-            ToDataplane::SendKeepalive { path } => self.mailbox.post(move |worker| worker.send_keepalive(&path)),
+            ToDataplane::SendIke { path, message } => self.mailboxes.pass_on(Departure { path, message }),
+            ToDataplane::SendKeepalive { path } => {
+                self.mailboxes.post(WorkerId::FIRST, move |worker| worker.send_keepalive(&path));
+            }
         }
     }
 
@@ -101,9 +105,49 @@ impl Drop for Dataplane {
     fn drop(&mut self) {
         drop(self.running.take());
         join(self.control.take());
-        // Only now: the control thread needs the worker to the end.
-        self.mailbox.post(Worker::stop);
-        join(self.worker.take());
+        // Only now: the control thread needs the workers to the end.
+        for worker in self.mailboxes.workers().ids() {
+            self.mailboxes.post(worker, Worker::stop);
+        }
+        self.workers.drain(..).for_each(|worker| join(Some(worker)));
+    }
+}
+
+/// The wish to activate an SA, on its way to the worker that has it.
+struct Activation {
+    id: RequestId,
+    policy: PolicyId,
+    spi: EspSpi,
+    requests: mpsc::UnboundedSender<Request>,
+}
+
+impl Pass for Activation {
+    fn visit(self, here: &mut Worker) -> Option<Self> {
+        let Self { id, policy, spi, .. } = self;
+        let request = match here.activate(policy, spi) {
+            Ok(()) => Request::Done { id, outcome: Ok(Done::Ok) },
+            Err(_) if here.id() != WorkerId::FIRST => return Some(self),
+            // What was asked earlier, and makes policy or SA, may not be done yet: then it waits for its turn.
+            Err(_) => Request::Todo { id, command: Command::Activate { policy, spi } },
+        };
+        queue(&self.requests, request);
+        None
+    }
+}
+
+/// An IKE message on its way to the first worker. It takes the way of activations, and so leaves after what was activated before.
+struct Departure {
+    path: IkePath,
+    message: Vec<u8>,
+}
+
+impl Pass for Departure {
+    fn visit(self, here: &mut Worker) -> Option<Self> {
+        if here.id() != WorkerId::FIRST {
+            return Some(self);
+        }
+        here.send_ike(&self.path, &self.message);
+        None
     }
 }
 
@@ -137,7 +181,7 @@ fn failed(operation: &'static str) -> impl Fn(io::Error) -> StartError {
     move |source| StartError::System { operation: operation.to_owned(), source }
 }
 
-fn spawn(name: &'static str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
     thread::Builder::new().name(name.to_owned()).spawn(body).map_err(failed("start a thread"))
 }
 

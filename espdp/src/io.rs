@@ -6,4 +6,5 @@ pub(crate) mod host;
 pub(crate) mod memory;
 pub(crate) mod namespace;
 pub(crate) mod port;
+pub(crate) mod steering;
 pub(crate) mod tun;

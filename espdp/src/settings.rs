@@ -1,5 +1,7 @@
 //! What the dataplane wants to know before it starts.
 
+use espdp_api::Workers;
+
 /// How a [`crate::Dataplane`] is set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataplaneSettings {
@@ -19,11 +21,21 @@ pub struct DataplaneSettings {
     /// How many messages to the daemon may wait. When the daemon is too slow, IKE datagrams are dropped and counted
     /// first, then other events; outcomes wait for room.
     pub queue: usize,
+    /// How many threads move packets.
+    pub workers: Workers,
 }
 
 impl Default for DataplaneSettings {
     fn default() -> Self {
-        Self { ike_port: 500, nat_port: 4500, mark: 50, table: 4301, rule_priority: 4301, queue: 4096 }
+        Self {
+            ike_port: 500,
+            nat_port: 4500,
+            mark: 50,
+            table: 4301,
+            rule_priority: 4301,
+            queue: 4096,
+            workers: Workers::ONE,
+        }
     }
 }
 

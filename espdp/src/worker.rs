@@ -16,7 +16,9 @@ use std::os::fd::OwnedFd;
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
-use espdp_api::{DropCount, Encapsulation, Event, IkePath, OuterPath, Secret};
+use espdp_api::{
+    Carries, DropCount, Encapsulation, EspSpi, Event, IkePath, OuterPath, PolicyId, Refusal, Secret, WorkerId,
+};
 use espdp_core::{
     Dataplane, Egress, Filling, InboundBatch, InterfaceId, Offloads, Opened, Origin, OutboundBatch, Progress,
 };
@@ -28,7 +30,7 @@ use tunnels::Family;
 use crate::events::Events;
 use crate::io::device::Device;
 use counters::{Loss, Losses};
-pub(crate) use mailbox::{Mailbox, WorkerGone};
+pub(crate) use mailbox::{Mailbox, Mailboxes, Pass, WorkerGone};
 pub(crate) use ports::Ports;
 use ports::{PortId, Use};
 use switching::Switch;
@@ -37,6 +39,9 @@ use tunnel_ports::TunnelPorts;
 
 /// Everything that one worker thread owns.
 pub(crate) struct Worker {
+    id: WorkerId,
+    /// How to reach the others.
+    all: Mailboxes,
     /// Policies and SAs.
     pub(crate) core: Dataplane,
     ports: Ports,
@@ -45,11 +50,7 @@ pub(crate) struct Worker {
     /// What the TUN devices of this machine take.
     offloads: Offloads,
     epoll: OwnedFd,
-    events: Events,
-    /// Peers to which a packet was too long for the path.
-    too_big: mpsc::Sender<IpAddr>,
-    /// Devices that give no packets any more. Each is told once, so there are never more than interfaces.
-    lost: mpsc::UnboundedSender<InterfaceId>,
+    reports: Reports,
     losses: Losses,
     outbound: OutboundBatch,
     egress: Egress,
@@ -61,26 +62,35 @@ pub(crate) struct Worker {
     stopping: bool,
 }
 
+/// Where a worker tells what it notices.
+#[derive(Clone, Debug)]
+pub(crate) struct Reports {
+    pub(crate) events: Events,
+    /// Peers to which a packet was too long for the path.
+    pub(crate) too_big: mpsc::Sender<IpAddr>,
+    /// Devices that give no packets any more. Each worker tells each once, so there are never more than queues.
+    pub(crate) lost: mpsc::UnboundedSender<InterfaceId>,
+}
+
 impl Worker {
-    /// A worker that serves `ports`. `too_big` is told peers to which the path is narrower than thought, `lost` the
-    /// devices that somebody deleted.
+    /// The worker `id` of `all`, which serves `ports`.
     pub(crate) fn new(
+        id: WorkerId,
+        all: Mailboxes,
         ports: Ports,
         seed: &Secret<[u8; 32]>,
-        events: Events,
-        too_big: mpsc::Sender<IpAddr>,
-        lost: mpsc::UnboundedSender<InterfaceId>,
+        reports: Reports,
     ) -> io::Result<Self> {
         Ok(Self {
+            id,
+            all,
             core: Dataplane::new(seed),
             ports,
             tunnel_ports: TunnelPorts::default(),
             devices: BTreeMap::new(),
             offloads: Offloads::default(),
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-            events,
-            too_big,
-            lost,
+            reports,
             losses: Losses::default(),
             outbound: OutboundBatch::new(),
             egress: Egress::default(),
@@ -122,6 +132,26 @@ impl Worker {
         Ok(())
     }
 
+    /// Which of the workers it is.
+    pub(crate) fn id(&self) -> WorkerId {
+        self.id
+    }
+
+    /// Makes an outbound SA the one its policy sends on. If it carries the packets of all workers, the others learn that.
+    pub(crate) fn activate(&mut self, policy: PolicyId, spi: EspSpi) -> Result<(), Refusal> {
+        if self.core.activate(policy, spi)? == Carries::All {
+            let home = self.id;
+            for other in self.all.workers().ids().filter(|other| *other != home) {
+                self.all.post(other, move |worker| {
+                    if let Err(refusal) = worker.core.set_home(policy, home) {
+                        tracing::debug!(%refusal, "a policy is gone before its SA was active everywhere");
+                    }
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// Ends [`Self::run`].
     pub(crate) fn stop(&mut self) {
         self.stopping = true;
@@ -137,16 +167,25 @@ impl Worker {
         Ok(())
     }
 
-    /// Closes a device; with a TUN or TAP device its interface goes.
+    /// Closes a device; with the last queue of a TUN or TAP device its interface goes.
     pub(crate) fn remove_device(&mut self, id: InterfaceId) {
-        self.devices.remove(&id);
+        if let Some(device) = self.devices.remove(&id)
+            && let Err(error) = epoll::delete(&self.epoll, &device)
+        {
+            tracing::debug!(%error, "a device was not waited for");
+        }
+    }
+
+    /// Whether the device of an interface is served here.
+    pub(crate) fn has_device(&self, id: InterfaceId) -> bool {
+        self.devices.contains_key(&id)
     }
 
     /// Closes a device that gives nothing any more, and has it made again if it is ours to make.
     fn lose_device(&mut self, id: InterfaceId) {
         self.losses.count(Loss::Device, 1);
         self.remove_device(id);
-        if self.lost.send(id).is_err() {
+        if self.reports.lost.send(id).is_err() {
             tracing::debug!("the control thread has ended");
         }
     }
@@ -177,7 +216,7 @@ impl Worker {
 
     fn report_events(&mut self) {
         while let Some(event) = self.core.poll_event() {
-            if !self.events.event(event) {
+            if !self.reports.events.event(event) {
                 self.losses.count(Loss::QueueFull, 1);
             }
         }
@@ -193,7 +232,7 @@ impl Worker {
         if self.dummies_due.is_none_or(|due| due <= now) {
             let mut filling = self.core.fill(now, &mut self.outbound);
             self.dummies_due = filling.push_dummies();
-            transmit(&filling.seal(), &mut self.ports, &mut self.losses, &self.too_big);
+            transmit(&filling.seal(), &mut self.ports, &mut self.losses, &self.reports.too_big);
         }
         let left = self.dummies_due?.saturating_duration_since(now);
         Timespec::try_from(left).ok()
@@ -222,7 +261,7 @@ impl Worker {
             left = left.saturating_sub(PACKETS / BUDGET);
             while filling.push(&mut packet) == Progress::BatchFull {
                 let sealed = filling.seal();
-                transmit(&sealed, &mut self.ports, &mut self.losses, &self.too_big);
+                transmit(&sealed, &mut self.ports, &mut self.losses, &self.reports.too_big);
                 answer(&sealed, device, &mut self.losses);
                 filling = self.core.fill(now, &mut self.outbound);
             }
@@ -230,7 +269,7 @@ impl Worker {
         // Mostly once: more is left only when packets became more than had room.
         while !filling.is_empty() {
             let sealed = filling.seal();
-            transmit(&sealed, &mut self.ports, &mut self.losses, &self.too_big);
+            transmit(&sealed, &mut self.ports, &mut self.losses, &self.reports.too_big);
             answer(&sealed, device, &mut self.losses);
             filling = self.core.fill(now, &mut self.outbound);
         }
@@ -282,7 +321,7 @@ impl Worker {
                 let udp = Encapsulation::Udp { local_port: nat_port, remote_port: source.port() };
                 let path = IkePath { local: SocketAddr::new(local, nat_port), remote: source };
                 self.inbound.add_udp(len, about.segment.unwrap_or(len), origin(udp), |message| {
-                    report_ike(&self.events, &mut self.losses, path, message);
+                    report_ike(&self.reports.events, &mut self.losses, path, message);
                 });
             }
             self.open_and_deliver(now);
@@ -305,7 +344,7 @@ impl Worker {
             devices: &self.devices,
             ports: &mut self.ports,
             losses: &mut self.losses,
-            too_big: &self.too_big,
+            too_big: &self.reports.too_big,
             now,
         };
         deliver(&opened, &mut switch);
@@ -321,7 +360,7 @@ impl Worker {
                 Ok(Some((len, remote, about))) => {
                     let (Some(local), Some(message)) = (about.local, self.buffer.get(..len)) else { continue };
                     let path = IkePath { local: SocketAddr::new(local, ike_port), remote };
-                    report_ike(&self.events, &mut self.losses, path, message);
+                    report_ike(&self.reports.events, &mut self.losses, path, message);
                 }
                 Ok(None) => return,
                 Err(error) => {

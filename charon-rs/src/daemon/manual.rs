@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use espdp_api::{
-    Command, Direction, InboundSaSpec, InterfaceName, IpsecProtocol, OutboundSaSpec, PolicyId, PolicySpec, SaSpec,
-    SequenceEnd,
+    Carries, Command, Direction, InboundSaSpec, InterfaceName, IpsecProtocol, OutboundSaSpec, PolicyId, PolicySpec,
+    SaSpec, SequenceEnd,
 };
 
 use super::shell::Shell;
@@ -119,7 +119,7 @@ fn installation(policy: PolicyId, spec: &PolicySpec, sa: &ManualSa) -> Vec<Step>
         Direction::Outbound => {
             // Whoever does not look at the numbers does not mind when they begin anew.
             let sequence_end = if sa.replay_window == 0 { SequenceEnd::Wrap } else { SequenceEnd::Stop };
-            let spec = OutboundSaSpec { sa: half, shape: sa.shape, sequence_end };
+            let spec = OutboundSaSpec { sa: half, shape: sa.shape, sequence_end, inbound: None, carries: Carries::All };
             // Activating does not wait in the dataplane's queue, so it has to wait here.
             vec![(Command::InstallOutbound(Box::new(spec)), Some(Command::Activate { policy, spi: sa.spi }))]
         }

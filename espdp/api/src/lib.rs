@@ -21,6 +21,7 @@ mod shape;
 mod spi;
 mod trace;
 mod tunnel;
+mod workers;
 
 pub use algorithms::{CryptoEngine, EspAlgorithms, EspCipher, EspIntegrity};
 pub use bridge::{BridgeName, BridgeNameError, BridgePort, BridgeSpec, Flood, Neighbour, StaticStation};
@@ -49,3 +50,4 @@ pub use trace::{PacketTrace, TraceFilter, TraceStep};
 pub use tunnel::{
     Gre, L2tpCarrier, L2tpCookie, L2tpSublayer, L2tpv3, Layer, NextHop, Protection, TunnelEnds, Vni, VniTooLarge, Vxlan,
 };
+pub use workers::{Carries, SpiWish, WorkerId, Workers};

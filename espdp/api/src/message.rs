@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     BridgeName, BridgeSpec, Direction, DropCount, EspSpi, HostSpec, IkePath, InboundSaSpec, InterfaceName,
-    InterfaceSpec, MtuReport, OutboundSaSpec, OuterPath, PacketTrace, PolicyId, PolicySpec, SaStatistics, TraceFilter,
+    InterfaceSpec, MtuReport, OutboundSaSpec, OuterPath, PacketTrace, PolicyId, PolicySpec, SaStatistics, SpiWish,
+    TraceFilter,
 };
 
 /// Pairs an [`Outcome`] with its [`Command`]; chosen by the daemon.
@@ -47,7 +48,7 @@ pub enum FromDataplane {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Command {
     /// Sets a fresh random inbound SPI aside. Answer: [`Done::Spi`].
-    ReserveSpi,
+    ReserveSpi(SpiWish),
     /// Sets this inbound SPI aside, which a peer was told by hand.
     ClaimSpi(EspSpi),
     /// Gives a reserved or claimed SPI back that was never installed.

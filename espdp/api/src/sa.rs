@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{EspAlgorithms, EspSpi, OuterPath, PacketShape, PolicyId, Secret, TrafficSelector};
+use crate::{Carries, EspAlgorithms, EspSpi, OuterPath, PacketShape, PolicyId, Secret, TrafficSelector};
 
 /// The direction of an SA, seen from us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -96,6 +96,10 @@ pub struct OutboundSaSpec {
     pub shape: PacketShape,
     /// What happens when the sequence numbers on the wire are used up.
     pub sequence_end: SequenceEnd,
+    /// Our SPI of the half that receives: the same worker has both. `None`: there is none.
+    pub inbound: Option<EspSpi>,
+    /// Whose packets it carries.
+    pub carries: Carries,
 }
 
 /// What happens after the last sequence number (RFC 4303 §3.3.3).

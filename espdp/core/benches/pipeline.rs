@@ -16,9 +16,9 @@
 mod clock;
 
 use espdp_api::{
-    AddressRange, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, Gre, InboundSaSpec, InterfaceKind,
-    InterfaceName, InterfaceSpec, IpsecProtocol, L2tpCarrier, L2tpCookie, L2tpSublayer, L2tpv3, Layer, Mode,
-    OutboundSaSpec, OuterPath, PacketShape, PolicyId, PolicySpec, SaLimits, SaSpec, Secret, SequenceEnd,
+    AddressRange, Carries, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, Gre, InboundSaSpec,
+    InterfaceKind, InterfaceName, InterfaceSpec, IpsecProtocol, L2tpCarrier, L2tpCookie, L2tpSublayer, L2tpv3, Layer,
+    Mode, OutboundSaSpec, OuterPath, PacketShape, PolicyId, PolicySpec, SaLimits, SaSpec, Secret, SequenceEnd,
     TrafficSelector, TunnelEnds, Vxlan,
 };
 use espdp_core::{
@@ -173,6 +173,8 @@ impl Gateways {
                     sa: sa(source, target),
                     shape: PacketShape::default(),
                     sequence_end: SequenceEnd::Stop,
+                    inbound: None,
+                    carries: Carries::All,
                 })
                 .unwrap();
             sender.activate(id, spi).unwrap();
@@ -201,6 +203,8 @@ impl Gateways {
                 sa: sa(),
                 shape: PacketShape::default(),
                 sequence_end: SequenceEnd::Stop,
+                inbound: None,
+                carries: Carries::All,
             })
             .unwrap();
         sender.activate(id, spi).unwrap();

@@ -5,6 +5,7 @@ mod inbound;
 mod outbound;
 mod outer;
 
+pub use arrivals::Elsewhere;
 pub(crate) use arrivals::{Arrival, Surroundings};
 pub(crate) use inbound::{Chunk, InboundFrame, Stage, Write};
 pub use inbound::{Delivery, InboundBatch, Opened, Origin};

@@ -1,12 +1,13 @@
 //! Everything that one worker owns, and what the daemon can have done with it.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use aws_lc_rs::hmac;
 use espdp_api::{
-    BridgeName, BridgePort, BridgeSpec, CryptoEngine, Direction, DropCount, EspSpi, Event, InboundSaSpec,
+    BridgeName, BridgePort, BridgeSpec, Carries, CryptoEngine, Direction, DropCount, EspSpi, Event, InboundSaSpec,
     InterfaceKind, InterfaceName, InterfaceSpec, OutboundSaSpec, OuterPath, PolicyId, PolicySpec, Refusal,
-    SaStatistics, Secret,
+    SaStatistics, Secret, WorkerId,
 };
 
 use crate::bridge::{BridgeTable, Egress};
@@ -290,16 +291,45 @@ impl Dataplane {
         Ok(())
     }
 
-    /// Makes an outbound SA the one its policy sends on.
+    /// Makes an outbound SA the one its policy sends on, and says whose packets it carries: if those of all workers, the others
+    /// have to be told ([`Self::set_home`]).
     ///
     /// # Errors
     /// [`Refusal::UnknownPolicy`], [`Refusal::UnknownSa`].
-    pub fn activate(&mut self, policy_id: PolicyId, spi: EspSpi) -> Result<(), Refusal> {
+    pub fn activate(&mut self, policy_id: PolicyId, spi: EspSpi) -> Result<Carries, Refusal> {
         let place = self.outbound_place(policy_id, spi)?;
+        let carries = self.outbound.get(place).ok_or(Refusal::UnknownSa(spi))?.carries;
         if let Some(policy) = self.policies.get_mut(policy_id) {
             policy.active = Some(place);
+            if carries == Carries::All {
+                policy.home = None;
+            }
         }
         self.tell_mss(policy_id);
+        Ok(carries)
+    }
+
+    /// Says that `home`, which is not this worker, has the SA that carries a policy's packets for all workers, or will have it. An SA
+    /// of ours that did so sends no more: packets that come here are [`crate::Progress::Elsewhere`], unless there is an SA for this
+    /// worker alone.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownPolicy`].
+    pub fn set_home(&mut self, policy: PolicyId, home: WorkerId) -> Result<(), Refusal> {
+        let own = self.policies.get_mut(policy).ok_or(Refusal::UnknownPolicy(policy))?;
+        own.home = Some(home);
+        let is_own = |place: &u32| self.outbound.get(*place).is_some_and(|sa| sa.carries == Carries::OwnWorker);
+        own.active = own.active.filter(is_own);
+        self.tell_mss(policy);
+        Ok(())
+    }
+
+    /// Says which peers the policy's outbound SAs lead to that other workers have.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownPolicy`].
+    pub fn set_peers_elsewhere(&mut self, policy: PolicyId, peers: Vec<IpAddr>) -> Result<(), Refusal> {
+        self.policies.get_mut(policy).ok_or(Refusal::UnknownPolicy(policy))?.peers_elsewhere = peers;
         Ok(())
     }
 

@@ -403,7 +403,9 @@ impl Accepting<'_> {
         admitted.map_err(|miss| match miss {
             Miss::Discard => DropReason::Discard,
             Miss::HiddenPorts => DropReason::HiddenPorts,
-            Miss::NoPolicy | Miss::OtherPolicy | Miss::NoSa(_) | Miss::OutsideSa(_) => DropReason::OtherPolicy,
+            Miss::NoPolicy | Miss::OtherPolicy | Miss::NoSa(_) | Miss::Elsewhere(_) | Miss::OutsideSa(_) => {
+                DropReason::OtherPolicy
+            }
         })
     }
 

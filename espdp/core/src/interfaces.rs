@@ -22,6 +22,20 @@ pub struct InterfaceCounters {
     pub bytes_in: u64,
 }
 
+impl InterfaceCounters {
+    /// Adds what another worker counted.
+    pub fn add(&mut self, other: Self) {
+        for (count, more) in [
+            (&mut self.packets_out, other.packets_out),
+            (&mut self.bytes_out, other.bytes_out),
+            (&mut self.packets_in, other.packets_in),
+            (&mut self.bytes_in, other.bytes_in),
+        ] {
+            *count = count.saturating_add(more);
+        }
+    }
+}
+
 /// One interface.
 #[derive(Debug)]
 pub(crate) struct Interface {

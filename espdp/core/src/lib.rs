@@ -55,7 +55,8 @@ mod tunnel;
 mod vnet;
 
 pub use batch::{
-    ClearPacket, Delivery, Exit, InboundBatch, Opened, Origin, OutboundBatch, OuterHeader, Reply, Run, Sealed,
+    ClearPacket, Delivery, Elsewhere, Exit, InboundBatch, Opened, Origin, OutboundBatch, OuterHeader, Reply, Run,
+    Sealed,
 };
 pub use bridge::Egress;
 pub use crypto::{Authentic, Transform, TransformError};

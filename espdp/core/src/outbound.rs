@@ -14,7 +14,7 @@ mod template;
 
 use std::time::Instant;
 
-use espdp_api::{Direction, Event, IpsecProtocol};
+use espdp_api::{Direction, Event, IpsecProtocol, WorkerId};
 
 use crate::batch::{Exit, OutboundFrame, Span};
 use crate::crypto::seal_batch;
@@ -57,6 +57,8 @@ pub enum Progress {
     Done,
     /// The batch is full: seal and send it, then push the same packet into the next one.
     BatchFull,
+    /// Nothing was done with it, since this worker has the SAs of its policy, see [`Dataplane::set_home`]: push it there.
+    Elsewhere(WorkerId),
 }
 
 /// A batch that is being filled with packets for the wire. They are in clear until [`Filling::seal`].
@@ -120,10 +122,19 @@ impl<'a> Filling<'a> {
     /// Adds the packets that had no room in the batch before, as far as there is room now.
     fn push_postponed(&mut self) {
         for (interface, vnet, packet) in self.batch.take_postponed() {
-            let has_no_room = self.batch.has_postponed()
-                || self.push_one(&mut SuperPacket::new(interface, vnet, &packet)) == Progress::BatchFull;
-            if has_no_room {
-                self.batch.postpone(interface, vnet, &packet);
+            let progress = if self.batch.has_postponed() {
+                Progress::BatchFull
+            } else {
+                self.push_one(&mut SuperPacket::new(interface, vnet, &packet))
+            };
+            match progress {
+                Progress::Done => {}
+                Progress::BatchFull => self.batch.postpone(interface, vnet, &packet),
+                Progress::Elsewhere(worker) => {
+                    if !self.batch.hand_over_copy(worker, interface, vnet, &packet) {
+                        self.batch.postpone(interface, vnet, &packet);
+                    }
+                }
             }
         }
     }
@@ -196,6 +207,7 @@ impl<'a> Filling<'a> {
         match self.verdict(packet.interface, &header)? {
             Verdict::Protect(place) => self.protect(packet, &header, &mut segments, place),
             Verdict::Clear(exit) => self.pass_in_clear(packet, &segments, exit),
+            Verdict::HandOver(worker) => Ok(Progress::Elsewhere(worker)),
         }
     }
 
@@ -214,6 +226,7 @@ impl<'a> Filling<'a> {
         let result = match verdict {
             Verdict::Protect(place) => self.protect(packet, &header, &mut wrapped, place),
             Verdict::Clear(exit) => self.pass_in_clear(packet, &wrapped, exit),
+            Verdict::HandOver(worker) => Ok(Progress::Elsewhere(worker)),
         };
         if let Some(tunnel) =
             self.dataplane.interfaces.get_mut(id).and_then(|interface| interface.tunnel.as_deref_mut())
@@ -233,16 +246,17 @@ impl<'a> Filling<'a> {
             Route::Protect(place) => Verdict::Protect(place),
             Route::Bypass => Verdict::Clear(Exit::Bypass),
         });
-        routed.map_err(|miss| match miss {
-            Miss::NoPolicy | Miss::OtherPolicy => DropReason::NoPolicy.into(),
-            Miss::Discard => DropReason::Discard.into(),
-            Miss::HiddenPorts => DropReason::HiddenPorts.into(),
-            Miss::OutsideSa(place) => Refused { reason: DropReason::OutsideSa, sa: Some(place) },
+        routed.or_else(|miss| match miss {
+            Miss::NoPolicy | Miss::OtherPolicy => Err(DropReason::NoPolicy.into()),
+            Miss::Discard => Err(DropReason::Discard.into()),
+            Miss::HiddenPorts => Err(DropReason::HiddenPorts.into()),
+            Miss::OutsideSa(place) => Err(Refused { reason: DropReason::OutsideSa, sa: Some(place) }),
+            Miss::Elsewhere(worker) => Ok(Verdict::HandOver(worker)),
             Miss::NoSa(policy) => {
                 if policies.may_acquire(policy, self.now) {
                     events.push(Event::Acquire { policy, packet: header.summary() });
                 }
-                DropReason::NoSa.into()
+                Err(DropReason::NoSa.into())
             }
         })
     }
@@ -451,6 +465,8 @@ enum Verdict {
     Protect(u32),
     /// It leaves as it is.
     Clear(Exit),
+    /// Another worker has the SA.
+    HandOver(WorkerId),
 }
 
 /// A packet that is not sent, and the SA that refused it.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
-use espdp_api::{InterfaceKind, PolicyAction, PolicyDirections, PolicyId, PolicySpec};
+use espdp_api::{InterfaceKind, PolicyAction, PolicyDirections, PolicyId, PolicySpec, WorkerId};
 
 use self::flows::{FlowCache, FlowKey, Found};
 pub(crate) use self::flows::{Ipv4Flow, Ipv6Flow};
@@ -42,6 +42,10 @@ pub(crate) struct Policy {
     pub(crate) outbound: Vec<u32>,
     /// Places of its inbound SAs.
     pub(crate) inbound: Vec<u32>,
+    /// The worker that has the SA for everybody; `None`: this one.
+    pub(crate) home: Option<WorkerId>,
+    /// The peers of its outbound SAs that other workers have.
+    pub(crate) peers_elsewhere: Vec<IpAddr>,
 }
 
 /// Where a policy stands among those of its interface: by priority, of the same priority the narrow before the broad, and of
@@ -116,6 +120,8 @@ pub(crate) enum Miss {
     OtherPolicy,
     /// This one does, and has no active SA.
     NoSa(PolicyId),
+    /// This one does, and another worker has its active SA.
+    Elsewhere(WorkerId),
     /// Its active SA, at this place, has narrower selectors.
     OutsideSa(u32),
 }
@@ -187,8 +193,8 @@ impl PolicyTable {
         let selectors = Selectors::new(&spec.local, &spec.remote);
         let order = Order { priority, breadth: selectors.breadth(), id };
         let old = self.remove(id);
-        let (outbound, inbound, active) =
-            old.map(|policy| (policy.outbound, policy.inbound, policy.active)).unwrap_or_default();
+        let (outbound, inbound, active, home, peers_elsewhere) =
+            old.map(|old| (old.outbound, old.inbound, old.active, old.home, old.peers_elsewhere)).unwrap_or_default();
         let acquire = OncePerSecond::default();
         let policy = Policy {
             id,
@@ -202,6 +208,8 @@ impl PolicyTable {
             active,
             outbound,
             inbound,
+            home,
+            peers_elsewhere,
         };
         let slot = self.slots.insert(policy);
         self.slot_of.insert(id, slot);
@@ -256,6 +264,7 @@ impl PolicyTable {
             Some(Found::HiddenPorts) => return Err(Miss::HiddenPorts),
             Some(Found::Nothing) => return Err(Miss::NoPolicy),
             Some(Found::NoSa(policy)) => return Err(Miss::NoSa(*policy)),
+            Some(Found::Elsewhere(worker)) => return Err(Miss::Elsewhere(*worker)),
             Some(Found::OutsideSa(place)) => return Err(Miss::OutsideSa(*place)),
             Some(Found::Policy(_)) | None => {}
         }
@@ -275,6 +284,7 @@ impl PolicyTable {
             Err(Miss::NoPolicy) => Found::Nothing,
             Err(Miss::NoSa(policy)) => Found::NoSa(policy),
             Err(Miss::OutsideSa(place)) => Found::OutsideSa(place),
+            Err(Miss::Elsewhere(worker)) => Found::Elsewhere(worker),
             Err(Miss::OtherPolicy) => return routed,
         };
         self.cache.remember(key, found);
@@ -329,7 +339,12 @@ impl PolicyTable {
             }
             Found::HiddenPorts => Err(Miss::HiddenPorts),
             Found::Discard => Err(Miss::Discard),
-            Found::Nothing | Found::Bypass | Found::Sa(_) | Found::NoSa(_) | Found::OutsideSa(_) => Err(Miss::NoPolicy),
+            Found::Nothing
+            | Found::Bypass
+            | Found::Sa(_)
+            | Found::NoSa(_)
+            | Found::Elsewhere(_)
+            | Found::OutsideSa(_) => Err(Miss::NoPolicy),
         }
     }
 
@@ -366,7 +381,8 @@ impl PolicyTable {
     fn is_as_good(&self, first: &Policy, own: PolicyId, peer: IpAddr, sas: &OutboundTable) -> bool {
         let Some(own) = self.get(own) else { return false };
         let protects = matches!(first.action, PolicyAction::Protect { .. });
-        let mut peers = first.outbound.iter().filter_map(|place| Some(sas.get(*place)?.path().remote));
+        let here = first.outbound.iter().filter_map(|place| Some(sas.get(*place)?.path().remote));
+        let mut peers = here.chain(first.peers_elsewhere.iter().copied());
         protects
             && first.order.priority == own.order.priority
             && (first.order.breadth == own.order.breadth || peers.any(|other| other == peer))
@@ -445,7 +461,7 @@ impl Policy {
             PolicyAction::Bypass => Ok(Route::Bypass),
             PolicyAction::Protect { .. } => {
                 let active = self.active.and_then(|place| Some((place, sas.get(place)?)));
-                let (place, sa) = active.ok_or(Miss::NoSa(self.id))?;
+                let (place, sa) = active.ok_or(self.home.map_or(Miss::NoSa(self.id), Miss::Elsewhere))?;
                 // RFC 4301 §7.3: what does not show its ports is for certain ports only where both ends agreed.
                 let packet = if self.later_fragments { *packet } else { packet.as_it_is() };
                 if sa.selects(&packet) { Ok(Route::Protect(place)) } else { Err(Miss::OutsideSa(place)) }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use espdp_api::{
     EspAlgorithms, EspSpi, GuardMode, HostSpec, InterfaceKind, InterfaceName, InterfaceSpec, IpPrefix, IpsecProtocol,
     Mode, Mtu, MtuReport, MtuTerm, OutboundSaSpec, OuterPath, PacketShape, PathMtuPolicy, PathMtuSource, PolicyAction,
-    PolicyId, PolicySpec, Protection, SaSpec,
+    PolicyId, PolicySpec, Protection, SaSpec, WorkerId,
 };
 use espdp_core::{InterfaceId, Overhead, Term, tcp_mss};
 use tunnels::{KnownFrom, Link, LongestMatch, NetworkState, PathToPeer, RouteKey, RouteTarget};
@@ -62,11 +62,15 @@ pub(crate) struct Policy {
     pub(crate) spec: PolicySpec,
     /// The preferred sources of those of its routes that have one.
     pub(crate) sources: BTreeMap<IpPrefix, IpAddr>,
+    /// The worker that got its latest inbound SA.
+    pub(crate) worker: WorkerId,
 }
 
 /// What an outbound SA means for the MTU.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outbound {
+    /// The worker that has it.
+    pub(crate) worker: WorkerId,
     pub(crate) protocol: IpsecProtocol,
     pub(crate) path: OuterPath,
     pub(crate) algorithms: EspAlgorithms,
@@ -77,9 +81,9 @@ pub(crate) struct Outbound {
 }
 
 impl Outbound {
-    pub(crate) fn new(spec: &OutboundSaSpec) -> Self {
+    pub(crate) fn new(spec: &OutboundSaSpec, worker: WorkerId) -> Self {
         let SaSpec { protocol, path, algorithms, mode, .. } = spec.sa;
-        Self { protocol, path, algorithms, mode, shape: spec.shape, told: None }
+        Self { worker, protocol, path, algorithms, mode, shape: spec.shape, told: None }
     }
 
     /// Takes over another path, of which nothing is known yet.
@@ -155,7 +159,7 @@ impl Book {
         let made = self.interfaces.iter().filter(|(_, own)| is_here(own) && DeviceSource::of(&own.spec).is_made());
         let links = made.map(|(name, own)| (name.clone(), link(own))).collect();
         let mut routes = BTreeMap::new();
-        for Policy { spec, sources } in self.policies.values() {
+        for Policy { spec, sources, .. } in self.policies.values() {
             if !self.interfaces.get(&spec.interface).is_none_or(is_here) {
                 continue;
             }
@@ -218,13 +222,20 @@ impl Book {
         self.paths.insert(peer, path);
     }
 
-    /// The SAs whose path the core does not know yet, or as another one, with what it carries. From now on it knows.
-    pub(crate) fn paths_to_tell(&mut self) -> Vec<(PolicyId, EspSpi, usize)> {
-        let mut news = Vec::new();
+    /// The peers of a policy's outbound SAs that other workers than `here` have.
+    pub(crate) fn peers_elsewhere(&self, policy: PolicyId, here: WorkerId) -> Vec<IpAddr> {
+        let elsewhere = self.outbound.iter().filter(|((other, _), sa)| *other == policy && sa.worker != here);
+        elsewhere.map(|(_, sa)| sa.path.remote).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// The SAs whose path their worker does not know yet, or as another one, with what it carries. From now on it knows.
+    pub(crate) fn paths_to_tell(&mut self) -> BTreeMap<WorkerId, Vec<(PolicyId, EspSpi, usize)>> {
+        let mut news = BTreeMap::<_, Vec<_>>::new();
         for ((policy, spi), sa) in &mut self.outbound {
             let Some((mtu, _)) = self.paths.get(&sa.path.remote).map(|path| sa.believed(path)) else { continue };
             if sa.told.replace(mtu) != Some(mtu) {
-                news.push((*policy, *spi, usize::try_from(mtu).unwrap_or(usize::MAX)));
+                let path = (*policy, *spi, usize::try_from(mtu).unwrap_or(usize::MAX));
+                news.entry(sa.worker).or_default().push(path);
             }
         }
         news
@@ -377,7 +388,7 @@ mod tests {
         let remote = TrafficSelector::any_protocol(AddressRange::single(address("10.2.0.1")));
         let routes = routes.iter().map(|route| route.parse().unwrap()).collect();
         let spec = PolicySpec { routes, ..PolicySpec::protect(PolicyId(id), name(interface), vec![], vec![remote]) };
-        Policy { spec, sources: BTreeMap::new() }
+        Policy { spec, sources: BTreeMap::new(), worker: WorkerId::FIRST }
     }
 
     fn outbound(encapsulation: Encapsulation) -> Outbound {
@@ -388,6 +399,7 @@ mod tests {
             extended_sequence_numbers: true,
         };
         Outbound {
+            worker: WorkerId::FIRST,
             protocol: IpsecProtocol::Esp,
             path,
             algorithms,
@@ -551,15 +563,16 @@ mod tests {
     fn the_core_is_told_of_a_path_once_and_again_when_it_changes() {
         let mut book = book();
         book.outbound.insert((PolicyId(1), spi(256)), outbound(Encapsulation::Esp));
+        let told = |mtu| BTreeMap::from([(WorkerId::FIRST, vec![(PolicyId(1), spi(256), mtu)])]);
         assert!(book.paths_to_tell().is_empty());
         book.set_path(address(PEER), link(1500));
-        assert_eq!(book.paths_to_tell(), [(PolicyId(1), spi(256), 1500)]);
+        assert_eq!(book.paths_to_tell(), told(1500));
         assert!(book.paths_to_tell().is_empty());
         book.set_path(address(PEER), link(1400));
-        assert_eq!(book.paths_to_tell(), [(PolicyId(1), spi(256), 1400)]);
+        assert_eq!(book.paths_to_tell(), told(1400));
         let sa = book.outbound.get_mut(&(PolicyId(1), spi(256))).unwrap();
         sa.move_to(OuterPath { local: address("192.0.2.9"), ..sa.path });
-        assert_eq!(book.paths_to_tell(), [(PolicyId(1), spi(256), 1400)]);
+        assert_eq!(book.paths_to_tell(), told(1400));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Which device an interface needs, and how it is opened.
 
-use espdp_api::{InterfaceKind, InterfaceName, InterfaceSpec, Layer, MacAddress};
+use espdp_api::{InterfaceKind, InterfaceName, InterfaceSpec, Layer, MacAddress, Workers};
 
 use crate::io::device::{Device, DeviceError};
 use crate::io::host::HostPort;
@@ -12,6 +12,8 @@ use crate::io::tun::Tun;
 pub(crate) enum DeviceSource {
     /// A TUN or TAP device that we make: a link of the kernel that vanishes when we close it.
     Made(Layer, Option<MacAddress>),
+    /// The same, for IP packets that nothing but SAs carries: each worker has a queue of it.
+    Shared,
     /// A link that exists without us.
     Host,
     /// An end of a link within the process.
@@ -27,31 +29,39 @@ impl DeviceSource {
             InterfaceKind::Host => Self::Host,
             InterfaceKind::Memory { link } => Self::Memory(link),
             InterfaceKind::Tap => Self::Made(Layer::Ethernet, spec.mac),
-            InterfaceKind::Ipsec
-            | InterfaceKind::Ipip
-            | InterfaceKind::Gre(_)
-            | InterfaceKind::Vxlan(_)
-            | InterfaceKind::L2tpv3(_) => match spec.kind.layer() {
-                Layer::Ip => Self::Made(Layer::Ip, None),
-                Layer::Ethernet if spec.bridge.is_some() => Self::Nothing,
-                Layer::Ethernet => Self::Made(Layer::Ethernet, spec.mac),
-            },
+            InterfaceKind::Ipsec => Self::Shared,
+            InterfaceKind::Ipip | InterfaceKind::Gre(_) | InterfaceKind::Vxlan(_) | InterfaceKind::L2tpv3(_) => {
+                match spec.kind.layer() {
+                    Layer::Ip => Self::Made(Layer::Ip, None),
+                    Layer::Ethernet if spec.bridge.is_some() => Self::Nothing,
+                    Layer::Ethernet => Self::Made(Layer::Ethernet, spec.mac),
+                }
+            }
         }
     }
 
     /// Whether there is a link of the kernel that is ours to set up.
     pub(crate) fn is_made(self) -> bool {
-        matches!(self, Self::Made(..))
+        matches!(self, Self::Made(..) | Self::Shared)
     }
 
-    /// Opens the device.
-    pub(crate) fn open(self, name: &InterfaceName) -> Result<Option<Device>, DeviceError> {
+    /// Opens the device, for as many of the workers as can have it, the first one first.
+    pub(crate) fn open(self, name: &InterfaceName, workers: Workers) -> Result<Vec<Device>, DeviceError> {
         Ok(match self {
-            Self::Made(layer, mac) => Some(Device::Tun(Tun::create(name, layer, mac)?)),
-            Self::Host => Some(Device::Host(HostPort::open(name)?)),
-            Self::Memory(link) => Some(Device::Memory(MemoryPort::open(name, link)?)),
-            Self::Nothing => None,
+            Self::Shared if workers != Workers::ONE => {
+                Tun::create_queues(name, workers.count())?.into_iter().map(Device::Tun).collect()
+            }
+            Self::Shared => vec![Device::Tun(Tun::create(name, Layer::Ip, None)?)],
+            Self::Made(layer, mac) => vec![Device::Tun(Tun::create(name, layer, mac)?)],
+            Self::Host => vec![Device::Host(HostPort::open(name)?)],
+            Self::Memory(link) => vec![Device::Memory(MemoryPort::open(name, link)?)],
+            Self::Nothing => Vec::new(),
         })
+    }
+
+    /// Whether all workers have the device.
+    pub(crate) fn is_shared(self) -> bool {
+        self == Self::Shared
     }
 }
 
@@ -71,7 +81,7 @@ mod tests {
             DeviceSource::of(&spec)
         };
         for is_bridged in [false, true] {
-            assert_eq!(source(InterfaceKind::Ipsec, is_bridged), DeviceSource::Made(Layer::Ip, None));
+            assert_eq!(source(InterfaceKind::Ipsec, is_bridged), DeviceSource::Shared);
             assert_eq!(source(gre(Layer::Ip), is_bridged), DeviceSource::Made(Layer::Ip, None));
             assert_eq!(source(InterfaceKind::Tap, is_bridged), DeviceSource::Made(Layer::Ethernet, None));
             assert_eq!(source(InterfaceKind::Host, is_bridged), DeviceSource::Host);

@@ -11,6 +11,7 @@ use tunnels::{
     is_covered, plan,
 };
 
+use super::devices::DeviceSource;
 use super::{Control, refusal, system};
 use crate::DataplaneSettings;
 
@@ -186,7 +187,11 @@ impl Control {
 
     /// Makes a device again that somebody deleted. Until its routes are back, their packets find our blackholes.
     pub(super) async fn restore_device(&mut self, id: InterfaceId) {
-        let Some(name) = self.name_of(id) else { return };
+        let Some((name, spec)) = self.interface_of(id) else { return };
+        // Another worker may have told the same, or another device have taken the place of the one that was lost.
+        if self.is_served(id, &spec).await {
+            return;
+        }
         tracing::warn!(interface = %name, "somebody deleted an interface of ours: making it again");
         if let Err(error) = self.make_device_again(id, &name).await {
             tracing::warn!(interface = %name, error, "an interface cannot be made again yet");
@@ -197,7 +202,7 @@ impl Control {
     pub(super) async fn restore_lost_devices(&mut self) {
         self.host.lost_due = None;
         for id in self.book.lost.clone() {
-            let Some(name) = self.name_of(id) else {
+            let Some((name, _)) = self.interface_of(id) else {
                 self.book.lost.remove(&id);
                 continue;
             };
@@ -229,14 +234,24 @@ impl Control {
     }
 
     async fn make_and_serve(&mut self, id: InterfaceId, spec: &InterfaceSpec) -> Result<(), String> {
-        let device = self.open_device(spec).map_err(|refusal| refusal.to_string())?;
+        // The other queues of a link that is gone are dead as well, and in the way.
+        self.close_device(id).await.map_err(|refusal| refusal.to_string())?;
+        let devices = self.open_device(spec).map_err(|refusal| refusal.to_string())?;
         self.apply().await.map_err(|error| error.to_string())?;
         self.apply_asked().await;
-        self.serve_device(id, device).await.map_err(|refusal| refusal.to_string())
+        self.serve_device(id, devices).await.map_err(|refusal| refusal.to_string())
     }
 
-    fn name_of(&self, id: InterfaceId) -> Option<InterfaceName> {
-        self.book.interfaces.iter().find(|(_, own)| own.id == id).map(|(name, _)| name.clone())
+    /// Whether all workers that should have the device of an interface do have it.
+    async fn is_served(&self, id: InterfaceId, spec: &InterfaceSpec) -> bool {
+        let source = DeviceSource::of(spec);
+        let Ok(has) = self.ask_all(move |worker| worker.has_device(id)).await else { return false };
+        if source.is_shared() { has.iter().all(|has| *has) } else { has.first() == Some(&true) }
+    }
+
+    fn interface_of(&self, id: InterfaceId) -> Option<(InterfaceName, InterfaceSpec)> {
+        let own = self.book.interfaces.values().find(|own| own.id == id)?;
+        Some((own.spec.name.clone(), own.spec.clone()))
     }
 }
 

@@ -5,12 +5,14 @@ use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use espdp_api::{WorkerId, Workers};
 use rustix::net::sockopt;
 use socket2::{Domain, MaybeUninitSlice, MsgHdr, MsgHdrMut, Protocol, SockAddr, Socket, Type};
 use tunnels::Family;
 
 use crate::StartError;
 use crate::io::control_message::{ControlBuffer, Received, Sending};
+use crate::io::steering::{self, SpiAt};
 
 /// A socket bound to the wildcard address of one family. Each datagram says to which of our addresses it came, and is sent from
 /// the address that it names.
@@ -24,16 +26,25 @@ pub(crate) struct Port {
 }
 
 impl Port {
-    /// Opens UDP port `port` and asks for received datagrams in super-packets (`UDP_GRO`) when `coalesce` is set.
-    pub(crate) fn udp(family: Family, port: u16, mark: u32, coalesce: bool) -> Result<Self, StartError> {
+    /// Opens UDP port `port`.
+    pub(crate) fn udp(
+        family: Family,
+        port: u16,
+        mark: u32,
+        coalesce: Coalesce,
+        sharing: Sharing,
+    ) -> Result<Self, StartError> {
         let failed = |source| StartError::System { operation: format!("open UDP port {port} for {family}"), source };
         let open = || {
             let socket = Socket::new(domain(family), Type::DGRAM, Some(Protocol::UDP))?;
             if family == Family::V6 {
                 socket.set_only_v6(true)?;
             }
-            if coalesce {
+            if coalesce == Coalesce::Yes {
                 set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, 1)?;
+            }
+            if sharing == Sharing::BySpi {
+                socket.set_reuse_port(true)?;
             }
             socket.bind(&SocketAddr::new(wildcard(family), port).into())?;
             Self::prepare(socket, family, Some(mark))
@@ -189,6 +200,20 @@ impl Port {
         }
     }
 
+    /// Has datagrams that come to this port, which sockets of all workers share (`SO_REUSEPORT`, in order), go to the worker that
+    /// has the SA. IKE and keepalives go to the first one.
+    pub(crate) fn steer_by_spi(&self, workers: Workers) -> Result<(), StartError> {
+        let failed = |source| StartError::System { operation: "steer datagrams to the workers".to_owned(), source };
+        steering::attach(&self.socket, libc::SO_ATTACH_REUSEPORT_CBPF, &steering::by_spi(workers)).map_err(failed)
+    }
+
+    /// Keeps a raw socket from the packets of other workers' SAs; each socket would get a copy of all.
+    pub(crate) fn keep_only(&self, worker: WorkerId, workers: Workers, spi_at: SpiAt) -> Result<(), StartError> {
+        let failed = |source| StartError::System { operation: "filter a raw socket by worker".to_owned(), source };
+        let filter = steering::only_of(worker, workers, self.family, spi_at);
+        steering::attach(&self.socket, libc::SO_ATTACH_FILTER, &filter).map_err(failed)
+    }
+
     #[cfg(test)]
     fn local_port(&self) -> u16 {
         self.socket.local_addr().unwrap().as_socket().unwrap().port()
@@ -227,6 +252,22 @@ fn wildcard(family: Family) -> IpAddr {
         Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
         Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
     }
+}
+
+/// Whether received datagrams may come in super-packets (`UDP_GRO`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Coalesce {
+    Yes,
+    No,
+}
+
+/// Who else has the same UDP port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    /// Nobody.
+    Alone,
+    /// The other workers, see [`Port::steer_by_spi`].
+    BySpi,
 }
 
 /// What a socket does with datagrams that are too long for the path.
@@ -292,8 +333,8 @@ mod tests {
 
     /// Sends a run of five datagrams, the last one shorter, to ourselves.
     fn run_comes_back_whole(family: Family, loopback: IpAddr) {
-        let mut sender = Port::udp(family, 0, 7, false).unwrap();
-        let mut receiver = Port::udp(family, 0, 7, true).unwrap();
+        let mut sender = Port::udp(family, 0, 7, Coalesce::No, Sharing::Alone).unwrap();
+        let mut receiver = Port::udp(family, 0, 7, Coalesce::Yes, Sharing::Alone).unwrap();
         let destination = SocketAddr::new(loopback, receiver.local_port());
         let octets: Vec<u8> = (0..=255).cycle().take(4 * 1000 + 300).collect();
         let sending =
@@ -330,8 +371,8 @@ mod tests {
             return;
         }
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let mut receiver = Port::udp(Family::V4, 0, 7, true).unwrap();
-        let mut sender = Port::udp(Family::V4, 0, 7, false).unwrap();
+        let mut receiver = Port::udp(Family::V4, 0, 7, Coalesce::Yes, Sharing::Alone).unwrap();
+        let mut sender = Port::udp(Family::V4, 0, 7, Coalesce::No, Sharing::Alone).unwrap();
         let destination = SocketAddr::new(loopback, receiver.local_port());
         let sending = Sending::from(loopback);
         for text in [b"with", b"none"] {
@@ -350,8 +391,8 @@ mod tests {
             return;
         }
         let (ours, theirs) = (IpAddr::from([127, 0, 0, 2]), IpAddr::from([127, 0, 0, 3]));
-        let mut port = Port::udp(Family::V4, 0, 7, true).unwrap();
-        let mut peer = Port::udp(Family::V4, 0, 7, false).unwrap();
+        let mut port = Port::udp(Family::V4, 0, 7, Coalesce::Yes, Sharing::Alone).unwrap();
+        let mut peer = Port::udp(Family::V4, 0, 7, Coalesce::No, Sharing::Alone).unwrap();
         peer.send(
             &[IoSlice::new(b"?")],
             SocketAddr::new(ours, port.local_port()),
@@ -373,9 +414,9 @@ mod tests {
         if !may_run() {
             return;
         }
-        let first = Port::udp(Family::V4, 0, 7, false).unwrap();
+        let first = Port::udp(Family::V4, 0, 7, Coalesce::No, Sharing::Alone).unwrap();
         let number = first.local_port();
-        let error = Port::udp(Family::V4, number, 7, false).unwrap_err();
+        let error = Port::udp(Family::V4, number, 7, Coalesce::No, Sharing::Alone).unwrap_err();
         assert!(error.to_string().contains(&format!("open UDP port {number} for IPv4")), "{error}");
     }
 }

@@ -10,7 +10,7 @@ use espdp_core::{Offloads, VnetHeader};
 
 use super::device::DeviceError;
 
-/// An open TUN or TAP device. Closing it removes the interface.
+/// A queue of an open TUN or TAP device. Closing the last one removes the interface.
 #[derive(Debug)]
 pub(crate) struct Tun {
     file: File,
@@ -21,11 +21,21 @@ impl Tun {
     /// Makes the interface `name` in the network namespace of the calling thread: for IP packets, or for Ethernet frames.
     /// `mac` is the address of its kernel side, for frames; `None`: a random one.
     pub(crate) fn create(name: &InterfaceName, layer: Layer, mac: Option<MacAddress>) -> Result<Self, DeviceError> {
+        Self::open(name, layer, mac, Queue::Only)
+    }
+
+    /// Makes the interface `name` with so many queues, for IP packets. The packets of a flow all come through the same one.
+    pub(crate) fn create_queues(name: &InterfaceName, queues: u8) -> Result<Vec<Self>, DeviceError> {
+        let kinds = std::iter::once(Queue::First).chain(std::iter::repeat(Queue::Further));
+        kinds.take(queues.into()).map(|queue| Self::open(name, Layer::Ip, None, queue)).collect()
+    }
+
+    fn open(name: &InterfaceName, layer: Layer, mac: Option<MacAddress>, queue: Queue) -> Result<Self, DeviceError> {
         let failed = |step: &'static str| move |source| DeviceError { step, name: name.clone(), source };
         let mut options = OpenOptions::new();
         options.read(true).write(true).custom_flags(libc::O_NONBLOCK);
         let file = options.open("/dev/net/tun").map_err(failed("open /dev/net/tun for"))?;
-        set_interface(&file, name, layer).map_err(failed("create"))?;
+        set_interface(&file, name, layer, queue).map_err(failed("create"))?;
         // Numbers in vnet headers are little-endian from here on, whatever the machine.
         set_int(&file, libc::TUNSETVNETLE, 1).map_err(failed("set the byte order of"))?;
         let header_len = i32::try_from(VnetHeader::LEN).map_err(io::Error::other);
@@ -74,13 +84,29 @@ impl AsFd for Tun {
     }
 }
 
-fn set_interface(file: &File, name: &InterfaceName, layer: Layer) -> io::Result<()> {
-    // IFF_TUN_EXCL: an interface of this name that is there already is not ours.
+/// A queue among those of its interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Queue {
+    /// There are no others.
+    Only,
+    /// The one that makes the interface.
+    First,
+    /// Another one of an interface that we have made.
+    Further,
+}
+
+fn set_interface(file: &File, name: &InterfaceName, layer: Layer, queue: Queue) -> io::Result<()> {
     let kind = match layer {
         Layer::Ip => libc::IFF_TUN,
         Layer::Ethernet => libc::IFF_TAP,
     };
-    let flags = kind | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_TUN_EXCL;
+    // IFF_TUN_EXCL: an interface of this name that is there already is not ours.
+    let queue = match queue {
+        Queue::Only => libc::IFF_TUN_EXCL,
+        Queue::First => libc::IFF_TUN_EXCL | libc::IFF_MULTI_QUEUE,
+        Queue::Further => libc::IFF_MULTI_QUEUE,
+    };
+    let flags = kind | libc::IFF_NO_PI | libc::IFF_VNET_HDR | queue;
     let mut ifr_name = [0; libc::IFNAMSIZ];
     for (to, from) in ifr_name.iter_mut().take(libc::IFNAMSIZ - 1).zip(name.as_str().bytes()) {
         *to = libc::c_char::from_ne_bytes([from]);

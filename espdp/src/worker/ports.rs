@@ -3,12 +3,13 @@
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 
-use espdp_api::{Encapsulation, IkePath};
+use espdp_api::{Encapsulation, IkePath, WorkerId, Workers};
 use espdp_core::{ClearPacket, Exit, Fragmenter, OuterHeader, Run};
 use tunnels::Family;
 
 use crate::io::control_message::Sending;
-use crate::io::port::{Port, TooLong};
+use crate::io::port::{Coalesce, Port, Sharing, TooLong};
+use crate::io::steering::SpiAt;
 use crate::worker::counters::{Loss, Losses};
 use crate::{DataplaneSettings, StartError};
 
@@ -49,7 +50,8 @@ impl PortId {
 /// The sockets of one family.
 #[derive(Debug)]
 struct FamilyPorts {
-    ike: Port,
+    /// Only the first worker has it.
+    ike: Option<Port>,
     nat: Port,
     esp: Port,
     ah: Port,
@@ -60,15 +62,32 @@ struct FamilyPorts {
 }
 
 impl FamilyPorts {
-    fn open(family: Family, settings: &DataplaneSettings) -> Result<Self, StartError> {
-        Ok(Self {
-            ike: Port::udp(family, settings.ike_port, settings.mark, false)?,
-            nat: Port::udp(family, settings.nat_port, settings.mark, true)?,
-            esp: Port::esp(family, settings.mark)?,
-            ah: Port::ah(family, settings.mark)?,
-            bypass: Port::with_header(family, Some(settings.mark))?,
-            routed: Port::with_header(family, None)?,
-        })
+    /// Those of all workers. Each gets what its SAs receive.
+    fn open_all(family: Family, settings: &DataplaneSettings) -> Result<Vec<Self>, StartError> {
+        let DataplaneSettings { ike_port, nat_port, mark, workers, .. } = *settings;
+        let ports = workers.ids().map(|worker| {
+            let is_first = worker == WorkerId::FIRST;
+            let sharing = if workers == Workers::ONE { Sharing::Alone } else { Sharing::BySpi };
+            let ports = Self {
+                ike: is_first.then(|| Port::udp(family, ike_port, mark, Coalesce::No, Sharing::Alone)).transpose()?,
+                nat: Port::udp(family, nat_port, mark, Coalesce::Yes, sharing)?,
+                esp: Port::esp(family, mark)?,
+                ah: Port::ah(family, mark)?,
+                bypass: Port::with_header(family, Some(mark))?,
+                routed: Port::with_header(family, None)?,
+            };
+            if sharing == Sharing::BySpi {
+                ports.esp.keep_only(worker, workers, SpiAt::Esp)?;
+                ports.ah.keep_only(worker, workers, SpiAt::Ah)?;
+            }
+            Ok(ports)
+        });
+        let ports = ports.collect::<Result<Vec<_>, StartError>>()?;
+        // Now that all of them are there: what came to one of them earlier is handed to its owner.
+        if let Some(first) = ports.first().filter(|_| workers != Workers::ONE) {
+            first.nat.steer_by_spi(workers)?;
+        }
+        Ok(ports)
     }
 }
 
@@ -83,18 +102,20 @@ pub(crate) struct Ports {
 }
 
 impl Ports {
-    /// Opens all sockets in the network namespace of the calling thread.
-    pub(crate) fn open(settings: &DataplaneSettings) -> Result<Self, StartError> {
-        let v4 = FamilyPorts::open(Family::V4, settings)?;
-        let v6 = match FamilyPorts::open(Family::V6, settings) {
-            Ok(ports) => Some(ports),
+    /// Opens all sockets of all workers in the network namespace of the calling thread.
+    pub(crate) fn open_all(settings: &DataplaneSettings) -> Result<Vec<Self>, StartError> {
+        let v4 = FamilyPorts::open_all(Family::V4, settings)?;
+        let v6 = match FamilyPorts::open_all(Family::V6, settings) {
+            Ok(ports) => ports,
             Err(StartError::System { source, .. }) if is_without_family(&source) => {
                 tracing::info!("no IPv6 here");
-                None
+                Vec::new()
             }
             Err(error) => return Err(error),
         };
-        Ok(Self { v4, v6, ike_port: settings.ike_port, nat_port: settings.nat_port })
+        let mut v6 = v6.into_iter();
+        let of_worker = |v4| Self { v4, v6: v6.next(), ike_port: settings.ike_port, nat_port: settings.nat_port };
+        Ok(v4.into_iter().map(of_worker).collect())
     }
 
     /// The families that there are sockets of.
@@ -106,12 +127,12 @@ impl Ports {
     /// One socket.
     pub(crate) fn get(&mut self, id: PortId) -> Option<&mut Port> {
         let ports = self.of(id.family)?;
-        Some(match id.purpose {
-            Use::Ike => &mut ports.ike,
-            Use::Nat => &mut ports.nat,
-            Use::Esp => &mut ports.esp,
-            Use::Ah => &mut ports.ah,
-        })
+        match id.purpose {
+            Use::Ike => ports.ike.as_mut(),
+            Use::Nat => Some(&mut ports.nat),
+            Use::Esp => Some(&mut ports.esp),
+            Use::Ah => Some(&mut ports.ah),
+        }
     }
 
     fn of(&mut self, family: Family) -> Option<&mut FamilyPorts> {

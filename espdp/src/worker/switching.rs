@@ -90,7 +90,7 @@ impl Worker {
             devices: &self.devices,
             ports: &mut self.ports,
             losses: &mut self.losses,
-            too_big: &self.too_big,
+            too_big: &self.reports.too_big,
             now,
         }
     }

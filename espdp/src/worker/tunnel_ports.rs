@@ -95,6 +95,11 @@ impl Worker {
         Ok(())
     }
 
+    /// The sockets for tunnels that are open.
+    pub(crate) fn tunnel_ports(&self) -> BTreeSet<TunnelPortId> {
+        self.tunnel_ports.0.iter().flatten().map(|(id, _)| *id).collect()
+    }
+
     /// From other ends of tunnels to the inside.
     pub(super) fn receive_tunnel(&mut self, index: u16, now: Instant) {
         for _ in 0..BUDGET {

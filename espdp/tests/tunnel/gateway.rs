@@ -100,7 +100,10 @@ impl Gateway {
 
     /// A fresh inbound SPI.
     pub(crate) fn reserve(&mut self) -> EspSpi {
-        let Done::Spi(spi) = self.command(Command::ReserveSpi) else { panic!("an SPI expected") };
+        let Done::Spi(spi) = self.command(Command::ReserveSpi(SpiWish::new(InterfaceName::new(INTERFACE).unwrap())))
+        else {
+            panic!("an SPI expected")
+        };
         spi
     }
 
@@ -147,10 +150,16 @@ pub(crate) fn connect(left: &mut Gateway, right: &mut Gateway, suite: Suite, loc
         (&mut *right, to_right, to_left, suite.right, suite.left, remote, local),
     ] {
         let sa = |spi| half(suite, spi, [from, to], [local, remote]);
-        let inbound = InboundSaSpec { sa: sa(inbound), replay_window: 1024 };
-        gateway.command(Command::InstallInbound(Box::new(inbound)));
-        let spi = outbound;
-        let outbound = OutboundSaSpec { sa: sa(spi), shape: PacketShape::default(), sequence_end: SequenceEnd::Stop };
+        let spec = InboundSaSpec { sa: sa(inbound), replay_window: 1024 };
+        gateway.command(Command::InstallInbound(Box::new(spec)));
+        let (ours, spi) = (inbound, outbound);
+        let outbound = OutboundSaSpec {
+            sa: sa(spi),
+            shape: PacketShape::default(),
+            sequence_end: SequenceEnd::Stop,
+            inbound: Some(ours),
+            carries: Carries::All,
+        };
         gateway.command(Command::InstallOutbound(Box::new(outbound)));
         gateway.command(Command::Activate { policy: POLICY, spi });
     }

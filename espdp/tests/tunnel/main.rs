@@ -502,6 +502,8 @@ fn an_sa_may_be_activated_before_it_is_known_to_be_installed() {
             sa,
             shape: PacketShape::default(),
             sequence_end: SequenceEnd::Stop,
+            inbound: None,
+            carries: Carries::All,
         })),
         Command::Activate { policy: POLICY, spi },
     ];

@@ -54,7 +54,7 @@ impl Books {
     /// Carries out a command.
     pub fn carry_out(&mut self, command: Command, rng: &mut Rng) -> Outcome {
         match command {
-            Command::ReserveSpi => self.reserve(rng),
+            Command::ReserveSpi(_) => self.reserve(rng),
             Command::ClaimSpi(spi) => Err(Refusal::SpiInUse(spi)),
             Command::ReleaseSpi(spi) => self.unreserve(spi).map(|()| Done::Ok),
             Command::InstallInbound(spec) => self.install_inbound(*spec),

@@ -347,7 +347,7 @@ const RAW_KEY: u8 = 15;
 #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else it is asked to do, it has done")]
 fn carry_out(next_spi: u32, command: DataplaneCommand) -> Outcome {
     match command {
-        DataplaneCommand::ReserveSpi => Ok(Done::Spi(EspSpi::try_from(next_spi).unwrap())),
+        DataplaneCommand::ReserveSpi(_) => Ok(Done::Spi(EspSpi::try_from(next_spi).unwrap())),
         DataplaneCommand::RemoveSa { direction, spi, .. } => Ok(Done::Removed(Box::new(SaStatistics {
             spi,
             direction,

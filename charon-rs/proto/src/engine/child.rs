@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use espdp_api::{
-    Command, Direction, EspSpi, InboundSaSpec, IpsecProtocol, Mode, OutboundSaSpec, OuterPath, PacketShape,
+    Carries, Command, Direction, EspSpi, InboundSaSpec, IpsecProtocol, Mode, OutboundSaSpec, OuterPath, PacketShape,
     PaddingPolicy, PolicyId, Refusal, SaLimits, SaSpec, SequenceEnd, TrafficSelector,
 };
 
@@ -179,7 +179,13 @@ impl ChildSa {
         let inbound = InboundSaSpec { sa: self.spec(self.spi_in, keys_in), replay_window };
         commands.push((InstallStep::Inbound(self.spi_in), Command::InstallInbound(Box::new(inbound))));
         let shape = PacketShape { padding: self.padding, ..self.child.shape };
-        let outbound = OutboundSaSpec { sa: self.spec(self.spi_out, keys_out), shape, sequence_end: SequenceEnd::Stop };
+        let outbound = OutboundSaSpec {
+            sa: self.spec(self.spi_out, keys_out),
+            shape,
+            sequence_end: SequenceEnd::Stop,
+            inbound: Some(self.spi_in),
+            carries: Carries::All,
+        };
         commands.push((InstallStep::Outbound, Command::InstallOutbound(Box::new(outbound))));
         for (step, command) in commands {
             self.awaited += 1;

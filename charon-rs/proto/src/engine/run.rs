@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use espdp_api::{Command, EspSpi, Refusal, Secret};
+use espdp_api::{Command, EspSpi, Refusal, Secret, SpiWish};
 
 use super::child::{ChildSa, Phase};
 use super::context::{Asker, Context};
@@ -75,6 +75,16 @@ impl Established {
         }
     }
 
+    /// What the SPI is for that a task needs; `None` if it needs none, or its child is gone.
+    fn spi_wish(&self, task: &Task) -> Option<SpiWish> {
+        if let Task::CreateChild(wish) = task {
+            return Some(SpiWish::new(wish.child.interface.clone()));
+        }
+        let Task::RekeyChild { child, .. } = task else { return None };
+        let old = self.children.get(child)?;
+        Some(SpiWish { replaces: Some(old.spi_in), ..SpiWish::new(old.child.interface.clone()) })
+    }
+
     fn start(&mut self, cx: &mut Context, now: Instant, mut queued: Queued) {
         match &queued.task {
             Task::CreateChild(wish) if self.has_child(&wish.child.name) => self.finish(cx, queued, &Ok(())),
@@ -85,9 +95,12 @@ impl Established {
                 self.tasks.push_first(queued);
             }
             Task::CreateChild(_) | Task::RekeyChild { .. } => {
+                let Some(wish) = self.spi_wish(&queued.task) else {
+                    return self.finish(cx, queued, &Ok(()));
+                };
                 self.running = Some(Running::new(queued, Progress::AwaitingSpi));
                 let asker = Asker::SpiToOffer(self.local_spi());
-                cx.ask(asker, Ask::Dataplane(Command::ReserveSpi));
+                cx.ask(asker, Ask::Dataplane(Command::ReserveSpi(wish)));
             }
             Task::RekeyIke { .. } if self.serving.is_some() || self.unfinished.is_some() => {
                 // The peer's child must be whole before it can move to another IKE SA.

@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use espdp_api::{EspSpi, IpsecProtocol, Refusal, Secret};
+use espdp_api::{EspSpi, IpsecProtocol, Refusal, Secret, SpiWish};
 
 use super::child::{ChildSa, Phase};
 use super::collision::{ChildActivity, PeerWish, Verdict, judge_request};
@@ -142,9 +142,11 @@ impl Established {
         if !answer.has_more_rounds() {
             self.note_rival(answer.replaces.as_ref().map(|old| old.id), &answer.nonces);
         }
+        let replaces = answer.replaces.as_ref().map(|old| old.spi_in);
+        let wish = SpiWish { replaces, ..SpiWish::new(answer.child.interface.clone()) };
         self.serving = Some(Serving { request, front, work: Work::AwaitingSpi(Box::new(answer)) });
         let asker = Asker::SpiToAnswer(self.local_spi());
-        cx.ask(asker, Ask::Dataplane(espdp_api::Command::ReserveSpi));
+        cx.ask(asker, Ask::Dataplane(espdp_api::Command::ReserveSpi(wish)));
     }
 
     /// The peer replaces a child; if we are about to do so, too, these nonces count against ours.

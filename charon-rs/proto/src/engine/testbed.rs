@@ -447,7 +447,7 @@ impl World {
             }
             Output::Keepalive(_) => self.keepalives += 1,
             Output::Ask(id, Ask::Dataplane(command))
-                if side.is_slow && !matches!(command, DataplaneCommand::ReserveSpi) =>
+                if side.is_slow && !matches!(command, DataplaneCommand::ReserveSpi(_)) =>
             {
                 side.withheld.push((id, command));
             }

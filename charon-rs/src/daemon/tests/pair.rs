@@ -129,7 +129,7 @@ impl Port for Wire {
 impl Wire {
     fn carry_out(&self, command: Command) -> Outcome {
         Ok(match command {
-            Command::ReserveSpi => {
+            Command::ReserveSpi(_) => {
                 let mut last = self.last_spi.lock().unwrap();
                 *last += 1;
                 Done::Spi(EspSpi::try_from(*last).unwrap())

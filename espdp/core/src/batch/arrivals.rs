@@ -1,6 +1,8 @@
 //! Packets that stand in a batch as they came from the inside, where they will be wrapped.
 
-use super::{OutboundBatch, OutboundFrame, Span};
+use espdp_api::WorkerId;
+
+use super::{OutboundBatch, OutboundFrame, Sealed, Span};
 use crate::sa::{Layout, TRAILER_LEN};
 use crate::{InterfaceId, VnetHeader};
 
@@ -64,29 +66,56 @@ pub(crate) struct Arrival {
     pub(crate) vnet: VnetHeader,
 }
 
+/// A packet from the inside that another worker has the SA of: it is to be pushed there.
+#[derive(Clone, Copy, Debug)]
+pub struct Elsewhere<'a> {
+    /// Which worker.
+    pub worker: WorkerId,
+    /// Where the packet came from.
+    pub interface: InterfaceId,
+    /// Its vnet header.
+    pub vnet: VnetHeader,
+    /// The packet.
+    pub octets: &'a [u8],
+}
+
+impl<'a> Sealed<'a> {
+    /// What was read in place and is for other workers, in order.
+    pub fn elsewhere(&self) -> impl ExactSizeIterator<Item = Elsewhere<'a>> + use<'a> {
+        let batch = self.batch;
+        batch.arrivals.elsewhere.iter().map(|(worker, arrival)| {
+            let Arrival { interface, vnet, .. } = *arrival;
+            Elsewhere { worker: *worker, interface, vnet, octets: batch.arrived(arrival) }
+        })
+    }
+}
+
 /// The packets that came and are not wrapped yet.
 #[derive(Debug)]
 pub(super) struct Arrivals {
     all: Vec<Arrival>,
     /// How many of them are wrapped or dropped.
     done: usize,
+    /// Those that another worker has the SA of.
+    elsewhere: Vec<(WorkerId, Arrival)>,
     /// Those for which there was no room as what they became; for the next batch.
     late: Vec<(InterfaceId, VnetHeader, Box<[u8]>)>,
 }
 
 impl Arrivals {
     pub(super) fn new() -> Self {
-        Self { all: Vec::with_capacity(OutboundBatch::FRAMES), done: 0, late: Vec::new() }
+        Self { all: Vec::with_capacity(OutboundBatch::FRAMES), done: 0, elsewhere: Vec::new(), late: Vec::new() }
     }
 
-    /// How many are not wrapped yet.
+    /// How many are not wrapped yet, or for another worker.
     pub(super) fn left(&self) -> usize {
-        self.all.len() - self.done
+        self.all.len() - self.done + self.elsewhere.len()
     }
 
     pub(super) fn clear(&mut self) {
         self.all.clear();
         self.done = 0;
+        self.elsewhere.clear();
     }
 }
 
@@ -142,6 +171,30 @@ impl OutboundBatch {
     #[inline]
     pub(crate) fn finish_arrivals(&mut self, packets: usize) {
         self.arrivals.done += packets;
+    }
+
+    /// Leaves a packet where it is, for another worker to wrap.
+    pub(crate) fn hand_over(&mut self, worker: WorkerId, arrival: &Arrival) {
+        self.arrivals.elsewhere.push((worker, *arrival));
+    }
+
+    /// As [`Self::hand_over`] for a packet that stands somewhere else; whether there was room.
+    pub(crate) fn hand_over_copy(
+        &mut self,
+        worker: WorkerId,
+        interface: InterfaceId,
+        vnet: VnetHeader,
+        packet: &[u8],
+    ) -> bool {
+        if !self.has_room(packet.len()) {
+            return false;
+        }
+        let (Span { offset, len }, octets) = self.next(packet.len());
+        octets.copy_from_slice(packet);
+        self.used = offset + len;
+        let around = Surroundings::default();
+        self.hand_over(worker, &Arrival { at: offset as u32, len: len as u16, interface, around, vnet });
+        true
     }
 
     /// Keeps a packet for the next batch.

@@ -261,7 +261,7 @@ impl RunSpan {
 /// A batch whose packets may leave: they are encrypted, or a policy or an interface lets them out in clear.
 #[derive(Debug)]
 pub struct Sealed<'a> {
-    batch: &'a OutboundBatch,
+    pub(super) batch: &'a OutboundBatch,
 }
 
 impl<'a> Sealed<'a> {

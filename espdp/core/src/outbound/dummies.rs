@@ -43,7 +43,7 @@ impl Filling<'_> {
             match self.seal_in(place, &envelope, len, write) {
                 // The others have their turn when there is room again.
                 Ok(Progress::BatchFull) => return Some(self.now),
-                Ok(Progress::Done) => {}
+                Ok(Progress::Done | Progress::Elsewhere(_)) => {}
                 Err(refused) => self.count(refused),
             }
         }

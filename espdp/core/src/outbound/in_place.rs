@@ -71,7 +71,7 @@ impl Filling<'_> {
                 && !self.learn(&arrival)
             {
                 self.batch.finish_arrivals(1);
-                self.wrap_elsewhere(arrival);
+                self.push_arrival(arrival);
             }
         }
     }
@@ -126,15 +126,20 @@ impl Filling<'_> {
 
     /// Copies a packet out and sends it the general way.
     #[cold]
-    fn wrap_elsewhere(&mut self, arrival: Arrival) {
+    fn push_arrival(&mut self, arrival: Arrival) {
         let Arrival { interface, vnet, .. } = arrival;
         let mut aside = std::mem::take(&mut self.dataplane.aside);
         aside.clear();
         aside.extend_from_slice(self.batch.arrived(&arrival));
-        let is_late = self.batch.has_postponed()
-            || self.push_one(&mut SuperPacket::new(interface, vnet, &aside)) == Progress::BatchFull;
-        if is_late {
-            self.batch.postpone(interface, vnet, &aside);
+        let progress = if self.batch.has_postponed() {
+            Progress::BatchFull
+        } else {
+            self.push_one(&mut SuperPacket::new(interface, vnet, &aside))
+        };
+        match progress {
+            Progress::Done => {}
+            Progress::BatchFull => self.batch.postpone(interface, vnet, &aside),
+            Progress::Elsewhere(worker) => self.batch.hand_over(worker, &arrival),
         }
         self.dataplane.aside = aside;
     }

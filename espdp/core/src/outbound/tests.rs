@@ -1,7 +1,7 @@
 //! The end of the sequence numbers, which no test can send its way to.
 
 use espdp_api::{
-    AddressRange, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, InterfaceKind, InterfaceName,
+    AddressRange, Carries, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, InterfaceKind, InterfaceName,
     IpsecProtocol, Mode, OutboundSaSpec, OuterPath, PacketShape, PolicyId, PolicySpec, SaLimits, SaSpec, Secret,
     SequenceEnd, TrafficSelector,
 };
@@ -37,7 +37,15 @@ fn sender_to(extended_sequence_numbers: bool, sequence_end: SequenceEnd) -> (Dat
         remote: spec.remote,
         limits: SaLimits::default(),
     };
-    dataplane.install_outbound(&OutboundSaSpec { sa, shape: PacketShape::default(), sequence_end }).unwrap();
+    dataplane
+        .install_outbound(&OutboundSaSpec {
+            sa,
+            shape: PacketShape::default(),
+            sequence_end,
+            inbound: None,
+            carries: Carries::All,
+        })
+        .unwrap();
     dataplane.activate(POLICY, EspSpi::try_from(0x1234).unwrap()).unwrap();
     (dataplane, interface)
 }

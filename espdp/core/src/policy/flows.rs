@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use espdp_api::PolicyId;
+use espdp_api::{PolicyId, WorkerId};
 
 use super::Selected;
 use crate::InterfaceId;
@@ -33,6 +33,8 @@ pub(super) enum Found {
     HiddenPorts,
     /// A policy without an active SA.
     NoSa(PolicyId),
+    /// A policy whose SAs this worker has.
+    Elsewhere(WorkerId),
     /// A policy whose active SA, at this place, does not take the packet.
     OutsideSa(u32),
     /// The policy in this slot: what packets that came in are compared with.
@@ -84,6 +86,7 @@ impl Found {
             | Self::Discard
             | Self::HiddenPorts
             | Self::NoSa(_)
+            | Self::Elsewhere(_)
             | Self::OutsideSa(_)
             | Self::Policy(_) => None,
         }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use espdp_api::{CryptoEngine, Direction, EspSpi, InboundSaSpec, IpsecProtocol, Mode, Refusal, SaStatistics, Secret};
+use espdp_api::{
+    CryptoEngine, Direction, EspSpi, InboundSaSpec, IpsecProtocol, Mode, Refusal, SaStatistics, Secret, Workers,
+};
 
 use super::SaCore;
 use crate::InterfaceId;
@@ -49,12 +51,13 @@ impl InboundSa {
 }
 
 /// The receiving SAs. We choose their SPIs, so the low bits of an SPI say where its SA stands, and looking it up is one
-/// access; the high bits are random, so that an SPI tells nothing and is not soon used again.
+/// access; the high bits are the caller's, who says in some of them which worker this is ([`Workers`]) and takes random ones for
+/// the others, so that an SPI tells nothing and is not soon used again.
 ///
 /// ```text
 ///  31               16 15                0
 /// ┌───────────────────┬───────────────────┐
-/// │ random            │ place             │
+/// │ the caller's      │ place             │
 /// └───────────────────┴───────────────────┘
 /// ```
 ///
@@ -78,6 +81,8 @@ enum Place {
 impl InboundTable {
     /// Bits of an SPI that say the place.
     const PLACE_BITS: u32 = 16;
+    /// SPIs that differ in what is free to choose.
+    const STEPS: u32 = 1 << (u32::BITS - Self::PLACE_BITS - WORKER_BITS);
     /// Most SAs, reserved ones included.
     const MOST: usize = 1 << Self::PLACE_BITS;
 
@@ -87,8 +92,9 @@ impl InboundTable {
     /// [`Refusal::Full`].
     pub(crate) fn reserve(&mut self, random: u32) -> Result<EspSpi, Refusal> {
         let place = self.free_place()?;
-        // Values below 256 are nobody's, and a claimed one is not ours: whatever `random` is, a few steps on there is another.
-        let steps = (0..=u16::MAX).map(|step| random.wrapping_add(u32::from(step) << Self::PLACE_BITS));
+        // Values below 256 are nobody's, and a claimed one is not ours: whatever `random` is, a few steps on there is another. The
+        // bits that name the worker stay.
+        let steps = (0..Self::STEPS).map(|step| random.wrapping_add(step << (Workers::SPI_SHIFT + WORKER_BITS)));
         let mut spis = steps.filter_map(|high| EspSpi::try_from(high & !Self::mask() | place).ok());
         let Some(spi) = spis.find(|spi| !self.claimed.contains_key(spi)) else {
             self.free.push(place);
@@ -235,6 +241,9 @@ impl InboundTable {
     }
 }
 
+/// Bits of an SPI that tell the workers apart.
+const WORKER_BITS: u32 = Workers::MOST.ilog2();
+
 impl Place {
     fn spi(&self) -> Option<EspSpi> {
         match self {
@@ -292,7 +301,7 @@ mod tests {
         assert!(table.is_reserved(ours) && table.is_reserved(theirs));
         assert_eq!(table.release(ours), Ok(()));
         let next = table.reserve(0x5678_0000).unwrap();
-        assert_eq!(next.value(), 0x5679_0000, "the claimed one is not given to anybody");
+        assert_eq!(next.value(), 0x5688_0000, "the claimed one is not given to anybody");
         assert_eq!(table.release(theirs), Ok(()));
         assert!(!table.is_reserved(theirs) && table.is_reserved(next));
     }

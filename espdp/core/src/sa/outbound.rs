@@ -4,9 +4,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use espdp_api::{
-    CryptoEngine, DfPolicy, Direction, DscpPolicy, EspAlgorithms, FlowLabelPolicy, HopLimitPolicy, InterfaceKind,
-    IpsecProtocol, Mode, MssPolicy, OutboundSaSpec, OuterPath, PacketShape, PaddingPolicy, PathMtuPolicy, Refusal,
-    SaStatistics, Secret, SequenceEnd,
+    Carries, CryptoEngine, DfPolicy, Direction, DscpPolicy, EspAlgorithms, FlowLabelPolicy, HopLimitPolicy,
+    InterfaceKind, IpsecProtocol, Mode, MssPolicy, OutboundSaSpec, OuterPath, PacketShape, PaddingPolicy,
+    PathMtuPolicy, Refusal, SaStatistics, Secret, SequenceEnd,
 };
 
 use super::SaCore;
@@ -27,6 +27,7 @@ pub(crate) struct OutboundSa {
     last_sequence: u64,
     pub(crate) core: SaCore,
     pub(crate) shape: PacketShape,
+    pub(crate) carries: Carries,
     algorithms: EspAlgorithms,
     /// What the path carries, in octets with the outer IP header; `None` while nobody knows.
     path_mtu: Option<usize>,
@@ -73,6 +74,7 @@ impl OutboundSa {
             sequence: 0,
             last_sequence,
             shape: spec.shape,
+            carries: spec.carries,
             algorithms: spec.sa.algorithms,
             path_mtu: None,
             most: usize::MAX,

@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use espdp_api::{
-    AddressRange, Direction, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, Event, InboundSaSpec,
-    InterfaceKind, InterfaceName, InterfaceSpec, IpsecProtocol, L2tpCarrier, L2tpv3, Mode, NextHop, OutboundSaSpec,
-    OuterPath, PacketShape, PolicyAction, PolicyId, PolicySpec, Protection, SaLimits, SaSpec, SaStatistics, Secret,
-    SequenceEnd, TrafficSelector, TunnelEnds,
+    AddressRange, Carries, Direction, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, Event,
+    InboundSaSpec, InterfaceKind, InterfaceName, InterfaceSpec, IpsecProtocol, L2tpCarrier, L2tpv3, Mode, NextHop,
+    OutboundSaSpec, OuterPath, PacketShape, PolicyAction, PolicyId, PolicySpec, Protection, SaLimits, SaSpec,
+    SaStatistics, Secret, SequenceEnd, TrafficSelector, TunnelEnds,
 };
 use espdp_core::{
     Dataplane, Exit, InboundBatch, InterfaceId, Offloads, Origin, OutboundBatch, OuterHeader, Progress, Run, Sealed,
@@ -222,7 +222,7 @@ impl Setup {
 
     pub fn outbound(&self, spi: EspSpi, path: OuterPath, is_left: bool, seed: u8) -> OutboundSaSpec {
         let sa = self.sa(spi, path, is_left, self.outbound_limits, seed);
-        OutboundSaSpec { sa, shape: self.shape, sequence_end: SequenceEnd::Stop }
+        OutboundSaSpec { sa, shape: self.shape, sequence_end: SequenceEnd::Stop, inbound: None, carries: Carries::All }
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use espdp_api::{Command as DataplaneCommand, EspSpi};
+use espdp_api::{Command as DataplaneCommand, EspSpi, SpiWish};
 
 use super::ppk::Offered;
 use super::proof::{Audience, Proof, Proving, on_signed, prove};
@@ -89,12 +89,12 @@ impl InitiatorAuth {
         let (offer, round, passed) = (None, 0, Passed::default());
         let handshake = Handshake { attempt, session, transcript, window, requested, ppk, offer, round, passed };
         match handshake.takes_child_along() {
-            Ok(true) => {
+            Ok(Some(wish)) => {
                 let asker = Asker::SpiToOffer(handshake.attempt.spi);
-                cx.ask(asker, Ask::Dataplane(DataplaneCommand::ReserveSpi));
+                cx.ask(asker, Ask::Dataplane(DataplaneCommand::ReserveSpi(wish)));
                 handshake.wait(Stage::AwaitingSpi)
             }
-            Ok(false) => handshake.prove(cx, now),
+            Ok(None) => handshake.prove(cx, now),
             Err(trouble) => handshake.fail(cx, now, trouble),
         }
     }
@@ -263,16 +263,17 @@ impl Handshake {
     }
 
     /// Whether the first child goes along; or why nothing can come of it.
-    fn takes_child_along(&self) -> Result<bool, Trouble> {
+    fn takes_child_along(&self) -> Result<Option<SpiWish>, Trouble> {
         let (connection, extensions) = (&self.attempt.connection, &self.session.extensions);
         if connection.has_several_rounds() && !extensions.multiple_auth {
             return Err(Trouble::rounds_unsupported(connection));
         }
-        match (connection.childless, !self.attempt.wishes.is_empty(), extensions.childless) {
+        let first = self.attempt.wishes.front().map(|wish| SpiWish::new(wish.child.interface.clone()));
+        match (connection.childless, first, extensions.childless) {
             // R6023-3-1: only with those who said that they can.
-            (Childless::Prefer | Childless::Force, _, true) | (Childless::Allow, false, true) => Ok(false),
-            (Childless::Allow | Childless::Prefer | Childless::Never, true, _) => Ok(true),
-            (Childless::Force, _, false) | (_, false, _) => {
+            (Childless::Prefer | Childless::Force, _, true) | (Childless::Allow, None, true) => Ok(None),
+            (Childless::Allow | Childless::Prefer | Childless::Never, Some(first), _) => Ok(Some(first)),
+            (Childless::Force, _, false) | (_, None, _) => {
                 Err(Trouble::childless_refused(connection, "the peer sets up no IKE SA without a Child SA"))
             }
         }

@@ -64,7 +64,7 @@ impl Dataplane {
 
     pub(super) fn carry_out(&mut self, who: Who, command: DataplaneCommand) -> Outcome {
         match command {
-            DataplaneCommand::ReserveSpi => {
+            DataplaneCommand::ReserveSpi(_) => {
                 self.next_spi += 1;
                 let spi = EspSpi::try_from(self.next_spi).unwrap();
                 self.reserved.insert(spi);
