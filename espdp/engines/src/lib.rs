@@ -12,6 +12,9 @@
 
 #[cfg(target_arch = "x86_64")]
 mod aes;
+pub mod cbc_hmac;
 pub mod gcm;
+#[cfg(target_arch = "x86_64")]
+mod lanes;
 #[cfg(target_arch = "x86_64")]
 mod vector;
