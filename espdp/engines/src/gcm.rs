@@ -14,6 +14,8 @@
 #![expect(unsafe_code, reason = "functions for certain processors are unsafe to call from others")]
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod key;
@@ -38,6 +40,9 @@ enum Kernel {
     /// 64 octets at once.
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// 32 octets at once.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
 }
 
 /// One packet in the memory of a batch.
@@ -100,6 +105,8 @@ impl Engine {
         match self.kernel {
             #[cfg(target_arch = "x86_64")]
             Kernel::Avx512 => "aes-gcm-avx512",
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx2 => "aes-gcm-avx2",
         }
     }
 
@@ -109,7 +116,7 @@ impl Engine {
         match self.kernel {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the kernel's value proves that the processor has AES and PCLMULQDQ, see `Kernel::all`.
-            Kernel::Avx512 => unsafe { Key::new(key, salt) },
+            Kernel::Avx512 | Kernel::Avx2 => unsafe { Key::new(key, salt) },
         }
     }
 
@@ -125,6 +132,9 @@ impl Engine {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the kernel's value proves that the processor has what `seal` is compiled for.
             Kernel::Avx512 => unsafe { avx512::seal(memory, jobs, done) },
+            // SAFETY: likewise.
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx2 => unsafe { avx2::seal(memory, jobs, done) },
         }
     }
 
@@ -139,6 +149,9 @@ impl Engine {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the kernel's value proves that the processor has what `open` is compiled for.
             Kernel::Avx512 => unsafe { avx512::open(memory, jobs, done) },
+            // SAFETY: likewise.
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx2 => unsafe { avx2::open(memory, jobs, done) },
         }
     }
 }
@@ -148,10 +161,9 @@ impl Kernel {
     #[cfg(target_arch = "x86_64")]
     fn all() -> impl Iterator<Item = Self> {
         use std::arch::is_x86_feature_detected as has;
-        let keys = has!("aes") && has!("pclmulqdq");
-        let both = keys && has!("vaes") && has!("vpclmulqdq");
-        let avx512 = both && has!("avx512f") && has!("avx512bw") && has!("avx512vl");
-        avx512.then_some(Self::Avx512).into_iter()
+        let avx2 = has!("aes") && has!("pclmulqdq") && has!("avx2") && has!("vaes") && has!("vpclmulqdq");
+        let avx512 = avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512vl");
+        avx512.then_some(Self::Avx512).into_iter().chain(avx2.then_some(Self::Avx2))
     }
 
     #[cfg(not(target_arch = "x86_64"))]

@@ -4,9 +4,9 @@
 #![expect(unsafe_code, reason = "vector loads and stores take pointers")]
 
 use std::arch::x86_64::{
-    __m128i, __m256i, __m512i, _mm_loadu_si128, _mm_set_epi64x, _mm_storeu_si128, _mm256_castsi256_si128,
-    _mm256_storeu_si256, _mm512_castsi512_si256, _mm512_extracti64x4_epi64, _mm512_loadu_si512,
-    _mm512_maskz_loadu_epi8, _mm512_storeu_si512,
+    __m128i, __m256i, __m512i, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm_set_epi64x, _mm_storeu_si128,
+    _mm256_castsi256_si128, _mm256_loadu_si256, _mm256_storeu_si256, _mm512_castsi512_si256, _mm512_extracti64x4_epi64,
+    _mm512_loadu_si512, _mm512_maskz_loadu_epi8, _mm512_storeu_si512,
 };
 
 /// Sixteen octets as they lie in memory.
@@ -99,9 +99,24 @@ pub(crate) fn store512_blocks(octets: &mut [u8], value: __m512i) {
 /// 32 octets.
 #[inline]
 #[target_feature(enable = "avx")]
+pub(crate) fn load256(octets: &[u8; 32]) -> __m256i {
+    // SAFETY: the array has the 32 octets that are read, and any alignment will do.
+    unsafe { _mm256_loadu_si256(octets.as_ptr().cast()) }
+}
+
+/// 32 octets.
+#[inline]
+#[target_feature(enable = "avx")]
 pub(crate) fn store256(octets: &mut [u8; 32], value: __m256i) {
     // SAFETY: the array has the 32 octets that are written, and any alignment will do.
     unsafe { _mm256_storeu_si256(octets.as_mut_ptr().cast(), value) }
+}
+
+/// Has the processor fetch the cache line in which the block begins.
+#[inline]
+pub(crate) fn prefetch(block: &Block) {
+    // SAFETY: a prefetch changes nothing but what is in the caches, wherever it points. SSE is part of x86-64.
+    unsafe { _mm_prefetch(block.as_ptr().cast(), _MM_HINT_T0) }
 }
 
 /// A mask of the first `octets` octets of 64.

@@ -53,11 +53,15 @@ pub(super) fn seal_run<'k>(
     memory: &mut [u8],
     transform_of: impl Fn(u32) -> Option<&'k Transform>,
 ) {
-    let jobs = frames.iter_mut().filter(|frame| !frame.is_sealed).filter_map(|frame| {
-        let job = job(transform_of(frame.sa)?, frame.span().range(), frame.sequence)?;
-        Some((job, frame.sequence, frame))
+    let fetch =
+        |frames: &[OutboundFrame]| prefetch(frames.iter().map(|frame| (frame.sa, frame.span().len)), &transform_of);
+    in_steps(frames, fetch, |frames| {
+        let jobs = frames.iter_mut().filter(|frame| !frame.is_sealed).filter_map(|frame| {
+            let job = job(transform_of(frame.sa)?, frame.span().range(), frame.sequence)?;
+            Some((job, frame.sequence, frame))
+        });
+        engine.seal(memory, jobs, |frame, result| frame.is_sealed = result.is_ok());
     });
-    engine.seal(memory, jobs, |frame, result| frame.is_sealed = result.is_ok());
 }
 
 /// Opens those of consecutive frames that were admitted; all have transforms of `engine`.
@@ -67,17 +71,48 @@ pub(super) fn open_run<'k>(
     memory: &mut [u8],
     transform_of: impl Fn(u32) -> Option<&'k Transform>,
 ) {
-    let jobs = frames.iter_mut().filter_map(|frame| {
-        let Stage::Admitted { sequence } = frame.stage else { return None };
-        let job = job(transform_of(frame.sa)?, frame.span.long().range(), sequence)?;
-        Some((job, (frame, sequence)))
+    let fetch =
+        |frames: &[InboundFrame]| prefetch(frames.iter().map(|frame| (frame.sa, frame.span.long().len)), &transform_of);
+    in_steps(frames, fetch, |frames| {
+        let jobs = frames.iter_mut().filter_map(|frame| {
+            let Stage::Admitted { sequence } = frame.stage else { return None };
+            let job = job(transform_of(frame.sa)?, frame.span.long().range(), sequence)?;
+            Some((job, (frame, sequence)))
+        });
+        engine.open(memory, jobs, |(frame, sequence), result| {
+            frame.stage = match result {
+                Ok(()) => Stage::Opened(Authentic { sequence }),
+                Err(refused) => Stage::Refused(reason(refused)),
+            };
+        });
     });
-    engine.open(memory, jobs, |(frame, sequence), result| {
-        frame.stage = match result {
-            Ok(()) => Stage::Opened(Authentic { sequence }),
-            Err(refused) => Stage::Refused(reason(refused)),
-        };
-    });
+}
+
+/// Works on some frames while the processor fetches what the next ones need.
+fn in_steps<F>(frames: &mut [F], fetch: impl Fn(&[F]), mut work: impl FnMut(&mut [F])) {
+    let mut steps = frames.chunks_mut(STEP).peekable();
+    while let Some(frames) = steps.next() {
+        if let Some(next) = steps.peek() {
+            fetch(next);
+        }
+        work(frames);
+    }
+}
+
+/// Frames whose keys are fetched together: enough that they are there in time, and few enough that they stay in a first-level cache.
+const STEP: usize = 16;
+
+/// Fetches the keys for packets of these SAs and lengths; once for packets of one SA in a row.
+fn prefetch<'k>(packets: impl Iterator<Item = (u32, usize)>, transform_of: impl Fn(u32) -> Option<&'k Transform>) {
+    let mut last = None;
+    for (sa, octets) in packets {
+        if last != Some(sa)
+            && let Some(super::Cipher::Gcm(gcm)) = transform_of(sa).map(|transform| &transform.cipher)
+        {
+            gcm.key.prefetch(octets);
+        }
+        last = Some(sa);
+    }
 }
 
 #[inline]

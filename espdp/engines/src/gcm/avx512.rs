@@ -22,7 +22,7 @@ use std::arch::x86_64::{
     _mm512_ternarylogic_epi64, _mm512_xor_si512, _mm512_zextsi128_si512,
 };
 
-use super::key::{POLYNOMIAL, POWERS};
+use super::key::{OPPOSITE, POLYNOMIAL, POWERS};
 use super::packet::Head;
 
 use super::{HEADER_LEN, ICV_LEN, Job, Key, Refused};
@@ -525,6 +525,3 @@ fn swapped(blocks: __m512i) -> __m512i {
 fn swapped128(block: __m128i) -> __m128i {
     _mm_shuffle_epi8(block, vector(OPPOSITE))
 }
-
-/// Octet numbers 15, 14, ..., 0.
-const OPPOSITE: u128 = 0x0001_0203_0405_0607_0809_0a0b_0c0d_0e0f;

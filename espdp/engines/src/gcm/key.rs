@@ -7,7 +7,7 @@ use std::arch::x86_64::{
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::aes::{expand, rounds};
-use crate::vector::{Block, load128, number, vector};
+use crate::vector::{Block, load128, number, prefetch, vector};
 
 /// AES-GCM keys of one direction of one SA. Made by [`super::Engine::key`].
 ///
@@ -32,6 +32,9 @@ pub struct Key {
     powers: [Block; POWERS],
 }
 
+/// Blocks in a cache line.
+const LINE: usize = 4;
+
 /// How many powers of H there are: for eight vectors of four blocks, and the block of lengths.
 pub(super) const POWERS: usize = 36;
 
@@ -46,6 +49,17 @@ impl Key {
         expand(key, &mut made.round_keys, rounds as usize);
         fill_powers(&made.round_keys, rounds as usize, &mut made.powers);
         Some(made)
+    }
+
+    /// Has the processor fetch what a packet of `octets` octets needs of the key, and goes on meanwhile.
+    #[inline]
+    pub fn prefetch(&self, octets: usize) {
+        // Round keys, and as many powers as the packet has blocks, and one for the lengths; the first ones come last.
+        let powers = (octets / 16 + 1).min(POWERS);
+        for line in self.round_keys.iter().step_by(LINE).chain(self.powers[POWERS - powers..].iter().step_by(LINE)) {
+            prefetch(line);
+        }
+        self.powers.last().into_iter().for_each(prefetch);
     }
 
     /// AES rounds: 10, 12 or 14.
@@ -99,6 +113,9 @@ fn fill_powers(round_keys: &[Block; 15], rounds: usize, powers: &mut [Block; POW
 
 /// x¹²⁸ + x⁷ + x² + x + 1, reflected, times x.
 pub(super) const POLYNOMIAL: u128 = 0xc200_0000_0000_0000_0000_0000_0000_0001;
+
+/// Octet numbers 15, 14, ..., 0: the order in which blocks are multiplied.
+pub(super) const OPPOSITE: u128 = 0x0001_0203_0405_0607_0809_0a0b_0c0d_0e0f;
 
 /// The product of two elements of GHASH's field, reflected, the second one multiplied by x already.
 #[target_feature(enable = "pclmulqdq")]
