@@ -36,6 +36,7 @@ mod run;
 mod secrets;
 mod serve;
 mod session;
+mod silence;
 mod strangers;
 mod task;
 #[cfg(test)]

@@ -11,7 +11,7 @@ use espdp_api::{EspAlgorithms, EspSpi, IkePath, IpsecProtocol, Mode, OuterPath, 
 use crate::config::{Connection, CredentialName, Gateway, SharedSecret, TrustName};
 use crate::identity::Identity;
 
-pub use failure::{Failure, FailureCode};
+pub use failure::{ConfigKey, Cure, Failure, FailureCode};
 
 /// Pairs an [`Answer`] with the [`Ask`] it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -347,8 +347,13 @@ pub enum Notice {
     },
     /// An undertaking failed, or a peer was refused.
     Failure(Box<Failure>),
+    /// A peer began something and did not go on. Strangers can do that as often as they like, so it is worth a line only to
+    /// those who ask.
+    Abandoned(Box<Failure>),
     /// A message went out or came in, for the journal.
     Message(MessageTrace),
+    /// A message went out or came in once more.
+    Repetition(Repetition),
     /// Something else worth a line in the log.
     Remark {
         /// The connection, if known.
@@ -424,6 +429,28 @@ pub struct MessageTrace {
     pub sent: bool,
     /// A one-line summary as in the example.
     pub summary: String,
+    /// What it says about proposals, identities and selectors, see [`crate::describe`]; nothing of exchanges that are about
+    /// other things.
+    pub details: Vec<String>,
+    /// Octets on the wire without marker.
+    pub octets: usize,
+}
+
+/// A message that nobody answered, or whose answer got lost, went out or came in again.
+#[derive(Clone, Debug)]
+pub struct Repetition {
+    /// The connection.
+    pub connection: String,
+    /// The IKE SA.
+    pub ike_sa: IkeSaId,
+    /// The addresses.
+    pub path: IkePath,
+    /// `true` when we sent it.
+    pub sent: bool,
+    /// The exchange.
+    pub exchange: crate::wire::ExchangeType,
+    /// The message ID.
+    pub message_id: u32,
     /// Octets on the wire without marker.
     pub octets: usize,
 }

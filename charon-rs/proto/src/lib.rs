@@ -17,6 +17,7 @@
 
 pub mod config;
 pub mod crypto;
+mod describe;
 mod engine;
 pub mod identity;
 pub mod io;
@@ -29,6 +30,7 @@ mod settings;
 pub mod testing;
 pub mod wire;
 
+pub use describe::{describe, describe_group};
 pub use engine::{Engine, configured_policy};
 pub use random::SecureRandom;
 pub use settings::Settings;

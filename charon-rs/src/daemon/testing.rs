@@ -92,6 +92,7 @@ pub(crate) fn message(connection: Option<&str>, sent: bool, summary: &str) -> Me
         path: path(500),
         sent,
         summary: summary.to_owned(),
+        details: Vec::new(),
         octets: 264,
     }
 }
@@ -105,6 +106,7 @@ pub(crate) fn remark(connection: Option<&str>, text: &str) -> Notice {
 pub(crate) fn failure(connection: Option<&str>, child: Option<&str>) -> Failure {
     Failure {
         code: FailureCode::IkeNoProposal,
+        ike_sa: None,
         connection: connection.map(str::to_owned),
         child: child.map(str::to_owned),
         peer: Some(path(500).remote),
@@ -112,6 +114,7 @@ pub(crate) fn failure(connection: Option<&str>, child: Option<&str>) -> Failure 
         ours: vec!["aes256gcm16-prfsha256-ecp256".into()],
         theirs: vec!["aes256gcm16-prfsha256-modp2048".into()],
         hint: Some("set ike = \"aes256gcm16-prfsha256-modp2048\"".into()),
+        cure: None,
     }
 }
 

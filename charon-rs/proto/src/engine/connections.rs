@@ -8,6 +8,7 @@ use std::sync::Arc;
 use espdp_api::IkePath;
 
 use crate::config::{Connection, RemoteAddress};
+use crate::io::ConfigKey;
 
 /// All connections. To find those for a path takes as long among thousands as among a few, as long as only few of them are
 /// for ranges, names or anybody.
@@ -71,6 +72,87 @@ impl Connections {
         found.into_iter().map(|(_, connection)| connection.clone()).collect()
     }
 }
+
+/// A connection that is not for a path, and what would have to change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Near {
+    pub(super) name: String,
+    /// What is in the way, as a sentence.
+    pub(super) why: String,
+    pub(super) key: ConfigKey,
+    /// What the key would have to be.
+    pub(super) value: String,
+    /// So near that it may well be a slip.
+    pub(super) is_close: bool,
+}
+
+impl Connections {
+    /// The connections that come nearest to being for `path`, the nearest first, at most `limit`.
+    pub(super) fn nearest(&self, path: IkePath, limit: usize) -> Vec<Near> {
+        let mut near: Vec<(u32, &str, Near)> = self
+            .by_name
+            .values()
+            .take(MAX_COMPARED)
+            .map(|connection| {
+                let (distance, near) = distance(connection, path);
+                (distance, connection.name.as_str(), near)
+            })
+            .collect();
+        near.sort_by(|(a, one, _), (b, other, _)| (a, one).cmp(&(b, other)));
+        near.into_iter().take(limit).map(|(_, _, near)| near).collect()
+    }
+}
+
+/// How far a connection is from being for `path`: bits in which the nearest address differs, and why it is not.
+fn distance(connection: &Connection, path: IkePath) -> (u32, Near) {
+    let (local, remote) = (path.local.ip(), path.remote.ip());
+    let fits_local = connection.local_addresses.is_empty() || connection.local_addresses.contains(&local);
+    let differing = |address: &RemoteAddress| match address {
+        RemoteAddress::Address(address) => bits_between(*address, remote),
+        RemoteAddress::Range(range) if range.contains(remote) => 0,
+        RemoteAddress::Range(range) => bits_between(range.start(), remote),
+        RemoteAddress::Name(_) | RemoteAddress::Any => 0,
+    };
+    let far = connection.remote_addresses.iter().map(differing).min().unwrap_or_default();
+    let list = |items: Vec<String>| items.join(", ");
+    let (key, why, value) = if far == 0 {
+        let ours = list(connection.local_addresses.iter().map(ToString::to_string).collect());
+        (ConfigKey::LocalAddresses, format!("our address is {ours}, the peer came to {local}"), local)
+    } else {
+        let theirs = list(connection.remote_addresses.iter().map(describe).collect());
+        (ConfigKey::RemoteAddresses, format!("the peer's address is {theirs}, this one came from {remote}"), remote)
+    };
+    let is_close = far <= CLOSE_BITS;
+    let near = Near { name: connection.name.clone(), why, key, value: value.to_string(), is_close };
+    (far + if fits_local { 0 } else { ADDRESS_BITS }, near)
+}
+
+fn describe(address: &RemoteAddress) -> String {
+    match address {
+        RemoteAddress::Address(address) => address.to_string(),
+        RemoteAddress::Range(range) => range.to_string(),
+        RemoteAddress::Name(name) => name.clone(),
+        RemoteAddress::Any => "%any".to_owned(),
+    }
+}
+
+/// The bits after the first one in which two addresses differ, that one included; more than any for different families.
+fn bits_between(one: IpAddr, other: IpAddr) -> u32 {
+    match (one, other) {
+        (IpAddr::V4(one), IpAddr::V4(other)) => u32::BITS - (one.to_bits() ^ other.to_bits()).leading_zeros(),
+        (IpAddr::V6(one), IpAddr::V6(other)) => u128::BITS - (one.to_bits() ^ other.to_bits()).leading_zeros(),
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => ADDRESS_BITS,
+    }
+}
+
+/// Addresses of one organisation, or with one wrong figure, differ in no more.
+const CLOSE_BITS: u32 = 16;
+
+/// More than the bits of any address.
+const ADDRESS_BITS: u32 = 256;
+
+/// Connections that are compared to explain a refusal: a stranger must not make us look through tens of thousands.
+const MAX_COMPARED: usize = 256;
 
 fn named_addresses(connection: &Connection) -> impl Iterator<Item = IpAddr> {
     connection.remote_addresses.iter().filter_map(|remote| match remote {
@@ -145,5 +227,28 @@ mod tests {
         connections.remove("net");
         assert!(names(&connections, "198.51.100.8").is_empty());
         assert!(connections.by_address.is_empty() && connections.wide.is_empty());
+    }
+
+    #[test]
+    fn the_nearest_connections_say_why_they_are_not_for_a_path() {
+        let address = |text: &str| RemoteAddress::Address(text.parse().unwrap());
+        let mut connections = Connections::default();
+        connections.insert(connection("far", &[address("203.0.113.9")]));
+        connections.insert(connection("slip", &[address("198.51.100.70")]));
+        let mut elsewhere = Connection::new("elsewhere");
+        elsewhere.remote_addresses = vec![address("198.51.100.7")];
+        elsewhere.local_addresses = vec!["192.0.2.99".parse().unwrap()];
+        connections.insert(Arc::new(elsewhere));
+        let path = IkePath { local: "192.0.2.1:500".parse().unwrap(), remote: "198.51.100.7:500".parse().unwrap() };
+        let nearest = connections.nearest(path, 3);
+        let names: Vec<&str> = nearest.iter().map(|near| near.name.as_str()).collect();
+        assert_eq!(names, ["slip", "far", "elsewhere"]);
+        assert_eq!(nearest[0].key, ConfigKey::RemoteAddresses);
+        assert_eq!(
+            (nearest[0].value.as_str(), nearest[0].is_close, nearest[1].is_close),
+            ("198.51.100.7", true, false)
+        );
+        assert!(nearest[0].why.contains("198.51.100.70"), "{}", nearest[0].why);
+        assert_eq!((nearest[2].key, nearest[2].value.as_str()), (ConfigKey::LocalAddresses, "192.0.2.1"));
     }
 }

@@ -14,9 +14,14 @@ use super::policies::{Departure, Member, Policies, Stage};
 use super::reconcile::{Reconciler, Waits};
 use super::secrets::Secrets;
 use super::tickets::Tickets;
+use super::window::Unanswered;
 use crate::config::SharedSecret;
-use crate::io::{Ask, AskId, ChildSaId, Failure, IkeSaId, IkeSpi, MessageTrace, Notice, Output, RemarkLevel, Ticket};
-use crate::wire::{Fragment, Header, Payload, fragment_summary, summary};
+
+use crate::describe::describe;
+use crate::io::{
+    Ask, AskId, ChildSaId, Failure, IkeSaId, IkeSpi, MessageTrace, Notice, Output, RemarkLevel, Repetition, Ticket,
+};
+use crate::wire::{ExchangeType, Fragment, Header, Payload, fragment_summary, summary};
 use crate::{SecureRandom, Settings};
 
 /// Everything that an SA needs and does not own.
@@ -184,7 +189,22 @@ impl Context {
             None => summary(header, payloads),
             Some(fragments) => format!("{} in {fragments} fragments", summary(header, payloads)),
         };
-        self.journal(owner, sent, summary);
+        let explains =
+            matches!(header.exchange, ExchangeType::IkeSaInit | ExchangeType::IkeAuth | ExchangeType::CreateChildSa);
+        let details = if explains { describe(payloads) } else { Vec::new() };
+        self.journal(owner, sent, summary, details);
+    }
+
+    /// Writes down that a message went or came again.
+    pub(super) fn repeated(
+        &mut self,
+        (connection, ike_sa): (&str, IkeSaId),
+        (path, sent): (IkePath, bool),
+        message: Unanswered,
+    ) {
+        let Unanswered { exchange, message_id, octets, .. } = message;
+        let connection = connection.to_owned();
+        self.notice(Notice::Repetition(Repetition { connection, ike_sa, path, sent, exchange, message_id, octets }));
     }
 
     /// Writes a fragment of a message that is not complete into the journal.
@@ -195,16 +215,17 @@ impl Context {
         header: &Header,
         fragment: Fragment,
     ) {
-        self.journal(owner, sent, fragment_summary(header, fragment));
+        self.journal(owner, sent, fragment_summary(header, fragment), Vec::new());
     }
 
-    fn journal(&mut self, owner: Option<(&str, IkeSaId)>, sent: Sent, summary: String) {
+    fn journal(&mut self, owner: Option<(&str, IkeSaId)>, sent: Sent, summary: String, details: Vec<String>) {
         self.notice(Notice::Message(MessageTrace {
             connection: owner.map(|(connection, _)| connection.to_owned()),
             ike_sa: owner.map(|(_, id)| id),
             path: sent.path,
             sent: sent.by_us,
             summary,
+            details,
             octets: sent.octets,
         }));
     }

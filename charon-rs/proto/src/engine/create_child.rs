@@ -16,7 +16,7 @@ use super::task::ChildWish;
 use crate::config::{Child, Connection};
 use crate::crypto::key_exchange::{KeyExchange, respond};
 use crate::crypto::schedule::{ChildExchange, ChildKeys};
-use crate::io::{ChildSaId, FailureCode};
+use crate::io::{ChildSaId, ConfigKey, Cure, FailureCode};
 use crate::proposal::{
     EspAgreement, EspProposal, EspSuite, KeyExchangeGroup, check_esp_answer, esp_offer, negotiate_esp, without_groups,
 };
@@ -256,10 +256,12 @@ impl ChildOffer {
             ours,
             theirs: vec![kind.to_string()],
             hint: match self.wish.child.mode {
+                _ if self.replaces.is_some() && kind == NotifyType::NoProposalChosen => Some(PFS_HINT),
                 Mode::Transport => Some(NO_TRANSPORT_HINT),
                 Mode::Tunnel => hint_for_refusal(kind),
             }
             .map(str::to_owned),
+            cure: None,
         }))
     }
 
@@ -541,10 +543,21 @@ fn answered_selectors(
         return Ok((local, remote));
     }
     let lines = |side: &str, selectors: &[TrafficSelector]| format!("{side} {}", listed(selectors));
+    let wider = |key, ours: &[TrafficSelector], theirs: &[TrafficSelector]| {
+        let all = ours.iter().chain(theirs.iter().filter(|selector| !ours.contains(selector)));
+        Some(Cure { key, value: Some(all.map(ToString::to_string).collect::<Vec<_>>().join(",")) })
+    };
+    let cure = if local.is_empty() {
+        wider(ConfigKey::LocalSelectors, &our_local, &for_us)
+    } else if remote.is_empty() {
+        wider(ConfigKey::RemoteSelectors, &our_remote, &for_them)
+    } else {
+        None
+    };
     Err(Trouble::Incompatible(Box::new(Incompatible {
         code: FailureCode::TsUnacceptable,
         notify: NotifyType::TsUnacceptable,
-        what: format!("no traffic selectors in common with child `{}`", child.name),
+        what: format!("no traffic selectors in common with child `{}`{}", child.name, swapped(&our_local, &for_them)),
         ours: vec![lines("leftsubnet", &our_local), lines("rightsubnet", &our_remote)],
         theirs: vec![lines("for our side", &for_us), lines("for the peer's side", &for_them)],
         hint: Some(if local.is_empty() {
@@ -556,7 +569,14 @@ fn answered_selectors(
         } else {
             format!("what is left would need more than {MAX_ROUTES} routes: let the peer ask for whole networks")
         }),
+        cure,
     })))
+}
+
+/// That the peer wants for its side what we have on ours, for the end of a sentence: one of the two has the sides the wrong way
+/// round.
+fn swapped(ours: &[TrafficSelector], for_them: &[TrafficSelector]) -> &'static str {
+    if narrow(ours, for_them).is_empty() { "" } else { ": the peer has on its side what is on ours" }
 }
 
 /// Whether a connection has a child for what the peer wants.
@@ -599,6 +619,7 @@ fn narrower_than_old(old: &Replaced, (local, remote): (&[TrafficSelector], &[Tra
         ours: lines(&old.local, &old.remote),
         theirs: lines(local, remote),
         hint: Some("where the selectors have changed, take the SA down and up again".to_owned()),
+        cure: None,
     }))
 }
 
@@ -658,6 +679,7 @@ fn no_children(connection: &Connection) -> Trouble {
         ours: Vec::new(),
         theirs: vec!["wants a Child SA".to_owned()],
         hint: Some("add a child, or have the peer want none".to_owned()),
+        cure: None,
     }))
 }
 
@@ -669,11 +691,16 @@ fn mode_refused(child: &Child) -> Trouble {
         ours: vec!["transport mode".to_owned()],
         theirs: vec!["tunnel mode".to_owned()],
         hint: Some("set `type` to the same value on both sides".to_owned()),
+        cure: Some(Cure { key: ConfigKey::Mode, value: Some("tunnel".to_owned()) }),
     }))
 }
 
 /// Routes of one child.
 const MAX_ROUTES: usize = 1024;
+
+/// RFC 7296 §1.2: with IKE_AUTH there is no key exchange of its own for the Child SA.
+const PFS_HINT: &str = "the first Child SA is made without a key exchange of its own, so a group in `esp` on one side only (PFS) \
+     shows at the first rekeying: give `esp` the same groups on both sides";
 
 /// A peer that protects only tunnels refuses all else with any of the notifies.
 const NO_TRANSPORT_HINT: &str = "does the peer do transport mode? `type = \"tunnel\"` is what every peer does; or compare `esp` and \

@@ -416,7 +416,8 @@ impl Established {
             return cx.remark(Some(self.connection_name()), RemarkLevel::Debug, trouble.to_string());
         }
         let peer = Some(self.session.path.remote);
-        let about = About { connection: Some(&self.session.connection), child, peer };
+        let ike_sa = Some(self.session.names.id);
+        let about = About { ike_sa, connection: Some(&self.session.connection), child, peer };
         cx.fail(trouble.into_failure(about));
     }
 

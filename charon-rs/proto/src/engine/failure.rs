@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use espdp_api::{EspSpi, IpsecProtocol};
 
 use super::redirect::MAX_REDIRECTS;
-use crate::config::{Childless, Connection};
-use crate::io::{Failure, FailureCode, ProofRefusal};
+use crate::config::{Childless, Connection, LocalMethod};
+use crate::describe::describe_group;
+use crate::io::{ConfigKey, Cure, Failure, FailureCode, IkeSaId, ProofRefusal};
+use crate::proposal::{Algorithm, IkeProposal, KeyExchangeGroup};
 use crate::rules::Violation;
 use crate::wire::{ExchangeType, Notify, NotifyType, WireError};
 
@@ -60,6 +62,8 @@ pub(super) struct Incompatible {
     pub(super) ours: Vec<String>,
     pub(super) theirs: Vec<String>,
     pub(super) hint: Option<String>,
+    /// What in the configuration decides, if it is not what usually does for the code.
+    pub(super) cure: Option<Cure>,
 }
 
 /// AH covers the addresses that a NAT changes (RFC 3715 §2.1), and RFC 3948 puts ESP alone in UDP.
@@ -71,6 +75,7 @@ pub(super) fn ah_through_nat(child: &str) -> Trouble {
         ours: Vec::new(),
         theirs: Vec::new(),
         hint: Some("let both sides use `esp` instead of `ah`, for example `esp = \"null-sha256\"`".to_owned()),
+        cure: None,
     }))
 }
 
@@ -155,19 +160,7 @@ impl Trouble {
             hint: Some(
                 "gateways that redirect to each other go in circles; or refuse with `redirect = false`".to_owned(),
             ),
-        }))
-    }
-
-    /// The peer does not answer at all.
-    pub(super) fn silent_peer(connection: &Connection, peer: SocketAddr) -> Self {
-        let tries = connection.retransmission.tries;
-        Self::Incompatible(Box::new(Incompatible {
-            code: FailureCode::PeerSilent,
-            notify: NotifyType::TemporaryFailure,
-            what: format!("{peer} does not answer, not even after {tries} repetitions"),
-            ours: Vec::new(),
-            theirs: Vec::new(),
-            hint: Some(format!("is UDP {} to the peer open, and does an IKE daemon listen there?", peer.port())),
+            cure: None,
         }))
     }
 
@@ -175,7 +168,7 @@ impl Trouble {
     pub(super) fn proof_refused(refusal: ProofRefusal) -> Self {
         let ProofRefusal { code, what, ours, theirs, hint } = refusal;
         let notify = NotifyType::AuthenticationFailed;
-        Self::Incompatible(Box::new(Incompatible { code, notify, what, ours, theirs, hint }))
+        Self::Incompatible(Box::new(Incompatible { code, notify, what, ours, theirs, hint, cure: None }))
     }
 
     /// The shell was asked for something, and does not answer.
@@ -189,6 +182,7 @@ impl Trouble {
             hint: Some(
                 "does something that is asked for CRLs or OCSP answers, or a key in a token, not answer?".to_owned(),
             ),
+            cure: None,
         }))
     }
 
@@ -205,6 +199,7 @@ impl Trouble {
             )],
             theirs: vec!["no MULTIPLE_AUTH_SUPPORTED".to_owned()],
             hint: Some("leave one round on both sides, or use a peer that does RFC 4739".to_owned()),
+            cure: None,
         }))
     }
 
@@ -226,46 +221,59 @@ impl Trouble {
             )],
             theirs: vec![theirs.to_owned()],
             hint: Some("`childless` must be compatible on both sides".to_owned()),
+            cure: None,
         }))
     }
 
     /// The peer, or somebody in its name, refused IKE_SA_INIT.
-    pub(super) fn refused_in_init(kind: NotifyType, connection: &Connection) -> Self {
+    pub(super) fn refused_in_init(notify: &Notify, connection: &Connection) -> Self {
+        let kind = notify.kind;
+        let code = if kind == NotifyType::NoProposalChosen {
+            FailureCode::IkeNoProposal
+        } else if kind == NotifyType::InvalidKePayload {
+            FailureCode::KeGroupRefused
+        } else {
+            code_of_refusal(kind)
+        };
+        let wanted = notify.wanted_group();
+        let theirs = match wanted {
+            Some(group) => format!("{kind}: wants key exchange {}", describe_group(group)),
+            None => kind.to_string(),
+        };
+        let value = wanted.and_then(|group| with_group(connection, group));
         Self::Incompatible(Box::new(Incompatible {
-            code: if kind == NotifyType::NoProposalChosen {
-                FailureCode::IkeNoProposal
-            } else if kind == NotifyType::InvalidKePayload {
-                FailureCode::KeGroupRefused
-            } else {
-                code_of_refusal(kind)
-            },
+            code,
             notify: kind,
             what: format!("the peer refused IKE_SA_INIT: {kind}"),
             ours: connection.ike_proposals.iter().map(ToString::to_string).collect(),
-            theirs: vec![kind.to_string()],
+            theirs: vec![theirs],
             hint: hint_for_refusal(kind).map(str::to_owned),
+            cure: value.map(|value| Cure { key: ConfigKey::IkeProposals, value: Some(value) }),
         }))
     }
 
     /// The failure for people.
     pub(super) fn into_failure(self, about: About<'_>) -> Failure {
         let what = self.to_string();
-        let (code, ours, theirs, hint) = match self {
+        let (code, ours, theirs, hint, cure) = match self {
             Self::Wire(_) | Self::Form(_) | Self::Misplaced(_) | Self::NotOffered(_) => {
-                (FailureCode::PeerMisbehaved, Vec::new(), Vec::new(), None)
+                (FailureCode::PeerMisbehaved, Vec::new(), Vec::new(), None, None)
             }
-            Self::Incompatible(reason) => (reason.code, reason.ours, reason.theirs, reason.hint),
-            Self::WrongGroup { .. } => (FailureCode::KeGroupRefused, Vec::new(), Vec::new(), None),
+            Self::Incompatible(reason) => (reason.code, reason.ours, reason.theirs, reason.hint, reason.cure),
+            Self::WrongGroup { .. } => (FailureCode::KeGroupRefused, Vec::new(), Vec::new(), None, None),
             Self::NotNow | Self::NothingUnfinished | Self::NoSuchChild(..) | Self::Local(_) => {
-                (FailureCode::Local, Vec::new(), Vec::new(), None)
+                (FailureCode::Local, Vec::new(), Vec::new(), None, None)
             }
             Self::Refused(kind) => {
                 let theirs = vec![kind.to_string()];
-                (code_of_refusal(kind), Vec::new(), theirs, hint_for_refusal(kind).map(str::to_owned))
+                let is_about_us = kind == NotifyType::AuthenticationFailed;
+                let ours = about.connection.filter(|_| is_about_us).map_or_else(Vec::new, what_we_say);
+                (code_of_refusal(kind), ours, theirs, hint_for_refusal(kind).map(str::to_owned), None)
             }
         };
         Failure {
             code,
+            ike_sa: about.ike_sa,
             connection: about.connection.map(|connection| connection.name.clone()),
             child: about.child.map(str::to_owned),
             peer: about.peer,
@@ -273,6 +281,7 @@ impl Trouble {
             ours,
             theirs,
             hint,
+            cure,
         }
     }
 }
@@ -289,9 +298,29 @@ pub(super) fn abridged(mut lines: impl ExactSizeIterator<Item = String>) -> Vec<
 /// What a failure is about.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct About<'a> {
+    pub(super) ike_sa: Option<IkeSaId>,
     pub(super) connection: Option<&'a Connection>,
     pub(super) child: Option<&'a str>,
     pub(super) peer: Option<SocketAddr>,
+}
+
+/// Our first proposal with another group, if we know that one.
+fn with_group(connection: &Connection, number: u16) -> Option<String> {
+    let group = *KeyExchangeGroup::ALL.iter().find(|group| group.id() == number)?;
+    let first = connection.ike_proposals.first()?;
+    let mut proposals = vec![IkeProposal { groups: vec![group], ..first.clone() }];
+    proposals.extend(connection.ike_proposals.iter().cloned());
+    Some(proposals.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
+}
+
+/// Who we say that we are and whom we want to talk to, when a peer does not say what it dislikes.
+fn what_we_say(connection: &Connection) -> Vec<String> {
+    let local = connection.local.identity.as_ref().map_or_else(|| "our address".to_owned(), ToString::to_string);
+    let by = match connection.local.method {
+        LocalMethod::PreSharedKey => "pre-shared key",
+        LocalMethod::Signature(_) => "signature",
+    };
+    vec![format!("we are `{local}`, by {by}"), format!("the peer is to be `{}`", connection.remote.identity)]
 }
 
 /// The code for a refusal by the peer.
@@ -337,6 +366,7 @@ mod tests {
             ours: Vec::new(),
             theirs: Vec::new(),
             hint: None,
+            cure: None,
         }))
     }
 

@@ -68,7 +68,12 @@ impl Attempt {
 
     /// Gives the attempt up: says why, settles its tickets, and leaves the rest to the reconciler.
     pub(super) fn fail(mut self, cx: &mut Context, now: Instant, trouble: Trouble, peer: Option<SocketAddr>) {
-        let failure = trouble.into_failure(About { connection: Some(&self.connection), child: None, peer });
+        let failure = trouble.into_failure(About {
+            ike_sa: Some(self.id),
+            connection: Some(&self.connection),
+            child: None,
+            peer,
+        });
         let text = failure.what.clone();
         cx.fail(failure);
         cx.settle(self.take_tickets(), &Err(text.clone()));
@@ -103,6 +108,7 @@ impl Attempt {
             ours: Vec::new(),
             theirs: Vec::new(),
             hint: hint.map(str::to_owned),
+            cure: None,
         }));
         self.fail(cx, now, trouble, None);
     }
@@ -114,6 +120,8 @@ pub(super) struct Locating {
     pub(super) attempt: Attempt,
     /// Names whose addresses are still to come.
     unresolved: usize,
+    /// Why an address cannot be reached from here.
+    no_way: Option<String>,
 }
 
 impl Locating {
@@ -128,7 +136,7 @@ impl Locating {
         let id = cx.new_ike_sa_id();
         let (addresses, succession, redirections) = (VecDeque::new(), None, Redirections::default());
         let attempt = Attempt { connection, id, spi, began: now, wishes, tickets, addresses, succession, redirections };
-        let mut locating = Self { attempt, unresolved: 0 };
+        let mut locating = Self { attempt, unresolved: 0, no_way: None };
         for remote in locating.attempt.connection.clone().remote_addresses.iter() {
             match remote {
                 RemoteAddress::Address(address) => locating.attempt.addresses.push_back(*address),
@@ -155,7 +163,7 @@ impl Locating {
                 1
             }
         };
-        Self { attempt, unresolved }.proceed(cx, now)
+        Self { attempt, unresolved, no_way: None }.proceed(cx, now)
     }
 
     /// Begins an attempt to make an IKE SA anew, at this gateway.
@@ -195,7 +203,8 @@ impl Locating {
             Ok(local) => Initiating::begin(cx, now, self.attempt, local, remote),
             Err(why) => {
                 let text = format!("there is no way to {remote}: {why}");
-                cx.remark(Some(&self.attempt.connection.name), RemarkLevel::Info, text);
+                cx.remark(Some(&self.attempt.connection.name), RemarkLevel::Info, text.clone());
+                self.no_way = Some(text);
                 self.proceed(cx, now)
             }
         }
@@ -208,9 +217,19 @@ impl Locating {
         }
         let connection = self.attempt.connection.clone();
         let Some(&remote) = self.attempt.addresses.front() else {
-            let what = format!("no address of the peer of `{}` is known or reachable", connection.name);
-            let hint = "`right` must be an address or a name that resolves for us to initiate";
-            self.attempt.fail_for(cx, now, FailureCode::NoAddress, what, Some(hint));
+            match self.no_way {
+                Some(why) => {
+                    let hint = "add a route to the peer, or bring the interface up that has one; is `left` an address of ours?";
+                    self.attempt.fail_for(cx, now, FailureCode::NoRoute, why, Some(hint));
+                }
+                None => {
+                    let what =
+                        format!("no address of the peer of `{}` is known{}", connection.name, unresolved(&connection));
+                    let hint =
+                        "`right` must be an address or a name that resolves for us to initiate: try `getent ahosts`";
+                    self.attempt.fail_for(cx, now, FailureCode::NoAddress, what, Some(hint));
+                }
+            }
             return None;
         };
         let same_family = |local: &&IpAddr| local.is_ipv4() == remote.is_ipv4();
@@ -245,7 +264,7 @@ pub(super) struct Initiating {
     /// How often the peer asked for a cookie or another group.
     retries: u8,
     /// An error notification that came: nobody vouches for it, so a better answer is waited for (RFC 7296 §2.21.1).
-    refusal: Option<NotifyType>,
+    refusal: Option<Notify>,
 }
 
 impl Initiating {
@@ -356,14 +375,14 @@ impl Initiating {
         if let Some(notify) = notifies(&payloads).find(|notify| notify.kind == NotifyType::Cookie) {
             return self.on_cookie(cx, now, notify.data.clone());
         }
-        if let Some(group) = notifies(&payloads).find_map(Notify::wanted_group) {
-            return self.on_wanted_group(cx, now, group);
+        if let Some(notify) = notifies(&payloads).find(|notify| notify.wanted_group().is_some()) {
+            return self.on_wanted_group(cx, now, notify);
         }
         if let Some(notify) = notifies(&payloads).find(|notify| notify.kind == NotifyType::Redirect) {
             return self.on_redirect(cx, now, notify);
         }
         if let Some(error) = notifies(&payloads).find(|notify| notify.kind.is_error()) {
-            self.refusal = Some(error.kind);
+            self.refusal = Some(error.clone());
             return Some(IkeSa::Initiating(Box::new(self)));
         }
         let agreed = INIT_RESPONSE
@@ -406,15 +425,16 @@ impl Initiating {
     }
 
     /// RFC 7296 §1.2: the same again with the group that the peer wants, if we offered it (R7296-1.2-1).
-    fn on_wanted_group(mut self, cx: &mut Context, now: Instant, wanted: u16) -> Option<IkeSa> {
-        let group = offered_group(&self.attempt.connection.ike_proposals, wanted);
+    fn on_wanted_group(mut self, cx: &mut Context, now: Instant, notify: &Notify) -> Option<IkeSa> {
+        let offered = |wanted| offered_group(&self.attempt.connection.ike_proposals, wanted);
+        let group = notify.wanted_group().and_then(offered);
         match group {
             Some(group) if group != self.key_exchange.group() && self.retries < MAX_RETRIES => {
                 self.key_exchange = KeyExchange::generate(group, &mut *cx.random);
                 self.retry(cx, now)
             }
             _ => {
-                self.refusal = Some(NotifyType::InvalidKePayload);
+                self.refusal = Some(notify.clone());
                 Some(IkeSa::Initiating(Box::new(self)))
             }
         }
@@ -483,12 +503,15 @@ impl Initiating {
         let connection = self.attempt.connection.clone();
         let is_due = self.window.due().is_some_and(|due| due <= now);
         // Peers that refuse us for good say so each time; one that was tricked would have answered by now.
-        if is_due && self.refusal == Some(NotifyType::NoProposalChosen) {
+        let refused_for_good = |refusal: &Notify| refusal.kind == NotifyType::NoProposalChosen;
+        if is_due && self.refusal.as_ref().is_some_and(refused_for_good) {
             return self.give_up(cx, now);
         }
         match self.window.retransmit(now, &connection.retransmission) {
             Retransmit::NotDue => Some(IkeSa::Initiating(Box::new(self))),
             Retransmit::Again(packets) => {
+                let unanswered = self.window.unanswered();
+                cx.repeated((&connection.name, self.attempt.id), (self.path, true), unanswered);
                 packets.transmit(cx, self.path);
                 Some(IkeSa::Initiating(Box::new(self)))
             }
@@ -502,11 +525,11 @@ impl Initiating {
         if self.refusal.is_none() && !self.attempt.addresses.is_empty() {
             let text = format!("{remote} does not answer, the next address is tried");
             cx.remark(Some(&self.attempt.connection.name), RemarkLevel::Info, text);
-            return Locating { attempt: self.attempt, unresolved: 0 }.proceed(cx, now);
+            return Locating { attempt: self.attempt, unresolved: 0, no_way: None }.proceed(cx, now);
         }
-        let trouble = match self.refusal {
-            Some(kind) => Trouble::refused_in_init(kind, &self.attempt.connection),
-            None => Trouble::silent_peer(&self.attempt.connection, remote),
+        let trouble = match &self.refusal {
+            Some(notify) => Trouble::refused_in_init(notify, &self.attempt.connection),
+            None => Trouble::silent_peer(&self.attempt.connection, self.path, self.window.unanswered()),
         };
         self.attempt.fail(cx, now, trouble, Some(remote));
         None
@@ -521,6 +544,16 @@ impl Initiating {
 pub(super) fn can_initiate(connection: &Connection) -> bool {
     let is_place = |remote: &RemoteAddress| matches!(remote, RemoteAddress::Address(_) | RemoteAddress::Name(_));
     connection.remote_addresses.iter().any(is_place)
+}
+
+/// The names that were looked up in vain, for the end of a sentence.
+fn unresolved(connection: &Connection) -> String {
+    let name = |remote: &RemoteAddress| match remote {
+        RemoteAddress::Name(name) => Some(format!("`{name}`")),
+        RemoteAddress::Address(_) | RemoteAddress::Range(_) | RemoteAddress::Any => None,
+    };
+    let names: Vec<String> = connection.remote_addresses.iter().filter_map(name).collect();
+    if names.is_empty() { String::new() } else { format!(": {} has none", names.join(", ")) }
 }
 
 /// The first group of the first proposal: the one that is tried first.

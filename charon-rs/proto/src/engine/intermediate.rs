@@ -131,10 +131,13 @@ impl Intermediate {
             Retransmit::NotDue => {}
             Retransmit::Again(packets) => {
                 let path = self.keyed.session.path;
+                let owner = (connection.name.as_str(), self.keyed.session.names.id);
+                cx.repeated(owner, (path, true), self.keyed.window.unanswered());
                 self.keyed.session.send(cx, now, path, packets);
             }
             Retransmit::Exhausted => {
-                let trouble = Trouble::silent_peer(&connection, self.keyed.session.path.remote);
+                let unanswered = self.keyed.window.unanswered();
+                let trouble = Trouble::silent_peer(&connection, self.keyed.session.path, unanswered);
                 return fail(cx, now, self.keyed, trouble);
             }
         }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::failure::{Incompatible, Trouble};
 use crate::config::Connection;
-use crate::io::FailureCode;
+use crate::io::{Cure, FailureCode};
 use crate::proposal::{IkeAgreement, IkeProposal, IkeSuite, Mismatch, negotiate_ike};
 use crate::wire::{NotifyType, WireProposal};
 
@@ -81,6 +81,7 @@ pub(super) fn suite_refused(connection: &Connection, suite: IkeSuite) -> Trouble
         ours: connection.ike_proposals.iter().map(ToString::to_string).collect(),
         theirs: vec![agreed.to_string()],
         hint: Some("another connection for the same addresses accepts it: give both the same `ike`".to_owned()),
+        cure: None,
     }))
 }
 
@@ -101,5 +102,6 @@ fn incompatible(mismatch: &Mismatch, code: FailureCode, whose: &str) -> Incompat
         ours: mismatch.ours.clone(),
         theirs: mismatch.theirs.clone(),
         hint: Some(mismatch.hint.clone()),
+        cure: code.deciding_key().map(|key| Cure { key, value: mismatch.value.clone() }),
     }
 }

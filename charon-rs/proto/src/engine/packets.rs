@@ -25,6 +25,11 @@ impl Packets {
         self.0.iter().map(Vec::len).sum()
     }
 
+    /// Octets of the longest datagram.
+    pub(super) fn longest(&self) -> usize {
+        self.0.iter().map(Vec::len).max().unwrap_or_default()
+    }
+
     /// Sends all of them.
     pub(super) fn transmit(self, cx: &mut Context, path: IkePath) {
         for packet in self.0 {

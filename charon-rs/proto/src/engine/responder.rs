@@ -24,11 +24,11 @@ use super::intermediate::IntAuth;
 use super::nat::{Nat, nat_detection_payloads};
 use super::negotiate::{RoundsAllowed, choose_ike};
 use super::session::{Names, Opened, Session, SessionParts};
-use super::window::{Arrival, TheirWindow};
+use super::window::{Arrival, TheirWindow, Unanswered};
 use crate::config::Connection;
 use crate::crypto::key_exchange::respond;
 use crate::crypto::schedule::{IkeExchange, IkeKeys};
-use crate::io::{IkeSpi, RemarkLevel, TimerKind};
+use crate::io::{IkeSpi, Notice, TimerKind};
 use crate::proposal::KeyExchangeGroup;
 use crate::rules::{AUTH_REQUEST, Body, CHILDLESS_AUTH_REQUEST, INTERMEDIATE_REQUEST};
 use crate::wire::{
@@ -135,6 +135,9 @@ impl HalfOpen {
     /// The IKE_SA_INIT request again: the same answer again, if it is the same request.
     pub(super) fn on_init_again(&self, cx: &mut Context, path: IkePath, datagram: &[u8]) {
         if datagram == self.transcript.theirs {
+            let owner = (self.session.connection.name.as_str(), self.session.names.id);
+            let (exchange, message_id, octets) = (ExchangeType::IkeSaInit, 0, datagram.len());
+            cx.repeated(owner, (path, false), Unanswered { exchange, message_id, octets, ..Unanswered::default() });
             cx.transmit(path, self.transcript.ours.clone());
         }
     }
@@ -250,8 +253,7 @@ impl HalfOpen {
     }
 
     fn report(&self, cx: &mut Context, trouble: Trouble) {
-        let (connection, peer) = (Some(&*self.session.connection), Some(self.session.path.remote));
-        cx.fail(trouble.into_failure(About { connection, child: None, peer }));
+        cx.fail(trouble.into_failure(self.about()));
     }
 
     /// Time is up: `trouble` tells if that is our fault.
@@ -259,8 +261,13 @@ impl HalfOpen {
         if let Some(trouble) = trouble {
             return self.report(cx, trouble);
         }
-        let text = format!("{} did not go on after IKE_SA_INIT", self.source.remote);
-        cx.remark(Some(&self.session.connection.name), RemarkLevel::Debug, text);
+        let trouble = Trouble::peer_gave_up(self.source, self.session.path);
+        cx.notice(Notice::Abandoned(Box::new(trouble.into_failure(self.about()))));
+    }
+
+    fn about(&self) -> About<'_> {
+        let (session, ike_sa) = (&self.session, Some(self.session.names.id));
+        About { ike_sa, connection: Some(&session.connection), child: None, peer: Some(session.path.remote) }
     }
 
     pub(super) fn on_timeout(self, cx: &mut Context, now: Instant) -> Option<IkeSa> {

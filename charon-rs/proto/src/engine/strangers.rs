@@ -6,12 +6,13 @@ use espdp_api::IkePath;
 
 use super::Engine;
 use super::admission::Admittance;
+use super::connections::Connections;
 use super::context::Sent;
 use super::failure::{About, Incompatible, Reaction, Trouble, Trust};
 use super::ike_sa::{IkeSa, Received};
 use super::redirect::redirect_in_init;
 use super::responder::HalfOpen;
-use crate::io::{FailureCode, IkeSpi, RemarkLevel};
+use crate::io::{Cure, FailureCode, IkeSpi, RemarkLevel};
 use crate::rules::{Body, INIT_REQUEST};
 use crate::wire::{Header, Message, MessageKind, Notify, NotifyType, Payload, Role, WireError, encode_message};
 
@@ -67,7 +68,7 @@ impl Engine {
         received.trace(&mut self.cx, None, &received.message.payloads);
         let candidates = self.cx.connections.of_path(path);
         if candidates.is_empty() {
-            return Err(no_connection(path));
+            return Err(no_connection(&self.cx.connections, path));
         }
         // RFC 5685 §3: no SA comes of it, and the responder's SPI stays zero.
         if let Some(redirect) = candidates.first().and_then(|connection| redirect_in_init(connection, body)) {
@@ -98,7 +99,7 @@ impl Engine {
             // Where only one connection can be meant, its owner wants to know.
             let candidates = self.cx.connections.of_path(path);
             let connection = if let [only] = &candidates[..] { Some(&**only) } else { None };
-            self.cx.fail(trouble.into_failure(About { connection, peer: Some(path.remote), child: None }));
+            self.cx.fail(trouble.into_failure(About { connection, peer: Some(path.remote), ..About::default() }));
         }
         match reaction {
             Reaction::Silence => {}
@@ -143,16 +144,27 @@ impl Engine {
     }
 }
 
-fn no_connection(path: IkePath) -> Trouble {
+/// No connection is for the addresses: which come nearest, and what is in the way.
+fn no_connection(connections: &Connections, path: IkePath) -> Trouble {
     let IkePath { local, remote } = path;
+    let nearest = connections.nearest(path, MAX_NEAREST);
+    let near = nearest.iter().find(|near| near.is_close);
+    let hint = match near {
+        Some(near) => format!("if `{}` is meant: {}", near.name, near.why),
+        None => format!("add a connection with `left = \"{}\"` and `right = \"{}\"`", local.ip(), remote.ip()),
+    };
     Trouble::Incompatible(Box::new(Incompatible {
         code: FailureCode::IkeNoConnection,
         notify: NotifyType::NoProposalChosen,
         what: format!("{remote} wants an IKE SA with {local}, and no connection is for these addresses"),
-        ours: Vec::new(),
-        theirs: vec![format!("from {}", remote.ip())],
-        hint: Some(format!("add a connection with `left = \"{}\"` and `right = \"{}\"`", local.ip(), remote.ip())),
+        ours: nearest.iter().map(|near| format!("`{}`: {}", near.name, near.why)).collect(),
+        theirs: vec![format!("from {} to {}", remote.ip(), local.ip())],
+        hint: Some(hint),
+        cure: near.map(|near| Cure { key: near.key, value: Some(near.value.clone()) }),
     }))
 }
+
+/// Connections that are named to explain why none fits.
+const MAX_NEAREST: usize = 4;
 
 const OUR_MAJOR_VERSION: u8 = 2;

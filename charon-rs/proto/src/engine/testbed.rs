@@ -364,6 +364,8 @@ impl World {
             | Notice::IkeDown { .. }
             | Notice::IkeRekeyed { .. }
             | Notice::Failure(_)
+            | Notice::Abandoned(_)
+            | Notice::Repetition(_)
             | Notice::Settled { .. }
             | Notice::IkeKeys(_)
             | Notice::ChildKeys(_)

@@ -90,6 +90,8 @@ impl Established {
             Retransmit::NotDue => {}
             Retransmit::Again(message) => {
                 let path = self.session.path;
+                let owner = (self.session.connection.name.as_str(), self.session.names.id);
+                cx.repeated(owner, (path, true), self.ours.unanswered());
                 self.try_detours(cx, &message);
                 self.session.send(cx, now, path, message);
             }

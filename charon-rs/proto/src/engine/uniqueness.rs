@@ -141,6 +141,7 @@ pub(super) fn admit_newcomer(
         ours: addresses.iter().map(|address| format!("an IKE SA with `{remote}` at {address}")).collect(),
         theirs: vec![format!("another one from {address}")],
         hint: Some("`uniqueids = \"replace\"` would have the newest stay, `\"no\"` both".to_owned()),
+        cure: None,
     })))
 }
 

@@ -28,6 +28,25 @@ struct Outstanding {
     due: Instant,
 }
 
+/// What nobody has answered, for people.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unanswered {
+    pub(super) exchange: ExchangeType,
+    pub(super) message_id: u32,
+    /// How often it was sent again.
+    pub(super) repetitions: u32,
+    /// Octets of all its datagrams.
+    pub(super) octets: usize,
+    /// Octets of the longest of them.
+    pub(super) longest: usize,
+}
+
+impl Default for Unanswered {
+    fn default() -> Self {
+        Self { exchange: ExchangeType::IkeSaInit, message_id: 0, repetitions: 0, octets: 0, longest: 0 }
+    }
+}
+
 /// What is to be done about the outstanding request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Retransmit {
@@ -49,6 +68,17 @@ impl OurWindow {
     /// never wrap (R7296-2.2-1).
     pub(super) fn free_id(&self) -> Option<u32> {
         (self.outstanding.is_none() && self.next < u32::MAX).then_some(self.next)
+    }
+
+    /// The request that waits for its response; of no size when there is none.
+    pub(super) fn unanswered(&self) -> Unanswered {
+        self.outstanding.as_ref().map_or_else(Unanswered::default, |outstanding| Unanswered {
+            exchange: outstanding.exchange,
+            message_id: outstanding.message_id,
+            repetitions: outstanding.repetitions,
+            octets: outstanding.packets.octets(),
+            longest: outstanding.packets.longest(),
+        })
     }
 
     /// Whether so many numbers are used that the SA should be replaced.

@@ -2,11 +2,15 @@
 
 use std::net::SocketAddr;
 
+use super::IkeSaId;
+
 /// What went wrong, with both sides' view where there are two.
 #[derive(Clone, Debug)]
 pub struct Failure {
     /// A stable code.
     pub code: FailureCode,
+    /// The IKE SA, or the attempt at one, that it happened to.
+    pub ike_sa: Option<IkeSaId>,
     /// The connection, if it is known.
     pub connection: Option<String>,
     /// The child, if it is about one.
@@ -21,6 +25,84 @@ pub struct Failure {
     pub theirs: Vec<String>,
     /// The way out: which key of the configuration decides, and the nearest value that would do.
     pub hint: Option<String>,
+    /// What in the configuration decides, if it is not what usually does for this code ([`FailureCode::deciding_key`]).
+    pub cure: Option<Cure>,
+}
+
+impl Failure {
+    /// What in the configuration decides.
+    #[must_use]
+    pub fn deciding_key(&self) -> Option<ConfigKey> {
+        self.cure.as_ref().map(|cure| cure.key).or_else(|| self.code.deciding_key())
+    }
+}
+
+/// What in the configuration decides, and what would have been right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cure {
+    /// The key.
+    pub key: ConfigKey,
+    /// The value that would do, as the configuration has it: items are separated by commas. `None` where only people can
+    /// know it.
+    pub value: Option<String>,
+}
+
+/// A part of the configuration that can be the cause of a failure. Each front end has its own names for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum ConfigKey {
+    /// Our addresses.
+    LocalAddresses,
+    /// The peer's addresses.
+    RemoteAddresses,
+    /// The port of the peer's IKE daemon.
+    RemotePort,
+    /// Proposals for the IKE SA.
+    IkeProposals,
+    /// Proposals for Child SAs.
+    ChildProposals,
+    /// What of our side is protected.
+    LocalSelectors,
+    /// What of the peer's side is protected.
+    RemoteSelectors,
+    /// Tunnel or transport mode.
+    Mode,
+    /// How we authenticate ourselves.
+    LocalAuth,
+    /// How the peer must authenticate itself.
+    RemoteAuth,
+    /// Our identity.
+    LocalIdentity,
+    /// The peer's identity.
+    RemoteIdentity,
+    /// A pre-shared key.
+    Secret,
+    /// Our certificate and its private key.
+    LocalCertificate,
+    /// The peer's certificate or public key.
+    RemoteCertificate,
+    /// The CAs that are trusted.
+    Authorities,
+    /// The CA that the peer's certificate must be from.
+    RemoteAuthority,
+    /// The certificate policies that the peer's chain must have.
+    CertificatePolicies,
+    /// Whether it must be known that certificates are not revoked.
+    Revocation,
+    /// IKE SAs without Child SA.
+    Childless,
+    /// The post-quantum pre-shared key.
+    Ppk,
+    /// Whether redirections are followed.
+    Redirect,
+    /// Several IKE SAs with one peer.
+    Uniqueness,
+    /// Whether ESP is put into UDP.
+    Encapsulation,
+    /// Fragmentation of IKE messages.
+    Fragmentation,
+    /// The longest packet with a fragment of an IKE message.
+    FragmentSize,
 }
 
 macro_rules! failure_codes {
@@ -132,6 +214,14 @@ failure_codes! {
     AuthCriticalExtension = "AUTH_CRITICAL_EXTENSION";
     /// The peer does not answer.
     PeerSilent = "PEER_SILENT";
+    /// The peer answered on its IKE port and is silent on the NAT-T port: somebody lets only the first one through.
+    NatPortSilent = "NAT_PORT_SILENT";
+    /// Short messages got through and a long one is not answered: packets of its size, or fragments, get lost.
+    LargeMessageLost = "LARGE_MESSAGE_LOST";
+    /// A peer began and did not go on: it did not get our answer, or did not like it.
+    PeerGaveUp = "PEER_GAVE_UP";
+    /// There is no way to the peer from here: no route, or no address of ours.
+    NoRoute = "NO_ROUTE";
     /// The peer sent something that breaks the RFC.
     PeerMisbehaved = "PEER_MISBEHAVED";
     /// The peer refused with an error notification.
@@ -140,6 +230,56 @@ failure_codes! {
     Local = "LOCAL_FAILURE";
     /// The host name of the peer has no address.
     NoAddress = "NO_ADDRESS";
+}
+
+impl FailureCode {
+    /// What in the configuration usually decides.
+    #[must_use]
+    pub fn deciding_key(self) -> Option<ConfigKey> {
+        Some(match self {
+            Self::IkeNoConnection | Self::NoAddress | Self::PeerSilent => ConfigKey::RemoteAddresses,
+            Self::NoRoute => ConfigKey::LocalAddresses,
+            Self::IkeNoProposal | Self::KeGroupRefused => ConfigKey::IkeProposals,
+            Self::ChildNoProposal => ConfigKey::ChildProposals,
+            Self::TsUnacceptable => ConfigKey::RemoteSelectors,
+            Self::ChildlessRefused => ConfigKey::Childless,
+            Self::AuthPskMismatch | Self::AuthNoPsk => ConfigKey::Secret,
+            Self::AuthIdRefused | Self::AuthIdNotInCertificate => ConfigKey::RemoteIdentity,
+            Self::RedirectLoop => ConfigKey::Redirect,
+            Self::PeerNotUnique => ConfigKey::Uniqueness,
+            Self::AuthMethodRefused
+            | Self::AuthRoundMissing
+            | Self::AuthRoundUnexpected
+            | Self::AuthAlgorithmRefused
+            | Self::AuthKeyTooWeak => ConfigKey::RemoteAuth,
+            Self::AuthRefusedByPeer => ConfigKey::LocalIdentity,
+            Self::AuthRoundsUnsupported | Self::AuthNoCommonHash => ConfigKey::LocalAuth,
+            Self::AuthNoPrivateKey | Self::AuthSigningFailed => ConfigKey::LocalCertificate,
+            Self::AuthPpkRefused => ConfigKey::Ppk,
+            Self::AuthNoCertificate | Self::AuthCertificateNotPinned | Self::AuthSignatureWrong => {
+                ConfigKey::RemoteCertificate
+            }
+            Self::AuthNoCa | Self::AuthChainWrong => ConfigKey::Authorities,
+            Self::AuthCaRefused => ConfigKey::RemoteAuthority,
+            Self::AuthPolicy => ConfigKey::CertificatePolicies,
+            Self::AuthCertificateRevoked | Self::AuthCrlUnavailable | Self::AuthCrlStale => ConfigKey::Revocation,
+            Self::NatPortSilent => ConfigKey::Encapsulation,
+            Self::LargeMessageLost => ConfigKey::FragmentSize,
+            // The peer's certificate or software, our clock or our machine.
+            Self::AuthTimeout
+            | Self::AuthCertificateLimit
+            | Self::AuthCertificateMalformed
+            | Self::AuthCertificateExpired
+            | Self::AuthCertificateNotYetValid
+            | Self::AuthKeyUsage
+            | Self::AuthNameConstraints
+            | Self::AuthCriticalExtension
+            | Self::PeerGaveUp
+            | Self::PeerMisbehaved
+            | Self::PeerRefused
+            | Self::Local => return None,
+        })
+    }
 }
 
 #[cfg(test)]

@@ -21,6 +21,8 @@ pub struct Mismatch {
     pub nearest: String,
     /// What to do: a value to paste into the configuration, or what the peer would have to change.
     pub hint: String,
+    /// The value by which our configuration would agree with the peer, if there is one.
+    pub value: Option<String>,
 }
 
 /// A pair of proposals that do not agree.
@@ -50,15 +52,18 @@ impl Mismatch {
             || "one side names no proposals at all".to_owned(),
             |(miss, our, their)| explain(&miss.obstacles, *our, their),
         );
-        let hint = by_distance
-            .iter()
-            .find_map(|(_, our, their)| our.adapted_to(their))
-            .map_or_else(|| unsupported_hint(ours), |adapted| paste_hint(ours, &adapted));
+        let adapted = by_distance.iter().find_map(|(_, our, their)| our.adapted_to(their));
+        let value = adapted.as_ref().map(|adapted| extended(ours, adapted));
+        let hint = match (&adapted, &value) {
+            (Some(adapted), Some(value)) => paste_hint(adapted, value),
+            _ => unsupported_hint(ours),
+        };
         Self {
             ours: ours.iter().map(P::to_string).collect(),
             theirs: theirs.iter().map(describe_proposal).collect(),
             nearest,
             hint,
+            value,
             misses,
         }
     }
@@ -91,21 +96,26 @@ fn list(transforms: &[WireTransform], kind: TransformType) -> String {
     names.join(", ")
 }
 
-/// A line for the configuration that would have let the peer in.
-fn paste_hint<P: Negotiable>(ours: &[P], adapted: &P) -> String {
-    let key = adapted.config_key();
-    let adapted = adapted.to_string();
+/// Our proposals, and the one that the peer would agree to.
+fn extended<P: Negotiable>(ours: &[P], adapted: &P) -> String {
     let present = if ours == P::defaults() {
         "default".to_owned()
     } else {
         ours.iter().map(P::to_string).collect::<Vec<_>>().join(",")
     };
+    format!("{present},{adapted}")
+}
+
+/// A line for the configuration that would have let the peer in.
+fn paste_hint<P: Negotiable>(adapted: &P, value: &str) -> String {
+    let key = adapted.config_key();
+    let adapted = adapted.to_string();
     let advice = if adapted.split('-').any(|word| matches!(word, "sha1" | "prfsha1" | "null")) {
         " (weak: better change the peer)"
     } else {
         ""
     };
-    format!("{key} = \"{present},{adapted}\" would agree with the peer{advice}")
+    format!("{key} = \"{value}\" would agree with the peer{advice}")
 }
 
 fn unsupported_hint<P: Negotiable>(ours: &[P]) -> String {

@@ -67,6 +67,7 @@ pub(super) fn received(body: &Body) -> Result<Vec<CertificateData>, Trouble> {
             hint: Some(
                 "have the peer send its own certificate and those of the CAs between it and the root".to_owned(),
             ),
+            cure: None,
         })));
     }
     Ok(body.certificates().cloned().collect())

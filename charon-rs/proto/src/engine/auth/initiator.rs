@@ -210,10 +210,12 @@ impl InitiatorAuth {
                     Retransmit::NotDue => {}
                     Retransmit::Again(message) => {
                         let path = session.path;
+                        let owner = (attempt.connection.name.as_str(), session.names.id);
+                        cx.repeated(owner, (path, true), window.unanswered());
                         session.send(cx, now, path, message);
                     }
                     Retransmit::Exhausted => {
-                        let trouble = Trouble::silent_peer(&attempt.connection, session.path.remote);
+                        let trouble = Trouble::silent_peer(&attempt.connection, session.path, window.unanswered());
                         return self.handshake.fail(cx, now, trouble);
                     }
                 }

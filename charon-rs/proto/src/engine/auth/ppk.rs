@@ -122,6 +122,7 @@ fn refused(connection: &Connection, why: &str) -> Trouble {
         ours: Vec::new(),
         theirs: Vec::new(),
         hint: Some("give both ends the same key under the same identifier, and compare `ppk_id`".to_owned()),
+        cure: None,
     }))
 }
 

@@ -53,6 +53,7 @@ pub(super) fn verify(
         ours: vec![format!("secret `{}` for `{our_id}` and `{identity}`", secret.name)],
         theirs: Vec::new(),
         hint: Some(hint),
+        cure: None,
     })))
 }
 
@@ -126,6 +127,7 @@ fn no_secret(secrets: &Secrets, our_id: &Identity, audience: Audience<'_>) -> Tr
         ours: abridged(ours),
         theirs: vec![format!("identity `{peer}`")],
         hint: Some(format!("add a secret with `{our_id}` and `{peer}` as its owners")),
+        cure: None,
     }))
 }
 

@@ -27,7 +27,9 @@ use crate::engine::session::{Opened, Session};
 use crate::engine::uniqueness::admit_newcomer;
 use crate::engine::window::OurWindow;
 use crate::identity::Identity;
-use crate::io::{CertificateRequest, FailureCode, ProofRefusal, RemarkLevel, Signed, TimerKind, Verified};
+use crate::io::{
+    CertificateRequest, ConfigKey, Cure, FailureCode, ProofRefusal, RemarkLevel, Signed, TimerKind, Verified,
+};
 use crate::rules::{Body, LATER_AUTH_REQUEST};
 use crate::wire::{Identification, Notify, NotifyType, Payload, Role};
 
@@ -455,6 +457,17 @@ fn id_refused(all: &[Arc<Connection>], session: &Session, claim: &Claim, body: &
         let local = own_identity_in(connection, 0, session.path);
         format!("connection `{}`: we are `{local}`, the peer is `{}`", connection.name, connection.remote.identity)
     });
+    // A connection for this peer has us under another name, or none is for this peer.
+    let knows_peer = |connection: &&Arc<Connection>| {
+        claim.identity().is_some_and(|identity| connection.remote.identity.matches(identity))
+    };
+    let wanted = wanted_identity(body).filter(|_| all.iter().any(|connection| knows_peer(&connection)));
+    let cure = match wanted {
+        Some(wanted) => Some(Cure { key: ConfigKey::LocalIdentity, value: Some(wanted.to_string()) }),
+        None => {
+            claim.identity().map(|identity| Cure { key: ConfigKey::RemoteIdentity, value: Some(identity.to_string()) })
+        }
+    };
     Trouble::Incompatible(Box::new(Incompatible {
         code: FailureCode::AuthIdRefused,
         notify: NotifyType::AuthenticationFailed,
@@ -464,6 +477,7 @@ fn id_refused(all: &[Arc<Connection>], session: &Session, claim: &Claim, body: &
         hint: Some(
             "`rightid` must be the identity that the peer has, and `leftid` the one that it asks for".to_owned(),
         ),
+        cure,
     }))
 }
 

@@ -7,7 +7,7 @@ use crate::engine::context::{Asker, Context};
 use crate::engine::failure::{Incompatible, Trouble};
 use crate::engine::session::Session;
 use crate::identity::Identity;
-use crate::io::{Ask, CertificateData, FailureCode, ProofRefusal, RemarkLevel, Verified, VerifyRequest};
+use crate::io::{Ask, CertificateData, Cure, FailureCode, ProofRefusal, RemarkLevel, Verified, VerifyRequest};
 use crate::rules::{Body, Violation};
 use crate::wire::{Authentication, AuthenticationMethod, Identification, NotifyType, PayloadType, Role};
 
@@ -180,30 +180,47 @@ pub(super) fn check_round(connection: &Connection, round: usize, claim: Option<&
 }
 
 fn refusal(code: FailureCode, what: String, ours: Vec<String>, theirs: Vec<String>, hint: &str) -> Trouble {
+    curable(code, what, (ours, theirs), hint, None)
+}
+
+/// A refusal with the value that the deciding key would have to have.
+fn curable(
+    code: FailureCode,
+    what: String,
+    (ours, theirs): (Vec<String>, Vec<String>),
+    hint: &str,
+    value: Option<String>,
+) -> Trouble {
     let (notify, hint) = (NotifyType::AuthenticationFailed, Some(hint.to_owned()));
-    Trouble::Incompatible(Box::new(Incompatible { code, notify, what, ours, theirs, hint }))
+    let cure = code.deciding_key().zip(value).map(|(key, value)| Cure { key, value: Some(value) });
+    Trouble::Incompatible(Box::new(Incompatible { code, notify, what, ours, theirs, hint, cure }))
 }
 
 fn id_refused(remote: &RemoteAuth, claim: &Claim) -> Trouble {
     let (pattern, theirs) = (&remote.identity, claim.name());
-    refusal(
+    let value = claim.identity().map(ToString::to_string);
+    curable(
         FailureCode::AuthIdRefused,
         format!("the peer's identity is `{theirs}`, expected `{pattern}`"),
-        vec![pattern.to_string()],
-        vec![theirs],
+        (vec![pattern.to_string()], vec![theirs]),
         "set `rightid` to the identity that the peer has",
+        value,
     )
 }
 
 /// The method is not the one that is demanded.
 pub(super) fn method_refused(demanded: &RemoteMethod, claim: &Claim) -> Trouble {
     let (ours, method) = (name_of(demanded), claim.authentication.method);
-    refusal(
+    let value = match demanded {
+        RemoteMethod::Signature(_) => "psk",
+        RemoteMethod::PreSharedKey => "pubkey",
+    };
+    curable(
         FailureCode::AuthMethodRefused,
         format!("the peer `{}` authenticates itself by {method}, expected {ours}", claim.name()),
-        vec![ours.to_owned()],
-        vec![method.to_string()],
+        (vec![ours.to_owned()], vec![method.to_string()]),
         "set `rightauth` to what the peer does, or have the peer do what the connection wants",
+        Some(value.to_owned()),
     )
 }
 

@@ -8,7 +8,7 @@ use subtle::ConstantTimeEq;
 use super::super::context::Context;
 use super::super::failure::{Incompatible, Trouble};
 use super::MAX_ADDRESSES;
-use crate::io::FailureCode;
+use crate::io::{ConfigKey, Cure, FailureCode};
 use crate::wire::{Notify, NotifyType, Payload};
 
 /// `MOBIKE_SUPPORTED`, without data (RFC 4555 §4.2.1).
@@ -100,6 +100,7 @@ pub(in crate::engine) fn nat_not_allowed() -> Trouble {
         ours: Vec::new(),
         theirs: Vec::new(),
         hint: Some("set `encapsulation = \"detect\"` on both sides".to_owned()),
+        cure: Some(Cure { key: ConfigKey::Encapsulation, value: Some("detect".to_owned()) }),
     }))
 }
 

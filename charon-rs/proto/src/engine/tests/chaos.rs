@@ -144,6 +144,8 @@ fn assert_notices_add_up(world: &mut World, who: Who, seed: u64) {
                 assert!(children.remove(&old.id) && children.insert(new.id), "seed {seed}");
             }
             Notice::Failure(_)
+            | Notice::Abandoned(_)
+            | Notice::Repetition(_)
             | Notice::Message(_)
             | Notice::Remark { .. }
             | Notice::Settled { .. }

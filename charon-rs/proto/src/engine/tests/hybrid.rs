@@ -317,7 +317,7 @@ fn a_peer_that_falls_silent_meanwhile_is_given_up() {
     let ticket = world.initiate(Who::Moon);
     world.pass(Duration::from_secs(120));
     assert!(world.settled(Who::Moon, ticket).is_err());
-    assert_eq!(world.failures(Who::Moon), [FailureCode::PeerSilent]);
+    assert_eq!(world.failures(Who::Moon), [FailureCode::LargeMessageLost]);
     world.assert_nothing_left();
 }
 
