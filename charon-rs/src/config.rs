@@ -17,6 +17,7 @@
 //! | `connections` | `%default`, `also` and children |
 //! | `build`, `weakness` | from what is written to the model, and what is doubtful about it |
 //! | `host`, `host_keys` | what the host's own network stack is to do |
+//! | `places` | the lines where keys stand, for those who explain failures |
 //! | `reference` | the reference of all keys |
 
 mod auth_keys;
@@ -37,6 +38,7 @@ mod key_secrets;
 mod keys;
 mod manual;
 mod material;
+mod places;
 mod policy_keys;
 mod problem;
 mod reference;
@@ -77,8 +79,10 @@ use crate::credentials::{FetchLimits, Layer};
 
 pub(crate) use child_keys::read_program;
 pub use manual::{ManualPolicy, ManualSa};
+pub use places::{Line, Places};
 pub use problem::{Place, Problem, Problems, Severity};
 pub use reference::reference;
+pub(crate) use source::nearest;
 
 /// A configuration that was read and found good.
 #[derive(Clone, Debug, Default)]
@@ -99,6 +103,8 @@ pub struct Loaded {
     pub interfaces: Vec<InterfaceSpec>,
     /// The policies that no connection negotiates, with their SAs.
     pub policies: Vec<ManualPolicy>,
+    /// Where in the files all of this stands.
+    pub places: Places,
     /// What the author of the configuration should know.
     pub warnings: Vec<Problem>,
 }
@@ -147,7 +153,7 @@ pub fn load(config: &Path, secrets: Option<&Path>) -> Result<Loaded, Problems> {
     let mut sa_keys = BTreeMap::new();
     let mut loaded = Loaded { host: defaults::host(), ..Loaded::default() };
     if let Some(secrets) = secrets {
-        let read = secrets::load(secrets, &mut loaded.credentials, &mut report);
+        let read = secrets::load(secrets, &mut loaded.credentials, &mut loaded.places, &mut report);
         (loaded.secrets, sa_keys) = (read.secrets, read.sa_keys);
     }
     let secrets = Secrets { file: secrets, sa_keys };
@@ -241,7 +247,9 @@ fn read(
         report.add(source.error(complaint));
     }
     let conns = sections("conn", "tables [conn.NAME]", report);
-    for conn in connections::resolve(&conns, report) {
+    let resolved = connections::resolve(&conns, report);
+    loaded.places.add_connections(source, &resolved);
+    for conn in resolved {
         let span = conn.span.clone();
         let settings = &loaded.daemon.settings;
         let builder = Builder { source, interfaces: &interfaces, settings, material, report };

@@ -11,10 +11,12 @@
 //! | `trace` | trace |
 //! | `plan` | plan |
 //! | `guard` | guard |
+//! | `explain` | explain |
 //! | `json`, `text` | how messages of the daemon look for programs and for people |
 
 mod act;
 mod check;
+mod explain;
 mod guard;
 mod json;
 mod keys;
@@ -40,11 +42,11 @@ use crate::lab;
 use crate::vici::{Client, ClientError, Message};
 
 const EXIT_CODES: &str = "Exit status:
-  0  it worked; for `status NAME`: the connection is up
+  0  it worked; for `status NAME` and `explain NAME`: the connection is up
   1  it did not: the daemon refused or failed, or the checked file is wrong
   2  the command line is wrong
   3  no daemon answers, or it went away
-  4  `status NAME`: the connection is not up";
+  4  `status NAME`, `explain NAME`: the connection is not up";
 
 /// The command line of `charonctl`.
 #[derive(Debug, Parser)]
@@ -97,6 +99,8 @@ enum Simple {
     },
     /// Shows one line for each connection
     List,
+    /// Tells why a tunnel is not up: what was said, what decides, and what to change
+    Explain(explain::Explain),
     /// Rekeys a connection's IKE SA, or the SAs of one child, now
     Rekey {
         #[command(flatten)]
@@ -238,6 +242,7 @@ fn carry_out(socket: Option<&Path>, json: bool, command: Simple, out: &mut dyn W
         Simple::Plan => plan::plan(&mut connect()?, json, out),
         Simple::Guard { remove } => guard::guard(remove.then(|| connect().is_ok()), json, out),
         Simple::Status { name } => status::status(&mut connect()?, name.as_deref(), json, out),
+        Simple::Explain(what) => explain::explain(&mut connect()?, &what, json, out),
         Simple::List => status::list(&mut connect()?, json, out),
         Simple::Stats => status::stats(&mut connect()?, json, out),
         Simple::Log { name, follow } => log::log(&mut connect()?, name.as_deref(), follow, json, out),

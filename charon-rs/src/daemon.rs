@@ -19,6 +19,7 @@ mod applied;
 mod commands;
 mod counters;
 mod events;
+mod explain;
 mod hooks;
 mod host;
 mod journal;
@@ -31,6 +32,7 @@ mod random;
 mod report;
 mod service;
 mod shell;
+mod stories;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -170,6 +172,7 @@ async fn serve(options: Options, files: Files, loaded: Option<Loaded>) -> anyhow
             interfaces: loaded.interfaces,
             policies: loaded.policies,
             host: loaded.host,
+            places: loaded.places,
         });
     } else {
         tracing::info!("there is no {DEFAULT_CONFIG}: waiting to be told over the control socket");

@@ -74,11 +74,14 @@ fn notify_line(notify: &Notify) -> Option<String> {
     if notify.kind.is_error() {
         return Some(format!("refuses: {}", notify.kind));
     }
-    match notify.kind {
-        NotifyType::UseTransportMode => Some("wants transport mode".to_owned()),
-        NotifyType::Cookie => Some(format!("cookie of {} octets", notify.data.len())),
-        NotifyType::RekeySa => Some("replaces a Child SA".to_owned()),
-        _ => None,
+    if notify.kind == NotifyType::UseTransportMode {
+        Some("wants transport mode".to_owned())
+    } else if notify.kind == NotifyType::Cookie {
+        Some(format!("cookie of {} octets", notify.data.len()))
+    } else if notify.kind == NotifyType::RekeySa {
+        Some("replaces a Child SA".to_owned())
+    } else {
+        None
     }
 }
 

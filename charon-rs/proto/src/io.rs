@@ -429,7 +429,7 @@ pub struct MessageTrace {
     pub sent: bool,
     /// A one-line summary as in the example.
     pub summary: String,
-    /// What it says about proposals, identities and selectors, see [`crate::describe`]; nothing of exchanges that are about
+    /// What it says about proposals, identities and selectors, see [`crate::describe()`]; nothing of exchanges that are about
     /// other things.
     pub details: Vec<String>,
     /// Octets on the wire without marker.
@@ -453,6 +453,8 @@ pub struct Repetition {
     pub message_id: u32,
     /// Octets on the wire without marker.
     pub octets: usize,
+    /// How often it was sent again, this time included; 0 when the peer sent it.
+    pub count: u32,
 }
 
 /// An IKE SA as people see it.

@@ -1,5 +1,7 @@
 //! The keys of `[conn.NAME]` and `[conn.NAME.child.CHILD]` that are about Child SAs.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use espdp_api::{InterfaceName, IpPrefix, Mode, PacketShape, PortRange, Routes, TrafficSelector};
@@ -16,6 +18,8 @@ use super::values::{address, selector};
 /// What a connection or a child of its own says about Child SAs; the rest is empty.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ChildDraft {
+    /// Where its keys stand.
+    pub(super) spans: BTreeMap<&'static str, Range<usize>>,
     pub(super) left_subnets: Option<At<Vec<TrafficSelector>>>,
     pub(super) left_protocol: Option<At<(u8, PortRange)>>,
     pub(super) right_subnets: Option<At<Vec<TrafficSelector>>>,

@@ -1,6 +1,8 @@
 //! The keys of `[conn.NAME]` that are about the peer and the IKE SA.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::time::Duration;
 
 use ike_proto::config::{
@@ -19,6 +21,8 @@ use super::values::{ValueError, address};
 /// `[conn.NAME]` while it is read: what the file says, the rest empty.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ConnDraft {
+    /// Where its keys stand.
+    pub(super) spans: BTreeMap<&'static str, Range<usize>>,
     pub(super) left: Option<At<Vec<IpAddr>>>,
     pub(super) left_port: Option<At<u16>>,
     pub(super) right: Option<At<Vec<RemoteAddress>>>,

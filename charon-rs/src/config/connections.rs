@@ -135,6 +135,8 @@ fn also<'a>(section: &Section<'a>, entry: &Entry<'a>, report: &mut Report) -> Ve
 
 /// Puts what a section says itself into `draft`.
 fn apply(section: &Section<'_>, draft: &mut ConnDraft, report: &mut Report) {
+    draft.spans.extend(section.spans(CONN_KEYS).chain(section.spans(AUTH_KEYS)));
+    draft.child.spans.extend(section.spans(CHILD_KEYS));
     section.apply(CONN_KEYS, draft, report);
     section.apply(AUTH_KEYS, draft, report);
     section.apply(SHAPE_KEYS, &mut draft.child.shape, report);
@@ -188,6 +190,7 @@ fn children<'a>(
     for child in tables.tables("[conn.NAME.child.CHILD]", report) {
         check_name(&child, report);
         let mut draft = inherited.clone();
+        draft.spans.extend(child.spans(CHILD_KEYS));
         child.apply(SHAPE_KEYS, &mut draft.shape, report);
         let unknown = child.apply(CHILD_KEYS, &mut draft, report);
         for entry in unknown.into_iter().filter(|entry| Key::find(SHAPE_KEYS, entry.name).is_none()) {

@@ -83,6 +83,11 @@ impl<'a> Section<'a> {
         tables
     }
 
+    /// Where those of `keys` stand that are given.
+    pub(super) fn spans<D>(&self, keys: &'static [Key<D>]) -> impl Iterator<Item = (&'static str, Range<usize>)> {
+        self.entries.iter().filter_map(|entry| Some((Key::find(keys, entry.name)?.name, entry.span.clone())))
+    }
+
     /// Gives each entry to the key that knows it. Entries that no key knows are returned.
     pub(super) fn apply<D>(&self, keys: &[Key<D>], draft: &mut D, report: &mut Report) -> Vec<&Entry<'a>> {
         let mut seen = BTreeMap::new();

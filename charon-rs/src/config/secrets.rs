@@ -16,6 +16,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::item::{Complaints, Item, collect};
 use super::key_secrets::{self, Kind};
 use super::keys::{Key, Section, names, unknown_key};
+use super::places::Places;
 use super::problem::{Problem, Report, Severity};
 use super::sa_secrets::{self, SaKeys};
 use super::source::{Complaint, Source};
@@ -102,7 +103,7 @@ pub(super) struct SecretFile {
 }
 
 /// Reads a secrets file; private keys go into `layer`.
-pub(super) fn load(path: &Path, layer: &mut Layer, report: &mut Report) -> SecretFile {
+pub(super) fn load(path: &Path, layer: &mut Layer, places: &mut Places, report: &mut Report) -> SecretFile {
     let text = match read(path) {
         Ok(octets) => octets,
         Err(error) => {
@@ -117,6 +118,7 @@ pub(super) fn load(path: &Path, layer: &mut Layer, report: &mut Report) -> Secre
     let source = Source::confidential(path, Zeroizing::new(text.to_owned()));
     let mut root = source.parse(report);
     let read = read_tables(&source, &root, layer, report);
+    places.add_secrets(&source, &secret_places(&root));
     wipe_table(&mut root);
     read
 }
@@ -171,6 +173,19 @@ fn read_tables(source: &Source, root: &DeTable<'_>, layer: &mut Layer, report: &
         }
     }
     SecretFile { secrets, sa_keys }
+}
+
+/// Where the keys of `[secret.NAME]` and `[ppk.NAME]` stand.
+fn secret_places(root: &DeTable<'_>) -> Vec<(String, Range<usize>)> {
+    let key_of = |name: &str, span: &Range<usize>, table: &DeTable<'_>| {
+        let key = table.iter().find(|(key, _)| matches!(key.get_ref().as_ref(), "psk" | "file"));
+        (name.to_owned(), key.map_or_else(|| span.clone(), |(key, _)| key.span()))
+    };
+    let kinds = root.iter().filter(|(kind, _)| matches!(kind.get_ref().as_ref(), "secret" | "ppk"));
+    let secrets = kinds.filter_map(|(_, named)| named.get_ref().as_table()).flat_map(DeTable::iter);
+    secrets
+        .filter_map(|(name, secret)| Some(key_of(name.get_ref(), &name.span(), secret.get_ref().as_table()?)))
+        .collect()
 }
 
 fn secret(section: &Section<'_>, kind: SecretKind, report: &mut Report) -> Option<SharedSecret> {

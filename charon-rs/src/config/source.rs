@@ -77,6 +77,12 @@ impl Source {
         Problem { file: self.path.clone(), place, severity, message, expected, nearest }
     }
 
+    /// The lines of the file, for many questions.
+    pub(super) fn lines(&self) -> Lines<'_> {
+        let starts = self.text.match_indices('\n').map(|(at, _)| at + 1);
+        Lines { source: self, starts: std::iter::once(0).chain(starts).collect() }
+    }
+
     fn place(&self, span: Range<usize>) -> Place {
         let start = span.start.min(self.text.len());
         let line_start = self.slice(0..start).rfind('\n').map_or(0, |at| at + 1);
@@ -87,6 +93,23 @@ impl Source {
             width: self.slice(start..span.end.min(line_end)).trim_end_matches('\r').chars().count().max(1),
             text: (!self.confidential).then(|| self.slice(line_start..line_end).trim_end_matches('\r').to_owned()),
         }
+    }
+}
+
+/// Where the lines of a file begin.
+pub(super) struct Lines<'a> {
+    source: &'a Source,
+    starts: Vec<usize>,
+}
+
+impl Lines<'_> {
+    /// The number, from 1, of the line with the octet at `at`, and its text if it may be shown.
+    pub(super) fn at(&self, at: usize) -> (usize, Option<&str>) {
+        let number = self.starts.partition_point(|start| *start <= at);
+        let start = number.checked_sub(1).and_then(|index| self.starts.get(index)).copied().unwrap_or_default();
+        let end = self.starts.get(number).copied().unwrap_or(self.source.text.len());
+        let text = (!self.source.confidential).then(|| self.source.slice(start..end).trim());
+        (number, text)
     }
 }
 
@@ -113,7 +136,7 @@ impl Complaint {
 const ALIKE: f64 = 0.8;
 
 /// The one of `names` that is most like `written`, if any is like it; of two equally alike ones the first.
-pub(super) fn nearest<'n>(written: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+pub(crate) fn nearest<'n>(written: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let written = written.to_ascii_lowercase();
     let mut best = None;
     for name in names {

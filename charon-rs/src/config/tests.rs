@@ -7,6 +7,7 @@ mod host;
 mod interfaces;
 mod mistakes;
 mod model;
+mod places;
 mod policies;
 
 use std::fs;

@@ -88,6 +88,42 @@ async fn keys_are_written_for_wireshark() {
     assert_eq!(table.lines().filter(|line| line.starts_with("\"IPv4\",\"192.0.2.")).count(), 2, "{table}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_failed_is_explained_as_a_story_that_ends_with_the_key_that_decides() {
+    let pair = Pair::start().await;
+    load_secret(&mut pair.sun.client(), "another key");
+    let run = |socket: &Path, arguments: &[&str]| charonctl(socket, arguments);
+    let (outcome, shown) = run(&pair.sun.socket, &["explain", "gw"]);
+    assert_eq!(outcome, Outcome::NotUp);
+    assert!(shown.starts_with("gw is DOWN: no attempt was made, and the peer made none that got here"), "{shown}");
+    run(&pair.moon.socket, &["up", "gw"]);
+    let (outcome, shown) = run(&pair.sun.socket, &["explain", "net"]);
+    assert_eq!(outcome, Outcome::NotUp);
+    let first = shown.lines().next().unwrap();
+    assert_eq!(first, "gw is DOWN: AUTH_PSK_MISMATCH");
+    for said in [
+        "the peer began",
+        "500 <-- 500  IKE_SA_INIT request 0 [ SA KE No ",
+        "proposal IKE:AES_GCM_16_256/PRF_HMAC_SHA2_256/CURVE_25519",
+        "4500 <-- 4500  IKE_AUTH request 1 [ IDi ",
+        "IDi moon.strongswan.org",
+        "TSr 10.2.0.0/24",
+        "AUTH_PSK_MISMATCH: the proof of `moon.strongswan.org` does not fit our pre-shared key",
+        "decides secrets.ike-1",
+        "failed 1 time(s) since ",
+    ] {
+        assert!(shown.contains(said), "`{said}` is not in:\n{shown}");
+    }
+    let (outcome, overview) = run(&pair.sun.socket, &["explain"]);
+    assert_eq!((outcome, overview.lines().count()), (Outcome::Done, 1), "{overview}");
+    assert!(overview.starts_with("gw  DOWN  AUTH_PSK_MISMATCH: "), "{overview}");
+    let told = json(&run(&pair.moon.socket, &["explain", "gw", "--json"]).1);
+    let gw = &told["connections"]["gw"];
+    assert_eq!(gw["failure"]["code"], "AUTH_REFUSED_BY_PEER");
+    assert_eq!(gw["story"]["steps"]["1"]["sent"], "yes");
+    assert_eq!(run(&pair.moon.socket, &["explain", "gww"]).0, Outcome::Failed);
+}
+
 #[test]
 fn without_a_daemon_the_error_says_where_and_how_to_start_one() {
     let folder = tempfile::tempdir().unwrap();

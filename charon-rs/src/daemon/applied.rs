@@ -9,7 +9,7 @@ use ike_proto::io::Command;
 
 use super::manual::Manual;
 use super::shell::Shell;
-use crate::config::ManualPolicy;
+use crate::config::{ManualPolicy, Places};
 use crate::credentials::Layer;
 
 /// Where something was told.
@@ -30,6 +30,8 @@ pub(crate) struct Applied {
     secrets: BTreeMap<String, Origin>,
     /// Policies that no connection negotiates.
     pub(crate) manual: Manual,
+    /// Where in the files stands what was told there.
+    pub(crate) places: Places,
 }
 
 impl Applied {
@@ -88,6 +90,8 @@ pub(crate) struct Wanted {
     pub(crate) policies: Vec<ManualPolicy>,
     /// What the host's own network stack is to do.
     pub(crate) host: HostSpec,
+    /// Where in the files all of this stands.
+    pub(crate) places: Places,
 }
 
 /// What a reload did, by the names of the connections.
@@ -107,6 +111,7 @@ impl Shell {
     /// Makes what the file says the truth, without touching what is the same already.
     pub(crate) fn apply_file(&mut self, wanted: Wanted) -> Changes {
         let mut changes = Changes::default();
+        self.applied.places = wanted.places;
         // Credentials first: a connection that starts at once needs its own.
         self.desk.store_mut().set_file(wanted.credentials);
         self.tell_authorities(&[Origin::Socket]);
@@ -345,6 +350,7 @@ pub(super) mod tests {
             interfaces: interfaces.iter().map(spec).collect(),
             policies: Vec::new(),
             host: HostSpec::default(),
+            places: Places::default(),
         }
     }
 

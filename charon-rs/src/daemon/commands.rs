@@ -5,6 +5,7 @@
 //! | `control` | initiate, terminate, rekey, redirect |
 //! | `query` | version, stats, list-*, get-*, counters |
 //! | `own` | what only our tools use: list-tunnels, journal, keys, reload |
+//! | `explain` | explain |
 //! | `mtu` | list-mtus |
 //! | `trace` | trace-packets, list-traces |
 //! | `plan` | plan |
@@ -13,6 +14,7 @@
 
 mod certificates;
 mod control;
+mod explain;
 mod load;
 mod mtu;
 mod own;
@@ -64,6 +66,7 @@ pub(crate) async fn call(daemon: &Daemon, name: &str, arguments: &Message, strea
         "list-tunnels" => own::list_tunnels(daemon, arguments, streamer).await,
         "journal" => own::journal(daemon, arguments, streamer).await,
         "keys" => own::keys(daemon).await,
+        "explain" => explain::explain(daemon, arguments, streamer).await,
         "list-mtus" => mtu::list(daemon, arguments, streamer).await,
         "trace-packets" => trace::add(daemon, arguments).await,
         "list-traces" => trace::show(daemon, streamer).await,

@@ -10,7 +10,7 @@ use super::shell::Statistics;
 use crate::vici::Message;
 
 /// All events that clients can register for.
-pub(crate) const NAMES: [&str; 14] = [
+pub(crate) const NAMES: [&str; 15] = [
     "log",
     "control-log",
     "list-sa",
@@ -25,6 +25,7 @@ pub(crate) const NAMES: [&str; 14] = [
     "child-updown",
     "child-rekey",
     "trace",
+    "explain",
 ];
 
 /// A line of the journal, as in `log` events; sequence number, time and failure are ours.

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use ike_proto::io::{Failure, IkeSaId, Notice};
 
 use super::phrases;
+use super::stories::Stories;
 
 /// Lines kept for each connection, and for what belongs to none: about twenty handshakes.
 const LINES: usize = 256;
@@ -45,12 +46,15 @@ pub(crate) struct Journal {
     lines: BTreeMap<Option<String>, VecDeque<Arc<Entry>>>,
     failures: BTreeMap<Option<String>, Arc<Entry>>,
     last_number: u64,
+    /// The attempts that they are about.
+    pub(crate) stories: Stories,
 }
 
 impl Journal {
     /// Writes down what happened and gives the new lines.
     pub(crate) fn record(&mut self, notice: &Notice) -> Vec<Arc<Entry>> {
         self.settle(notice);
+        self.stories.record(notice, SystemTime::now());
         let cause = if let Notice::Failure(failure) = notice { Some(Arc::new((**failure).clone())) } else { None };
         let mut entries = Vec::new();
         for line in phrases::lines(notice) {
@@ -104,6 +108,7 @@ impl Journal {
         let name = Some(connection.to_owned());
         self.lines.remove(&name);
         self.failures.remove(&name);
+        self.stories.forget(connection);
     }
 
     /// A failure is over when what failed is up.

@@ -1,6 +1,8 @@
 //! Notices of the engine as lines for people, in strongSwan's wording where it has one: scripts look for it.
 
-use ike_proto::io::{ChildSaReport, DownReason, Failure, IkeSaId, IkeSaReport, MessageTrace, Notice, RemarkLevel};
+use ike_proto::io::{
+    ChildSaReport, DownReason, Failure, IkeSaId, IkeSaReport, MessageTrace, Notice, RemarkLevel, Repetition,
+};
 
 /// A line before it has a number and a time.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,7 +45,12 @@ pub(crate) fn lines(notice: &Notice) -> Vec<Line> {
             vec![of_sa(sa, "IKE", 0, text)]
         }
         Notice::Failure(failure) => failure_lines(failure),
+        Notice::Abandoned(failure) => {
+            let text = format!("{}: {}", failure.code.name(), failure.what);
+            vec![Line { connection: failure.connection.clone(), ike_sa: failure.ike_sa, group: "IKE", level: 2, text }]
+        }
         Notice::Message(trace) => message_lines(trace),
+        Notice::Repetition(repetition) => vec![repetition_line(repetition)],
         Notice::Remark { connection, level, text } => {
             let level = match level {
                 RemarkLevel::Warn => 0,
@@ -102,6 +109,16 @@ fn failure_lines(failure: &Failure) -> Vec<Line> {
     texts.extend(failure.hint.iter().map(|hint| format!("  hint:   {hint}")));
     let line = |text| Line { connection: failure.connection.clone(), ike_sa: None, group: "IKE", level: 0, text };
     texts.into_iter().map(line).collect()
+}
+
+fn repetition_line(repetition: &Repetition) -> Line {
+    let Repetition { connection, ike_sa, message_id, count, .. } = repetition;
+    let text = if repetition.sent {
+        format!("retransmit {count} of request with message ID {message_id}")
+    } else {
+        format!("received retransmit of request with ID {message_id}, retransmitting response")
+    };
+    Line { connection: Some(connection.clone()), ike_sa: Some(*ike_sa), group: "IKE", level: 1, text }
 }
 
 fn message_lines(trace: &MessageTrace) -> Vec<Line> {

@@ -104,6 +104,7 @@ impl Daemon {
             interfaces: loaded.interfaces,
             policies: loaded.policies,
             host: loaded.host,
+            places: loaded.places,
         };
         Ok((wanted, warnings))
     }

@@ -44,6 +44,16 @@ pub(crate) fn trace(notice: &Notice) {
             let direction = if message.sent { "sent" } else { "received" };
             tracing::debug!(connection, local = %path.local, remote = %path.remote, octets, "{direction} {}", message.summary);
         }
+        Notice::Abandoned(failure) => {
+            let (code, connection, peer) = (failure.code.name(), &failure.connection, failure.peer);
+            tracing::debug!(code, connection, ?peer, "{}", failure.what);
+        }
+        Notice::Repetition(repetition) => {
+            let (connection, path, count) = (&repetition.connection, repetition.path, repetition.count);
+            let (exchange, message_id) = (repetition.exchange, repetition.message_id);
+            let direction = if repetition.sent { "sent again" } else { "received again" };
+            tracing::debug!(connection, local = %path.local, remote = %path.remote, count, "{direction} {exchange} {message_id}");
+        }
         Notice::Remark { connection, level, text } => match level {
             RemarkLevel::Debug => tracing::debug!(connection, "{text}"),
             RemarkLevel::Info => tracing::info!(connection, "{text}"),

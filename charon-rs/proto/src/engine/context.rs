@@ -202,9 +202,18 @@ impl Context {
         (path, sent): (IkePath, bool),
         message: Unanswered,
     ) {
-        let Unanswered { exchange, message_id, octets, .. } = message;
+        let Unanswered { exchange, message_id, octets, repetitions: count, .. } = message;
         let connection = connection.to_owned();
-        self.notice(Notice::Repetition(Repetition { connection, ike_sa, path, sent, exchange, message_id, octets }));
+        self.notice(Notice::Repetition(Repetition {
+            connection,
+            ike_sa,
+            path,
+            sent,
+            exchange,
+            message_id,
+            octets,
+            count,
+        }));
     }
 
     /// Writes a fragment of a message that is not complete into the journal.

@@ -545,7 +545,7 @@ fn answered_selectors(
     let lines = |side: &str, selectors: &[TrafficSelector]| format!("{side} {}", listed(selectors));
     let wider = |key, ours: &[TrafficSelector], theirs: &[TrafficSelector]| {
         let all = ours.iter().chain(theirs.iter().filter(|selector| !ours.contains(selector)));
-        Some(Cure { key, value: Some(all.map(ToString::to_string).collect::<Vec<_>>().join(",")) })
+        Some(Cure::new(key, Some(all.map(ToString::to_string).collect::<Vec<_>>().join(","))))
     };
     let cure = if local.is_empty() {
         wider(ConfigKey::LocalSelectors, &our_local, &for_us)
@@ -691,7 +691,7 @@ fn mode_refused(child: &Child) -> Trouble {
         ours: vec!["transport mode".to_owned()],
         theirs: vec!["tunnel mode".to_owned()],
         hint: Some("set `type` to the same value on both sides".to_owned()),
-        cure: Some(Cure { key: ConfigKey::Mode, value: Some("tunnel".to_owned()) }),
+        cure: Some(Cure::new(ConfigKey::Mode, Some("tunnel".to_owned()))),
     }))
 }
 

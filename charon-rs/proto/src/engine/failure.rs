@@ -248,7 +248,7 @@ impl Trouble {
             ours: connection.ike_proposals.iter().map(ToString::to_string).collect(),
             theirs: vec![theirs],
             hint: hint_for_refusal(kind).map(str::to_owned),
-            cure: value.map(|value| Cure { key: ConfigKey::IkeProposals, value: Some(value) }),
+            cure: value.map(|value| Cure::new(ConfigKey::IkeProposals, Some(value))),
         }))
     }
 
@@ -266,9 +266,11 @@ impl Trouble {
             }
             Self::Refused(kind) => {
                 let theirs = vec![kind.to_string()];
-                let is_about_us = kind == NotifyType::AuthenticationFailed;
-                let ours = about.connection.filter(|_| is_about_us).map_or_else(Vec::new, what_we_say);
-                (code_of_refusal(kind), ours, theirs, hint_for_refusal(kind).map(str::to_owned), None)
+                let refused = about.connection.filter(|_| kind == NotifyType::AuthenticationFailed);
+                let ours = refused.map_or_else(Vec::new, what_we_say);
+                let by_secret = |connection: &&Connection| connection.local.method == LocalMethod::PreSharedKey;
+                let cure = refused.filter(by_secret).map(|_| Cure::new(ConfigKey::Secret, None));
+                (code_of_refusal(kind), ours, theirs, hint_for_refusal(kind).map(str::to_owned), cure)
             }
         };
         Failure {

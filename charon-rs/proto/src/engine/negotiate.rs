@@ -102,6 +102,6 @@ fn incompatible(mismatch: &Mismatch, code: FailureCode, whose: &str) -> Incompat
         ours: mismatch.ours.clone(),
         theirs: mismatch.theirs.clone(),
         hint: Some(mismatch.hint.clone()),
-        cure: code.deciding_key().map(|key| Cure { key, value: mismatch.value.clone() }),
+        cure: code.deciding_key().map(|key| Cure::new(key, mismatch.value.clone())),
     }
 }

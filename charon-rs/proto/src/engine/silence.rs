@@ -35,7 +35,7 @@ impl Trouble {
                 ours,
                 "let both ends fragment (`fragmentation = \"yes\"`) into smaller packets, or find what drops IP fragments"
                     .to_owned(),
-                Some(Cure { key: ConfigKey::FragmentSize, value: Some(SAFE_FRAGMENT.to_owned()) }),
+                Some(Cure::new(ConfigKey::FragmentSize, Some(SAFE_FRAGMENT.to_owned()))),
             );
         }
         if port != connection.remote_port {
@@ -47,7 +47,7 @@ impl Trouble {
                 ),
                 ours,
                 format!(
-                    "there is a NAT on the way, so IKE goes on at UDP {port}: is it open in the firewalls of both ends?"
+                    "IKE goes on at UDP {port} behind a NAT or with MOBIKE: is it open in the firewalls of both ends?"
                 ),
                 None,
             );

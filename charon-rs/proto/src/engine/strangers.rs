@@ -160,7 +160,7 @@ fn no_connection(connections: &Connections, path: IkePath) -> Trouble {
         ours: nearest.iter().map(|near| format!("`{}`: {}", near.name, near.why)).collect(),
         theirs: vec![format!("from {} to {}", remote.ip(), local.ip())],
         hint: Some(hint),
-        cure: near.map(|near| Cure { key: near.key, value: Some(near.value.clone()) }),
+        cure: near.map(|near| Cure::new(near.key, Some(near.value.clone()))),
     }))
 }
 

@@ -45,6 +45,16 @@ pub struct Cure {
     /// The value that would do, as the configuration has it: items are separated by commas. `None` where only people can
     /// know it.
     pub value: Option<String>,
+    /// The name of the one that is meant, where there are several such as secrets.
+    pub of: Option<String>,
+}
+
+impl Cure {
+    /// A key that is there once for each connection or child.
+    #[must_use]
+    pub fn new(key: ConfigKey, value: Option<String>) -> Self {
+        Self { key, value, of: None }
+    }
 }
 
 /// A part of the configuration that can be the cause of a failure. Each front end has its own names for them.

@@ -94,13 +94,14 @@ pub(super) async fn keys(daemon: &Daemon) -> Message {
 
 /// A connection with everything that belongs to it.
 #[derive(Default)]
-struct Tunnel {
-    connection: Option<Connection>,
+pub(super) struct Tunnel {
+    pub(super) connection: Option<Connection>,
     sas: Vec<IkeSaReport>,
-    failure: Option<Arc<Entry>>,
+    pub(super) failure: Option<Arc<Entry>>,
 }
 
-fn tunnels(shell: &mut Shell, wanted: Option<&str>) -> BTreeMap<String, Tunnel> {
+/// All connections, or those that are called so or have a child that is.
+pub(super) fn tunnels(shell: &mut Shell, wanted: Option<&str>) -> BTreeMap<String, Tunnel> {
     let mut tunnels: BTreeMap<String, Tunnel> = BTreeMap::new();
     for connection in shell.engine.connections() {
         let tunnel = tunnels.entry(connection.name.clone()).or_default();
@@ -121,7 +122,7 @@ impl Tunnel {
     }
 
     /// What people want to know first.
-    fn state(&self) -> &'static str {
+    pub(super) fn state(&self) -> &'static str {
         let in_state = |wanted: &[IkeState]| self.sas.iter().any(|sa| wanted.contains(&sa.state));
         let is_up = |name: &str| {
             let children = self.sas.iter().flat_map(|sa| &sa.children);

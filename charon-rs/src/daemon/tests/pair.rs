@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -19,20 +18,24 @@ use crate::daemon::service::{Daemon, Files};
 use crate::daemon::shell::{Ending, Handle, Port, Shell};
 use crate::vici::{Access, Client, Message, Server};
 
-/// `moon` (192.0.2.1) and `sun` (192.0.2.2), with the connection `gw` and its child `net` loaded at both.
+/// Whether a datagram of so many octets on this path gets lost.
+type Lost = Box<dyn Fn(IkePath, usize) -> bool + Send>;
+
+/// `moon` (192.0.2.1) and `sun` (192.0.2.2).
 pub(crate) struct Pair {
     pub(crate) moon: Running,
     pub(crate) sun: Running,
-    cut: Arc<AtomicBool>,
+    lost: Arc<Mutex<Lost>>,
 }
 
 /// A daemon that runs.
 pub(crate) struct Running {
     pub(crate) socket: PathBuf,
+    /// Where `ipsec.toml` and `ipsec.secrets.toml` are read when somebody reloads.
+    pub(crate) folder: tempfile::TempDir,
     handle: Handle,
     shell: JoinHandle<(Ending, Box<dyn Port>)>,
     server: JoinHandle<()>,
-    _folder: tempfile::TempDir,
 }
 
 /// A dataplane that does nothing but say yes, and carries datagrams to the other one.
@@ -40,29 +43,15 @@ struct Wire {
     address: std::net::IpAddr,
     own: mpsc::Sender<FromDataplane>,
     other: mpsc::Sender<FromDataplane>,
-    cut: Arc<AtomicBool>,
+    lost: Arc<Mutex<Lost>>,
     sas: Mutex<BTreeMap<(Direction, EspSpi), SaStatistics>>,
     last_spi: Mutex<u32>,
 }
 
 impl Pair {
+    /// Both with the connection `gw`, its child `net` and the key for it, told over the socket.
     pub(crate) async fn start() -> Self {
-        let cut = Arc::new(AtomicBool::new(false));
-        let (moon, from_moon) = mpsc::channel(1024);
-        let (sun, from_sun) = mpsc::channel(1024);
-        let wire = |last: u8, own: &mpsc::Sender<_>, other: &mpsc::Sender<_>| Wire {
-            address: [192, 0, 2, last].into(),
-            own: own.clone(),
-            other: other.clone(),
-            cut: Arc::clone(&cut),
-            sas: Mutex::default(),
-            last_spi: Mutex::new(u32::from(last) << 16),
-        };
-        let pair = Self {
-            moon: Running::start(wire(1, &moon, &sun), from_moon),
-            sun: Running::start(wire(2, &sun, &moon), from_sun),
-            cut,
-        };
+        let pair = Self::bare();
         load_connection(&mut pair.moon.client(), "moon", "sun");
         load_connection(&mut pair.sun.client(), "sun", "moon");
         load_secret(&mut pair.moon.client(), "Vpp123");
@@ -70,9 +59,35 @@ impl Pair {
         pair
     }
 
+    /// Both without connections.
+    pub(crate) fn bare() -> Self {
+        let nothing: Lost = Box::new(|_, _| false);
+        let lost = Arc::new(Mutex::new(nothing));
+        let (moon, from_moon) = mpsc::channel(1024);
+        let (sun, from_sun) = mpsc::channel(1024);
+        let wire = |last: u8, own: &mpsc::Sender<_>, other: &mpsc::Sender<_>| Wire {
+            address: [192, 0, 2, last].into(),
+            own: own.clone(),
+            other: other.clone(),
+            lost: Arc::clone(&lost),
+            sas: Mutex::default(),
+            last_spi: Mutex::new(u32::from(last) << 16),
+        };
+        Self {
+            moon: Running::start(wire(1, &moon, &sun), from_moon),
+            sun: Running::start(wire(2, &sun, &moon), from_sun),
+            lost,
+        }
+    }
+
     /// From now on every datagram is lost.
     pub(crate) fn cut(&self) {
-        self.cut.store(true, Ordering::Relaxed);
+        self.lose(|_, _| true);
+    }
+
+    /// From now on those datagrams are lost of which `lost` says so.
+    pub(crate) fn lose(&self, lost: impl Fn(IkePath, usize) -> bool + Send + 'static) {
+        *self.lost.lock().unwrap() = Box::new(lost);
     }
 }
 
@@ -92,7 +107,7 @@ impl Running {
             handle,
             shell: tokio::spawn(shell.run(inputs)),
             server: tokio::spawn(server.serve(Arc::new(daemon))),
-            _folder: folder,
+            folder,
         }
     }
 
@@ -116,7 +131,7 @@ impl Port for Wire {
             ToDataplane::Request(id, command) => {
                 self.own.try_send(FromDataplane::Outcome(id, self.carry_out(command))).unwrap();
             }
-            ToDataplane::SendIke { path, message } if !self.cut.load(Ordering::Relaxed) => {
+            ToDataplane::SendIke { path, message } if !(*self.lost.lock().unwrap())(path, message.len()) => {
                 let path = IkePath { local: path.remote, remote: path.local };
                 // The other daemon may have ended.
                 drop(self.other.try_send(FromDataplane::Event(Event::Ike { path, message })));

@@ -9,7 +9,7 @@ use crate::engine::failure::{Incompatible, Trouble, abridged};
 use crate::engine::secrets::Secrets;
 use crate::engine::session::Session;
 use crate::identity::{Identity, IdentityPattern};
-use crate::io::FailureCode;
+use crate::io::{ConfigKey, Cure, FailureCode};
 use crate::wire::NotifyType;
 
 /// The Authentication Data that proves that we are `our_id` to whoever has the same key.
@@ -53,7 +53,7 @@ pub(super) fn verify(
         ours: vec![format!("secret `{}` for `{our_id}` and `{identity}`", secret.name)],
         theirs: Vec::new(),
         hint: Some(hint),
-        cure: None,
+        cure: Some(Cure { key: ConfigKey::Secret, value: None, of: Some(secret.name.clone()) }),
     })))
 }
 
@@ -127,7 +127,7 @@ fn no_secret(secrets: &Secrets, our_id: &Identity, audience: Audience<'_>) -> Tr
         ours: abridged(ours),
         theirs: vec![format!("identity `{peer}`")],
         hint: Some(format!("add a secret with `{our_id}` and `{peer}` as its owners")),
-        cure: None,
+        cure: Some(Cure::new(ConfigKey::Secret, Some(format!("{our_id},{peer}")))),
     }))
 }
 

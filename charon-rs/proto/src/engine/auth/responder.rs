@@ -463,10 +463,8 @@ fn id_refused(all: &[Arc<Connection>], session: &Session, claim: &Claim, body: &
     };
     let wanted = wanted_identity(body).filter(|_| all.iter().any(|connection| knows_peer(&connection)));
     let cure = match wanted {
-        Some(wanted) => Some(Cure { key: ConfigKey::LocalIdentity, value: Some(wanted.to_string()) }),
-        None => {
-            claim.identity().map(|identity| Cure { key: ConfigKey::RemoteIdentity, value: Some(identity.to_string()) })
-        }
+        Some(wanted) => Some(Cure::new(ConfigKey::LocalIdentity, Some(wanted.to_string()))),
+        None => claim.identity().map(|identity| Cure::new(ConfigKey::RemoteIdentity, Some(identity.to_string()))),
     };
     Trouble::Incompatible(Box::new(Incompatible {
         code: FailureCode::AuthIdRefused,

@@ -192,7 +192,7 @@ fn curable(
     value: Option<String>,
 ) -> Trouble {
     let (notify, hint) = (NotifyType::AuthenticationFailed, Some(hint.to_owned()));
-    let cure = code.deciding_key().zip(value).map(|(key, value)| Cure { key, value: Some(value) });
+    let cure = code.deciding_key().zip(value).map(|(key, value)| Cure::new(key, Some(value)));
     Trouble::Incompatible(Box::new(Incompatible { code, notify, what, ours, theirs, hint, cure }))
 }
 

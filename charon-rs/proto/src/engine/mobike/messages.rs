@@ -100,7 +100,7 @@ pub(in crate::engine) fn nat_not_allowed() -> Trouble {
         ours: Vec::new(),
         theirs: Vec::new(),
         hint: Some("set `encapsulation = \"detect\"` on both sides".to_owned()),
-        cure: Some(Cure { key: ConfigKey::Encapsulation, value: Some("detect".to_owned()) }),
+        cure: Some(Cure::new(ConfigKey::Encapsulation, Some("detect".to_owned()))),
     }))
 }
 
