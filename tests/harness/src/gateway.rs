@@ -38,6 +38,21 @@ impl Gateway {
     /// # Errors
     /// When it does not become ready; the message has its log.
     pub fn start(world: &World, node: &str, folder: &Path, config: &str, secrets: &str) -> Result<Self> {
+        Self::start_with_log(world, node, folder, config, secrets, "debug")
+    }
+
+    /// Starts the daemon as [`Self::start`] does, with these directives for its log (`RUST_LOG`).
+    ///
+    /// # Errors
+    /// When it does not become ready; the message has its log.
+    pub fn start_with_log(
+        world: &World,
+        node: &str,
+        folder: &Path,
+        config: &str,
+        secrets: &str,
+        log: &str,
+    ) -> Result<Self> {
         let folder = folder.join(format!("gateway-{node}"));
         fs::create_dir_all(&folder)?;
         write_private(&folder.join("ipsec.toml"), config)?;
@@ -57,7 +72,7 @@ impl Gateway {
             .arg("--socket")
             .arg(folder.join("vici"))
             .env("NOTIFY_SOCKET", &ready)
-            .env("RUST_LOG", "debug")
+            .env("RUST_LOG", log)
             .env("RUST_BACKTRACE", "1");
         let daemon = Daemon::start(command, folder.join("log"))?;
         let gateway = Self { daemon, folder };
