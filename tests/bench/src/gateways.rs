@@ -91,7 +91,14 @@ impl Contender {
         match self {
             Self::Boringtun => "boringtun-cli",
             Self::Gotatun => "gotatun",
-            _ => "wireguard-go",
+            Self::WireguardGoOld | Self::WireguardGo => "wireguard-go",
+            Self::Ours
+            | Self::OursNative
+            | Self::Strongswan5
+            | Self::Strongswan6
+            | Self::Strongswan6Raw
+            | Self::Vpp
+            | Self::Plain => "",
         }
     }
 }

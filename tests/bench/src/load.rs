@@ -13,11 +13,8 @@ use socket2::SockRef;
 /// What a measurement showed: names with their units, and values.
 pub(crate) type Figures = Vec<(&'static str, f64)>;
 
-/// Has both hosts use the same congestion control, whatever the machine's default, and `bob` answer for all of his network.
+/// Has `bob` answer for all addresses that have tunnels.
 pub(crate) fn prepare(world: &World) -> Result<()> {
-    for host in [Site::MOON.host, Site::SUN.host] {
-        world.sh(host, "sysctl -qw net.ipv4.tcp_congestion_control=cubic")?;
-    }
     world.sh(Site::SUN.host, "ip route add local 10.2.128.0/17 dev lo")?;
     world.sh(Site::SUN.gateway, "ip route add 10.2.128.0/17 via 10.2.0.10")?;
     Ok(())
@@ -197,6 +194,8 @@ impl TcpSink {
 fn spawn_tcp(world: &World, to: SocketAddr, span: Duration, rate: Option<f64>) -> Result<JoinHandle<io::Result<()>>> {
     let connect = move || TcpStream::connect_timeout(&to, Duration::from_secs(10));
     let mut stream = world.namespace(Site::MOON.host)?.run(connect)??;
+    // The same for all, whatever the machine's default.
+    rustix::net::sockopt::set_tcp_congestion(&stream, "cubic")?;
     let chunk = if rate.is_some() { CHUNK / 4 } else { CHUNK };
     Ok(thread::spawn(move || {
         let (buffer, begin, mut sent) = (vec![0x5a; chunk], Instant::now(), 0_u64);
@@ -235,7 +234,7 @@ const ALICE: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 10);
 /// The receiving host.
 const BOB: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 10);
 /// The first of the addresses that have a tunnel each in mode `tunnels`.
-pub(crate) const FIRST_TUNNEL: Ipv4Addr = Ipv4Addr::new(10, 2, 128, 0);
+const FIRST_TUNNEL: Ipv4Addr = Ipv4Addr::new(10, 2, 128, 0);
 /// The sink's UDP port.
 const PORT: u16 = 5002;
 /// IPv4 and UDP headers.

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, ValueEnum};
 use harness::World;
 
 use gateways::{Contender, Pair};
@@ -25,11 +25,7 @@ use load::{Figures, Mix};
 use report::Report;
 
 fn main() -> Result<()> {
-    let options = Options::parse();
-    match options.command {
-        Some(Task::Gateway { side, tunnels, native }) => dataplane::run(side, tunnels, native),
-        None => compare(&options),
-    }
+    compare(&Options::parse())
 }
 
 #[derive(Parser)]
@@ -56,23 +52,6 @@ struct Options {
     /// One object for each row instead of tables.
     #[arg(long)]
     json: bool,
-    #[command(subcommand)]
-    command: Option<Task>,
-}
-
-#[derive(Subcommand)]
-enum Task {
-    /// Our dataplane alone, with keys by hand: one gateway of mode `tunnels`.
-    #[command(hide = true)]
-    Gateway {
-        /// Which one.
-        side: dataplane::Side,
-        /// How many tunnels.
-        tunnels: u32,
-        /// ESP directly in IP.
-        #[arg(long)]
-        native: bool,
-    },
 }
 
 /// What is measured.
