@@ -7,6 +7,7 @@ mod book;
 mod devices;
 mod host;
 mod interfaces;
+mod links;
 mod namespaces;
 mod policies;
 mod sas;
@@ -30,6 +31,7 @@ use crate::{DataplaneSettings, StartError};
 use book::Book;
 use host::Host;
 pub(crate) use host::is_steering;
+use links::Links;
 use namespaces::Namespaces;
 
 /// A command on its way.
@@ -97,6 +99,8 @@ pub(crate) struct Control {
     namespaces: Namespaces,
     /// What we keep in the host's own network stack.
     host: Host,
+    /// Links that are read past the host's stack.
+    links: Links,
     /// When to look at the MTU of all paths again, after one was found narrow.
     paths_due: Option<Instant>,
     /// The sockets for tunnels that are open.
@@ -142,6 +146,7 @@ impl Control {
             actual,
             namespaces: Namespaces::default(),
             host,
+            links: Links::default(),
             paths_due: None,
             tunnel_ports: BTreeSet::new(),
             network_due: Some(Instant::now()),
@@ -156,6 +161,7 @@ impl Control {
             let paths_due = until(self.paths_due);
             let network_due = until(self.network_due);
             let lost_due = until(self.host.lost_due);
+            let links_due = until(self.links.due);
             tokio::select! {
                 biased;
                 _ = &mut stop => break,
@@ -170,8 +176,11 @@ impl Control {
                 Some(()) = self.network_watch.next_change() => {
                     self.network_due.get_or_insert_with(|| Instant::now() + NETWORK_SETTLES);
                 }
+                Some(neighbour) = self.links.next_neighbour() => self.tell_neighbour(neighbour),
+                () = links_due => self.take_from_links().await,
                 () = network_due => {
                     self.network_due = None;
+                    self.links.look();
                     self.report_network().await;
                 }
                 request = requests.recv() => {
@@ -195,7 +204,7 @@ impl Control {
             }
         }
         self.netlink.clear(&mut self.actual, &self.book.kept()).await;
-        self.host.stop(&self.netlink, self.book.host.as_ref()).await;
+        self.host.stop(&self.netlink, self.book.host.as_ref(), self.links.need_table()).await;
     }
 
     async fn execute(&mut self, command: Command) -> Outcome {
@@ -211,8 +220,8 @@ impl Control {
             Command::SetPolicy(spec) => self.set_policy(*spec).await,
             Command::RemovePolicy(id) => self.remove_policy(id).await,
             Command::SetInterface(spec) => match self.book.interfaces.get(&spec.name) {
-                Some(_) => self.change_interface(spec).await,
-                None => self.make_interface(spec).await,
+                Some(_) => self.change_interface(*spec).await,
+                None => self.make_interface(*spec).await,
             },
             Command::RemoveInterface(name) => self.remove_interface(&name).await,
             Command::SetBridge(spec) => self.in_cores(move |core| core.set_bridge(&spec)).await,
@@ -292,6 +301,8 @@ impl Control {
     async fn restore_link(&mut self, name: &InterfaceName) {
         // A route that was asked for may have waited for just this link, or have gone with it.
         self.host_link_is_up(name).await;
+        self.open_link(name).await;
+        self.open_link(name).await;
         // Somebody may have deleted it since; then there is nothing to restore.
         if !self.actual.links.contains_key(name) || self.netlink.link_index(name).await.is_err() {
             return;

@@ -6,5 +6,6 @@ pub(crate) mod host;
 pub(crate) mod memory;
 pub(crate) mod namespace;
 pub(crate) mod port;
+pub(crate) mod ring;
 pub(crate) mod steering;
 pub(crate) mod tun;

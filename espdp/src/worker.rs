@@ -4,6 +4,7 @@
 //! others want from it arrives as a job in its mailbox. It runs every packet to completion and sleeps in `epoll_wait` otherwise.
 
 mod counters;
+mod link;
 mod mailbox;
 mod ports;
 mod switching;
@@ -30,6 +31,7 @@ use tunnels::Family;
 use crate::events::Events;
 use crate::io::device::Device;
 use counters::{Loss, Losses};
+use link::Link;
 pub(crate) use mailbox::{Mailbox, Mailboxes, Pass, WorkerGone};
 pub(crate) use ports::Ports;
 use ports::{PortId, Use};
@@ -47,6 +49,8 @@ pub(crate) struct Worker {
     ports: Ports,
     tunnel_ports: TunnelPorts,
     devices: BTreeMap<InterfaceId, Device>,
+    /// Links of the host beside the devices of their interfaces.
+    links: BTreeMap<InterfaceId, Link>,
     /// What the TUN devices of this machine take.
     offloads: Offloads,
     epoll: OwnedFd,
@@ -88,6 +92,7 @@ impl Worker {
             ports,
             tunnel_ports: TunnelPorts::default(),
             devices: BTreeMap::new(),
+            links: BTreeMap::new(),
             offloads: Offloads::default(),
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             reports,
@@ -125,6 +130,7 @@ impl Worker {
                     Token::TunnelPort(index) => self.receive_tunnel(index, now),
                     Token::Device(id) if self.core.is_bridge_port(id) => self.switch_from(id, now),
                     Token::Device(id) => self.send_from(id, now),
+                    Token::Link(id) => self.send_from_link(id, now),
                 }
                 self.report_events();
             }
@@ -342,6 +348,7 @@ impl Worker {
             outbound: &mut self.outbound,
             egress: &mut self.egress,
             devices: &self.devices,
+            links: &mut self.links,
             ports: &mut self.ports,
             losses: &mut self.losses,
             too_big: &self.reports.too_big,
@@ -440,6 +447,15 @@ fn deliver(opened: &Opened<'_>, switch: &mut Switch<'_>) {
             delivery.pieces().for_each(|frame| switch.forward(delivery.interface, &delivery.vnet, frame));
             continue;
         }
+        match switch.links.get_mut(&delivery.interface).map(|link| link.deliver(&delivery, switch.now)) {
+            None | Some(Ok(false)) => {}
+            Some(Ok(true)) => continue,
+            Some(Err(error)) => {
+                tracing::trace!(%error, "a link took no packet");
+                switch.losses.count(Loss::Device, 1);
+                continue;
+            }
+        }
         let written = switch.devices.get(&delivery.interface).map(|device| device.deliver(&delivery));
         if !matches!(written, Some(Ok(()))) {
             switch.losses.count(Loss::Device, 1);
@@ -461,6 +477,8 @@ enum Token {
     Bell,
     Port(PortId),
     Device(InterfaceId),
+    /// The link beside a device.
+    Link(InterfaceId),
     /// By its place among the sockets for tunnels.
     TunnelPort(u16),
 }
@@ -470,6 +488,8 @@ impl Token {
     const FIRST_DEVICE: u64 = 1 + PortId::ALL.len() as u64;
     /// Sockets for tunnels are numbered from here on.
     const FIRST_TUNNEL_PORT: u64 = Self::FIRST_DEVICE + 65_536;
+    /// Links are numbered from here on.
+    const FIRST_LINK: u64 = Self::FIRST_TUNNEL_PORT + 65_536;
 }
 
 impl From<Token> for epoll::EventData {
@@ -479,6 +499,7 @@ impl From<Token> for epoll::EventData {
             Token::Port(id) => 1 + PortId::ALL.iter().take_while(|other| **other != id).count() as u64,
             Token::Device(InterfaceId(id)) => Token::FIRST_DEVICE + u64::from(id),
             Token::TunnelPort(index) => Token::FIRST_TUNNEL_PORT + u64::from(index),
+            Token::Link(InterfaceId(id)) => Token::FIRST_LINK + u64::from(id),
         };
         Self::new_u64(number)
     }
@@ -490,11 +511,13 @@ impl From<epoll::EventData> for Token {
         let port = usize::try_from(number).ok().and_then(|number| PortId::ALL.get(number.checked_sub(1)?));
         let device = number.checked_sub(Self::FIRST_DEVICE).and_then(|id| u16::try_from(id).ok());
         let tunnel_port = number.checked_sub(Self::FIRST_TUNNEL_PORT).and_then(|index| u16::try_from(index).ok());
-        match (port, device, tunnel_port) {
+        let link = number.checked_sub(Self::FIRST_LINK).and_then(|id| u16::try_from(id).ok());
+        match (port, device, tunnel_port, link) {
             (Some(id), ..) => Self::Port(*id),
-            (None, Some(id), _) => Self::Device(InterfaceId(id)),
-            (None, None, Some(index)) => Self::TunnelPort(index),
-            (None, None, None) => Self::Bell,
+            (None, Some(id), ..) => Self::Device(InterfaceId(id)),
+            (None, None, Some(index), _) => Self::TunnelPort(index),
+            (None, None, None, Some(id)) => Self::Link(InterfaceId(id)),
+            (None, None, None, None) => Self::Bell,
         }
     }
 }
@@ -508,7 +531,9 @@ mod tests {
         let ports = PortId::ALL.map(Token::Port);
         let devices = [0, 1, u16::MAX].map(|id| Token::Device(InterfaceId(id)));
         let tunnel_ports = [0, 1, u16::MAX].map(Token::TunnelPort);
-        for token in [Token::Bell].into_iter().chain(ports).chain(devices).chain(tunnel_ports) {
+        let links = [0, 1, u16::MAX].map(|id| Token::Link(InterfaceId(id)));
+        let inside = devices.into_iter().chain(links);
+        for token in [Token::Bell].into_iter().chain(ports).chain(inside).chain(tunnel_ports) {
             assert_eq!(Token::from(epoll::EventData::from(token)), token);
         }
     }

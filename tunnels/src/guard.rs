@@ -25,6 +25,7 @@ use crate::nft::{
     Chain, ChainKind, Element, Field, Hook, HookPoint, KeyType, Match, Rule, Set, Statement, Table, Value,
 };
 use crate::state::range;
+pub(crate) use flows::beyond;
 use flows::{Flow, Ports, exempt, guarded};
 use layers::layers;
 

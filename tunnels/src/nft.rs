@@ -143,6 +143,8 @@ pub enum Field {
     DestinationPort,
     /// The differentiated services code point.
     Dscp(Family),
+    /// The time to live of IPv4.
+    TimeToLive,
     /// The hop limit of IPv6; 255 says that no router has seen the packet.
     HopLimit,
     /// Where the packet is in the datagram that it is a fragment of; 0 in the first fragment and where nothing is fragmented.
@@ -327,6 +329,7 @@ impl fmt::Display for Field {
             Self::DestinationPort => "th dport",
             Self::Dscp(Family::V4) => "ip dscp",
             Self::Dscp(Family::V6) => "ip6 dscp",
+            Self::TimeToLive => "ip ttl",
             Self::HopLimit => "ip6 hoplimit",
             Self::FragmentOffset(Family::V4) => "ip frag-off & 8191",
             Self::FragmentOffset(Family::V6) => "frag frag-off",

@@ -48,6 +48,7 @@ pub(super) struct InterfaceDraft {
     pub(super) mac: Option<At<MacAddress>>,
     pub(super) netns: Option<At<String>>,
     pub(super) link: Option<At<u32>>,
+    pub(super) host_link: Option<At<InterfaceName>>,
 }
 
 /// What `kind` says.
@@ -112,6 +113,7 @@ impl InterfaceDraft {
             bridge,
             mac: self.mac.as_ref().map(|at| at.value),
             netns: self.netns.as_ref().map(|at| at.value.clone()),
+            host_link: self.host_link.as_ref().map(|at| at.value.clone()),
             addresses: self.addresses.as_ref().map(|at| at.value.clone()).unwrap_or_default(),
             mtu: self.mtu.unwrap_or(Mtu::Automatic),
             ends,
@@ -125,6 +127,10 @@ impl InterfaceDraft {
     fn check_device(&self, kind: InterfaceKind, is_bridged: bool) -> Result<(), Complaint> {
         let is_port_only = matches!(kind, InterfaceKind::Host | InterfaceKind::Memory { .. })
             || (is_bridged && kind != InterfaceKind::Tap);
+        if let (Some(link), Some(_)) = (&self.host_link, &self.netns) {
+            let complaint = Complaint::new(link.span.clone(), "`host_link` means nothing with `netns`");
+            return Err(complaint.expected("expected one of them: the link is where the daemon is"));
+        }
         let (key, span) = match (&self.addresses, &self.netns, &self.mac) {
             (Some(addresses), _, _) if is_port_only => ("addresses", addresses.span.clone()),
             (_, Some(netns), _) if is_port_only => ("netns", netns.span.clone()),
@@ -164,6 +170,7 @@ impl InterfaceDraft {
             ("peer_cookie", at(self.peer_cookie.as_ref()), &[Kind::L2tpv3]),
             ("sublayer", at(self.sublayer.as_ref()), &[Kind::L2tpv3]),
             ("link", at(self.link.as_ref()), &[Kind::Memory]),
+            ("host_link", at(self.host_link.as_ref()), &[Kind::Ipsec]),
         ];
         for (name, span, kinds) in keys {
             if let Some(span) = span.filter(|_| !kinds.contains(&kind)) {
@@ -278,6 +285,11 @@ impl InterfaceDraft {
 
 /// That an interface's packets cannot be told from those of an earlier one.
 pub(super) fn collision(new: &InterfaceSpec, span: Range<usize>, others: &Interfaces) -> Option<Complaint> {
+    let has_its_link = |other: &&At<InterfaceSpec>| new.host_link.is_some() && other.value.host_link == new.host_link;
+    if let (Some(link), Some(other)) = (&new.host_link, others.values().find(has_its_link)) {
+        let message = format!("`host_link` of `{}` is `{link}` as well", other.value.name);
+        return Some(Complaint::new(span, message).expected("expected each link at one interface"));
+    }
     let other = others.values().find(|other| are_alike(&other.value, new))?;
     let message = format!("nobody can tell packets of `{}` from those of `{}`", new.name, other.value.name);
     Some(Complaint::new(span, message).expected("expected other ends, or another key, VNI or session"))

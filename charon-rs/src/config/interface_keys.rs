@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use espdp_api::{DfPolicy, DscpPolicy, L2tpCookie, Layer, Mtu, NextHop, Protection, Vni};
+use espdp_api::{DfPolicy, DscpPolicy, InterfaceName, L2tpCookie, Layer, Mtu, NextHop, Protection, Vni};
 
 use super::bridge;
 use super::daemon::{port, prefixes};
@@ -105,6 +105,21 @@ pub(super) const INTERFACE_KEYS: &[Key<InterfaceDraft>] = &[
         doc: "`memory`: the number of the link; the two interfaces of the process with the same number are its ends.",
         set: |draft, item| {
             draft.link = Some(item.at(word(item, 0)?));
+            Ok(())
+        },
+    },
+    Key {
+        name: "host_link",
+        also_called: &[],
+        takes: "name of an Ethernet link of the host",
+        default: "none: all packets pass the host's network stack",
+        doc: "`ipsec`: what policies of the interface cover is read from this link and written to it past the host's stack \
+              (AF_PACKET), which is faster. Filters, translation and counters of the host do not see these packets. What the \
+              stack knows better (packets for the gateway, of a default route, to neighbours that it has not found yet) stays with it.",
+        set: |draft, item| {
+            let text = item.text("the name of a link")?;
+            let name = InterfaceName::new(text.as_str()).map_err(|error| text.complain(error.to_string()))?;
+            draft.host_link = Some(item.at(name));
             Ok(())
         },
     },

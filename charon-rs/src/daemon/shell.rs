@@ -317,7 +317,7 @@ impl Shell {
     pub(crate) fn set_interface(&mut self, spec: espdp_api::InterfaceSpec) {
         self.leaving.remove(&spec.name);
         let what = format!("interface `{}` cannot be set up", spec.name);
-        self.request(espdp_api::Command::SetInterface(spec), Waiting::Nobody(what));
+        self.request(espdp_api::Command::SetInterface(Box::new(spec)), Waiting::Nobody(what));
     }
 
     /// Has a command carried out that nobody waits for, and when that is done another one; `what` is logged when one fails.

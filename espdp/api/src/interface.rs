@@ -223,6 +223,8 @@ pub struct InterfaceSpec {
     pub mac: Option<MacAddress>,
     /// The network namespace that its inside is in; `None`: ours.
     pub netns: Option<String>,
+    /// An Ethernet link of the host. What its policies cover is read there and sent there past the host's network stack.
+    pub host_link: Option<InterfaceName>,
 }
 
 impl InterfaceSpec {
@@ -240,6 +242,7 @@ impl InterfaceSpec {
             bridge: None,
             mac: None,
             netns: None,
+            host_link: None,
         }
     }
 }

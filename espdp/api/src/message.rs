@@ -89,7 +89,7 @@ pub enum Command {
     /// Removes a policy, its routes and every SA left in it.
     RemovePolicy(PolicyId),
     /// Makes an interface, or changes the one of this name.
-    SetInterface(InterfaceSpec),
+    SetInterface(Box<InterfaceSpec>),
     /// Removes an interface that has no policies any more.
     RemoveInterface(InterfaceName),
     /// Makes a bridge domain, or changes the one of this name; its ports and what it has learned stay.

@@ -59,9 +59,11 @@ impl Host {
     }
 
     /// Takes away what is ours, unless it is to outlive us.
-    pub(super) async fn stop(mut self, netlink: &Netlink, spec: Option<&HostSpec>) {
-        let Some(spec) = spec else { return };
-        if spec.guard == GuardMode::Always {
+    pub(super) async fn stop(mut self, netlink: &Netlink, spec: Option<&HostSpec>, has_table: bool) {
+        if spec.is_none() && !has_table {
+            return;
+        }
+        if spec.is_some_and(|spec| spec.guard == GuardMode::Always) {
             let kept = NetworkState { static_routes: Default::default(), ..self.actual.clone() };
             return netlink.clear(&mut self.actual, &kept).await;
         }
@@ -138,7 +140,7 @@ impl Control {
 
     /// Puts our table of the packet filter there, if it is another one than before. Where that fails it is tried again, unless
     /// there is no `nft` at all.
-    async fn apply_table(&mut self) -> Result<(), NftError> {
+    pub(super) async fn apply_table(&mut self) -> Result<(), NftError> {
         let desired = self.table().map(Box::new);
         if matches!(&self.host.table, InKernel::Known(known) if *known == desired) {
             return Ok(());
@@ -165,6 +167,10 @@ impl Control {
     }
 
     fn table(&self) -> Option<Table> {
+        self.links.add_to(self.asked_table())
+    }
+
+    fn asked_table(&self) -> Option<Table> {
         let mut spec = self.book.host.clone()?;
         spec.guarded.retain(|policy| self.book.is_here(policy));
         let DataplaneSettings { mark, ike_port, nat_port, .. } = self.settings;

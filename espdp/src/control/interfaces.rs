@@ -20,8 +20,12 @@ impl Control {
         let name = spec.name.clone();
         let made = match self.tell_core(&spec).await {
             Ok(id) => {
-                self.book.interfaces.insert(name.clone(), Interface::new(spec, id));
-                self.put_into_service(id, devices).await
+                self.book.interfaces.insert(name.clone(), Interface::new(spec.clone(), id));
+                let served = self.put_into_service(id, devices).await;
+                if served.is_ok() {
+                    self.serve_link(id, &spec).await;
+                }
+                served
             }
             Err(refusal) => Err(refusal),
         };
@@ -122,7 +126,9 @@ impl Control {
             devices = self.open_device(&new.spec)?;
         }
         self.book.interfaces.insert(name, new.clone());
-        self.put_into_service(id, devices).await
+        self.put_into_service(id, devices).await?;
+        self.serve_link(id, &new.spec).await;
+        Ok(())
     }
 
     /// Opens the device of an interface, in its namespace if it has one.
@@ -187,6 +193,7 @@ impl Control {
         self.namespaces.keep(&self.book.namespaces());
         if let Some(id) = id {
             self.close_device(id).await?;
+            self.drop_link(id).await;
         }
         self.serve_tunnels().await?;
         withdrawn.map_err(refusal)?;

@@ -21,6 +21,7 @@ impl Control {
         let worker = old.map(|old| old.worker).unwrap_or_default();
         let old = self.book.policies.insert(id, Policy { spec, sources, worker });
         let Err(error) = self.apply().await else {
+            self.links.look();
             self.guard_policies(old.as_ref().map(|old| &old.spec), id).await;
             return Ok(Done::Ok);
         };
@@ -45,6 +46,7 @@ impl Control {
         self.in_cores(move |core| core.remove_policy(id)).await?;
         let removed = self.book.policies.remove(&id);
         self.book.outbound.retain(|(policy, _), _| *policy != id);
+        self.links.look();
         self.apply().await.map_err(refusal)?;
         self.guard_policies(removed.as_ref().map(|removed| &removed.spec), id).await;
         self.refresh_mtus().await;

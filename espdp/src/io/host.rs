@@ -34,7 +34,7 @@ impl HostPort {
         prepare().map_err(failed("set options of the packet socket for"))?;
         let index = rustix::net::netdevice::name_to_index(&socket, name.as_str());
         let index = index.map_err(|error| failed("find")(error.into()))?;
-        attach(&socket, index).map_err(failed("attach to"))?;
+        attach(&socket, index, Some(libc::PACKET_MR_PROMISC)).map_err(failed("attach to"))?;
         Ok(Self { socket, control: ControlBuffer::new() })
     }
 
@@ -108,8 +108,9 @@ fn is_temporary(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ENETDOWN)
 }
 
-/// Receives from the link, all protocols and all destinations. The kernel ends the promiscuous mode with the socket.
-fn attach(socket: &Socket, index: u32) -> io::Result<()> {
+/// Receives from the link, all protocols; with a `membership`, such as the promiscuous mode, also what is not for this host. The
+/// kernel ends it with the socket.
+pub(super) fn attach(socket: &Socket, index: u32, membership: Option<libc::c_int>) -> io::Result<()> {
     let index = i32::try_from(index).map_err(io::Error::other)?;
     let all = u16::try_from(libc::ETH_P_ALL).map_err(io::Error::other)?.to_be();
     let address = libc::sockaddr_ll {
@@ -127,13 +128,14 @@ fn attach(socket: &Socket, index: u32) -> io::Result<()> {
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    let promiscuous = u16::try_from(libc::PACKET_MR_PROMISC).map_err(io::Error::other)?;
-    let membership = libc::packet_mreq { mr_ifindex: index, mr_type: promiscuous, mr_alen: 0, mr_address: [0; 8] };
+    let Some(membership) = membership else { return Ok(()) };
+    let mr_type = u16::try_from(membership).map_err(io::Error::other)?;
+    let membership = libc::packet_mreq { mr_ifindex: index, mr_type, mr_alen: 0, mr_address: [0; 8] };
     set_option(socket, libc::PACKET_ADD_MEMBERSHIP, &membership)
 }
 
 /// Sets an option of packet sockets; `T` is what the kernel reads for it.
-fn set_option<T>(socket: &Socket, option: libc::c_int, value: &T) -> io::Result<()> {
+pub(super) fn set_option<T>(socket: &Socket, option: libc::c_int, value: &T) -> io::Result<()> {
     let len = libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)?;
     let value = std::ptr::from_ref(value);
     // SAFETY: `setsockopt` reads `len` octets of `value`, which outlives the call.

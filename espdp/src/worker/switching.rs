@@ -9,7 +9,7 @@ use espdp_core::{Dataplane, Egress, InterfaceId, OutboundBatch, Progress, SuperP
 use tokio::sync::mpsc;
 
 use super::counters::{Loss, Losses};
-use super::{BUDGET, Ports, Worker, transmit};
+use super::{BUDGET, Link, Ports, Worker, transmit};
 use crate::io::device::Device;
 
 /// What forwarding works with. What goes into tunnels is gathered until [`Self::flush`].
@@ -18,6 +18,7 @@ pub(super) struct Switch<'a> {
     pub(super) outbound: &'a mut OutboundBatch,
     pub(super) egress: &'a mut Egress,
     pub(super) devices: &'a BTreeMap<InterfaceId, Device>,
+    pub(super) links: &'a mut BTreeMap<InterfaceId, Link>,
     pub(super) ports: &'a mut Ports,
     pub(super) losses: &'a mut Losses,
     pub(super) too_big: &'a mpsc::Sender<IpAddr>,
@@ -88,6 +89,7 @@ impl Worker {
             outbound: &mut self.outbound,
             egress: &mut self.egress,
             devices: &self.devices,
+            links: &mut self.links,
             ports: &mut self.ports,
             losses: &mut self.losses,
             too_big: &self.reports.too_big,

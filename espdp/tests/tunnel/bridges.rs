@@ -18,12 +18,12 @@ fn lan() -> BridgeSpec {
 
 /// An interface in the domain `lan`.
 fn port(text: &str, kind: InterfaceKind, addresses: &[&str]) -> Command {
-    Command::SetInterface(InterfaceSpec {
+    Command::SetInterface(Box::new(InterfaceSpec {
         addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
         bridge: Some(BridgePort { bridge: lan().name, split_horizon: 0 }),
         mtu: Mtu::Fixed(1500),
         ..InterfaceSpec::new(name(text), kind)
-    })
+    }))
 }
 
 /// A dataplane with the domain `lan` and a TAP device in it, which is the gateway's own place on the segment.
@@ -125,7 +125,7 @@ fn an_instance_answers_for_the_neighbours_that_it_knows_and_reaches_static_stati
         let Command::SetInterface(bvi) = port("bvi0", InterfaceKind::Tap, &[&format!("10.9.0.{}/24", own + 1)]) else {
             unreachable!()
         };
-        gateway.command(Command::SetInterface(InterfaceSpec { mac: Some(macs[own]), ..bvi }));
+        gateway.command(Command::SetInterface(Box::new(InterfaceSpec { mac: Some(macs[own]), ..*bvi })));
         gateway.command(port("mem0", link, &[]));
     }
     let [mut left, mut right] = gateways;

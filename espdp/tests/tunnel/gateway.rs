@@ -85,7 +85,7 @@ impl Gateway {
             addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
             ..InterfaceSpec::new(InterfaceName::new(INTERFACE).unwrap(), kind)
         };
-        assert_eq!(self.command(Command::SetInterface(spec)), Done::Ok);
+        assert_eq!(self.command(Command::SetInterface(Box::new(spec))), Done::Ok);
     }
 
     /// Sets the policy; selectors are prefixes.

@@ -4,6 +4,7 @@
 mod ah;
 mod bridges;
 mod gateway;
+mod links;
 mod namespaces;
 mod traffic;
 mod tunnels;
@@ -464,8 +465,9 @@ fn what_was_activated_before_an_ike_message_left_carries_what_follows() {
             let name = InterfaceName::new(format!("more{number}")).unwrap();
             InterfaceSpec::new(name, InterfaceKind::Ipsec)
         };
-        let mut begun: Vec<RequestId> =
-            (5 * round..5 * (round + 1)).map(|number| left.begin(Command::SetInterface(spec(number)))).collect();
+        let mut begun: Vec<RequestId> = (5 * round..5 * (round + 1))
+            .map(|number| left.begin(Command::SetInterface(Box::new(spec(number)))))
+            .collect();
         begun.push(left.begin(Command::Activate { policy: POLICY, spi }));
         left.send(ToDataplane::SendIke { path, message: vec![1; 100] });
         right.event(|event| matches!(event, Event::Ike { .. }).then_some(()));
@@ -545,7 +547,7 @@ fn commands_that_make_no_sense_are_refused_and_change_nothing() {
     assert!(refused.to_string().contains("look up the route to 198.51.100.1"), "{refused}");
 
     let taken = InterfaceSpec::new(InterfaceName::new("wire").unwrap(), InterfaceKind::Ipsec);
-    let refused = left.outcome(Command::SetInterface(taken)).unwrap_err();
+    let refused = left.outcome(Command::SetInterface(Box::new(taken))).unwrap_err();
     assert!(refused.to_string().contains("create interface wire"), "{refused}");
 
     assert_eq!(left.command(Command::RemovePolicy(POLICY)), Done::Ok);

@@ -30,11 +30,11 @@ impl Drop for Name {
 }
 
 fn interface(netns: Option<&str>, addresses: &[&str]) -> Command {
-    Command::SetInterface(InterfaceSpec {
+    Command::SetInterface(Box::new(InterfaceSpec {
         addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
         netns: netns.map(str::to_owned),
         ..InterfaceSpec::new(InterfaceName::new(crate::gateway::INTERFACE).unwrap(), InterfaceKind::Ipsec)
-    })
+    }))
 }
 
 /// The tunnel's outside is in the gateway's namespace, its inside where it was told to be, with addresses and routes there and

@@ -54,7 +54,7 @@ fn plain(spec: InterfaceSpec) -> InterfaceSpec {
 }
 
 fn set(gateway: &mut Gateway, spec: InterfaceSpec) {
-    assert_eq!(gateway.command(Command::SetInterface(spec)), Done::Ok);
+    assert_eq!(gateway.command(Command::SetInterface(Box::new(spec))), Done::Ok);
 }
 
 /// Both families and long packets both ways.
@@ -223,7 +223,7 @@ fn a_port_that_somebody_else_has_is_a_refusal_and_the_interface_is_not_left_behi
     let mut left = Gateway::start(&world.left);
     let taken = world.left.run(|| std::net::UdpSocket::bind("0.0.0.0:4789").unwrap());
     let wanted = plain(spec(INTERFACE, vxlan(), V4[0], Some(V4[1]), 1));
-    let refused = left.outcome(Command::SetInterface(wanted.clone())).unwrap_err();
+    let refused = left.outcome(Command::SetInterface(Box::new(wanted.clone()))).unwrap_err();
     assert!(refused.to_string().contains("open UDP port 4789 for IPv4"), "{refused}");
     drop(taken);
     set(&mut left, wanted);

@@ -15,6 +15,8 @@ use tempfile::TempDir;
 pub(crate) enum Contender {
     /// charon-rs, ESP in UDP, over its TUN device.
     Ours,
+    /// charon-rs, ESP in UDP, the hosts' links read past the stack.
+    OursLink,
     /// charon-rs, ESP directly in IP.
     OursNative,
     /// The system's strongSwan with ESP in user space.
@@ -39,8 +41,9 @@ pub(crate) enum Contender {
 
 impl Contender {
     /// In the order of the table.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Ours,
+        Self::OursLink,
         Self::OursNative,
         Self::Strongswan5,
         Self::Strongswan6,
@@ -57,6 +60,7 @@ impl Contender {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ours => "charon-rs, ESP in UDP, TUN",
+            Self::OursLink => "charon-rs, ESP in UDP, host_link",
             Self::OursNative => "charon-rs, native ESP, TUN",
             Self::Strongswan5 => "strongSwan (installed), kernel-libipsec, UDP",
             Self::Strongswan6 => "strongSwan 6, kernel-libipsec, UDP",
@@ -73,7 +77,7 @@ impl Contender {
     /// Why it cannot be measured here; `None` if it can.
     pub(crate) fn missing(self, peers: &Path) -> Option<String> {
         let wanted = match self {
-            Self::Ours | Self::OursNative | Self::Plain => return None,
+            Self::Ours | Self::OursLink | Self::OursNative | Self::Plain => return None,
             Self::Strongswan5 => PathBuf::from("/usr/lib/ipsec/charon"),
             Self::Strongswan6 | Self::Strongswan6Raw => PathBuf::from("target/strongswan6/complete"),
             Self::WireguardGoOld => PathBuf::from("/usr/bin/wireguard-go"),
@@ -93,6 +97,7 @@ impl Contender {
             Self::Gotatun => "gotatun",
             Self::WireguardGoOld | Self::WireguardGo => "wireguard-go",
             Self::Ours
+            | Self::OursLink
             | Self::OursNative
             | Self::Strongswan5
             | Self::Strongswan6
@@ -118,6 +123,9 @@ impl Pair {
         let folder = tempfile::tempdir()?;
         let (processes, daemons) = match contender {
             Contender::Ours => ours(world, folder.path(), "forceencaps = true")?,
+            Contender::OursLink => {
+                ours(world, folder.path(), "forceencaps = true\n[interface.ipsec0]\nhost_link = \"lan0\"")?
+            }
             Contender::OursNative => ours(world, folder.path(), "")?,
             Contender::Strongswan5 => strongswan(world, folder.path(), Charon::default())?,
             Contender::Strongswan6 => {

@@ -132,7 +132,7 @@ fn pairs(
 
 /// The peer's side without ours: traffic among our own hosts stays at home, where the longer route leads it. Where all
 /// addresses of a family are on both sides nobody can tell, and the routes alone decide.
-fn beyond(remote: AddressRange, local: AddressRange) -> Vec<AddressRange> {
+pub(crate) fn beyond(remote: AddressRange, local: AddressRange) -> Vec<AddressRange> {
     let Some(both) = remote.intersection(&local) else { return vec![remote] };
     if both == remote {
         return if remote == whole_family(remote.start()) { Vec::new() } else { vec![remote] };

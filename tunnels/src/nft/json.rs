@@ -172,6 +172,7 @@ impl Field {
             Self::SourcePort => payload("th", "sport"),
             Self::DestinationPort => payload("th", "dport"),
             Self::Dscp(family) => payload(ip(family), "dscp"),
+            Self::TimeToLive => payload("ip", "ttl"),
             Self::HopLimit => payload("ip6", "hoplimit"),
             Self::FragmentOffset(Family::V4) => Expression::BinaryOperation(Box::new(BinaryOperation::AND(
                 payload("ip", "frag-off"),

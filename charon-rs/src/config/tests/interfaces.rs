@@ -103,6 +103,24 @@ fn what_cannot_be_a_tunnel_is_refused_with_a_reason() {
 }
 
 #[test]
+fn a_link_past_the_stack_is_for_one_interface_of_ipsec() {
+    let with = interface("[interface.ipsec0]\nhost_link = \"eth1\"");
+    assert_eq!(with.host_link.map(|name| name.to_string()), Some("eth1".to_owned()));
+    for (text, reason) in [
+        (format!("[interface.gre0]\n{ENDS}host_link = \"eth1\""), "`host_link` means nothing for kind `gre`"),
+        ("[interface.ipsec0]\nhost_link = \"eth1\"\nnetns = \"blue\"".to_owned(), "means nothing with `netns`"),
+        ("[interface.ipsec0]\nhost_link = \"a name too long for Linux\"".to_owned(), "host_link"),
+        (
+            "[interface.ipsec0]\nhost_link = \"eth1\"\n[interface.ipsec1]\nhost_link = \"eth1\"".to_owned(),
+            "`host_link` of `ipsec0` is `eth1` as well",
+        ),
+    ] {
+        let complaints = Folder::new(&text).complaints();
+        assert!(complaints.contains(reason), "{text}: {complaints}");
+    }
+}
+
+#[test]
 fn tunnels_that_nobody_could_tell_apart_are_refused() {
     let two = |more: &str| Folder::new(&format!("[interface.gre0]\n{ENDS}[interface.gre1]\n{ENDS}{more}")).complaints();
     assert!(two("").contains("nobody can tell packets of `gre1` from those of `gre0`"), "{}", two(""));

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use espdp::{Dataplane, DataplaneSettings};
 use espdp_api::{
-    AddressRange, Command, Done, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, FromDataplane,
+    AddressRange, Carries, Command, Done, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, FromDataplane,
     InboundSaSpec, InterfaceKind, InterfaceName, InterfaceSpec, IpPrefix, IpsecProtocol, Mode, OutboundSaSpec,
     OuterPath, PacketShape, PolicyId, PolicySpec, RequestId, SaLimits, SaSpec, Secret, SequenceEnd, ToDataplane,
     TrafficSelector,
@@ -39,7 +39,8 @@ fn main() -> Result<()> {
     let (dataplane, receiver) = Dataplane::start(DataplaneSettings::default())?;
     let mut gateway = Driven { dataplane, receiver, requests: 0 };
     let name = InterfaceName::new("ipsec0")?;
-    gateway.command(Command::SetInterface(InterfaceSpec::new(name.clone(), InterfaceKind::Ipsec)))?;
+    let spec = InterfaceSpec::new(name.clone(), InterfaceKind::Ipsec);
+    gateway.command(Command::SetInterface(Box::new(spec)))?;
     for index in 0..tunnels {
         gateway.add_tunnel(side, &name, index, native)?;
     }
@@ -113,7 +114,13 @@ impl Driven {
         };
         self.command(Command::ClaimSpi(inbound))?;
         self.command(Command::InstallInbound(Box::new(InboundSaSpec { sa: sa(inbound), replay_window: 1024 })))?;
-        let spec = OutboundSaSpec { sa: sa(outbound), shape: PacketShape::default(), sequence_end: SequenceEnd::Stop };
+        let spec = OutboundSaSpec {
+            sa: sa(outbound),
+            shape: PacketShape::default(),
+            sequence_end: SequenceEnd::Stop,
+            inbound: Some(inbound),
+            carries: Carries::All,
+        };
         self.command(Command::InstallOutbound(Box::new(spec)))?;
         self.command(Command::Activate { policy: id, spi: outbound })?;
         Ok(())
