@@ -122,9 +122,12 @@ impl Worker {
                 filling = self.core.fill(now, &mut self.outbound);
             }
         }
-        let sealed = filling.seal();
-        transmit(&sealed, &mut self.ports, &mut self.losses, &self.reports.too_big);
-        device.iter().for_each(|device| answer(&sealed, device, &mut self.losses));
+        while !filling.is_empty() {
+            let sealed = filling.seal();
+            transmit(&sealed, &mut self.ports, &mut self.losses, &self.reports.too_big);
+            device.iter().for_each(|device| answer(&sealed, device, &mut self.losses));
+            filling = self.core.fill(now, &mut self.outbound);
+        }
         // Without frames something else woke us. When the link is set up again it is opened again.
         if read == 0
             && let Some(error) = ring.take_error()
