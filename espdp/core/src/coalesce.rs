@@ -12,6 +12,7 @@ use crate::segment::{TCP_CHECKSUM_AT, UDP_CHECKSUM_AT, UDP_HEADER_LEN, put, tcp_
 use crate::vnet::{Offloads, VnetHeader};
 
 /// Turns the delivered frames of a batch into writes, in order.
+#[inline(never)]
 pub(crate) fn coalesce(batch: &mut Chunk<'_>, offloads: Offloads) {
     let Chunk { memory, frames, writes, pieces, .. } = batch;
     let joins_any = offloads.tcp || offloads.udp;

@@ -206,7 +206,7 @@ impl Dataplane {
         }
         for place in &policy.inbound {
             if let Some(sa) = self.inbound.get_mut(*place) {
-                sa.core.interface = interface;
+                sa.set_interface(interface);
             }
         }
         self.tell_mss(spec.id);
@@ -389,11 +389,9 @@ impl Dataplane {
             }
             Direction::Inbound => {
                 let place = self.inbound_place(policy, spi)?;
-                // Whether packets are of the SA's policy depends on who sent them.
-                self.policies.forget_flows();
-                let core = &mut self.inbound.get_mut(place).ok_or(Refusal::UnknownSa(spi))?.core;
-                check_path(core.protocol, &path)?;
-                core.path = path;
+                let sa = self.inbound.get_mut(place).ok_or(Refusal::UnknownSa(spi))?;
+                check_path(sa.core.protocol, &path)?;
+                sa.move_to(path);
             }
         }
         Ok(())
@@ -467,7 +465,7 @@ impl Dataplane {
     }
 
     fn inbound_place(&self, policy: PolicyId, spi: EspSpi) -> Result<u32, Refusal> {
-        let (place, _) = self.inbound.find(spi.value()).ok_or(Refusal::UnknownSa(spi))?;
+        let place = self.inbound.installed(spi).ok_or(Refusal::UnknownSa(spi))?;
         let belongs = self.policy(policy)?.inbound.contains(&place);
         belongs.then_some(place).ok_or(Refusal::UnknownSa(spi))
     }

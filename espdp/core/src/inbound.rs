@@ -1,26 +1,22 @@
 //! From ESP packets, and packets of tunnels in clear, to what is inside.
 
+mod general;
 mod plain;
 mod wrapped;
 
 use std::time::Instant;
 
-use espdp_api::{Direction, Encapsulation, Event, InterfaceKind, IpsecProtocol, Mode, OuterPath};
+use espdp_api::{Event, IpsecProtocol};
 
 pub(crate) use self::plain::LastFlow;
 use crate::batch::{Chunk, InboundFrame, Span, Stage};
 use crate::coalesce::coalesce;
 use crate::crypto::{Authentic, open_batch};
 use crate::events::EventQueue;
-use crate::interfaces::InterfaceTable;
-use crate::limits::Charge;
-use crate::packet::{
-    Header, IPV4_HEADER_LEN, IPV6_HEADER_LEN, protocol, renew_checksum, set_ecn, set_hop_limit, take_over_header,
-    write_header,
-};
-use crate::policy::{Miss, PolicyTable, Scope, Selected};
-use crate::sa::{InboundSa, OutboundTable, TRAILER_LEN};
-use crate::{Dataplane, DropReason, InboundBatch, InterfaceId, Offloads, Opened, Origin, ah, ecn, icmp, mss};
+use crate::interfaces::{InterfaceCounters, InterfaceTable};
+use crate::policy::PolicyTable;
+use crate::sa::{InboundSa, OutboundTable, Peer};
+use crate::{Dataplane, DropReason, InboundBatch, InterfaceId, Offloads, Opened, Origin, ah};
 
 impl Dataplane {
     /// Opens everything in `batch`, in three passes over all packets: SA and replay check, decryption, everything after.
@@ -30,9 +26,7 @@ impl Dataplane {
         self.drops.absorb(chunk.drops);
         chunk.writes.clear();
         chunk.pieces.clear();
-        for frame in chunk.frames.iter_mut() {
-            self.admit(now, chunk.memory, chunk.origins, frame);
-        }
+        self.admit_all(now, &mut chunk);
         if self.tracer.is_armed() {
             self.follow_admitted(now, chunk.memory, chunk.origins, chunk.frames);
         }
@@ -47,6 +41,21 @@ impl Dataplane {
         }
         coalesce(&mut chunk, offloads);
         batch.opened()
+    }
+
+    /// The first pass; like the others a function of its own, so that profiles tell them apart.
+    #[inline(never)]
+    fn admit_all(&mut self, now: Instant, chunk: &mut Chunk<'_>) {
+        for place in 0..chunk.frames.len() {
+            if let Some(ahead) = chunk.frames.get(place + AHEAD)
+                && let Some((spi, _)) = spi_and_sequence(IpsecProtocol::Esp, ahead.span.of(chunk.memory))
+            {
+                self.inbound.prefetch(spi);
+            }
+            if let Some(frame) = chunk.frames.get_mut(place) {
+                self.admit(now, chunk.memory, chunk.origins, frame);
+            }
+        }
     }
 
     /// Finds the SA, and the sequence number that the packet claims. How the packet came, in UDP or not, does not matter
@@ -66,15 +75,14 @@ impl Dataplane {
             self.drops.count(DropReason::Short);
             return;
         };
-        let found = self.inbound.find(spi).filter(|(_, sa)| sa.core.protocol == protocol);
-        let Some((place, sa)) = found else {
+        let Some((place, sa)) = self.inbound.find(spi, protocol) else {
             frame.stage = Stage::Dropped;
             self.note_unknown(now, spi, origins.get(usize::from(frame.origin)));
             return;
         };
         frame.sa = place;
         let is_long_enough = match protocol {
-            IpsecProtocol::Esp => sa.core.layout.allows(packet.len()),
+            IpsecProtocol::Esp => sa.framing().allows(packet.len()),
             IpsecProtocol::Ah => {
                 ah::Place::find(packet).is_some_and(|place| place.allows(packet, sa.core.layout.icv_len))
             }
@@ -98,50 +106,144 @@ impl Dataplane {
         }
     }
 
+    /// Says what becomes of every packet that was opened, refused, or in clear.
+    #[inline(never)]
     fn accept_all(&mut self, now: Instant, chunk: &mut Chunk<'_>) {
-        for (place, frame) in chunk.frames.iter_mut().enumerate() {
-            let result = match std::mem::replace(&mut frame.stage, Stage::Dropped) {
-                Stage::Opened(proof) => {
-                    let (Some(sa), Some(origin)) =
-                        (self.inbound.get_mut(frame.sa), chunk.origins.get(usize::from(frame.origin)))
-                    else {
-                        continue;
-                    };
-                    let memory = Memory { octets: chunk.memory, used: chunk.used };
-                    let mut accepting = Accepting {
-                        sa,
-                        origin,
-                        now,
-                        interfaces: &mut self.interfaces,
-                        policies: &mut self.policies,
-                        outbound: &self.outbound,
-                        events: &mut self.events,
-                    };
-                    accepting.accept(proof, frame, memory)
-                }
-                Stage::InClear { protocol } => {
-                    let Some(origin) = chunk.origins.get(usize::from(frame.origin)) else { continue };
-                    match self.accept_clear(protocol, origin, frame.span.long(), chunk.memory) {
-                        Ok((span, to)) => (frame.span, frame.stage) = (span.into(), Stage::Delivered(to)),
-                        Err(reason) => {
-                            self.drops.count(reason);
-                            self.follow_dropped(place, reason);
-                        }
-                    }
-                    continue;
-                }
-                Stage::Refused(reason) => Err(reason),
-                Stage::Received | Stage::Admitted { .. } | Stage::Delivered(_) | Stage::Dropped => continue,
+        let mut run = Run::default();
+        for place in 0..chunk.frames.len() {
+            self.prefetch_for_acceptance(chunk.frames, place);
+            let Some(frame) = chunk.frames.get_mut(place) else { continue };
+            let stage = std::mem::replace(&mut frame.stage, Stage::Dropped);
+            let Stage::Opened(proof) = stage else {
+                self.accept_other(place, stage, chunk);
+                continue;
             };
-            match result {
-                Ok((span, to)) => (frame.span, frame.stage) = (span.into(), Stage::Delivered(to)),
+            let origin = chunk.origins.get(usize::from(frame.origin));
+            let (Some(sa), Some(origin)) = (self.inbound.get_mut(frame.sa), origin) else { continue };
+            run.enter(frame, origin, sa, &mut self.interfaces, &mut self.events, now);
+            let mut accepting = Accepting {
+                sa,
+                origin,
+                now,
+                interfaces: &mut self.interfaces,
+                policies: &mut self.policies,
+                outbound: &self.outbound,
+                events: &mut self.events,
+            };
+            let memory = Memory { octets: chunk.memory, used: chunk.used };
+            match accepting.accept(proof, frame, memory, &run) {
+                Ok((span, to)) => {
+                    run.count(span.len);
+                    (frame.span, frame.stage) = (span.into(), Stage::Delivered(to));
+                }
                 Err(reason) => {
-                    if let Some(sa) = self.inbound.get_mut(frame.sa) {
-                        sa.core.drops.count(reason);
-                    }
+                    accepting.sa.core.drops.count(reason);
                     self.follow_dropped(place, reason);
                 }
             }
+        }
+        run.leave(&mut self.interfaces);
+    }
+
+    /// What is not authentic.
+    #[cold]
+    fn accept_other(&mut self, place: usize, stage: Stage, chunk: &mut Chunk<'_>) {
+        let Some(frame) = chunk.frames.get_mut(place) else { return };
+        let reason = match stage {
+            Stage::InClear { protocol } => {
+                let Some(origin) = chunk.origins.get(usize::from(frame.origin)) else { return };
+                match self.accept_clear(protocol, origin, frame.span.long(), chunk.memory) {
+                    Ok((span, to)) => {
+                        (frame.span, frame.stage) = (span.into(), Stage::Delivered(to));
+                        return;
+                    }
+                    Err(reason) => {
+                        self.drops.count(reason);
+                        reason
+                    }
+                }
+            }
+            Stage::Refused(reason) => {
+                if let Some(sa) = self.inbound.get_mut(frame.sa) {
+                    sa.core.drops.count(reason);
+                }
+                reason
+            }
+            Stage::Received | Stage::Admitted { .. } | Stage::Opened(_) | Stage::Delivered(_) | Stage::Dropped => {
+                return;
+            }
+        };
+        self.follow_dropped(place, reason);
+    }
+
+    /// Has the SA fetched of a packet that is due soon, unless it is that of the one before.
+    #[inline]
+    fn prefetch_for_acceptance(&self, frames: &[InboundFrame], place: usize) {
+        if let Some([before, frame]) = frames.get(place + AHEAD - 1..).and_then(<[_]>::first_chunk)
+            && before.sa != frame.sa
+            && let Some(sa) = self.inbound.get(frame.sa)
+        {
+            sa.prefetch_for_acceptance();
+        }
+    }
+}
+
+/// So many packets ahead an SA is fetched: enough for the slowest cache.
+const AHEAD: usize = 8;
+
+/// Packets of one SA and from one place that come one after the other: what need not be looked at for each of them.
+#[derive(Debug, Default)]
+struct Run {
+    /// Whose packets they are, and where they came from.
+    of: Option<(u32, u16)>,
+    /// Where their interface's counters are, and what is to be added to them.
+    interface: Option<InterfaceId>,
+    counters: InterfaceCounters,
+    /// The interface if plain packets may go the short way.
+    plain: Option<InterfaceId>,
+    /// Whether the peer is elsewhere than its SA says.
+    has_moved: bool,
+}
+
+impl Run {
+    #[inline]
+    fn enter(
+        &mut self,
+        frame: &InboundFrame,
+        origin: &Origin,
+        sa: &mut InboundSa,
+        interfaces: &mut InterfaceTable,
+        events: &mut EventQueue,
+        now: Instant,
+    ) {
+        if self.of == Some((frame.sa, frame.origin)) {
+            return;
+        }
+        self.of = Some((frame.sa, frame.origin));
+        self.has_moved = Peer::of(&origin.path) != *sa.peer();
+        let interface = sa.plain.unwrap_or(sa.core.interface);
+        if self.interface != Some(interface) {
+            self.leave(interfaces);
+            self.interface = Some(interface);
+        }
+        let has_tunnel = interfaces.get(interface).is_none_or(|interface| interface.tunnel.is_some());
+        self.plain = sa.plain.filter(|_| !has_tunnel);
+        // Only authentic packets show that the peer uses the SA.
+        if sa.core.usage.touch(now) {
+            events.push(Event::FirstPacket { spi: sa.core.spi, policy: sa.core.policy });
+        }
+    }
+
+    fn count(&mut self, octets: usize) {
+        self.counters.packets_in += 1;
+        self.counters.bytes_in += octets as u64;
+    }
+
+    fn leave(&mut self, interfaces: &mut InterfaceTable) {
+        let counters = std::mem::take(&mut self.counters);
+        if let Some(interface) = self.interface.and_then(|id| interfaces.get_mut(id)) {
+            interface.counters.packets_in += counters.packets_in;
+            interface.counters.bytes_in += counters.bytes_in;
         }
     }
 }
@@ -180,250 +282,27 @@ impl Accepting<'_> {
         proof: Authentic,
         frame: &InboundFrame,
         memory: Memory<'_>,
+        run: &Run,
     ) -> Result<(Span, Place), DropReason> {
         let is_newest = proof.sequence() > self.sa.window.newest();
         self.sa.window.commit(proof)?;
-        self.note_life(is_newest);
-        let id = self.sa.core.interface;
-        let judged = match self.accept_plain(frame.span.long(), memory.octets) {
-            Some(judged) => judged.map(|inner| (inner, Place::Packet(id))),
-            None => self.accept_any(frame, memory),
-        };
-        if let (Ok((inner, _)), Some(interface)) = (&judged, self.interfaces.get_mut(id)) {
-            interface.counters.packets_in += 1;
-            interface.counters.bytes_in += inner.len as u64;
-        }
-        judged
-    }
-
-    /// The general way.
-    #[inline(never)]
-    fn accept_any(&mut self, frame: &InboundFrame, mut memory: Memory<'_>) -> Result<(Span, Place), DropReason> {
-        let is_esp = self.sa.core.protocol == IpsecProtocol::Esp;
-        let packet = frame.span.long();
-        let (payload, next_header) =
-            if is_esp { self.payload(packet, memory.octets)? } else { self.payload_of_ah(packet, memory.octets)? };
-        if is_esp && next_header == protocol::NO_NEXT_HEADER {
-            // R4303-2.6-1: no error, and counted as traffic.
-            self.charge(0)?;
-            return Err(DropReason::Dummy);
-        }
-        let id = self.sa.core.interface;
-        let interface = self.interfaces.get(id).ok_or(DropReason::NextHeader)?;
-        let (kind, is_tunnel) = (interface.kind, interface.tunnel.is_some());
-        let to = Place::Packet(id);
-        let (inner, place) = match (self.sa.core.mode, next_header) {
-            (Mode::Tunnel, protocol::IPV4 | protocol::IPV6) if is_tunnel => {
-                self.unwrap_in_tunnel_mode(payload, next_header, &mut memory)?
-            }
-            (Mode::Transport, _) if is_tunnel => self.unwrap_transport(payload, next_header, &mut memory)?,
-            (Mode::Tunnel, protocol::IPV4 | protocol::IPV6) => {
-                (self.unwrap_tunnel(payload, next_header, None, &mut memory)?, to)
-            }
-            (Mode::Transport, protocol::IPV4 | protocol::IPV6) if kind == InterfaceKind::Ipip => {
-                let OuterPath { local, remote, .. } = self.sa.core.path;
-                let wrapped = Selected::ip_in_ip(local, remote, next_header == protocol::IPV4);
-                (self.unwrap_tunnel(payload, next_header, Some(wrapped), &mut memory)?, to)
-            }
-            (Mode::Tunnel, _) => return Err(DropReason::NextHeader),
-            (Mode::Transport, _) if is_esp => (self.rebuild_transport(frame, payload, next_header, &mut memory)?, to),
-            (Mode::Transport, _) => (self.without_ah(packet, &mut memory)?, to),
-        };
-        self.charge(inner.len)?;
-        Ok((inner, place))
-    }
-
-    /// An authentic packet shows that the peer uses the SA, and where it is now.
-    fn note_life(&mut self, is_newest: bool) {
-        let core = &mut self.sa.core;
-        let (spi, policy) = (core.spi, core.policy);
-        if core.usage.touch(self.now) {
-            self.events.push(Event::FirstPacket { spi, policy });
-        }
         // A packet that was overtaken says where the peer was, not where it is.
-        if is_newest && has_moved(&core.path, &self.origin.path) && self.sa.moved.allows(self.now) {
-            self.events.push(Event::PeerMoved { spi, policy, path: self.origin.path });
+        if is_newest && run.has_moved {
+            self.note_move();
         }
-    }
-
-    /// The payload without padding and trailer, and the next header (R4303-2.4-1).
-    fn payload(&self, packet: Span, memory: &[u8]) -> Result<(Span, u8), DropReason> {
-        let layout = self.sa.core.layout;
-        let encrypted_len = packet.len.checked_sub(layout.header_len + layout.icv_len).ok_or(DropReason::Short)?;
-        let encrypted = Span { offset: packet.offset + layout.header_len, len: encrypted_len };
-        let (rest, &[pad_len, next_header]) =
-            encrypted.of(memory).split_last_chunk::<TRAILER_LEN>().ok_or(DropReason::Short)?;
-        let payload_len = rest.len().checked_sub(usize::from(pad_len)).ok_or(DropReason::BadPadding)?;
-        let padding = rest.get(payload_len..).ok_or(DropReason::BadPadding)?;
-        if padding.iter().zip(1u8..=255).any(|(octet, expected)| *octet != expected) {
-            return Err(DropReason::BadPadding);
-        }
-        Ok((Span { len: payload_len, ..encrypted }, next_header))
-    }
-
-    /// What AH protects behind itself, and what it says that is.
-    fn payload_of_ah(&self, packet: Span, memory: &[u8]) -> Result<(Span, u8), DropReason> {
-        let octets = packet.of(memory);
-        let place = ah::Place::find(octets).ok_or(DropReason::Short)?;
-        let before = place.at + self.sa.core.ah_len();
-        let len = packet.len.checked_sub(before).ok_or(DropReason::Short)?;
-        let next_header = place.next_header(octets).ok_or(DropReason::Short)?;
-        Ok((Span { offset: packet.offset + before, len }, next_header))
-    }
-
-    /// The packet of AH's transport mode: as it came, options and extension headers included, but without AH.
-    fn without_ah(&mut self, packet: Span, memory: &mut Memory<'_>) -> Result<Span, DropReason> {
-        let octets = packet.of_mut(memory.octets);
-        let ah_len = self.sa.core.ah_len();
-        let place = ah::Place::find(octets).ok_or(DropReason::Short)?;
-        place.remove(octets, ah_len).ok_or(DropReason::BadInner)?;
-        let left = octets.get(ah_len..).ok_or(DropReason::Short)?;
-        let header = Header::parse(left).ok_or(DropReason::BadInner)?;
-        let span = Span { offset: packet.offset + ah_len, len: left.len() };
-        self.check_header(&header)?;
-        let left = span.of_mut(memory.octets);
-        self.check_quoted(left, &header)?;
-        self.clamp_mss(left, &header);
-        Ok(span)
-    }
-
-    /// The inner packet of a tunnel: its family as announced, its length as its header says (R4303-2.7-1: what follows is
-    /// traffic flow confidentiality), its selectors those of the SA (R4301-5.2-1), its ECN combined with the outer one.
-    /// `wrapped` is what the SA's selectors are about when the interface has wrapped the packet in IP.
-    fn unwrap_tunnel(
-        &mut self,
-        payload: Span,
-        next_header: u8,
-        wrapped: Option<Selected>,
-        memory: &mut Memory<'_>,
-    ) -> Result<Span, DropReason> {
-        let octets = payload.of_mut(memory.octets);
-        let header = Header::parse(octets).ok_or(DropReason::BadInner)?;
-        if header.is_ipv4() != (next_header == protocol::IPV4) {
-            return Err(DropReason::BadInner);
-        }
-        match wrapped {
-            Some(wrapped) => self.check(&wrapped)?,
-            None => {
-                self.check_header(&header)?;
-                self.check_quoted(octets, &header)?;
-            }
-        }
-        let inner_ecn = header.traffic_class & ecn::MASK;
-        let ecn = ecn::decapsulate(inner_ecn, self.origin.traffic_class).ok_or(DropReason::Ecn)?;
-        if ecn != inner_ecn {
-            set_ecn(octets, ecn);
-        }
-        self.clamp_mss(octets, &header);
-        Ok(Span { len: header.total_len, ..payload })
-    }
-
-    /// Lowers what TCP announces, so that what is sent back fits through the tunnel.
-    fn clamp_mss(&self, packet: &mut [u8], header: &Header) {
-        let [ipv4, ipv6] = self.sa.mss;
-        if header.protocol == protocol::TCP
-            && !header.is_later_fragment()
-            && let Some(most) = if header.is_ipv4() { ipv4 } else { ipv6 }
+        if let Some(interface) = run.plain
+            && let Some(judged) = self.accept_plain(frame.span.long(), memory.octets)
         {
-            mss::clamp(packet.get_mut(header.transport_at..header.total_len).unwrap_or_default(), most);
+            return judged.map(|inner| (inner, Place::Packet(interface)));
         }
+        self.accept_any(frame, memory)
     }
 
-    /// The packet of transport mode, with the header that it came with where that was seen, else with one like it: the SA's
-    /// addresses, which a NAT may have changed on the way, the received traffic class and hop limit.
-    fn rebuild_transport(
-        &mut self,
-        frame: &InboundFrame,
-        payload: Span,
-        next_header: u8,
-        memory: &mut Memory<'_>,
-    ) -> Result<Span, DropReason> {
-        let OuterPath { local, remote, encapsulation } = self.sa.core.path;
-        let header_len = usize::from(frame.header_len);
-        let seen = Span { offset: frame.span.long().offset.saturating_sub(header_len), len: header_len };
-        let header_len = match seen.len {
-            0 if local.is_ipv4() => IPV4_HEADER_LEN,
-            0 => IPV6_HEADER_LEN,
-            len => len,
-        };
-        let packet = Span { offset: *memory.used, len: header_len + payload.len };
-        let (received, free) = memory.octets.split_at_mut_checked(packet.offset).ok_or(DropReason::Overflow)?;
-        let out = free.get_mut(..packet.len).ok_or(DropReason::Overflow)?;
-        let (header_out, payload_out) = out.split_at_mut_checked(header_len).ok_or(DropReason::Overflow)?;
-        for (to, from) in payload_out.iter_mut().zip(payload.of(received)) {
-            *to = *from;
-        }
-        if seen.len == 0 {
-            let Origin { traffic_class, hop_limit, .. } = *self.origin;
-            write_header(header_out, remote, local, next_header, traffic_class, payload.len)
-                .ok_or(DropReason::BadInner)?;
-            if let Some(hops) = hop_limit {
-                set_hop_limit(header_out, hops);
-            }
-        } else {
-            header_out.copy_from_slice(seen.of(received));
-            take_over_header(out, header_len, (remote, local), next_header).ok_or(DropReason::BadInner)?;
-        }
-        let header = Header::parse(out).ok_or(DropReason::BadInner)?;
-        self.check_header(&header)?;
-        self.check_quoted(out, &header)?;
-        if matches!(encapsulation, Encapsulation::Udp { .. }) {
-            renew_checksum(out, &header).ok_or(DropReason::BadInner)?;
-        }
-        self.clamp_mss(out, &header);
-        *memory.used += packet.len;
-        Ok(packet)
-    }
-
-    /// Checks an ICMP error by the packet that it is about, too: that has to be one that we would send on this SA. Otherwise whoever
-    /// sits behind the peer could tell our hosts tales about their other connections (RFC 4301 §6.2, R4301-6.2-1).
-    fn check_quoted(&self, packet: &[u8], header: &Header) -> Result<(), DropReason> {
-        if !icmp::is_error(packet, header) {
-            return Ok(());
-        }
-        let quoted = icmp::quoted(packet, header).ok_or(DropReason::BadInner)?;
-        let is_ours = self.sa.core.selectors.matches(&Selected::outbound(&quoted));
-        if is_ours { Ok(()) } else { Err(DropReason::Selectors) }
-    }
-
-    /// Checks an inner packet by its own header. Later fragments are what their first one was, as far as the SA is also for what
-    /// does not show its ports (R4301-7.3-1).
-    fn check_header(&mut self, header: &Header) -> Result<(), DropReason> {
-        let completed = self.policies.complete(Scope::Inbound(self.sa.core.spi.value()), header, self.now);
-        self.check(&Selected::inbound(completed.as_ref().unwrap_or(header)))
-    }
-
-    /// Whether a packet is one of the SA's, and of its policy.
-    fn check(&mut self, packet: &Selected) -> Result<(), DropReason> {
-        let core = &self.sa.core;
-        if !core.selectors.matches(&self.policies.for_sa(packet, core.policy)) {
-            return Err(DropReason::Selectors);
-        }
-        let admitted = self.policies.admit(core.interface, packet, core.policy, core.path.remote, self.outbound);
-        admitted.map_err(|miss| match miss {
-            Miss::Discard => DropReason::Discard,
-            Miss::HiddenPorts => DropReason::HiddenPorts,
-            Miss::NoPolicy | Miss::OtherPolicy | Miss::NoSa(_) | Miss::Elsewhere(_) | Miss::OutsideSa(_) => {
-                DropReason::OtherPolicy
-            }
-        })
-    }
-
-    /// Counts an inner packet against the SA's limits.
-    fn charge(&mut self, bytes: usize) -> Result<(), DropReason> {
-        let core = &mut self.sa.core;
-        let (direction, spi, policy) = (Direction::Inbound, core.spi, core.policy);
-        match core.usage.charge(bytes) {
-            Charge::Pass => Ok(()),
-            Charge::PassAtSoftLimit => {
-                self.events.push(Event::SoftLimit { direction, spi, policy });
-                Ok(())
-            }
-            Charge::StopAtHardLimit => {
-                self.events.push(Event::HardLimit { direction, spi, policy });
-                Err(DropReason::HardLimit)
-            }
-            Charge::Stop => Err(DropReason::HardLimit),
+    #[cold]
+    fn note_move(&mut self) {
+        let (spi, policy) = (self.sa.core.spi, self.sa.core.policy);
+        if self.sa.moved.allows(self.now) {
+            self.events.push(Event::PeerMoved { spi, policy, path: self.origin.path });
         }
     }
 }
@@ -438,18 +317,6 @@ pub(crate) fn spi_and_sequence(protocol: IpsecProtocol, packet: &[u8]) -> Option
         }
         IpsecProtocol::Ah => ah::Place::find(packet)?.spi_and_sequence(packet),
     }
-}
-
-/// Whether a packet came from elsewhere than its SA says.
-fn has_moved(known: &OuterPath, seen: &OuterPath) -> bool {
-    known.remote != seen.remote
-        || match (known.encapsulation, seen.encapsulation) {
-            (Encapsulation::Esp, Encapsulation::Esp) => false,
-            (Encapsulation::Udp { remote_port: known, .. }, Encapsulation::Udp { remote_port: seen, .. }) => {
-                known != seen
-            }
-            (Encapsulation::Esp, Encapsulation::Udp { .. }) | (Encapsulation::Udp { .. }, Encapsulation::Esp) => true,
-        }
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The anti-replay window and extended sequence numbers (RFC 4303 §3.4.3, appendix A).
 
+use esp_engines::prefetch;
+
 use crate::DropReason;
 use crate::crypto::Authentic;
 
@@ -14,6 +16,7 @@ use crate::crypto::Authentic;
 /// A bit of the ring always tells of the latest number that it can stand for, up to the newest: what the window moves over
 /// is cleared, at once.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct ReplayWindow {
     newest: u64,
     /// Numbers in the window; 0 when it is off.
@@ -56,6 +59,15 @@ impl ReplayWindow {
     #[inline]
     pub(crate) fn newest(&self) -> u64 {
         self.newest
+    }
+
+    /// Has the processor fetch the bits around the newest number.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        let words = self.words.all();
+        if let Some(word) = words.get(place(words, self.newest)) {
+            prefetch(word);
+        }
     }
 
     /// The whole sequence number for the 32 bits on the wire, if it can still be accepted; to be confirmed by the ICV.

@@ -8,7 +8,7 @@ use espdp_api::{
     SaSpec, SaStatistics, Secret,
 };
 
-pub(crate) use self::inbound::{InboundSa, InboundTable};
+pub(crate) use self::inbound::{InboundSa, InboundTable, Peer};
 pub(crate) use self::outbound::{OutboundSa, OutboundTable, SMALLEST_IPV6_MTU};
 use crate::InterfaceId;
 use crate::ah;
@@ -131,10 +131,9 @@ impl Layout {
         unpadded.wrapping_neg() & (self.block - 1)
     }
 
-    /// Whether a received packet of `len` octets can be one of the SA's: room for everything, and whole blocks.
-    pub(crate) fn allows(&self, len: usize) -> bool {
-        let encrypted = len.checked_sub(self.header_len + self.icv_len);
-        encrypted.is_some_and(|encrypted| encrypted >= TRAILER_LEN && encrypted & (self.block - 1) == 0)
+    /// The block, less one.
+    pub(super) fn block_mask(&self) -> usize {
+        self.block - 1
     }
 }
 

@@ -16,5 +16,8 @@ pub mod cbc_hmac;
 pub mod gcm;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
+mod prefetch;
 #[cfg(target_arch = "x86_64")]
 mod vector;
+
+pub use self::prefetch::prefetch;

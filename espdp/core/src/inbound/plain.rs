@@ -12,15 +12,10 @@ use crate::{DropReason, ecn};
 
 impl Accepting<'_> {
     /// Where the packet inside of an authentic one stands, or why it is dropped; `None` when that is for the general way to say,
-    /// and nothing was counted or changed.
+    /// and nothing was counted or changed. The SA is one whose packets may come this way.
     #[inline]
     pub(super) fn accept_plain(&mut self, packet: Span, memory: &[u8]) -> Option<Result<Span, DropReason>> {
-        let core = &self.sa.core;
-        if !self.sa.is_plain || self.interfaces.get(core.interface)?.tunnel.is_some() {
-            return None;
-        }
-        let encrypted_len = packet.len.checked_sub(core.layout.header_len + core.layout.icv_len)?;
-        let encrypted = Span { offset: packet.offset + core.layout.header_len, len: encrypted_len };
+        let encrypted = self.sa.framing().encrypted(packet)?;
         let plain = PlainPacket::read(encrypted.of(memory))?;
         let (inner, outer) = (plain.traffic_class & ecn::MASK, self.origin.traffic_class & ecn::MASK);
         // RFC 6040 §4.2: these leave the inner mark as it is.
@@ -126,7 +121,7 @@ fn may_be_syn(packet: &[u8], tcp_at: usize) -> bool {
 }
 
 /// Everything that selectors look at, as it stands in a packet from the peer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Flow {
     /// Source and destination; only the first word with IPv4.
     addresses: [u64; 4],
@@ -137,6 +132,17 @@ struct Flow {
 }
 
 impl Flow {
+    /// Whether both are the same. Word by word: what was just written word by word could not be read at once.
+    #[inline]
+    fn is(&self, other: &Self) -> bool {
+        let ([a, b, c, d], [e, f, g, h]) = (self.addresses, other.addresses);
+        let differs = (a ^ e)
+            | u64::from(self.ports ^ other.ports)
+            | u64::from(self.protocol ^ other.protocol)
+            | u64::from(self.version ^ other.version);
+        differs == 0 && (self.version == 4 || (b ^ f) | (c ^ g) | (d ^ h) == 0)
+    }
+
     #[inline]
     fn selected(&self) -> Selected {
         let [a, b, c, d] = self.addresses;
@@ -173,7 +179,7 @@ pub(crate) struct LastFlow {
 impl LastFlow {
     #[inline]
     fn is(&self, flow: &Flow, revision: u64) -> bool {
-        self.revision == revision && self.flow == *flow
+        self.revision == revision && self.flow.is(flow)
     }
 }
 

@@ -1,12 +1,13 @@
 //! Authentic packets with strange contents: what only somebody with the keys can send.
 
 use espdp_api::{
-    AddressRange, EspAlgorithms, EspCipher, EspIntegrity, InboundSaSpec, InterfaceName, IpsecProtocol, PolicyId,
-    PolicySpec, SaLimits, SaSpec, SaStatistics, Secret, TrafficSelector,
+    AddressRange, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, InboundSaSpec, InterfaceKind, InterfaceName,
+    IpsecProtocol, Mode, OuterPath, PolicyId, PolicySpec, SaLimits, SaSpec, SaStatistics, Secret, TrafficSelector,
 };
 
 use super::*;
 use crate::crypto::Transform;
+use crate::packet::{Header, IPV4_HEADER_LEN, protocol, write_header};
 
 /// A receiving SA, and the keys of its sender.
 struct Peer {

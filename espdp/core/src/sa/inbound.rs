@@ -1,31 +1,113 @@
 //! SAs that we receive on.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Instant;
 
+use esp_engines::prefetch;
 use espdp_api::{
-    CryptoEngine, Direction, EspSpi, InboundSaSpec, IpsecProtocol, Mode, Refusal, SaStatistics, Secret, Workers,
+    CryptoEngine, Direction, Encapsulation, EspSpi, InboundSaSpec, IpsecProtocol, Mode, OuterPath, Refusal,
+    SaStatistics, Secret, Workers,
 };
 
-use super::SaCore;
+use super::{Layout, SaCore, TRAILER_LEN};
 use crate::InterfaceId;
+use crate::batch::Span;
 use crate::inbound::LastFlow;
 use crate::limits::OncePerSecond;
 use crate::replay::ReplayWindow;
 
-/// A receiving SA; starts on a cache line of its own.
+/// A receiving SA. What packets need of it stands together, in as few cache lines as may be:
+///
+/// ```text
+/// line 0  1               3            4
+/// ┌──────┬───────────────┬────────────┬────────────────
+/// │ first│ bits of the   │ last flow  │ counters, then
+/// │ pass │ replay window │            │ what is seldom needed
+/// └──────┴───────────────┴────────────┴────────────────
+/// ```
 #[derive(Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub(crate) struct InboundSa {
+    /// That of `core`.
+    spi: EspSpi,
+    framing: Framing,
+    /// The interface of packets that may go the short way; `None` when none may. ESP in tunnel mode has one.
+    pub(crate) plain: Option<InterfaceId>,
+    /// That of the path in `core`.
+    peer: Peer,
     pub(crate) window: ReplayWindow,
     pub(crate) flow: LastFlow,
-    /// Whether most of its packets may go the short way: ESP in tunnel mode.
-    pub(crate) is_plain: bool,
-    pub(crate) core: SaCore,
     /// When a moved peer was last reported.
     pub(crate) moved: OncePerSecond,
+    pub(crate) core: SaCore,
     /// What TCP may announce as its maximum segment size at most, in IPv4 and in IPv6 packets: what we send back has to fit.
     pub(crate) mss: [Option<u16>; 2],
+}
+
+const _: () = {
+    assert!(std::mem::offset_of!(InboundSa, flow) == 3 * 64);
+    assert!(std::mem::offset_of!(InboundSa, core) == 4 * 64);
+};
+
+/// What the length of a received packet has to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Framing {
+    header_len: u8,
+    icv_len: u8,
+    block_mask: u8,
+}
+
+impl Framing {
+    fn new(layout: &Layout) -> Self {
+        // No algorithm has a header, ICV or block of more than a few dozen octets.
+        let short = |octets: usize| u8::try_from(octets).unwrap_or(u8::MAX);
+        Self {
+            header_len: short(layout.header_len),
+            icv_len: short(layout.icv_len),
+            block_mask: short(layout.block_mask()),
+        }
+    }
+
+    /// Where payload, padding and trailer stand in a packet.
+    #[inline]
+    pub(crate) fn encrypted(self, packet: Span) -> Option<Span> {
+        let header_len = usize::from(self.header_len);
+        let len = packet.len.checked_sub(header_len + usize::from(self.icv_len))?;
+        Some(Span { offset: packet.offset + header_len, len })
+    }
+
+    /// Whether a received packet of `len` octets can be one of the SA's: room for everything, and whole blocks.
+    #[inline]
+    pub(crate) fn allows(self, len: usize) -> bool {
+        let encrypted = len.checked_sub(usize::from(self.header_len) + usize::from(self.icv_len));
+        encrypted.is_some_and(|len| len >= TRAILER_LEN && len & usize::from(self.block_mask) == 0)
+    }
+}
+
+/// Where packets come from, as far as an SA knows: address and port of the peer, and whether its packets come in UDP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Peer {
+    address: [u64; 2],
+    /// The port, and above it the kind.
+    port: u32,
+}
+
+impl Peer {
+    pub(crate) fn of(path: &OuterPath) -> Self {
+        let (address, family) = match path.remote {
+            IpAddr::V4(address) => ([0, u64::from(address.to_bits())], 1 << 16),
+            IpAddr::V6(address) => {
+                let [high, low] = [address.to_bits() >> 64, address.to_bits()];
+                ([high as u64, low as u64], 0)
+            }
+        };
+        let port = match path.encapsulation {
+            Encapsulation::Esp => 0,
+            Encapsulation::Udp { remote_port, .. } => u32::from(remote_port) | 1 << 17,
+        };
+        Self { address, port: port | family }
+    }
 }
 
 impl InboundSa {
@@ -40,9 +122,66 @@ impl InboundSa {
         iv_key: &Secret<[u8; 16]>,
     ) -> Result<Self, Refusal> {
         let core = SaCore::new(&spec.sa, spec.sa.limits, interface, engine, iv_key)?;
-        let window = ReplayWindow::new(spec.replay_window, core.extended);
-        let is_plain = core.protocol == IpsecProtocol::Esp && core.mode == Mode::Tunnel;
-        Ok(Self { window, flow: LastFlow::default(), is_plain, core, moved: OncePerSecond::default(), mss: [None; 2] })
+        let mut sa = Self {
+            spi: core.spi,
+            framing: Framing::new(&core.layout),
+            plain: None,
+            peer: Peer::of(&core.path),
+            window: ReplayWindow::new(spec.replay_window, core.extended),
+            flow: LastFlow::default(),
+            mss: [None; 2],
+            moved: OncePerSecond::default(),
+            core,
+        };
+        sa.set_interface(interface);
+        Ok(sa)
+    }
+
+    /// Whether it is the SA with this SPI on the wire, and of this protocol.
+    #[inline]
+    pub(crate) fn is(&self, spi: u32, protocol: IpsecProtocol) -> bool {
+        let is_plain_esp = self.plain.is_some() && protocol == IpsecProtocol::Esp;
+        self.spi.value() == spi && (is_plain_esp || self.core.protocol == protocol)
+    }
+
+    #[inline]
+    pub(crate) fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    #[inline]
+    pub(crate) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// Changes where packets are for.
+    pub(crate) fn set_interface(&mut self, interface: InterfaceId) {
+        let is_plain = self.core.protocol == IpsecProtocol::Esp && self.core.mode == Mode::Tunnel;
+        self.plain = is_plain.then_some(interface);
+        self.core.interface = interface;
+    }
+
+    /// Changes where packets come from.
+    pub(crate) fn move_to(&mut self, path: OuterPath) {
+        self.peer = Peer::of(&path);
+        self.core.path = path;
+        // Whether a packet is of the SA's policy depends on who sent it.
+        self.flow = LastFlow::default();
+    }
+
+    /// Has the processor fetch what the first pass needs.
+    #[inline]
+    pub(crate) fn prefetch_for_admission(&self) {
+        prefetch(self);
+    }
+
+    /// Has the processor fetch what the last pass needs.
+    #[inline]
+    pub(crate) fn prefetch_for_acceptance(&self) {
+        prefetch(self);
+        prefetch(&self.flow);
+        prefetch(&self.core.usage);
+        self.window.prefetch();
     }
 
     pub(crate) fn statistics(&self, now: Instant) -> SaStatistics {
@@ -158,18 +297,32 @@ impl InboundTable {
 
     /// The SA with this SPI on the wire, and its place.
     #[inline]
-    pub(crate) fn find(&self, spi: u32) -> Option<(u32, &InboundSa)> {
+    pub(crate) fn find(&self, spi: u32, protocol: IpsecProtocol) -> Option<(u32, &InboundSa)> {
         let place = spi & Self::mask();
-        match self.get(place).filter(|sa| sa.core.spi.value() == spi) {
+        match self.get(place).filter(|sa| sa.is(spi, protocol)) {
             Some(sa) => Some((place, sa)),
-            None => self.find_claimed(spi),
+            None => self.find_claimed(spi, protocol),
+        }
+    }
+
+    /// The place of the SA with this SPI.
+    pub(crate) fn installed(&self, spi: EspSpi) -> Option<u32> {
+        let place = self.place_of(spi);
+        self.get(place).filter(|sa| sa.core.spi == spi).map(|_| place)
+    }
+
+    /// Has the processor fetch the SA that [`Self::find`] would look at first.
+    #[inline]
+    pub(crate) fn prefetch(&self, spi: u32) {
+        if let Some(sa) = self.get(spi & Self::mask()) {
+            sa.prefetch_for_admission();
         }
     }
 
     #[cold]
-    fn find_claimed(&self, spi: u32) -> Option<(u32, &InboundSa)> {
+    fn find_claimed(&self, spi: u32, protocol: IpsecProtocol) -> Option<(u32, &InboundSa)> {
         let place = *self.claimed.get(&EspSpi::try_from(spi).ok()?)?;
-        Some((place, self.get(place)?))
+        self.get(place).filter(|sa| sa.is(spi, protocol)).map(|sa| (place, sa))
     }
 
     #[inline]
@@ -286,7 +439,7 @@ mod tests {
         assert!(!table.is_reserved(spi));
         let next = table.reserve(0x4321_0000).unwrap();
         assert_eq!(next.value(), 0x4321_0000);
-        assert!(table.find(next.value()).is_none());
+        assert!(table.find(next.value(), IpsecProtocol::Esp).is_none());
     }
 
     #[test]

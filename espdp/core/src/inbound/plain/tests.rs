@@ -86,8 +86,8 @@ impl Receiver {
             limits,
         };
         dataplane.install_inbound(&InboundSaSpec { sa, replay_window: 64 }).unwrap();
-        let sa = dataplane.inbound.get_mut(dataplane.inbound.find(spi.value()).unwrap().0).unwrap();
-        sa.is_plain = takes_short_way;
+        let sa = dataplane.inbound.get_mut(dataplane.inbound.installed(spi).unwrap()).unwrap();
+        sa.plain = sa.plain.filter(|_| takes_short_way);
         sa.mss = [Some(1300), Some(1280)];
         Self { dataplane, interface, spi, now, batch: InboundBatch::new() }
     }
