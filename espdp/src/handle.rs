@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::control::{self, Control, Request};
 use crate::events::Events;
-use crate::worker::{Mailbox, Mailboxes, Pass, Ports, Reports, Worker};
+use crate::worker::{Handover, Mailbox, Mailboxes, Pass, Ports, Reports, Worker};
 use crate::{DataplaneSettings, StartError};
 
 /// A running dataplane. Dropping it stops it, as [`Self::stop`] does.
@@ -34,6 +34,7 @@ impl Dataplane {
         let (sender, receiver) = mpsc::channel(settings.queue.max(1));
         let events = Events::new(sender);
         let ports = Ports::open_all(&settings)?;
+        let lanes = Handover::between(settings.workers).map_err(failed("connect the workers"))?;
         let families = ports.first().map(Ports::families).unwrap_or_default();
         let (too_big, narrow_paths) = mpsc::channel(NARROW_PATHS);
         let (lost, lost_devices) = mpsc::unbounded_channel();
@@ -49,12 +50,13 @@ impl Dataplane {
         let (running, stop) = oneshot::channel();
         let mut dataplane =
             Self { requests, mailboxes: mailboxes.clone(), running: Some(running), control: None, workers: Vec::new() };
-        for ((id, ports), (jobs, bell)) in settings.workers.ids().zip(ports).zip(ends) {
+        for (((id, ports), handover), (jobs, bell)) in settings.workers.ids().zip(ports).zip(lanes).zip(ends) {
             let mut seed = Secret::new([0; 32]);
             getrandom::fill(seed.expose_mut())
                 .map_err(|error| failed("get random octets")(io::Error::other(error.to_string())))?;
             let reports = Reports { events: events.clone(), too_big: too_big.clone(), lost: lost.clone() };
-            let worker = Worker::new(id, mailboxes.clone(), ports, &seed, reports).map_err(failed("make a worker"))?;
+            let worker = Worker::new(id, (mailboxes.clone(), handover), ports, &seed, reports)
+                .map_err(failed("make a worker"))?;
             let worker_events = events.clone();
             let run = move || report_failure("worker", &worker_events, || worker.run(&jobs, &bell));
             dataplane.workers.push(spawn(&format!("espdp-worker-{}", id.0), run)?);

@@ -4,6 +4,8 @@
 //! others want from it arrives as a job in its mailbox. It runs every packet to completion and sleeps in `epoll_wait` otherwise.
 
 mod counters;
+mod handed;
+mod handover;
 mod link;
 mod mailbox;
 mod ports;
@@ -21,9 +23,9 @@ use espdp_api::{
     Carries, DropCount, Encapsulation, EspSpi, Event, IkePath, OuterPath, PolicyId, Refusal, Secret, WorkerId,
 };
 use espdp_core::{
-    Dataplane, Egress, Filling, InboundBatch, InterfaceId, Offloads, Opened, Origin, OutboundBatch, Progress,
+    Dataplane, Egress, Elsewhere, Filling, InboundBatch, InterfaceId, Offloads, Opened, Origin, OutboundBatch,
+    Progress, Reply, Sealed, SuperPacket, VnetHeader,
 };
-use espdp_core::{Sealed, SuperPacket, VnetHeader};
 use rustix::event::{Timespec, epoll};
 use tokio::sync::mpsc;
 use tunnels::Family;
@@ -31,6 +33,8 @@ use tunnels::Family;
 use crate::events::Events;
 use crate::io::device::Device;
 use counters::{Loss, Losses};
+use handover::Cargo;
+pub(crate) use handover::Handover;
 use link::Link;
 pub(crate) use mailbox::{Mailbox, Mailboxes, Pass, WorkerGone};
 pub(crate) use ports::Ports;
@@ -44,6 +48,7 @@ pub(crate) struct Worker {
     id: WorkerId,
     /// How to reach the others.
     all: Mailboxes,
+    handover: Handover,
     /// Policies and SAs.
     pub(crate) core: Dataplane,
     ports: Ports,
@@ -80,7 +85,7 @@ impl Worker {
     /// The worker `id` of `all`, which serves `ports`.
     pub(crate) fn new(
         id: WorkerId,
-        all: Mailboxes,
+        (all, handover): (Mailboxes, Handover),
         ports: Ports,
         seed: &Secret<[u8; 32]>,
         reports: Reports,
@@ -88,6 +93,7 @@ impl Worker {
         Ok(Self {
             id,
             all,
+            handover,
             core: Dataplane::new(seed),
             ports,
             tunnel_ports: TunnelPorts::default(),
@@ -109,6 +115,9 @@ impl Worker {
     /// Serves packets and jobs until a job calls [`Self::stop`].
     pub(crate) fn run(mut self, jobs: &Receiver<mailbox::Job>, bell: &OwnedFd) -> io::Result<()> {
         epoll::add(&self.epoll, bell, Token::Bell.into(), epoll::EventFlags::IN)?;
+        if !self.handover.is_alone() {
+            epoll::add(&self.epoll, &self.handover, Token::Handover.into(), epoll::EventFlags::IN)?;
+        }
         for id in PortId::ALL {
             if let Some(port) = self.ports.get(id) {
                 epoll::add(&self.epoll, port, Token::Port(id).into(), epoll::EventFlags::IN)?;
@@ -131,7 +140,9 @@ impl Worker {
                     Token::Device(id) if self.core.is_bridge_port(id) => self.switch_from(id, now),
                     Token::Device(id) => self.send_from(id, now),
                     Token::Link(id) => self.send_from_link(id, now),
+                    Token::Handover => self.take_over(now),
                 }
+                self.handover.flush();
                 self.report_events();
             }
         }
@@ -265,18 +276,29 @@ impl Worker {
                 }
             };
             left = left.saturating_sub(PACKETS / BUDGET);
-            while filling.push(&mut packet) == Progress::BatchFull {
-                let sealed = filling.seal();
-                transmit(&sealed, &mut self.ports, &mut self.losses, &self.reports.too_big);
-                answer(&sealed, device, &mut self.losses);
-                filling = self.core.fill(now, &mut self.outbound);
+            loop {
+                match filling.push(&mut packet) {
+                    Progress::Done => break,
+                    Progress::Elsewhere(worker) => {
+                        hand_over(&packet.going_to(worker), &mut self.handover, &mut self.losses);
+                        break;
+                    }
+                    Progress::BatchFull => {
+                        let sealed = filling.seal();
+                        transmit(&sealed, &mut self.ports, &mut self.losses, &self.reports.too_big);
+                        answer_all(&sealed, device, &mut self.losses);
+                        hand_over_all(&sealed, &mut self.handover, &mut self.losses);
+                        filling = self.core.fill(now, &mut self.outbound);
+                    }
+                }
             }
         }
         // Mostly once: more is left only when packets became more than had room.
         while !filling.is_empty() {
             let sealed = filling.seal();
             transmit(&sealed, &mut self.ports, &mut self.losses, &self.reports.too_big);
-            answer(&sealed, device, &mut self.losses);
+            answer_all(&sealed, device, &mut self.losses);
+            hand_over_all(&sealed, &mut self.handover, &mut self.losses);
             filling = self.core.fill(now, &mut self.outbound);
         }
         if broken {
@@ -326,7 +348,15 @@ impl Worker {
                 }
                 let udp = Encapsulation::Udp { local_port: nat_port, remote_port: source.port() };
                 let path = IkePath { local: SocketAddr::new(local, nat_port), remote: source };
-                self.inbound.add_udp(len, about.segment.unwrap_or(len), origin(udp), |message| {
+                let segment = about.segment.unwrap_or(len);
+                let len = if self.handover.is_alone() {
+                    len
+                } else {
+                    let (kept, lost) = self.handover.sift(&mut space[..len], segment, origin(udp));
+                    self.losses.count(Loss::HandOver, lost);
+                    kept
+                };
+                self.inbound.add_udp(len, segment, origin(udp), |message| {
                     report_ike(&self.reports.events, &mut self.losses, path, message);
                 });
             }
@@ -431,11 +461,25 @@ fn transmit(sealed: &Sealed<'_>, ports: &mut Ports, losses: &mut Losses, too_big
 }
 
 /// Hands answers back to where their cause came from, which is one device for a whole batch.
-fn answer(sealed: &Sealed<'_>, device: &Device, losses: &mut Losses) {
-    for reply in sealed.replies() {
-        if device.write_packet(reply.octets).is_err() {
-            losses.count(Loss::Device, 1);
-        }
+fn answer_all(sealed: &Sealed<'_>, device: &Device, losses: &mut Losses) {
+    sealed.replies().for_each(|reply| answer(&reply, device, losses));
+}
+
+fn answer(reply: &Reply<'_>, device: &Device, losses: &mut Losses) {
+    if device.write_packet(reply.octets).is_err() {
+        losses.count(Loss::Device, 1);
+    }
+}
+
+/// Has other workers send the packets that they have the SAs for.
+fn hand_over_all(sealed: &Sealed<'_>, handover: &mut Handover, losses: &mut Losses) {
+    sealed.elsewhere().for_each(|packet| hand_over(&packet, handover, losses));
+}
+
+fn hand_over(packet: &Elsewhere<'_>, handover: &mut Handover, losses: &mut Losses) {
+    let Elsewhere { worker, interface, vnet, octets } = *packet;
+    if !handover.add(worker, Cargo::Inside { interface, vnet, hops: 0 }, octets) {
+        losses.count(Loss::HandOver, 1);
     }
 }
 
@@ -475,6 +519,8 @@ const READY: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Token {
     Bell,
+    /// Another worker has handed something over.
+    Handover,
     Port(PortId),
     Device(InterfaceId),
     /// The link beside a device.
@@ -485,7 +531,7 @@ enum Token {
 
 impl Token {
     /// Devices are numbered from here on.
-    const FIRST_DEVICE: u64 = 1 + PortId::ALL.len() as u64;
+    const FIRST_DEVICE: u64 = 2 + PortId::ALL.len() as u64;
     /// Sockets for tunnels are numbered from here on.
     const FIRST_TUNNEL_PORT: u64 = Self::FIRST_DEVICE + 65_536;
     /// Links are numbered from here on.
@@ -496,7 +542,8 @@ impl From<Token> for epoll::EventData {
     fn from(token: Token) -> Self {
         let number = match token {
             Token::Bell => 0,
-            Token::Port(id) => 1 + PortId::ALL.iter().take_while(|other| **other != id).count() as u64,
+            Token::Handover => 1,
+            Token::Port(id) => 2 + PortId::ALL.iter().take_while(|other| **other != id).count() as u64,
             Token::Device(InterfaceId(id)) => Token::FIRST_DEVICE + u64::from(id),
             Token::TunnelPort(index) => Token::FIRST_TUNNEL_PORT + u64::from(index),
             Token::Link(InterfaceId(id)) => Token::FIRST_LINK + u64::from(id),
@@ -508,7 +555,7 @@ impl From<Token> for epoll::EventData {
 impl From<epoll::EventData> for Token {
     fn from(data: epoll::EventData) -> Self {
         let number = data.u64();
-        let port = usize::try_from(number).ok().and_then(|number| PortId::ALL.get(number.checked_sub(1)?));
+        let port = usize::try_from(number).ok().and_then(|number| PortId::ALL.get(number.checked_sub(2)?));
         let device = number.checked_sub(Self::FIRST_DEVICE).and_then(|id| u16::try_from(id).ok());
         let tunnel_port = number.checked_sub(Self::FIRST_TUNNEL_PORT).and_then(|index| u16::try_from(index).ok());
         let link = number.checked_sub(Self::FIRST_LINK).and_then(|id| u16::try_from(id).ok());
@@ -517,6 +564,7 @@ impl From<epoll::EventData> for Token {
             (None, Some(id), ..) => Self::Device(InterfaceId(id)),
             (None, None, Some(index), _) => Self::TunnelPort(index),
             (None, None, None, Some(id)) => Self::Link(InterfaceId(id)),
+            (None, None, None, None) if number == 1 => Self::Handover,
             (None, None, None, None) => Self::Bell,
         }
     }
@@ -533,7 +581,7 @@ mod tests {
         let tunnel_ports = [0, 1, u16::MAX].map(Token::TunnelPort);
         let links = [0, 1, u16::MAX].map(|id| Token::Link(InterfaceId(id)));
         let inside = devices.into_iter().chain(links);
-        for token in [Token::Bell].into_iter().chain(ports).chain(inside).chain(tunnel_ports) {
+        for token in [Token::Bell, Token::Handover].into_iter().chain(ports).chain(inside).chain(tunnel_ports) {
             assert_eq!(Token::from(epoll::EventData::from(token)), token);
         }
     }

@@ -26,7 +26,7 @@ use crate::packet::Header;
 use crate::policy::{Miss, Route, Scope};
 use crate::sa::OutboundSa;
 use crate::segment::Segmenter;
-use crate::{Dataplane, DropReason, InterfaceId, OutboundBatch, Run, Sealed, VnetHeader};
+use crate::{Dataplane, DropReason, Elsewhere, InterfaceId, OutboundBatch, Run, Sealed, VnetHeader};
 use envelope::{Envelope, Fit};
 use inside::{Content, Inside};
 pub(crate) use template::Template;
@@ -47,6 +47,12 @@ impl<'a> SuperPacket<'a> {
     pub fn new(interface: InterfaceId, vnet: VnetHeader, packet: &'a [u8]) -> Self {
         Self { interface, vnet, packet, taken: 0 }
     }
+
+    /// The packet as one for another worker.
+    #[must_use]
+    pub fn going_to(&self, worker: WorkerId) -> Elsewhere<'a> {
+        Elsewhere { worker, interface: self.interface, vnet: self.vnet, octets: self.packet }
+    }
 }
 
 /// Whether a [`SuperPacket`] is used up.
@@ -57,7 +63,8 @@ pub enum Progress {
     Done,
     /// The batch is full: seal and send it, then push the same packet into the next one.
     BatchFull,
-    /// Nothing was done with it, since this worker has the SAs of its policy, see [`Dataplane::set_home`]: push it there.
+    /// Nothing was done with it, since this worker has the SA for it, see [`Dataplane::set_home`]: push it there. Of packets that were
+    /// read into the batch it is [`Sealed::elsewhere`] that says so.
     Elsewhere(WorkerId),
 }
 

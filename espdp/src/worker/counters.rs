@@ -19,15 +19,17 @@ pub(crate) enum Loss {
     Device,
     /// The daemon was too slow for an event or an IKE datagram.
     QueueFull,
+    /// Another worker was too slow for a packet of its SA, or the SA moved while the packet was on its way.
+    HandOver,
 }
 
 /// One counter for each [`Loss`].
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Losses([u64; 7]);
+pub(crate) struct Losses([u64; 8]);
 
 impl Losses {
-    const NAMES: [&'static str; 7] =
-        ["send_too_big", "send_full", "send_failed", "no_port", "receive_failed", "device", "queue_full"];
+    const NAMES: [&'static str; 8] =
+        ["send_too_big", "send_full", "send_failed", "no_port", "receive_failed", "device", "queue_full", "hand_over"];
 
     /// Counts `packets` lost.
     pub(crate) fn count(&mut self, loss: Loss, packets: usize) {

@@ -11,7 +11,7 @@ use rustix::event::epoll;
 use tunnels::{Neighbour, Taken};
 
 use super::counters::Loss;
-use super::{BUDGET, Token, Worker, answer, transmit};
+use super::{BUDGET, Token, Worker, answer_all, hand_over, hand_over_all, transmit};
 use crate::io::ring::PacketRing;
 
 /// A link beside the device of an interface. What it takes from the link, the host's stack drops; what it cannot send there, it
@@ -115,17 +115,28 @@ impl Worker {
             };
             let Some((vnet, packet)) = for_us.and_then(|(vnet, octets)| take(taken, &vnet, octets)) else { continue };
             let mut packet = SuperPacket::new(id, vnet, packet);
-            while filling.push(&mut packet) == Progress::BatchFull {
-                let sealed = filling.seal();
-                transmit(&sealed, &mut self.ports, &mut self.losses, &self.reports.too_big);
-                device.iter().for_each(|device| answer(&sealed, device, &mut self.losses));
-                filling = self.core.fill(now, &mut self.outbound);
+            loop {
+                match filling.push(&mut packet) {
+                    Progress::Done => break,
+                    Progress::Elsewhere(worker) => {
+                        hand_over(&packet.going_to(worker), &mut self.handover, &mut self.losses);
+                        break;
+                    }
+                    Progress::BatchFull => {
+                        let sealed = filling.seal();
+                        transmit(&sealed, &mut self.ports, &mut self.losses, &self.reports.too_big);
+                        device.iter().for_each(|device| answer_all(&sealed, device, &mut self.losses));
+                        hand_over_all(&sealed, &mut self.handover, &mut self.losses);
+                        filling = self.core.fill(now, &mut self.outbound);
+                    }
+                }
             }
         }
         while !filling.is_empty() {
             let sealed = filling.seal();
             transmit(&sealed, &mut self.ports, &mut self.losses, &self.reports.too_big);
-            device.iter().for_each(|device| answer(&sealed, device, &mut self.losses));
+            device.iter().for_each(|device| answer_all(&sealed, device, &mut self.losses));
+            hand_over_all(&sealed, &mut self.handover, &mut self.losses);
             filling = self.core.fill(now, &mut self.outbound);
         }
         // Without frames something else woke us. When the link is set up again it is opened again.

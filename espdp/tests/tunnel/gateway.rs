@@ -25,7 +25,12 @@ pub(crate) const POLICY: PolicyId = PolicyId(1);
 impl Gateway {
     /// Starts one in `namespace`.
     pub(crate) fn start(namespace: &Namespace) -> Self {
-        let started = namespace.run(|| Dataplane::start(DataplaneSettings::default()));
+        Self::start_with(namespace, settings())
+    }
+
+    /// Starts one in `namespace` with these settings.
+    pub(crate) fn start_with(namespace: &Namespace, settings: DataplaneSettings) -> Self {
+        let started = namespace.run(|| Dataplane::start(settings));
         let (dataplane, receiver) = started.unwrap();
         Self { dataplane: Some(dataplane), receiver, requests: 0, namespace: namespace.clone() }
     }
@@ -51,13 +56,18 @@ impl Gateway {
 
     /// What came of the first command that was begun and not asked about.
     pub(crate) fn outcome_of(&mut self, id: RequestId) -> Outcome {
+        self.outcome_counting(id, |event| println!("event before an outcome: {event:?}"))
+    }
+
+    /// The same, and hands on the events that come before.
+    pub(crate) fn outcome_counting(&mut self, id: RequestId, mut heard: impl FnMut(Event)) -> Outcome {
         loop {
             match self.receiver.blocking_recv().unwrap() {
                 FromDataplane::Outcome(answered, outcome) => {
                     assert_eq!(answered, id, "outcomes come in order and once");
                     return outcome;
                 }
-                FromDataplane::Event(event) => println!("event before an outcome: {event:?}"),
+                FromDataplane::Event(event) => heard(event),
             }
         }
     }
@@ -100,10 +110,12 @@ impl Gateway {
 
     /// A fresh inbound SPI.
     pub(crate) fn reserve(&mut self) -> EspSpi {
-        let Done::Spi(spi) = self.command(Command::ReserveSpi(SpiWish::new(InterfaceName::new(INTERFACE).unwrap())))
-        else {
-            panic!("an SPI expected")
-        };
+        self.reserve_for(SpiWish::new(InterfaceName::new(INTERFACE).unwrap()))
+    }
+
+    /// A fresh inbound SPI for a special purpose.
+    pub(crate) fn reserve_for(&mut self, wish: SpiWish) -> EspSpi {
+        let Done::Spi(spi) = self.command(Command::ReserveSpi(wish)) else { panic!("an SPI expected") };
         spi
     }
 
@@ -129,6 +141,13 @@ impl Gateway {
         dataplane.stop();
         self.namespace.run(assert_clean);
     }
+}
+
+/// Settings as usual, with as many workers as the environment variable `ESPDP_TEST_WORKERS` says: everything has to work with any
+/// number of them.
+pub(crate) fn settings() -> DataplaneSettings {
+    let count = std::env::var("ESPDP_TEST_WORKERS").map_or(1, |count| count.parse().unwrap());
+    DataplaneSettings { workers: Workers::new(count).unwrap(), ..DataplaneSettings::default() }
 }
 
 /// One way to protect packets.

@@ -8,6 +8,7 @@ mod links;
 mod namespaces;
 mod traffic;
 mod tunnels;
+mod workers;
 mod world;
 
 use std::net::{SocketAddr, UdpSocket};
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 use ::tunnels::{LongestMatch, Netlink, NetworkState};
 use espdp::{Dataplane, DataplaneSettings};
 use espdp_api::*;
-use gateway::{Gateway, POLICY, Suite, connect, selectors};
+use gateway::{Gateway, POLICY, Suite, connect, selectors, settings};
 use traffic::{Capture, ping, tcp_transfer, throw_garbage};
 use world::{World, delete_link, make_host, may_run, set_link_down_and_up, set_wire_mtu};
 
@@ -26,7 +27,11 @@ const NAT_T: Encapsulation = Encapsulation::Udp { local_port: 4500, remote_port:
 
 /// Both gateways with interface, policy and routes, but no SA.
 fn gateways(world: &World) -> (Gateway, Gateway) {
-    let (mut left, mut right) = (Gateway::start(&world.left), Gateway::start(&world.right));
+    set_up(Gateway::start(&world.left), Gateway::start(&world.right))
+}
+
+/// Gives both gateways interface, policy and routes.
+fn set_up(mut left: Gateway, mut right: Gateway) -> (Gateway, Gateway) {
     left.interface(InterfaceKind::Ipsec, &["10.1.0.1/24", "fd01::1/128"]);
     left.policy(&LEFT, &RIGHT, &RIGHT);
     right.interface(InterfaceKind::Ipsec, &["10.2.0.1/24", "fd02::1/128"]);
@@ -166,7 +171,7 @@ fn a_second_dataplane_is_refused_and_harms_nothing() {
     let world = World::new();
     let (mut left, mut right) = gateways(&world);
     connect(&mut left, &mut right, gcm(NAT_T, "192.0.2.1", "192.0.2.2"), &LEFT, &RIGHT);
-    let refused = world.left.run(|| Dataplane::start(DataplaneSettings::default()).map(|_| ()).unwrap_err());
+    let refused = world.left.run(|| Dataplane::start(settings()).map(|_| ()).unwrap_err());
     assert!(refused.to_string().starts_with("open UDP port 500 for IPv4: "), "{refused}");
     ping(&world.left, "10.2.0.1", 64);
     left.stop();
@@ -229,7 +234,8 @@ fn a_link_that_somebody_deleted_is_made_again_without_spinning() {
         std::thread::yield_now();
     }
     // A descriptor that stays ready would be found broken with every round of the worker, and each command makes one.
-    assert_eq!((0..100).map(|_| losses(&mut left)).max(), Some(1));
+    let most = (0..100).map(|_| losses(&mut left)).max().unwrap();
+    assert!(most <= settings().workers.count().into(), "{most}: each worker has a queue to lose");
     ping(&world.left, "10.2.0.1", 64);
     left.command(Command::RemovePolicy(POLICY));
     left.command(Command::RemoveInterface(InterfaceName::new(gateway::INTERFACE).unwrap()));
