@@ -7,6 +7,7 @@
 
 mod domain;
 mod neighbours;
+mod shares;
 mod solicitation;
 mod stations;
 

@@ -100,6 +100,7 @@ impl Domain {
     pub(crate) fn leave(&mut self, interface: InterfaceId) {
         self.ports.retain(|port| port.interface != interface);
         self.stations.leave(interface);
+        self.neighbours.leave(interface);
     }
 
     /// Says in `egress` where a frame goes that came in by `from`.
@@ -175,7 +176,7 @@ impl Domain {
         if self.spec.learn_neighbours
             && let Some(announcement) = Announcement::read(ether_type, frame)
         {
-            self.neighbours.learn(&announcement, now, age);
+            self.neighbours.learn(&announcement, from, now, age);
         }
         let Some(solicitation) = Solicitation::read(ether_type, frame) else { return Ok(()) };
         let Some(neighbour) = self.neighbours.find(solicitation.target(), now, age) else { return Ok(()) };

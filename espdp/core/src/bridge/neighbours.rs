@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 
 use espdp_api::{MacAddress, Neighbour};
 
+use super::shares::Shares;
 use super::solicitation::Announcement;
+use crate::InterfaceId;
 
-/// The neighbours of a domain.
+/// The neighbours of a domain. Whoever floods it with addresses fills the share of his own port only.
 #[derive(Debug)]
 pub(crate) struct NeighbourTable {
     neighbours: BTreeMap<IpAddr, Entry>,
-    /// How many of them are learned.
-    learned: usize,
+    /// Learned neighbours by port.
+    learned: Shares,
     /// When neighbours that were silent for too long were last taken out.
     swept: Option<Instant>,
 }
@@ -30,18 +32,21 @@ pub(crate) struct Known {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     known: Known,
-    /// `None`: static.
-    seen: Option<Instant>,
+    /// By which port it was heard of, and when; `None`: static.
+    seen: Option<(InterfaceId, Instant)>,
 }
 
 impl NeighbourTable {
+    /// Learned neighbours of one port at most.
+    pub(crate) const MOST_OF_PORT: usize = 4096;
     /// Learned neighbours at most.
     pub(crate) const MOST_LEARNED: usize = 16_384;
     /// Static neighbours at most.
     pub(crate) const MOST_STATIC: usize = 16_384;
 
     pub(crate) fn new() -> Self {
-        Self { neighbours: BTreeMap::new(), learned: 0, swept: None }
+        let learned = Shares::new(Self::MOST_OF_PORT, Self::MOST_LEARNED);
+        Self { neighbours: BTreeMap::new(), learned, swept: None }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -54,56 +59,74 @@ impl NeighbourTable {
         self.neighbours.retain(|_, entry| entry.seen.is_some());
         for Neighbour { address, mac } in neighbours {
             let known = Known { mac: *mac, is_router: true };
-            self.neighbours.insert(*address, Entry { known, seen: None });
+            if let Some(Entry { seen: Some((port, _)), .. }) =
+                self.neighbours.insert(*address, Entry { known, seen: None })
+            {
+                self.learned.remove(port);
+            }
         }
-        self.count();
+    }
+
+    /// A port has gone: nobody is behind it any more.
+    pub(crate) fn leave(&mut self, gone: InterfaceId) {
+        self.neighbours.retain(|_, entry| entry.seen.is_none_or(|(port, _)| port != gone));
+        self.learned.leave(gone);
     }
 
     /// Forgets everything that was learned.
     pub(crate) fn forget_learned(&mut self) {
         self.neighbours.retain(|_, entry| entry.seen.is_none());
-        self.learned = 0;
+        self.learned.clear();
     }
 
     /// Who has this address.
     pub(crate) fn find(&self, address: IpAddr, now: Instant, age: Duration) -> Option<Known> {
         let entry = self.neighbours.get(&address)?;
-        let is_young = entry.seen.is_none_or(|seen| now.saturating_duration_since(seen) <= age);
+        let is_young = entry.seen.is_none_or(|(_, seen)| now.saturating_duration_since(seen) <= age);
         is_young.then_some(entry.known)
     }
 
-    /// Takes over what a station says about itself; static entries stay.
-    pub(crate) fn learn(&mut self, announcement: &Announcement, now: Instant, age: Duration) {
+    /// Takes over what a station behind the port `from` says about itself; static entries stay.
+    pub(crate) fn learn(&mut self, announcement: &Announcement, from: InterfaceId, now: Instant, age: Duration) {
         let Announcement { address, mac, is_router } = *announcement;
-        if let Some(entry) = self.neighbours.get_mut(&address) {
-            if entry.seen.is_some() {
-                let is_router = is_router.unwrap_or(entry.known.is_router);
-                *entry = Entry { known: Known { mac, is_router }, seen: Some(now) };
+        let before = self.neighbours.get(&address).copied();
+        let port_before = match before {
+            Some(Entry { seen: None, .. }) => return,
+            Some(Entry { seen: Some((port, _)), .. }) => Some(port),
+            None => None,
+        };
+        if port_before != Some(from) {
+            if !self.has_room(from, now, age) {
+                return;
             }
-            return;
+            self.learned.add(from);
         }
-        if self.has_room(now, age) {
-            let known = Known { mac, is_router: is_router.unwrap_or(false) };
-            self.neighbours.insert(address, Entry { known, seen: Some(now) });
-            self.learned = self.learned.saturating_add(1);
+        let was_router = before.is_some_and(|entry| entry.known.is_router);
+        let known = Known { mac, is_router: is_router.unwrap_or(was_router) };
+        let replaced = self.neighbours.insert(address, Entry { known, seen: Some((from, now)) });
+        // It has moved, unless it was taken out just now, to make room.
+        if let Some(Entry { seen: Some((port, _)), .. }) = replaced.filter(|_| port_before != Some(from)) {
+            self.learned.remove(port);
         }
     }
 
-    fn has_room(&mut self, now: Instant, age: Duration) -> bool {
-        if self.learned < Self::MOST_LEARNED {
+    fn has_room(&mut self, port: InterfaceId, now: Instant, age: Duration) -> bool {
+        if self.learned.has_room(port) {
             return true;
         }
         if self.swept.is_some_and(|swept| now.saturating_duration_since(swept) < SWEEP_EVERY) {
             return false;
         }
         self.swept = Some(now);
-        self.neighbours.retain(|_, entry| entry.seen.is_none_or(|seen| now.saturating_duration_since(seen) <= age));
-        self.count();
-        self.learned < Self::MOST_LEARNED
-    }
-
-    fn count(&mut self) {
-        self.learned = self.neighbours.values().filter(|entry| entry.seen.is_some()).count();
+        let learned = &mut self.learned;
+        self.neighbours.retain(|_, entry| match entry.seen {
+            Some((port, seen)) if now.saturating_duration_since(seen) > age => {
+                learned.remove(port);
+                false
+            }
+            Some(_) | None => true,
+        });
+        self.learned.has_room(port)
     }
 }
 
@@ -127,19 +150,49 @@ mod tests {
         Instant::now()
     }
 
+    const PORT: InterfaceId = InterfaceId(1);
+
     #[test]
-    fn learned_neighbours_are_bounded_and_old_ones_make_room() {
+    fn learned_neighbours_are_bounded_by_port_and_old_ones_make_room() {
         let (mut table, start, age) = (NeighbourTable::new(), instant(), Duration::from_secs(10));
-        let most = u32::try_from(NeighbourTable::MOST_LEARNED).unwrap();
+        let most = u32::try_from(NeighbourTable::MOST_OF_PORT).unwrap();
         for number in 0..most + 100 {
-            table.learn(&announcement(number), start, age);
+            table.learn(&announcement(number), PORT, start, age);
         }
-        assert_eq!(table.neighbours.len(), NeighbourTable::MOST_LEARNED);
+        assert_eq!(table.neighbours.len(), NeighbourTable::MOST_OF_PORT);
         assert_eq!(table.find(announcement(most).address, start, age), None);
+        table.learn(&announcement(most), InterfaceId(2), start, age);
+        assert!(table.find(announcement(most).address, start, age).is_some(), "another port has a share of its own");
         let later = start + Duration::from_secs(11);
-        table.learn(&announcement(most), later, age);
-        assert_eq!(table.neighbours.len(), 1);
-        assert!(table.find(announcement(most).address, later, age).is_some());
+        table.learn(&announcement(most + 1), PORT, later, age);
+        assert_eq!((table.neighbours.len(), table.learned.total()), (1, 1));
+        assert!(table.find(announcement(most + 1).address, later, age).is_some());
+    }
+
+    #[test]
+    fn a_neighbour_that_moves_counts_where_it_is_and_goes_with_its_port() {
+        let (mut table, now, age) = (NeighbourTable::new(), instant(), Duration::from_secs(10));
+        for port in [1, 2, 2, 3].map(InterfaceId) {
+            table.learn(&announcement(1), port, now, age);
+            assert_eq!(table.learned.total(), 1);
+        }
+        table.leave(InterfaceId(1));
+        assert!(table.find(announcement(1).address, now, age).is_some());
+        table.leave(InterfaceId(3));
+        assert_eq!((table.find(announcement(1).address, now, age), table.learned.total()), (None, 0));
+    }
+
+    #[test]
+    fn a_neighbour_that_becomes_static_counts_no_more() {
+        let (mut table, now, age) = (NeighbourTable::new(), instant(), Duration::from_secs(10));
+        let Announcement { address, mac, .. } = announcement(1);
+        table.learn(&announcement(1), PORT, now, age);
+        table.set_static(&[Neighbour { address, mac }]);
+        assert_eq!(table.learned.total(), 0);
+        table.learn(&announcement(1), PORT, now, age);
+        assert_eq!(table.learned.total(), 0);
+        table.set_static(&[]);
+        assert!(table.is_empty());
     }
 
     #[test]
@@ -147,7 +200,7 @@ mod tests {
         let (mut table, now, age) = (NeighbourTable::new(), instant(), Duration::from_secs(10));
         let say = |is_router| Announcement { is_router, ..announcement(1) };
         for (said, expected) in [(Some(true), true), (None, true), (Some(false), false), (None, false)] {
-            table.learn(&say(said), now, age);
+            table.learn(&say(said), PORT, now, age);
             assert_eq!(table.find(announcement(1).address, now, age).unwrap().is_router, expected);
         }
     }

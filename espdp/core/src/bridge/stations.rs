@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use espdp_api::{InterfaceName, MacAddress, StaticStation};
 
 use super::domain::Port;
+use super::shares::Shares;
 use crate::InterfaceId;
 
 /// The stations of a domain. Whoever floods it with addresses fills the share of his own port only.
@@ -13,7 +14,7 @@ use crate::InterfaceId;
 pub(crate) struct StationTable {
     stations: BTreeMap<MacAddress, Station>,
     /// Learned stations by port.
-    learned: BTreeMap<InterfaceId, usize>,
+    learned: Shares,
     /// When stations that were silent for too long were last taken out.
     swept: Option<Instant>,
 }
@@ -47,7 +48,8 @@ impl StationTable {
     pub(crate) const MOST_STATIC: usize = 16_384;
 
     pub(crate) fn new() -> Self {
-        Self { stations: BTreeMap::new(), learned: BTreeMap::new(), swept: None }
+        let learned = Shares::new(Self::MOST_OF_PORT, Self::MOST);
+        Self { stations: BTreeMap::new(), learned, swept: None }
     }
 
     /// Sets the static stations anew. A station that is no longer static is unknown.
@@ -57,7 +59,7 @@ impl StationTable {
             let port = ports.iter().find(|port| port.name == *interface).map(|port| port.interface);
             let station = Station::Static { interface: interface.clone(), port };
             if let Some(Station::Learned { port, .. }) = self.stations.insert(*mac, station) {
-                self.uncount(port);
+                self.learned.remove(port);
             }
         }
     }
@@ -76,7 +78,7 @@ impl StationTable {
     /// A port has gone: nobody is behind it any more.
     pub(crate) fn leave(&mut self, gone: InterfaceId) {
         self.stations.retain(|_, station| !matches!(station, Station::Learned { port, .. } if *port == gone));
-        self.learned.remove(&gone);
+        self.learned.leave(gone);
         for station in self.stations.values_mut() {
             if let Station::Static { port, .. } = station
                 && *port == Some(gone)
@@ -125,10 +127,9 @@ impl StationTable {
         }
         if learn && self.has_room(from, now, age) {
             let station = Station::Learned { port: from, seen: now };
-            let count = self.learned.entry(from).or_default();
-            *count = count.saturating_add(1);
+            self.learned.add(from);
             if let Some(Station::Learned { port, .. }) = self.stations.insert(mac, station) {
-                self.uncount(port); // It has moved.
+                self.learned.remove(port); // It has moved.
             }
         }
         true
@@ -137,13 +138,13 @@ impl StationTable {
     /// How many stations are learned.
     #[cfg(test)]
     pub(crate) fn learned(&self) -> usize {
-        let counted: usize = self.learned.values().sum();
+        let counted = self.learned.total();
         assert_eq!(counted, self.stations.values().filter(|it| matches!(it, Station::Learned { .. })).count());
         counted
     }
 
     fn has_room(&mut self, port: InterfaceId, now: Instant, age: Duration) -> bool {
-        if self.is_below_limits(port) {
+        if self.learned.has_room(port) {
             return true;
         }
         // Looking at all of them costs; a flood of addresses must not make it happen for every frame.
@@ -154,25 +155,12 @@ impl StationTable {
         let learned = &mut self.learned;
         self.stations.retain(|_, station| match station {
             Station::Learned { port, seen } if now.saturating_duration_since(*seen) > age => {
-                if let Some(count) = learned.get_mut(port) {
-                    *count = count.saturating_sub(1);
-                }
+                learned.remove(*port);
                 false
             }
             Station::Learned { .. } | Station::Static { .. } => true,
         });
-        self.is_below_limits(port)
-    }
-
-    fn is_below_limits(&self, port: InterfaceId) -> bool {
-        let of_port = self.learned.get(&port).copied().unwrap_or(0);
-        of_port < Self::MOST_OF_PORT && self.learned.values().sum::<usize>() < Self::MOST
-    }
-
-    fn uncount(&mut self, port: InterfaceId) {
-        if let Some(count) = self.learned.get_mut(&port) {
-            *count = count.saturating_sub(1);
-        }
+        self.learned.has_room(port)
     }
 }
 
