@@ -73,6 +73,9 @@ impl FragmentTable {
         }
         if let (Some(source_port), Some(destination_port)) = (header.source_port, header.destination_port) {
             self.remember(Seen { key, protocol: header.protocol, source_port, destination_port, at: now });
+        } else {
+            // The identification is used anew, for a packet without ports.
+            self.forget(&key);
         }
         *header
     }
@@ -80,6 +83,14 @@ impl FragmentTable {
     fn find(&self, key: &Key, now: Instant) -> Option<Seen> {
         let seen = self.sets.get(key.set())?.iter().flatten().find(|seen| seen.key == *key)?;
         (now.saturating_duration_since(seen.at) < Self::LIFE).then_some(*seen)
+    }
+
+    fn forget(&mut self, key: &Key) {
+        for place in self.sets.get_mut(key.set()).into_iter().flatten() {
+            if place.is_some_and(|seen| seen.key == *key) {
+                *place = None;
+            }
+        }
     }
 
     fn remember(&mut self, seen: Seen) {
@@ -153,6 +164,18 @@ mod tests {
             table.complete(OUT, &fragment(7, true, port), now);
             assert_eq!(table.complete(OUT, &fragment(7, false, 0), now).destination_port, Some(port));
         }
+    }
+
+    #[test]
+    fn an_identification_that_is_used_again_without_ports_says_nothing_of_ports() {
+        let (mut table, now) = (FragmentTable::new(), start());
+        let without_ports = Header { source_port: None, destination_port: None, ..fragment(7, true, 0) };
+        table.complete(OUT, &without_ports, now);
+        table.complete(OUT, &fragment(7, true, 53), now);
+        table.complete(OUT, &fragment(8, true, 53), now);
+        table.complete(OUT, &without_ports, now);
+        assert!(!table.complete(OUT, &fragment(7, false, 0), now).is_completed);
+        assert!(table.complete(OUT, &fragment(8, false, 0), now).is_completed);
     }
 
     #[test]
