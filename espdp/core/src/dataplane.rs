@@ -353,7 +353,9 @@ impl Dataplane {
                     policy.active = policy.active.filter(|active| *active != place);
                 }
                 self.dummy_senders.retain(|sender| *sender != place);
-                self.outbound.remove(place).map(|sa| sa.statistics(now)).ok_or_else(unknown)
+                let removed = self.outbound.remove(place);
+                self.tell_mss(policy);
+                removed.map(|sa| sa.statistics(now)).ok_or_else(unknown)
             }
             Direction::Inbound => {
                 let place = self.inbound_place(policy, spi)?;

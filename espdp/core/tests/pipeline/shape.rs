@@ -9,7 +9,7 @@ use espdp_api::{
 use espdp_core::{Fragmenter, Overhead, VnetHeader};
 use proptest::prelude::*;
 
-use crate::support::{INNER, Setup, UDP, algorithms, checksum, ip, range, udp, udp_between};
+use crate::support::{INNER, POLICY, Setup, UDP, algorithms, checksum, ip, range, udp, udp_between};
 
 fn shaped(shape: PacketShape) -> Setup {
     Setup { shape, ..Setup::default() }
@@ -318,6 +318,16 @@ fn tcp_is_told_what_fits_in_both_directions() {
             assert_eq!(announced(&right.receive(&left.send(&syn(ipv4, 1460)))[0]), expected, "{mss:?} on the way in");
         }
     }
+}
+
+#[test]
+fn tcp_is_told_nothing_any_more_when_the_sa_is_gone_that_it_had_to_fit() {
+    let (mut left, mut right) = shaped(PacketShape::default()).connect();
+    right.set_path_mtu(1300);
+    assert!(announced(&right.receive(&left.send(&syn(true, 1460)))[0]) < 1300);
+    let spi = right.outbound_spi.unwrap();
+    right.dataplane.remove_sa(Direction::Outbound, spi, POLICY, right.now).unwrap();
+    assert_eq!(announced(&right.receive(&left.send(&syn(true, 1460)))[0]), 1460);
 }
 
 /// R4301-6.2-1.
