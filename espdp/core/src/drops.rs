@@ -212,6 +212,29 @@ impl DropCounters {
     }
 }
 
+/// The counters of one SA, which take memory when its first packet is dropped.
+#[derive(Debug, Default)]
+pub(crate) struct LazyDrops(Option<Box<DropCounters>>);
+
+impl LazyDrops {
+    /// Counts one packet.
+    #[cold]
+    pub(crate) fn count(&mut self, reason: DropReason) {
+        self.count_many(reason, 1);
+    }
+
+    /// Counts several packets.
+    #[cold]
+    pub(crate) fn count_many(&mut self, reason: DropReason, packets: usize) {
+        self.0.get_or_insert_default().count_many(reason, packets);
+    }
+
+    /// The reasons that occurred.
+    pub(crate) fn report(&self) -> Vec<DropCount> {
+        self.0.as_ref().map(|counters| counters.report()).unwrap_or_default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -181,7 +181,10 @@ impl<'a> Filling<'a> {
     /// Counts a packet that is not sent.
     fn count(&mut self, Refused { reason, sa }: Refused) {
         let sa = sa.and_then(|place| self.dataplane.outbound.get_mut(place));
-        sa.map_or(&mut self.dataplane.drops, |sa| &mut sa.core.drops).count(reason);
+        match sa {
+            Some(sa) => sa.core.drops.count(reason),
+            None => self.dataplane.drops.count(reason),
+        }
     }
 
     /// Encrypts everything and says what to send.

@@ -13,7 +13,7 @@ pub(crate) use self::outbound::{OutboundSa, OutboundTable, SMALLEST_IPV6_MTU};
 use crate::InterfaceId;
 use crate::ah;
 use crate::crypto::{ESP_HEADER_LEN, Transform};
-use crate::drops::DropCounters;
+use crate::drops::LazyDrops;
 use crate::limits::Usage;
 use crate::policy::Selectors;
 
@@ -32,7 +32,7 @@ pub(crate) struct SaCore {
     pub(crate) path: OuterPath,
     pub(crate) transform: Transform,
     pub(crate) selectors: Selectors,
-    pub(crate) drops: DropCounters,
+    pub(crate) drops: LazyDrops,
 }
 
 impl SaCore {
@@ -64,7 +64,7 @@ impl SaCore {
             path: spec.path,
             transform,
             selectors: Selectors::new(&spec.local, &spec.remote),
-            drops: DropCounters::default(),
+            drops: LazyDrops::default(),
         })
     }
 

@@ -219,7 +219,7 @@ fn limits() -> impl Strategy<Value = SaLimits> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn the_short_way_and_the_general_way_come_to_the_same(
