@@ -55,7 +55,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use espdp_api::{BridgeSpec, HostSpec, InterfaceSpec, PolicyAction};
+use espdp_api::{BridgeSpec, CryptoEngine, HostSpec, InterfaceSpec, PolicyAction};
 use ike_proto::Settings;
 use ike_proto::config::{Connection, LocalMethod, RemoteMethod, SharedSecret};
 use toml::de::{DeTable, DeValue};
@@ -125,6 +125,8 @@ pub struct DaemonConfig {
     pub fetching: FetchLimits,
     /// Programs that are run when SAs come and go.
     pub hooks: HookConfig,
+    /// What may compute the ciphers of the dataplane.
+    pub crypto_engine: CryptoEngine,
     /// The settings of the IKE engine, ports among them.
     pub settings: Settings,
 }

@@ -45,7 +45,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, anyhow};
-use espdp::{Dataplane, DataplaneSettings};
+use espdp::{CryptoReport, Dataplane, DataplaneSettings};
+use espdp_api::CryptoEngine;
 use ike_proto::{Engine, Settings};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -151,8 +152,9 @@ fn start_log(options: &Options, daemon: Option<&DaemonConfig>) -> anyhow::Result
 async fn serve(options: Options, files: Files, loaded: Option<Loaded>) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("signals cannot be received")?;
     let settings = loaded.as_ref().map_or_else(Settings::default, |loaded| loaded.daemon.settings.clone());
+    let crypto_engine = loaded.as_ref().map_or_else(CryptoEngine::default, |loaded| loaded.daemon.crypto_engine);
     let keys = open_keylog(loaded.as_ref().map(|loaded| &loaded.daemon))?;
-    let (dataplane, from_dataplane) = start_dataplane(&settings)?;
+    let (dataplane, from_dataplane) = start_dataplane(&settings, crypto_engine)?;
     let engine = Engine::new(settings, Box::new(OsRandom));
     let (mut shell, inputs, handle) = Shell::new(engine, Box::new(dataplane), from_dataplane, keys);
     let startup = loaded.as_ref().map(|loaded| loaded.daemon.clone());
@@ -262,9 +264,19 @@ fn open_keylog(daemon: Option<&DaemonConfig>) -> anyhow::Result<Option<KeyLog>> 
 
 fn start_dataplane(
     settings: &Settings,
+    crypto_engine: CryptoEngine,
 ) -> anyhow::Result<(Dataplane, tokio::sync::mpsc::Receiver<espdp_api::FromDataplane>)> {
-    let dataplane =
-        DataplaneSettings { ike_port: settings.ike_port, nat_port: settings.nat_port, ..DataplaneSettings::default() };
+    let CryptoReport { aes_gcm, wrong } = CryptoReport::new(crypto_engine);
+    for engine in wrong {
+        tracing::warn!(engine, "a crypto engine computes wrong answers on this processor, and is not used");
+    }
+    tracing::debug!(aes_gcm, "crypto engines");
+    let dataplane = DataplaneSettings {
+        ike_port: settings.ike_port,
+        nat_port: settings.nat_port,
+        crypto_engine,
+        ..DataplaneSettings::default()
+    };
     Dataplane::start(dataplane).map_err(|error| {
         anyhow!(
             "the dataplane cannot start: {error}\n  it needs UDP ports {} and {}, /dev/net/tun, and root or the capabilities \

@@ -55,7 +55,9 @@ impl Dataplane {
             getrandom::fill(seed.expose_mut())
                 .map_err(|error| failed("get random octets")(io::Error::other(error.to_string())))?;
             let reports = Reports { events: events.clone(), too_big: too_big.clone(), lost: lost.clone() };
-            let worker = Worker::new(id, (mailboxes.clone(), handover), ports, &seed, reports)
+            let mut core = espdp_core::Dataplane::new(&seed);
+            core.set_crypto_engine(settings.crypto_engine);
+            let worker = Worker::new(id, (mailboxes.clone(), handover), ports, core, reports)
                 .map_err(failed("make a worker"))?;
             let worker_events = events.clone();
             let run = move || report_failure("worker", &worker_events, || worker.run(&jobs, &bell));

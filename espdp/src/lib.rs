@@ -33,6 +33,7 @@ mod leftovers;
 mod settings;
 mod worker;
 
+pub use espdp_core::CryptoReport;
 pub use handle::Dataplane;
 pub use leftovers::Leftovers;
 pub use settings::{DataplaneSettings, StartError};

@@ -1,6 +1,6 @@
 //! What the dataplane wants to know before it starts.
 
-use espdp_api::Workers;
+use espdp_api::{CryptoEngine, Workers};
 
 /// How a [`crate::Dataplane`] is set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct DataplaneSettings {
     pub queue: usize,
     /// How many threads move packets.
     pub workers: Workers,
+    /// What may compute ciphers; see [`crate::CryptoReport`].
+    pub crypto_engine: CryptoEngine,
 }
 
 impl Default for DataplaneSettings {
@@ -35,6 +37,7 @@ impl Default for DataplaneSettings {
             rule_priority: 4301,
             queue: 4096,
             workers: Workers::ONE,
+            crypto_engine: CryptoEngine::Auto,
         }
     }
 }

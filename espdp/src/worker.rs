@@ -19,9 +19,7 @@ use std::os::fd::OwnedFd;
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
-use espdp_api::{
-    Carries, DropCount, Encapsulation, EspSpi, Event, IkePath, OuterPath, PolicyId, Refusal, Secret, WorkerId,
-};
+use espdp_api::{Carries, DropCount, Encapsulation, EspSpi, Event, IkePath, OuterPath, PolicyId, Refusal, WorkerId};
 use espdp_core::{
     Dataplane, Egress, Elsewhere, Filling, InboundBatch, InterfaceId, Offloads, Opened, Origin, OutboundBatch,
     Progress, Reply, Sealed, SuperPacket, VnetHeader,
@@ -87,14 +85,14 @@ impl Worker {
         id: WorkerId,
         (all, handover): (Mailboxes, Handover),
         ports: Ports,
-        seed: &Secret<[u8; 32]>,
+        core: Dataplane,
         reports: Reports,
     ) -> io::Result<Self> {
         Ok(Self {
             id,
             all,
             handover,
-            core: Dataplane::new(seed),
+            core,
             ports,
             tunnel_ports: TunnelPorts::default(),
             devices: BTreeMap::new(),

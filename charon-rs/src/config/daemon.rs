@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
-use espdp_api::{GuardMode, IpPrefix};
+use espdp_api::{CryptoEngine, GuardMode, IpPrefix};
 
 use super::DaemonConfig;
 use super::item::{Complaints, Item, collect};
@@ -162,6 +162,19 @@ pub(super) const DAEMON_KEYS: &[Key<DaemonDraft>] = &[
         set: |draft, item| {
             let limit = item.bytes()?.value;
             draft.config.fetching.crl = usize::try_from(limit).map_err(|_| item.wrong_type("an amount of data"))?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "crypto_engine",
+        also_called: &[],
+        takes: "`auto` or `library`",
+        default: "\"auto\"",
+        doc: "What computes ciphers. `auto`: our own engines for whole batches of packets, where the processor has the instructions \
+              and they compute known answers right at the start; `library`: never. `charonctl stats` says what is in use.",
+        set: |draft, item| {
+            draft.config.crypto_engine =
+                item.choice(&[("auto", CryptoEngine::Auto), ("library", CryptoEngine::Library)])?;
             Ok(())
         },
     },

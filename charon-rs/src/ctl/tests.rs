@@ -55,7 +55,9 @@ async fn programs_get_one_json_document_for_each_command() {
     let sa = &status["tunnels"]["gw"]["ike-sas"]["1"];
     assert_eq!((&sa["state"], &sa["local-port"]), (&Value::from("ESTABLISHED"), &Value::from(4500)));
     assert_eq!(sa["child-sas"]["net-1"]["bytes-in"], 1000);
-    assert_eq!(run(&["stats"])["stats"]["ikesas"]["total"], 1);
+    let stats = run(&["stats"])["stats"].take();
+    assert_eq!(stats["ikesas"]["total"], 1);
+    assert_eq!(stats["crypto"]["aes-gcm"], espdp::CryptoReport::new(espdp_api::CryptoEngine::Auto).aes_gcm);
     assert_eq!(run(&["list"])["tunnels"]["gw"]["state"], "UP");
     assert_eq!(run(&["down", "gw"])["terminated"], 1);
     assert_eq!(run(&["up", "typo"])["errmsg"], "there is no connection or child `typo`");

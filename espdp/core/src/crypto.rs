@@ -15,6 +15,7 @@ mod ctr;
 mod gcm;
 mod gmac;
 mod mac;
+mod report;
 mod uncommon;
 
 use esp_engines::gcm::Engine as GcmEngine;
@@ -26,6 +27,7 @@ use self::ctr::Ctr;
 use self::gcm::Gcm;
 use self::gmac::Gmac;
 use self::mac::Mac;
+pub use self::report::CryptoReport;
 use self::uncommon::UncommonAead;
 use crate::DropReason;
 use crate::batch::{InboundFrame, OutboundFrame, Stage};

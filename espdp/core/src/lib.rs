@@ -59,7 +59,7 @@ pub use batch::{
     Sealed,
 };
 pub use bridge::Egress;
-pub use crypto::{Authentic, Transform, TransformError};
+pub use crypto::{Authentic, CryptoReport, Transform, TransformError};
 pub use dataplane::Dataplane;
 pub use drops::DropReason;
 pub use fragment::Fragmenter;

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use espdp_api::{
-    DfPolicy, DscpPolicy, FlowLabelPolicy, FragmentPolicy, HopLimitPolicy, InterfaceKind, IpsecProtocol, Mode,
-    MssPolicy, Mtu, PacketShape, PaddingPolicy, PathMtuPolicy, Routes, TrafficLimit,
+    CryptoEngine, DfPolicy, DscpPolicy, FlowLabelPolicy, FragmentPolicy, HopLimitPolicy, InterfaceKind, IpsecProtocol,
+    Mode, MssPolicy, Mtu, PacketShape, PaddingPolicy, PathMtuPolicy, Routes, TrafficLimit,
 };
 use ike_proto::config::{
     Child, Childless, Dpd, DpdAction, Fragmentation, Lifetime, LocalMethod, RemoteAddress, RemoteMethod, StartAction,
@@ -294,6 +294,7 @@ fn interfaces_are_what_their_tables_say() {
 fn each_key_of_the_daemon_has_its_effect() {
     let daemon = good(
         "[daemon]\nsocket = \"/run/vici\"\nlog = \"info,ike_proto=debug\"\nkeylog = \"/tmp/k\"\nike_port = 1500\nnat_port = 14500\n\
+         crypto_engine = \"library\"\n\
          keep_alive = \"0s\"\nhalf_open_timeout = \"1s\"\ncookie_threshold = 0\nblock_threshold = 1\ninit_limit_half_open = 2\n\
          window_size = 7\ndrain_time = \"3s\"\nreconnect_first = \"4s\"\nreconnect_longest = \"5s\"",
     )
@@ -301,6 +302,7 @@ fn each_key_of_the_daemon_has_its_effect() {
     assert_eq!(daemon.socket.as_deref(), Some(Path::new("/run/vici")));
     assert_eq!(daemon.log.as_deref(), Some("info,ike_proto=debug"));
     assert_eq!(daemon.keylog.as_deref(), Some(Path::new("/tmp/k")));
+    assert_eq!(daemon.crypto_engine, CryptoEngine::Library);
     let settings = daemon.settings;
     assert!(settings.export_keys);
     assert_eq!((settings.ike_port, settings.nat_port), (1500, 14500));

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
-use espdp_api::{EspCipher, EspIntegrity, PolicyAction};
+use espdp::CryptoReport;
+use espdp_api::{CryptoEngine, EspCipher, EspIntegrity, PolicyAction};
 use ike_proto::config::StartAction;
 use ike_proto::io::{IkeSaReport, IkeState};
 use ike_proto::proposal::{Algorithm, KeyExchangeGroup, Prf};
@@ -53,6 +54,9 @@ pub(super) async fn stats(daemon: &Daemon) -> Message {
         "event-loop",
         Message::new().with("turns", load.turns).with("longest-turn-us", load.longest_turn.as_micros()),
     );
+    let crypto_engine = daemon.startup.as_ref().map_or_else(CryptoEngine::default, |startup| startup.crypto_engine);
+    let CryptoReport { aes_gcm, .. } = CryptoReport::new(crypto_engine);
+    message.put_section("crypto", Message::new().with("aes-gcm", aes_gcm));
     if let Ok(Some(statistics)) = statistics(daemon).await {
         message.put_section("interfaces", interfaces(&statistics));
         let mut drops = Message::new();
