@@ -4,20 +4,35 @@ use std::collections::BTreeMap;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hmac;
-use espdp_api::EspIntegrity;
+use espdp_api::{EspIntegrity, IpsecProtocol};
 use serde::Deserialize;
 
 use super::*;
+use crate::OuterHeader;
+use crate::batch::Span;
 
 fn octets(hex: &str) -> Vec<u8> {
     let digits: Vec<_> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
     digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
 }
 
+const ENGINES: [CryptoEngine; 2] = [CryptoEngine::Auto, CryptoEngine::Library];
+
 fn transform(cipher: EspCipher, integrity: EspIntegrity, extended: bool, key: &[u8], mac_key: &[u8]) -> Transform {
+    transform_by(CryptoEngine::Auto, cipher, integrity, extended, key, mac_key)
+}
+
+fn transform_by(
+    engine: CryptoEngine,
+    cipher: EspCipher,
+    integrity: EspIntegrity,
+    extended: bool,
+    key: &[u8],
+    mac_key: &[u8],
+) -> Transform {
     let algorithms = EspAlgorithms { cipher, integrity, extended_sequence_numbers: extended };
     let (key, mac_key) = (Secret::new(key.to_vec()), Secret::new(mac_key.to_vec()));
-    Transform::new(algorithms, &key, &mac_key, &Secret::new([9; 16])).unwrap()
+    Transform::with_engine(engine, algorithms, &key, &mac_key, &Secret::new([9; 16])).unwrap()
 }
 
 /// A published packet; what its file says of each field.
@@ -91,15 +106,19 @@ fn published_packets_are_sealed_and_opened() {
         let plain = packet.clone();
         let (cipher, integrity, key) = (vector.cipher(), vector.integrity(), octets(&vector.key));
         if cipher.is_aead() || integrity != EspIntegrity::None {
-            let transform = transform(cipher, integrity, vector.extended, &key, &octets(&vector.integrity_key));
-            transform.seal_with_iv(&mut packet, vector.sequence()).unwrap();
-            assert_eq!(packet, published, "{name}");
-            let proof = transform.open(&mut packet, vector.sequence());
-            let proof = proof.unwrap_or_else(|reason| panic!("{name}: {reason:?}"));
-            assert_eq!(proof.sequence(), vector.sequence());
-            let start = ESP_HEADER_LEN + cipher.iv_len();
-            let end = packet.len() - transform_icv_len(cipher, integrity);
-            assert_eq!(packet[start..end], plain[start..end], "{name}");
+            for engine in ENGINES {
+                let mac_key = octets(&vector.integrity_key);
+                let transform = transform_by(engine, cipher, integrity, vector.extended, &key, &mac_key);
+                let mut packet = packet.clone();
+                transform.seal_with_iv(&mut packet, vector.sequence()).unwrap();
+                assert_eq!(packet, published, "{name} by {engine:?}");
+                let proof = transform.open(&mut packet, vector.sequence());
+                let proof = proof.unwrap_or_else(|reason| panic!("{name} by {engine:?}: {reason:?}"));
+                assert_eq!(proof.sequence(), vector.sequence());
+                let start = ESP_HEADER_LEN + cipher.iv_len();
+                let end = packet.len() - transform_icv_len(cipher, integrity);
+                assert_eq!(packet[start..end], plain[start..end], "{name} by {engine:?}");
+            }
         } else {
             // RFC 3602 shows packets without integrity, which no SA may have.
             let cbc = Cbc::new(&key, &Secret::new([9; 16])).unwrap();
@@ -340,5 +359,88 @@ fn debug_output_shows_no_key() {
     let cbc = transform(cipher, integrity, true, &[0xab; 16], &[0xab; 32]);
     for shown in [format!("{gcm:?}"), format!("{cbc:?}")] {
         assert!(!shown.contains("171") && !shown.to_lowercase().contains("abab"), "{shown}");
+    }
+}
+
+/// SAs of different ciphers, by an engine or by the library.
+fn mixed(engine: CryptoEngine) -> Vec<Transform> {
+    let gcm = |key_bits, extended| {
+        let key: Vec<u8> = (0..u8::try_from(key_bits / 8 + 4).unwrap()).collect();
+        transform_by(engine, EspCipher::AesGcm16 { key_bits }, EspIntegrity::None, extended, &key, &[])
+    };
+    let chacha = transform_by(engine, EspCipher::ChaCha20Poly1305, EspIntegrity::None, true, &[3; 36], &[]);
+    let (cipher, integrity) = (EspCipher::AesCbc { key_bits: 128 }, EspIntegrity::HmacSha2_256_128);
+    let cbc = transform_by(engine, cipher, integrity, true, &[4; 16], &[5; 32]);
+    vec![gcm(128, true), gcm(256, true), chacha, cbc, gcm(192, false)]
+}
+
+#[test]
+fn a_batch_of_many_sas_comes_out_as_packet_by_packet() {
+    const PACKETS: usize = 200;
+    // Whole blocks for CBC, too.
+    let len = |number: usize| 40 + number * 16 % 1296;
+    let sa = |number: usize| (number * number / 3 % 6) as u32;
+    let spans: Vec<Span> = (0..PACKETS)
+        .scan(0, |end, number| {
+            let offset = std::mem::replace(end, *end + len(number));
+            Some(Span { offset, len: len(number) })
+        })
+        .collect();
+    let sequence = |number: usize| ((number as u64) << 32) + 7 * number as u64 + 1;
+    let plain: Vec<u8> = (0..spans.iter().map(|span| span.len).sum()).map(|at: usize| (at * 13) as u8).collect();
+    let (library, fast) = (mixed(CryptoEngine::Library), mixed(CryptoEngine::Auto));
+    let (mut expected, mut memory) = (plain.clone(), plain);
+    let mut frames: Vec<OutboundFrame> = Vec::new();
+    for (number, span) in spans.iter().enumerate() {
+        // There is no sixth SA; and what is sealed already stays as it is.
+        let is_sealed = number % 17 == 16;
+        if let Some(transform) = library.get(sa(number) as usize).filter(|_| !is_sealed) {
+            transform.seal(span.of_mut(&mut expected), sequence(number)).unwrap();
+        }
+        frames.push(OutboundFrame {
+            sequence: sequence(number),
+            outer: OuterHeader::default().into(),
+            sa: sa(number),
+            offset: span.offset as u32,
+            len: span.len as u16,
+            own_header: 0,
+            is_whole: false,
+            is_sealed,
+        });
+    }
+    seal_batch(&mut frames, &mut memory, |sa| fast.get(sa as usize));
+    assert!(memory == expected);
+    for (number, frame) in frames.iter().enumerate() {
+        assert_eq!(frame.is_sealed, number % 17 == 16 || sa(number) < 5, "{number}");
+    }
+
+    // One in eleven is broken, one in seven was not admitted.
+    let mut frames: Vec<InboundFrame> = Vec::new();
+    for (number, span) in spans.iter().enumerate() {
+        if number % 11 == 10 {
+            memory[span.offset + span.len - 1] ^= 1;
+        }
+        let stage = if number % 7 == 6 { Stage::Dropped } else { Stage::Admitted { sequence: sequence(number) } };
+        frames.push(InboundFrame {
+            span: (*span).into(),
+            stage,
+            sa: sa(number),
+            origin: 0,
+            header_len: 0,
+            protocol: IpsecProtocol::Esp,
+        });
+    }
+    open_batch(&mut frames, &mut memory, |sa| fast.get(sa as usize));
+    for (number, frame) in frames.iter().enumerate() {
+        let is_bad = number % 11 == 10 || number % 17 == 16;
+        match &frame.stage {
+            Stage::Dropped => assert_eq!(number % 7, 6),
+            Stage::Admitted { .. } => assert_eq!(sa(number), 5),
+            Stage::Refused(DropReason::BadIcv) => assert!(is_bad && number % 7 != 6, "{number}"),
+            Stage::Opened(proof) => assert!(!is_bad && proof.sequence == sequence(number), "{number}"),
+            other @ (Stage::Received | Stage::InClear { .. } | Stage::Refused(_) | Stage::Delivered(_)) => {
+                panic!("{number}: {other:?}")
+            }
+        }
     }
 }

@@ -1,9 +1,9 @@
 //! What goes in comes out, and nothing of it is seen on the way.
 
-use espdp_api::{Direction, Encapsulation, EspCipher, Event, InterfaceKind, Mode};
+use espdp_api::{CryptoEngine, Direction, Encapsulation, EspCipher, EspIntegrity, Event, InterfaceKind, Mode};
 use espdp_core::Overhead;
 
-use crate::support::{INNER, POLICY, Setup, UDP, all_algorithms, udp, udp_between};
+use crate::support::{INNER, POLICY, Setup, UDP, algorithms, all_algorithms, udp, udp_between};
 
 const SIZES: [usize; 9] = [0, 1, 2, 3, 15, 16, 17, 500, 1372];
 
@@ -25,6 +25,26 @@ fn every_cipher_carries_packets_of_every_size_and_family() {
                 }
             }
             assert_eq!(right.drops(Direction::Inbound), []);
+        }
+    }
+}
+
+#[test]
+fn whatever_computes_on_each_side_they_understand_each_other() {
+    let choices = [CryptoEngine::Auto, CryptoEngine::Library];
+    for (left, right) in choices.into_iter().flat_map(|left| choices.map(|right| (left, right))) {
+        for key_bits in [128, 192, 256] {
+            for is_extended in [false, true] {
+                let algorithms = algorithms(EspCipher::AesGcm16 { key_bits }, EspIntegrity::None, is_extended);
+                let (mut left, mut right) = Setup { algorithms, engines: [left, right], ..Setup::default() }.connect();
+                let sent: Vec<_> = (0..1400).step_by(7).map(|size| udp(true, size)).collect();
+                let wire: Vec<_> = sent.iter().flat_map(|packet| left.send(packet)).collect();
+                assert_eq!(right.receive(&wire), sent, "{key_bits}, {is_extended}");
+                let mut broken = left.send(&udp(true, 100));
+                broken[0].octets[30] ^= 1;
+                assert_eq!(right.receive(&broken), Vec::<Vec<u8>>::new());
+                assert_eq!(right.drops(Direction::Inbound), [("bad-icv".to_owned(), 1)]);
+            }
         }
     }
 }

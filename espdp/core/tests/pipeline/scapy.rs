@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use espdp_api::{Direction, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, Mode, Secret};
+use espdp_api::{CryptoEngine, Direction, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, Mode, Secret};
 use espdp_core::{OuterHeader, Transform};
 use serde::{Deserialize, Serialize};
 
@@ -280,8 +280,10 @@ fn extended_sequence_numbers_beyond_32_bits_are_read_both_ways() {
         let algorithms = algorithms(cipher, EspIntegrity::None, true);
         let key: Vec<u8> = (0..).take(cipher.key_len() + cipher.salt_len()).collect();
         let (secret, none) = (Secret::new(key.clone()), Secret::new(Vec::new()));
-        let transform = Transform::new(algorithms, &secret, &none, &Secret::new([7; 16])).unwrap();
-        for sequence in [u64::from(u32::MAX), 1 << 32, (0xdead << 32) + 0xbeef, u64::MAX] {
+        let by = |engine| Transform::with_engine(engine, algorithms, &secret, &none, &Secret::new([7; 16])).unwrap();
+        let transforms = [by(CryptoEngine::Auto), by(CryptoEngine::Library)];
+        let sequences = [u64::from(u32::MAX), 1 << 32, (0xdead << 32) + 0xbeef, u64::MAX];
+        for (transform, sequence) in transforms.iter().flat_map(|by| sequences.map(|sequence| (by, sequence))) {
             let about =
                 || Ask { spi: 0x1234_5678, sequence, key: hex(&key), tunnel: hex(&header), ..ask_about(algorithms) };
             let start = [&0x1234_5678u32.to_be_bytes()[..], &(sequence as u32).to_be_bytes(), &[0; 8]].concat();

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use espdp_api::{
-    AddressRange, Carries, Direction, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, Event,
-    InboundSaSpec, InterfaceKind, InterfaceName, InterfaceSpec, IpsecProtocol, L2tpCarrier, L2tpv3, Mode, NextHop,
-    OutboundSaSpec, OuterPath, PacketShape, PolicyAction, PolicyId, PolicySpec, Protection, SaLimits, SaSpec,
+    AddressRange, Carries, CryptoEngine, Direction, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi,
+    Event, InboundSaSpec, InterfaceKind, InterfaceName, InterfaceSpec, IpsecProtocol, L2tpCarrier, L2tpv3, Mode,
+    NextHop, OutboundSaSpec, OuterPath, PacketShape, PolicyAction, PolicyId, PolicySpec, Protection, SaLimits, SaSpec,
     SaStatistics, Secret, SequenceEnd, TrafficSelector, TunnelEnds,
 };
 use espdp_core::{
@@ -32,6 +32,8 @@ pub struct Setup {
     pub shape: PacketShape,
     pub replay_window: u32,
     pub acquire: bool,
+    /// What computes on the left, and on the right.
+    pub engines: [CryptoEngine; 2],
 }
 
 impl Default for Setup {
@@ -52,6 +54,8 @@ impl Default for Setup {
             shape: PacketShape::default(),
             replay_window: 1024,
             acquire: true,
+            // So that each test has both work together.
+            engines: [CryptoEngine::Auto, CryptoEngine::Library],
         }
     }
 }
@@ -166,6 +170,7 @@ impl Setup {
     /// One gateway with interface and policy but no SAs; its inbound SPI is reserved.
     pub fn gateway(&self, is_left: bool) -> Gateway {
         let mut dataplane = Dataplane::new(&Secret::new([u8::from(is_left); 32]));
+        dataplane.set_crypto_engine(self.engines[usize::from(!is_left)]);
         let name = InterfaceName::new("ipsec0").unwrap();
         let kind = if is_left { self.kind } else { mirrored(self.kind) };
         let interface = dataplane.set_interface(&name, kind).unwrap();
