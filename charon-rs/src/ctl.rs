@@ -242,7 +242,10 @@ fn carry_out(socket: Option<&Path>, json: bool, command: Simple, out: &mut dyn W
         Simple::Plan => plan::plan(&mut connect()?, json, out),
         Simple::Guard { remove } => guard::guard(remove.then(|| connect().is_ok()), json, out),
         Simple::Status { name } => status::status(&mut connect()?, name.as_deref(), json, out),
-        Simple::Explain(what) => explain::explain(&mut connect()?, &what, json, out),
+        Simple::Explain(what) => match what.capture() {
+            Some(capture) => explain::of_capture(capture, json, out),
+            None => explain::explain(&mut connect()?, &what, json, out),
+        },
         Simple::List => status::list(&mut connect()?, json, out),
         Simple::Stats => status::stats(&mut connect()?, json, out),
         Simple::Log { name, follow } => log::log(&mut connect()?, name.as_deref(), follow, json, out),

@@ -1,6 +1,9 @@
 //! Why a tunnel is not up: in one line for each, or for one as the story of its last attempt with the edit to paste.
 
+mod capture;
+
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -12,6 +15,28 @@ use crate::vici::{Client, Message};
 pub(super) struct Explain {
     /// Connection or child [default: all that are not up, one line each]
     name: Option<String>,
+    /// Explain the IKE messages of this capture (pcap or pcapng) instead; needs no daemon
+    #[arg(long, value_name = "FILE", conflicts_with = "name")]
+    pcap: Option<PathBuf>,
+    /// Folder with ikev2_decryption_table, as `keylog` and `charonctl keys` write it, to look into encrypted messages
+    #[arg(long, value_name = "DIR", requires = "pcap")]
+    keys: Option<PathBuf>,
+}
+
+impl Explain {
+    /// The capture that is to be read, and the folder with its keys.
+    pub(super) fn capture(&self) -> Option<(&Path, Option<&Path>)> {
+        Some((self.pcap.as_deref()?, self.keys.as_deref()))
+    }
+}
+
+/// Explains a capture.
+pub(super) fn of_capture(
+    (file, keys): (&Path, Option<&Path>),
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<Outcome, Error> {
+    capture::explain(file, keys, json, out)
 }
 
 /// Asks the daemon.

@@ -28,6 +28,9 @@ pub(crate) const IKE_TABLE: &str = "ikev2_decryption_table";
 /// The name of Wireshark's table for ESP SAs, and of its file.
 pub(crate) const ESP_TABLE: &str = "esp_sa";
 
+/// What lines begin with that Wireshark would refuse.
+pub(crate) const NOT_DECODED: &str = "# not decoded by Wireshark: ";
+
 /// The keys of the SAs alive, and the thread that writes those of every SA to the files.
 #[derive(Debug)]
 pub(crate) struct KeyLog {
@@ -240,7 +243,7 @@ fn is_unknown_to_wireshark(algorithms: EspAlgorithms) -> bool {
 }
 
 fn comment_if(unknown_to_wireshark: bool) -> String {
-    if unknown_to_wireshark { "# not decoded by Wireshark: ".to_owned() } else { String::new() }
+    if unknown_to_wireshark { NOT_DECODED.to_owned() } else { String::new() }
 }
 
 fn hex(key: &Secret<Vec<u8>>) -> String {

@@ -1,7 +1,7 @@
 //! Two daemons in one process with their control sockets, joined by channels in place of dataplane and network.
 
 mod certificates;
-mod misconfigured;
+pub(crate) mod misconfigured;
 pub(crate) mod pair;
 mod scale;
 mod swanctl;

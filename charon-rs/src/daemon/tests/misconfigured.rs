@@ -16,31 +16,31 @@ use crate::vici::{Client, Message};
 
 /// One of the two gateways; moon initiates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Who {
+pub(crate) enum Who {
     Moon,
     Sun,
 }
 
 /// A change of the good configuration: whose, which key of `[conn.gw]`, and its value as TOML; an empty one takes the key away.
-type Edit = (Who, &'static str, &'static str);
+pub(crate) type Edit = (Who, &'static str, &'static str);
 
 /// What somebody's `explain` must say: the code, and the key that decides with its table or without; none when nothing in the
 /// configuration does.
-type Said = (Who, &'static str, &'static str);
+pub(crate) type Said = (Who, &'static str, &'static str);
 
 /// A mistake.
 #[derive(Clone, Copy)]
-struct Row {
-    what: &'static str,
-    edits: &'static [Edit],
-    said: &'static [Said],
+pub(crate) struct Row {
+    pub(crate) what: &'static str,
+    pub(crate) edits: &'static [Edit],
+    pub(crate) said: &'static [Said],
     /// Whose advice, pasted, makes the tunnel come up.
-    cured_by: Option<Who>,
+    pub(crate) cured_by: Option<Who>,
 }
 
 /// What is done with two gateways.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Act {
+pub(crate) enum Act {
     /// Moon brings the tunnel up.
     Up,
     /// Moon brings it up, which works, and rekeys the child.
@@ -58,7 +58,7 @@ async fn try_all(rows: &[Row]) {
 }
 
 /// Loads the files, which must be good, and does it. Gives whether it failed.
-fn attempt(pair: &Pair, row: &Row, act: Act) -> bool {
+pub(crate) fn attempt(pair: &Pair, row: &Row, act: Act) -> bool {
     for (who, daemon) in [(Moon, &pair.moon), (Sun, &pair.sun)] {
         write_files(daemon, &config(who, row.edits), &secrets(who, row.edits));
         let answer = reload(daemon);

@@ -18,8 +18,8 @@ use crate::daemon::service::{Daemon, Files};
 use crate::daemon::shell::{Ending, Handle, Port, Shell};
 use crate::vici::{Access, Client, Message, Server};
 
-/// Whether a datagram of so many octets on this path gets lost.
-type Lost = Box<dyn Fn(IkePath, usize) -> bool + Send>;
+/// Whether a message on this path gets lost.
+type Lost = Box<dyn FnMut(IkePath, &[u8]) -> bool + Send>;
 
 /// `moon` (192.0.2.1) and `sun` (192.0.2.2).
 pub(crate) struct Pair {
@@ -85,8 +85,8 @@ impl Pair {
         self.lose(|_, _| true);
     }
 
-    /// From now on those datagrams are lost of which `lost` says so.
-    pub(crate) fn lose(&self, lost: impl Fn(IkePath, usize) -> bool + Send + 'static) {
+    /// From now on those messages are lost of which `lost` says so; it sees all of them.
+    pub(crate) fn lose(&self, lost: impl FnMut(IkePath, &[u8]) -> bool + Send + 'static) {
         *self.lost.lock().unwrap() = Box::new(lost);
     }
 }
@@ -131,7 +131,7 @@ impl Port for Wire {
             ToDataplane::Request(id, command) => {
                 self.own.try_send(FromDataplane::Outcome(id, self.carry_out(command))).unwrap();
             }
-            ToDataplane::SendIke { path, message } if !(*self.lost.lock().unwrap())(path, message.len()) => {
+            ToDataplane::SendIke { path, message } if !(*self.lost.lock().unwrap())(path, &message) => {
                 let path = IkePath { local: path.remote, remote: path.local };
                 // The other daemon may have ended.
                 drop(self.other.try_send(FromDataplane::Event(Event::Ike { path, message })));

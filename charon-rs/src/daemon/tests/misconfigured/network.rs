@@ -42,8 +42,8 @@ async fn wrong_addresses_are_named() {
     try_all(ROWS).await;
 }
 
-/// Whether a datagram on this path, of so many octets, gets lost.
-type Loses = fn(IkePath, usize) -> bool;
+/// Whether a message on this path gets lost.
+type Loses = fn(IkePath, &[u8]) -> bool;
 
 /// What gets lost on the way, what `explain` says of it, and the configuration in which that shows.
 const LOSSES: &[(Row, Loses)] = &[
@@ -85,7 +85,7 @@ const LOSSES: &[(Row, Loses)] = &[
             said: &[(Moon, "LARGE_MESSAGE_LOST", "fragmentsize")],
             cured_by: None,
         },
-        |_, octets| octets > 1200,
+        |_, message| message.len() > 1200,
     ),
 ];
 
