@@ -11,6 +11,7 @@
 mod aead;
 mod ah;
 mod cbc;
+mod cbc_hmac;
 mod ctr;
 mod gcm;
 mod gmac;
@@ -18,11 +19,13 @@ mod mac;
 mod report;
 mod uncommon;
 
+use esp_engines::cbc_hmac::{Engine as CbcHmacEngine, WORTHWHILE};
 use esp_engines::gcm::Engine as GcmEngine;
 use espdp_api::{CryptoEngine, EspAlgorithms, EspCipher, Secret};
 
 use self::aead::Aead;
 use self::cbc::Cbc;
+use self::cbc_hmac::CbcHmac;
 use self::ctr::Ctr;
 use self::gcm::Gcm;
 use self::gmac::Gmac;
@@ -50,8 +53,8 @@ enum Cipher {
     /// Integrity alone, made like that of an AEAD (RFC 4543).
     Gmac(Box<Gmac>),
     /// Encryption, then integrity over the result (RFC 4303 §3.3.2).
-    /// Boxed: its key schedules are several times as long as an AEAD's.
-    Cbc(Box<Cbc>, Mac),
+    /// Boxed: its key schedules are several times as long as an AEAD's. Packets of a batch go to the engine, where there is one.
+    Cbc(Box<Cbc>, Mac, Option<CbcHmac>),
     /// Likewise (RFC 3686).
     Ctr(Box<Ctr>, Mac),
     /// Integrity alone (RFC 2410).
@@ -147,7 +150,9 @@ impl Transform {
                 Cipher::Gmac(Box::new(gmac.ok_or_else(wrong_encryption_key)?))
             }
             EspCipher::AesCbc { .. } => {
-                Cipher::Cbc(Box::new(Cbc::new(encryption_key, iv_key).ok_or_else(wrong_encryption_key)?), mac()?)
+                let cbc = Box::new(Cbc::new(encryption_key, iv_key).ok_or_else(wrong_encryption_key)?);
+                let together = CbcHmac::new(engine, algorithms.integrity, encryption_key, integrity_key, iv_key);
+                Cipher::Cbc(cbc, mac()?, together)
             }
             EspCipher::AesCtr { .. } => {
                 Cipher::Ctr(Box::new(Ctr::new(encryption_key).ok_or_else(wrong_encryption_key)?), mac()?)
@@ -179,10 +184,11 @@ impl Transform {
     fn batching(&self) -> Batching {
         match &self.cipher {
             Cipher::Gcm(gcm) => Batching::Gcm(gcm.engine()),
+            Cipher::Cbc(_, _, Some(together)) => Batching::CbcHmac(together.engine()),
             Cipher::Aead(_)
             | Cipher::Uncommon(_)
             | Cipher::Gmac(_)
-            | Cipher::Cbc(..)
+            | Cipher::Cbc(_, _, None)
             | Cipher::Ctr(..)
             | Cipher::Null(_)
             | Cipher::Ah(_) => Batching::OneByOne,
@@ -225,7 +231,7 @@ impl Transform {
             Cipher::Aead(_) | Cipher::Gcm(_) | Cipher::Uncommon(_) | Cipher::Gmac(_) | Cipher::Ctr(..) => {
                 *place.first_chunk_mut()? = sequence.to_be_bytes();
             }
-            Cipher::Cbc(cbc, _) => *place.first_chunk_mut()? = cbc.iv(sequence),
+            Cipher::Cbc(cbc, ..) => *place.first_chunk_mut()? = cbc.iv(sequence),
             Cipher::Null(_) | Cipher::Ah(_) => {}
         }
         Some(())
@@ -240,7 +246,7 @@ impl Transform {
             Cipher::Uncommon(aead) => aead.seal(packet, &self.associated_data(packet, sequence)?),
             Cipher::Gcm(gcm) => gcm.seal(packet, high),
             Cipher::Gmac(gmac) => gmac.seal(packet, high),
-            Cipher::Cbc(cbc, mac) => {
+            Cipher::Cbc(cbc, mac, _) => {
                 cbc.encrypt(packet, mac.len())?;
                 mac.append(packet, behind)
             }
@@ -268,7 +274,7 @@ impl Transform {
             Cipher::Uncommon(aead) => aead.open(packet, &covered(packet)?)?,
             Cipher::Gcm(gcm) => gcm.open(packet, high)?,
             Cipher::Gmac(gmac) => gmac.open(packet, high)?,
-            Cipher::Cbc(cbc, mac) => {
+            Cipher::Cbc(cbc, mac, _) => {
                 mac.verify(packet, behind)?;
                 cbc.decrypt(packet, mac.len()).ok_or(DropReason::Short)?;
             }
@@ -314,7 +320,16 @@ pub(crate) fn seal_batch<'k>(
         let Some(transform) = run.first().and_then(|frame| transform_of(frame.sa)) else { continue };
         match transform.batching() {
             Batching::Gcm(engine) => gcm::seal_run(engine, run, memory, &transform_of),
-            Batching::OneByOne => transform.seal_run(run, memory),
+            Batching::CbcHmac(engine) if run.len() >= WORTHWHILE => {
+                cbc_hmac::seal_run(engine, run, memory, &transform_of);
+            }
+            Batching::CbcHmac(_) | Batching::OneByOne => {
+                for run in run.chunk_by_mut(|one, next| one.sa == next.sa) {
+                    if let Some(transform) = run.first().and_then(|frame| transform_of(frame.sa)) {
+                        transform.seal_run(run, memory);
+                    }
+                }
+            }
         }
     }
 }
@@ -330,7 +345,16 @@ pub(crate) fn open_batch<'k>(
         let Some(transform) = run.first().and_then(|frame| transform_of(frame.sa)) else { continue };
         match transform.batching() {
             Batching::Gcm(engine) => gcm::open_run(engine, run, memory, &transform_of),
-            Batching::OneByOne => transform.open_run(run, memory),
+            Batching::CbcHmac(engine) if run.len() >= WORTHWHILE => {
+                cbc_hmac::open_run(engine, run, memory, &transform_of);
+            }
+            Batching::CbcHmac(_) | Batching::OneByOne => {
+                for run in run.chunk_by_mut(|one, next| one.sa == next.sa) {
+                    if let Some(transform) = run.first().and_then(|frame| transform_of(frame.sa)) {
+                        transform.open_run(run, memory);
+                    }
+                }
+            }
         }
     }
 }
@@ -342,6 +366,8 @@ enum Batching {
     OneByOne,
     /// An engine for AES-GCM.
     Gcm(GcmEngine),
+    /// An engine for AES-CBC with HMAC-SHA2-256, when there are some packets.
+    CbcHmac(CbcHmacEngine),
 }
 
 /// Whether the frames of two SAs that follow each other go the same way.

@@ -74,7 +74,7 @@ pub struct Detected {
 /// Octets of the ICV: half of the hash (RFC 4868 §2.6).
 pub const ICV_LEN: usize = 16;
 /// With fewer packets in a call than this, a library that takes one packet after the other is faster.
-pub const WORTHWHILE: usize = 3;
+pub const WORTHWHILE: usize = 4;
 
 /// Octets of SPI, sequence number and IV.
 const HEADER_LEN: usize = 24;
