@@ -7,6 +7,8 @@
 
 #[path = "../tests/support/cbc_hmac.rs"]
 mod cbc_hmac;
+#[path = "../tests/support/chacha20poly1305.rs"]
+mod chacha20poly1305;
 #[path = "../tests/support/random.rs"]
 mod random;
 
@@ -22,6 +24,12 @@ fn main() -> anyhow::Result<()> {
         let start = now();
         cbc_hmac::compare(engine, seed, packets - packets / 32, 0..132);
         cbc_hmac::compare(engine, seed + 1, packets / 32, 132..570);
+        println!("{}: {packets} packets in {:?}", engine.name(), start.elapsed());
+    }
+    for engine in esp_engines::chacha20poly1305::Engine::all() {
+        let start = now();
+        chacha20poly1305::compare(engine, seed, packets - packets / 32, 0..2101);
+        chacha20poly1305::compare(engine, seed + 1, packets / 32, 2101..9001);
         println!("{}: {packets} packets in {:?}", engine.name(), start.elapsed());
     }
     Ok(())

@@ -10,6 +10,9 @@ use crate::vector::vector;
 /// Packets in the lanes of a vector of 32-bit words.
 pub(crate) const WORD_LANES: usize = 16;
 
+/// Packets in the lanes of a vector of 64-bit numbers.
+pub(crate) const NUMBER_LANES: usize = 8;
+
 /// Word `i` of row `j` becomes word `j` of row `i`.
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -44,6 +47,21 @@ pub(crate) fn transpose_blocks([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
         _mm512_shuffle_i32x4::<EVEN_BLOCKS>(ab_high, cd_high),
         _mm512_shuffle_i32x4::<ODD_BLOCKS>(ab_high, cd_high),
     ]
+}
+
+/// Number `i` of row `j` becomes number `j` of row `i`; a number has 64 bits.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(crate) fn transpose_numbers(rows: &mut [__m512i; NUMBER_LANES]) {
+    // First within each block of 16 octets, two rows at a time; then whole blocks, of rows with even and with odd numbers.
+    for pair in rows.as_chunks_mut::<2>().0 {
+        *pair = [_mm512_unpacklo_epi64(pair[0], pair[1]), _mm512_unpackhi_epi64(pair[0], pair[1])];
+    }
+    let even = transpose_blocks([rows[0], rows[2], rows[4], rows[6]]);
+    let odd = transpose_blocks([rows[1], rows[3], rows[5], rows[7]]);
+    for ((pair, even), odd) in rows.as_chunks_mut::<2>().0.iter_mut().zip(even).zip(odd) {
+        *pair = [even, odd];
+    }
 }
 
 /// Each 32-bit word with its octets in the opposite order.

@@ -13,9 +13,12 @@
 #[cfg(target_arch = "x86_64")]
 mod aes;
 pub mod cbc_hmac;
+pub mod chacha20poly1305;
 pub mod gcm;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
+#[cfg(target_arch = "x86_64")]
+mod pending;
 mod prefetch;
 #[cfg(target_arch = "x86_64")]
 mod vector;

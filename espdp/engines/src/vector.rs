@@ -6,7 +6,7 @@
 use std::arch::x86_64::{
     __m128i, __m256i, __m512i, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm_set_epi64x, _mm_storeu_si128,
     _mm256_castsi256_si128, _mm256_loadu_si256, _mm256_storeu_si256, _mm512_castsi512_si256, _mm512_extracti64x4_epi64,
-    _mm512_loadu_si512, _mm512_maskz_loadu_epi8, _mm512_storeu_si512,
+    _mm512_loadu_si512, _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8, _mm512_storeu_si512,
 };
 
 /// Sixteen octets as they lie in memory.
@@ -94,6 +94,16 @@ pub(crate) fn store512_blocks(octets: &mut [u8], value: __m512i) {
     if let Some(one) = rest.first_chunk_mut() {
         store128(one, _mm256_castsi256_si128(blocks));
     }
+}
+
+/// As many octets as `octets` has, 64 at most. Loads of what stands right behind may have to wait for it, see [`store512_blocks`].
+#[inline]
+#[target_feature(enable = "avx512bw")]
+pub(crate) fn store512_partial(octets: &mut [u8], value: __m512i) {
+    let mask = first(octets.len());
+    // SAFETY: only octets whose bit is set are written, which are the first 64 of the slice, or as many as it has; the
+    // processor takes no fault for the others.
+    unsafe { _mm512_mask_storeu_epi8(octets.as_mut_ptr().cast(), mask, value) }
 }
 
 /// 32 octets.

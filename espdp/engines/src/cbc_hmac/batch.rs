@@ -7,10 +7,9 @@ use super::sha256::{Message, hmac};
 use super::{HEADER_LEN, ICV_LEN, Job, Key, Refused};
 use crate::gcm::LONGEST;
 use crate::lanes::WORD_LANES;
+use crate::pending::{Pending, Place, SORTED};
 use crate::vector::Block;
 
-/// Packets that are put in order of length at once.
-const SORTED: usize = 256;
 /// Packets that are encrypted side by side at most.
 const ENCRYPTED: usize = 32;
 /// Octets of a block of AES.
@@ -74,10 +73,14 @@ pub(super) fn open<'k, T>(
 
 /// Encrypts what is pending, and makes the ICVs over that (RFC 4303 §3.3.2).
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes")]
-fn seal_pending<T>(memory: &mut [u8], pending: &mut Pending<'_, T>, done: &mut impl FnMut(T, Result<(), Refused>)) {
+fn seal_pending<T>(
+    memory: &mut [u8],
+    pending: &mut Pending<Packet<'_, T>>,
+    done: &mut impl FnMut(T, Result<(), Refused>),
+) {
     let mut order = [Place::default(); SORTED];
-    let order = pending.order(&mut order);
-    for alike in order.chunk_by(|one, next| one.rounds == next.rounds) {
+    let order = pending.order(&mut order, Packet::measure);
+    for alike in order.chunk_by(|one, next| one.kind == next.kind) {
         for group in alike.chunks(ENCRYPTED) {
             let Some(first) = group.first().and_then(|place| pending.get(*place)) else { continue };
             let plain: [Plain<'_>; ENCRYPTED] = std::array::from_fn(|lane| {
@@ -101,14 +104,18 @@ fn seal_pending<T>(memory: &mut [u8], pending: &mut Pending<'_, T>, done: &mut i
             }
         }
     }
-    pending.count = 0;
+    pending.clear();
 }
 
 /// Verifies what is pending, and decrypts those that are authentic (RFC 4303 §3.4.4.1).
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes")]
-fn open_pending<T>(memory: &mut [u8], pending: &mut Pending<'_, T>, done: &mut impl FnMut(T, Result<(), Refused>)) {
+fn open_pending<T>(
+    memory: &mut [u8],
+    pending: &mut Pending<Packet<'_, T>>,
+    done: &mut impl FnMut(T, Result<(), Refused>),
+) {
     let mut order = [Place::default(); SORTED];
-    let order = pending.order(&mut order);
+    let order = pending.order(&mut order, Packet::measure);
     for group in order.chunks(WORD_LANES) {
         for (place, icv) in group.iter().zip(icvs(memory, pending, group)) {
             let Some(packet) = pending.take(*place) else { continue };
@@ -126,13 +133,13 @@ fn open_pending<T>(memory: &mut [u8], pending: &mut Pending<'_, T>, done: &mut i
             done(packet.name, result);
         }
     }
-    pending.count = 0;
+    pending.clear();
 }
 
 /// What the ICVs of up to [`WORD_LANES`] packets have to be.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn icvs<T>(memory: &[u8], pending: &Pending<'_, T>, group: &[Place]) -> [Block; WORD_LANES] {
+fn icvs<T>(memory: &[u8], pending: &Pending<Packet<'_, T>>, group: &[Place]) -> [Block; WORD_LANES] {
     let messages: [Option<Message<'_>>; WORD_LANES] = std::array::from_fn(|lane| {
         let packet = pending.get(*group.get(lane)?)?;
         let octets = memory.get(packet.start..packet.icv().start)?;
@@ -156,6 +163,11 @@ impl<'k, T> Packet<'k, T> {
         }
     }
 
+    /// AES rounds, and octets.
+    fn measure(&self) -> (u8, usize) {
+        (self.key.rounds() as u8, self.end - self.start)
+    }
+
     fn iv(&self) -> Range<usize> {
         self.start + IV_AT..self.start + HEADER_LEN
     }
@@ -171,57 +183,5 @@ impl<'k, T> Packet<'k, T> {
     fn plain(&self, memory: &[u8]) -> Plain<'k> {
         let iv = memory.get(self.iv()).and_then(|iv| iv.first_chunk()).copied().unwrap_or_default();
         Plain { key: self.key, iv, span: self.payload() }
-    }
-}
-
-/// Packets that wait for others to go with them.
-struct Pending<'k, T> {
-    packets: [Option<Packet<'k, T>>; SORTED],
-    count: usize,
-}
-
-/// Where a packet stands among the pending ones, and what orders them.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    rounds: u8,
-    /// Octets; no packet has more than [`LONGEST`], header and ICV aside.
-    len: u32,
-    index: u16,
-}
-
-impl<'k, T> Pending<'k, T> {
-    fn new() -> Self {
-        Self { packets: [const { None }; SORTED], count: 0 }
-    }
-
-    fn is_full(&self) -> bool {
-        self.count == SORTED
-    }
-
-    #[inline]
-    fn push(&mut self, packet: Packet<'k, T>) {
-        if let Some(place) = self.packets.get_mut(self.count) {
-            *place = Some(packet);
-            self.count += 1;
-        }
-    }
-
-    fn get(&self, place: Place) -> Option<&Packet<'k, T>> {
-        self.packets.get(usize::from(place.index))?.as_ref()
-    }
-
-    fn take(&mut self, place: Place) -> Option<Packet<'k, T>> {
-        self.packets.get_mut(usize::from(place.index))?.take()
-    }
-
-    /// Puts packets with keys of one length together, and long ones behind short ones.
-    fn order<'o>(&self, order: &'o mut [Place; SORTED]) -> &'o [Place] {
-        let (order, _) = order.split_at_mut(self.count.min(SORTED));
-        for (index, (place, packet)) in order.iter_mut().zip(self.packets.iter().flatten()).enumerate() {
-            let len = (packet.end - packet.start) as u32;
-            *place = Place { rounds: packet.key.rounds() as u8, len, index: index as u16 };
-        }
-        order.sort_unstable();
-        order
     }
 }
