@@ -10,6 +10,7 @@
 //! | [`ctl`] | the control tool |
 //! | [`daemon`] | the shell around the engine, and the commands of its control socket |
 //! | [`lab`] | two gateways, a client and a server in namespaces of their own, to try it all |
+//! | `swanctl` | the keys of swanctl.conf, the other front end of the configuration |
 //! | [`vici`] | the protocol of the control socket: packets, messages, server, client |
 
 pub mod config;
@@ -17,4 +18,5 @@ pub mod credentials;
 pub mod ctl;
 pub mod daemon;
 pub mod lab;
+mod swanctl;
 pub mod vici;

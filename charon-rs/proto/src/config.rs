@@ -4,7 +4,9 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use espdp_api::{AddressRange, InterfaceName, Mode, PacketShape, Routes, Secret, TrafficLimit, TrafficSelector};
+use espdp_api::{
+    AddressRange, InterfaceName, Mode, PacketShape, PortRange, Routes, Secret, TrafficLimit, TrafficSelector,
+};
 
 use crate::identity::{Identity, IdentityPattern};
 use crate::proposal::{EspProposal, IkeProposal, default_ike_proposals};
@@ -396,10 +398,10 @@ pub struct Child {
     pub name: String,
     /// Tunnel or transport mode.
     pub mode: Mode,
-    /// What we protect on our side; empty means our address of the IKE SA.
-    pub local_selectors: Vec<TrafficSelector>,
-    /// What we protect on the peer's side; empty means the peer's address of the IKE SA.
-    pub remote_selectors: Vec<TrafficSelector>,
+    /// What we protect on our side; never empty.
+    pub local_selectors: Vec<ChildSelector>,
+    /// What we protect on the peer's side; never empty.
+    pub remote_selectors: Vec<ChildSelector>,
     /// ESP proposals in order of preference; never empty.
     pub esp_proposals: Vec<EspProposal>,
     /// When it is rekeyed and when it ends.
@@ -423,6 +425,68 @@ pub struct Child {
     pub start: StartAction,
     /// The program that the shell runs when it comes up and goes down, with its arguments; empty: none. The engine does not look at it.
     pub updown: Vec<String>,
+    /// What happens when the peer deletes it, unless it is to be up always.
+    pub close: CloseAction,
+    /// What to do about it when the peer is dead; `None` leaves that to the connection.
+    pub dpd: Option<DpdAction>,
+}
+
+/// One side of what a child protects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChildSelector {
+    /// Packets from or to these addresses.
+    Fixed(TrafficSelector),
+    /// Packets from or to the address that the IKE SA has on this side (strongSwan's `dynamic`).
+    Dynamic {
+        /// The IP protocol number, 0 for any.
+        protocol: u8,
+        /// The ports, or ICMP type and code.
+        ports: PortRange,
+    },
+}
+
+impl ChildSelector {
+    /// Everything from or to the address of the IKE SA.
+    pub const HOST: Self = Self::Dynamic { protocol: 0, ports: PortRange::ANY };
+
+    /// What it selects where the IKE SA has the address `host`.
+    #[must_use]
+    pub fn at(&self, host: IpAddr) -> TrafficSelector {
+        match *self {
+            Self::Fixed(selector) => selector,
+            Self::Dynamic { protocol, ports } => {
+                TrafficSelector { addresses: AddressRange::single(host), protocol, ports }
+            }
+        }
+    }
+
+    /// What it selects wherever the IKE SA is; `None` if that depends on its address.
+    #[must_use]
+    pub fn fixed(&self) -> Option<TrafficSelector> {
+        match self {
+            Self::Fixed(selector) => Some(*selector),
+            Self::Dynamic { .. } => None,
+        }
+    }
+}
+
+impl From<TrafficSelector> for ChildSelector {
+    fn from(selector: TrafficSelector) -> Self {
+        Self::Fixed(selector)
+    }
+}
+
+/// As strongSwan prints it: `10.1.0.0/16[tcp/443]`, `dynamic` or `dynamic[udp]`.
+impl fmt::Display for ChildSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(selector) => selector.fmt(f),
+            Self::Dynamic { .. } => {
+                let written = self.at(IpAddr::from([0, 0, 0, 0])).to_string();
+                write!(f, "dynamic{}", written.find('[').and_then(|at| written.get(at..)).unwrap_or_default())
+            }
+        }
+    }
 }
 
 /// What happens to a child when its connection is loaded (`auto`).
@@ -433,5 +497,36 @@ pub enum StartAction {
     /// Its policy is set; the first packet brings it up.
     Trap,
     /// It is brought up, and brought up again whenever it falls.
+    Start,
+    /// It is brought up; when it falls later, it stays down.
+    Once {
+        /// Whether its policy is set, too, so that packets bring it up again.
+        trap: bool,
+    },
+}
+
+impl StartAction {
+    /// Whether its policy is set when the connection is loaded.
+    #[must_use]
+    pub fn traps(self) -> bool {
+        matches!(self, Self::Trap | Self::Once { trap: true })
+    }
+
+    /// Whether it is brought up when the connection is loaded.
+    #[must_use]
+    pub fn initiates(self) -> bool {
+        matches!(self, Self::Start | Self::Once { .. })
+    }
+}
+
+/// What happens to a child that the peer deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum CloseAction {
+    /// Nothing.
+    #[default]
+    None,
+    /// Its policy waits for a packet that brings it up again.
+    Trap,
+    /// It is brought up again.
     Start,
 }

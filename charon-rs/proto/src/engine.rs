@@ -54,7 +54,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use espdp_api::{Direction, Done, Encapsulation, EspSpi, Event, IkePath, Outcome, PolicyId};
+use espdp_api::{Direction, Done, Encapsulation, EspSpi, Event, IkePath, Outcome, PolicyId, PolicySpec};
 
 pub use self::policies::configured_policy;
 
@@ -232,6 +232,11 @@ impl Engine {
     /// The connections, by name.
     pub fn connections(&self) -> impl Iterator<Item = &Connection> {
         self.cx.connections.iter().map(|connection| &**connection)
+    }
+
+    /// The policies that wait for packets, each with the names of connection and child.
+    pub fn traps(&self) -> impl Iterator<Item = (&str, &str, &PolicySpec)> {
+        self.cx.policies.traps()
     }
 
     /// The child that waits for packets on this policy, as it is configured now.

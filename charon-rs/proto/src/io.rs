@@ -202,6 +202,24 @@ pub enum Command {
         /// Which child; `None` means the IKE SA with all the connection's children.
         child: Option<String>,
     },
+    /// Sets the policy of a child, whose packets then bring it up. Settled at once.
+    Install {
+        /// For the answer.
+        ticket: Ticket,
+        /// Which connection; `None` finds it by the child.
+        connection: Option<String>,
+        /// Which child.
+        child: String,
+    },
+    /// Has the policy of a child bring it up no more; SAs stay. Settled at once.
+    Uninstall {
+        /// For the answer.
+        ticket: Ticket,
+        /// Which connection; `None` finds it by the child.
+        connection: Option<String>,
+        /// Which child.
+        child: String,
+    },
     /// Takes SAs down here and now. The peers are told once, and nobody waits for their answers.
     TerminateAtOnce {
         /// For the answer.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use espdp_api::{InterfaceName, Mode, PortRange, Routes, TrafficLimit, TrafficSelector};
 use ike_proto::Settings;
 use ike_proto::config::{
-    Child, Childless, Connection, Dpd, Lifetime, PpkUse, Redirect, RedirectAt, RemoteAddress, Retransmission,
-    StartAction, UdpEncapsulation, Uniqueness,
+    Child, ChildSelector, Childless, Connection, Dpd, DpdAction, Lifetime, PpkUse, Redirect, RedirectAt, RemoteAddress,
+    Retransmission, StartAction, UdpEncapsulation, Uniqueness,
 };
 use ike_proto::identity::{Identity, IdentityPattern};
 use ike_proto::proposal::{default_esp_proposals, default_ike_proposals};
@@ -125,22 +125,18 @@ impl Builder<'_> {
         }
         let mode = draft.mode.unwrap_or(Mode::Tunnel);
         let interface = self.interface(draft.interface.as_ref());
-        let mut local =
-            self.selectors(draft.left_subnets.as_ref(), draft.left_protocol.as_ref(), left_host(conn), "left");
-        let mut remote =
-            self.selectors(draft.right_subnets.as_ref(), draft.right_protocol.as_ref(), right_host(conn), "right");
-        self.check_selectors(draft, &local, &remote);
+        let mut local = selectors(draft.left_subnets.as_ref(), draft.left_protocol.as_ref());
+        let mut remote = selectors(draft.right_subnets.as_ref(), draft.right_protocol.as_ref());
+        self.check_selectors(draft);
         let spec = self.interfaces.get(&interface).map(|at| &at.value);
         let of_tunnel = spec.and_then(|spec| interface::selectors(spec, mode, left_host(conn), right_host(conn)));
         // The routes of a tunnel are about what is inside, which its selectors say nothing about.
         let routes = if of_tunnel.is_some() { Routes::Fixed(Vec::new()) } else { Routes::FromSelectors };
         if let Some((ours, theirs)) = of_tunnel {
-            if local.is_empty() {
-                local = ours;
-            }
-            if remote.is_empty() {
-                remote = theirs;
-            }
+            let or = |own: Option<Vec<ChildSelector>>, of_tunnel: Vec<TrafficSelector>| {
+                own.unwrap_or_else(|| of_tunnel.into_iter().map(Into::into).collect())
+            };
+            (local, remote) = (Some(or(local, ours)), Some(or(remote, theirs)));
         }
         let esp = Span { lifetime: draft.lifetime.as_ref(), default: defaults::CHILD_LIFETIME, key: "lifetime" };
         let lifetime = self.lifetime(&esp, draft);
@@ -151,8 +147,8 @@ impl Builder<'_> {
         Some(Child {
             name: name.to_owned(),
             mode,
-            local_selectors: local,
-            remote_selectors: remote,
+            local_selectors: local.unwrap_or_else(|| vec![ChildSelector::HOST]),
+            remote_selectors: remote.unwrap_or_else(|| vec![ChildSelector::HOST]),
             esp_proposals: draft.esp.as_ref().map_or_else(default_esp_proposals, |esp| esp.value.clone()),
             lifetime,
             rekey_after_traffic: TrafficLimit { bytes: soft_bytes, packets: soft_packets },
@@ -164,6 +160,11 @@ impl Builder<'_> {
             shape: draft.shape,
             start,
             updown: draft.updown.clone().unwrap_or_default(),
+            close: draft.close_action.unwrap_or_default(),
+            dpd: draft
+                .dpd_action
+                .filter(|action| Some(*action) != conn.child.dpd_action)
+                .map(|action| action.unwrap_or(DpdAction::Clear)),
         })
     }
 
@@ -232,10 +233,10 @@ impl Builder<'_> {
 
     fn dpd(&mut self, draft: &ConnDraft) -> Option<Dpd> {
         let delay = draft.dpd_delay.as_ref().map_or(defaults::DPD_DELAY, |delay| delay.value);
-        match draft.dpd_action.flatten() {
+        match draft.child.dpd_action.flatten() {
             Some(action) => (!delay.is_zero()).then_some(Dpd { delay, action }),
             None => {
-                if let (Some(delay), None) = (&draft.dpd_delay, draft.dpd_action) {
+                if let (Some(delay), None) = (&draft.dpd_delay, draft.child.dpd_action) {
                     self.warning(&delay.span, "dpddelay has no effect without dpdaction");
                 }
                 None
@@ -243,39 +244,12 @@ impl Builder<'_> {
         }
     }
 
-    /// The selectors of one side; `host` is its address, if it has just one.
-    fn selectors(
-        &mut self,
-        subnets: Option<&At<Vec<TrafficSelector>>>,
-        protocol: Option<&At<(u8, PortRange)>>,
-        host: Option<IpAddr>,
-        side: &str,
-    ) -> Vec<TrafficSelector> {
-        let mut selectors = subnets.map(|subnets| subnets.value.clone()).unwrap_or_default();
-        let Some(protocol) = protocol else { return selectors };
-        if selectors.is_empty() {
-            match host {
-                Some(host) => selectors.push(TrafficSelector::any_protocol(espdp_api::AddressRange::single(host))),
-                None => self.error(
-                    Complaint::new(protocol.span.clone(), format!("{side}protoport has no addresses to narrow"))
-                        .expected(format!("expected `{side}subnet`, or one address in `{side}`")),
-                ),
-            }
-        }
-        for selector in
-            selectors.iter_mut().filter(|selector| selector.protocol == 0 && selector.ports == PortRange::ANY)
-        {
-            (selector.protocol, selector.ports) = protocol.value;
-        }
-        selectors
-    }
-
     /// Each family of one side needs its like on the other.
-    fn check_selectors(&mut self, draft: &ChildDraft, local: &[TrafficSelector], remote: &[TrafficSelector]) {
+    fn check_selectors(&mut self, draft: &ChildDraft) {
         let (Some(left), Some(right)) = (&draft.left_subnets, &draft.right_subnets) else { return };
-        if local.is_empty() || remote.is_empty() {
-            return;
-        }
+        let fixed = |at: &At<Vec<ChildSelector>>| at.value.iter().map(ChildSelector::fixed).collect::<Option<Vec<_>>>();
+        let (Some(local), Some(remote)) = (fixed(left), fixed(right)) else { return };
+        let (local, remote) = (local.as_slice(), remote.as_slice());
         let has = |selectors: &[TrafficSelector], ipv4| selectors.iter().any(|s| s.addresses.is_ipv4() == ipv4);
         if ![true, false].into_iter().any(|ipv4| has(local, ipv4) && has(remote, ipv4)) {
             let message = "leftsubnet and rightsubnet are of different families: no packet can have both";
@@ -375,6 +349,30 @@ fn retransmission(draft: &ConnDraft) -> Retransmission {
 
 fn is_callable(address: &RemoteAddress) -> bool {
     matches!(address, RemoteAddress::Address(_) | RemoteAddress::Name(_))
+}
+
+/// The selectors of one side as they are written, with the protocol for those that have none of their own; `None` when nothing
+/// is written.
+fn selectors(
+    subnets: Option<&At<Vec<ChildSelector>>>,
+    protocol: Option<&At<(u8, PortRange)>>,
+) -> Option<Vec<ChildSelector>> {
+    let mut selectors = match (subnets, protocol) {
+        (Some(subnets), _) => subnets.value.clone(),
+        (None, Some(_)) => vec![ChildSelector::HOST],
+        (None, None) => return None,
+    };
+    let Some(At { value: (number, range), .. }) = protocol else { return Some(selectors) };
+    for selector in &mut selectors {
+        let (protocol, ports) = match selector {
+            ChildSelector::Fixed(TrafficSelector { protocol, ports, .. })
+            | ChildSelector::Dynamic { protocol, ports } => (protocol, ports),
+        };
+        if *protocol == 0 && *ports == PortRange::ANY {
+            (*protocol, *ports) = (*number, *range);
+        }
+    }
+    Some(selectors)
 }
 
 fn left_host(conn: &ConnDraft) -> Option<IpAddr> {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use espdp_api::{InterfaceName, IpPrefix, Mode, PacketShape, PortRange, Routes, TrafficSelector};
-use ike_proto::config::StartAction;
+use ike_proto::config::{ChildSelector, CloseAction, DpdAction, StartAction};
 use ike_proto::proposal::{EspProposal, ProposalError, ProposalProblem, parse_ah_list, parse_esp_list};
 
 use super::conn_keys::positive;
@@ -20,13 +20,15 @@ use super::values::{address, selector};
 pub(super) struct ChildDraft {
     /// Where its keys stand.
     pub(super) spans: BTreeMap<&'static str, Range<usize>>,
-    pub(super) left_subnets: Option<At<Vec<TrafficSelector>>>,
+    pub(super) left_subnets: Option<At<Vec<ChildSelector>>>,
     pub(super) left_protocol: Option<At<(u8, PortRange)>>,
-    pub(super) right_subnets: Option<At<Vec<TrafficSelector>>>,
+    pub(super) right_subnets: Option<At<Vec<ChildSelector>>>,
     pub(super) right_protocol: Option<At<(u8, PortRange)>>,
     pub(super) esp: Option<At<Vec<EspProposal>>>,
     pub(super) mode: Option<Mode>,
     pub(super) auto: Option<At<Auto>>,
+    pub(super) dpd_action: Option<Option<DpdAction>>,
+    pub(super) close_action: Option<CloseAction>,
     pub(super) lifetime: Option<At<Duration>>,
     pub(super) rekey: Option<bool>,
     pub(super) margin_time: Option<At<Duration>>,
@@ -57,12 +59,12 @@ pub(super) const CHILD_KEYS: &[Key<ChildDraft>] = &[
     Key {
         name: "leftsubnet",
         also_called: &[],
-        takes: "prefix, range or address, with or without `[protocol/port]`, or a list",
+        takes: "prefix, range, address or `%dynamic`, with or without `[protocol/port]`, or a list",
         default: "our address",
         doc: "What we protect on our side: `10.1.0.0/16`, `10.1.0.1-10.1.0.9`, `10.1.0.0/16[tcp/443]`. Several, also of both \
-              families, share one SA.",
+              families, share one SA. `%dynamic` is our address.",
         set: |draft, item| {
-            draft.left_subnets = Some(item.at(subnets(item)?));
+            draft.left_subnets = Some(item.at(child_subnets(item)?));
             Ok(())
         },
     },
@@ -85,7 +87,7 @@ pub(super) const CHILD_KEYS: &[Key<ChildDraft>] = &[
         default: "the peer's address",
         doc: "What we protect on the peer's side.",
         set: |draft, item| {
-            draft.right_subnets = Some(item.at(subnets(item)?));
+            draft.right_subnets = Some(item.at(child_subnets(item)?));
             Ok(())
         },
     },
@@ -132,10 +134,11 @@ pub(super) const CHILD_KEYS: &[Key<ChildDraft>] = &[
     Key {
         name: "auto",
         also_called: &[],
-        takes: "`ignore`, `add`, `route` or `start`",
+        takes: "`ignore`, `add`, `route`, `start`, `once` or `route+once`",
         default: "\"ignore\"",
         doc: "`ignore`: not loaded, for others to build on with `also`. `add`: waits for the peer or for `charonctl up`. \
-              `route`: the first packet brings it up. `start`: brought up at once, and again whenever it falls.",
+              `route`: the first packet brings it up. `start`: brought up at once, and again whenever it falls. `once`: brought \
+              up at once; when it falls later it stays down.",
         set: |draft, item| {
             draft.auto = Some(item.at(Auto::Ignore));
             draft.auto = Some(item.at(item.choice(&[
@@ -143,7 +146,42 @@ pub(super) const CHILD_KEYS: &[Key<ChildDraft>] = &[
                 ("add", Auto::Load(StartAction::None)),
                 ("route", Auto::Load(StartAction::Trap)),
                 ("start", Auto::Load(StartAction::Start)),
+                ("once", Auto::Load(StartAction::Once { trap: false })),
+                ("route+once", Auto::Load(StartAction::Once { trap: true })),
             ])?));
+            Ok(())
+        },
+    },
+    Key {
+        name: "dpdaction",
+        also_called: &[],
+        takes: "`none`, `clear`, `hold` or `restart`",
+        default: "\"none\"",
+        doc: "What to do about a dead peer. `none` in a connection: it is not looked for. `clear`: remove the SAs. `hold`: remove them, and \
+              let the next packet bring the tunnel back. `restart`: set the tunnel up again at once.",
+        set: |draft, item| {
+            draft.dpd_action = Some(item.choice(&[
+                ("none", None),
+                ("clear", Some(DpdAction::Clear)),
+                ("hold", Some(DpdAction::Hold)),
+                ("restart", Some(DpdAction::Restart)),
+            ])?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "closeaction",
+        also_called: &[],
+        takes: "`none`, `hold` or `restart`",
+        default: "\"none\"",
+        doc: "What to do when the peer deletes the Child SA. `hold`: the next packet brings it up again. `restart`: it is set up \
+              again at once. With `auto = \"start\"` it comes up again anyway.",
+        set: |draft, item| {
+            draft.close_action = Some(item.choice(&[
+                ("none", CloseAction::None),
+                ("hold", CloseAction::Trap),
+                ("restart", CloseAction::Start),
+            ])?);
             Ok(())
         },
     },
@@ -334,24 +372,29 @@ pub(super) fn proposals<T>(
     Ok(proposals)
 }
 
-/// Reads selectors; none stands for `%dynamic`.
+/// Reads the selectors of one side of a child.
+fn child_subnets(item: Item<'_>) -> Result<Vec<ChildSelector>, Complaints> {
+    let texts = item.texts("a prefix such as \"10.1.0.0/16\", or \"%dynamic\"")?;
+    collect(texts.iter().map(|text| match text.read(selector::child_selector)? {
+        ChildSelector::Fixed(selector) => Ok(without_host_bits(text, selector)?.into()),
+        dynamic @ ChildSelector::Dynamic { .. } => Ok(dynamic),
+    }))
+}
+
+/// Reads selectors.
 pub(super) fn subnets(item: Item<'_>) -> Result<Vec<TrafficSelector>, Complaints> {
     let texts = item.texts("a prefix such as \"10.1.0.0/16\"")?;
-    if let [text] = texts.as_slice()
-        && matches!(text.as_str(), "%dynamic" | "dynamic")
-    {
-        return Ok(Vec::new());
-    }
-    collect(texts.iter().map(|text| {
-        let selector = text.read(selector::selector)?;
-        let addresses = text.as_str().split('[').next().unwrap_or_default().trim_end();
-        match addresses.parse::<IpPrefix>() {
-            Ok(prefix) if prefix.address() != address::ends(prefix).0 => {
-                Err(host_bits(&text.part(0..addresses.len()), prefix))
-            }
-            _ => Ok(selector),
+    collect(texts.iter().map(|text| without_host_bits(text, text.read(selector::selector)?)))
+}
+
+fn without_host_bits(text: &super::item::Text<'_>, selector: TrafficSelector) -> Result<TrafficSelector, Complaint> {
+    let addresses = text.as_str().split('[').next().unwrap_or_default().trim_end();
+    match addresses.parse::<IpPrefix>() {
+        Ok(prefix) if prefix.address() != address::ends(prefix).0 => {
+            Err(host_bits(&text.part(0..addresses.len()), prefix))
         }
-    }))
+        _ => Ok(selector),
+    }
 }
 
 /// Reads which routes to install.

@@ -5,9 +5,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::time::Duration;
 
-use ike_proto::config::{
-    Childless, DpdAction, Fragmentation, Gateway, RedirectAt, RemoteAddress, UdpEncapsulation, Uniqueness,
-};
+use ike_proto::config::{Childless, Fragmentation, Gateway, RedirectAt, RemoteAddress, UdpEncapsulation, Uniqueness};
 use ike_proto::proposal::{IkeProposal, parse_ike_list};
 
 use super::auth_keys::AuthDraft;
@@ -35,7 +33,6 @@ pub(super) struct ConnDraft {
     pub(super) follow_redirects: Option<bool>,
     pub(super) redirect_to: Option<At<Gateway>>,
     pub(super) redirect_at: Option<RedirectAt>,
-    pub(super) dpd_action: Option<Option<DpdAction>>,
     pub(super) dpd_delay: Option<At<Duration>>,
     pub(super) retransmit_timeout: Option<Duration>,
     pub(super) retransmit_base: Option<f64>,
@@ -204,23 +201,6 @@ pub(super) const CONN_KEYS: &[Key<ConnDraft>] = &[
         doc: "When peers are redirected: at once, or when they have proved who they are.",
         set: |draft, item| {
             draft.redirect_at = Some(item.choice(&[("init", RedirectAt::Init), ("auth", RedirectAt::Auth)])?);
-            Ok(())
-        },
-    },
-    Key {
-        name: "dpdaction",
-        also_called: &[],
-        takes: "`none`, `clear`, `hold` or `restart`",
-        default: "\"none\"",
-        doc: "What to do about a dead peer. `none`: it is not looked for. `clear`: remove the SAs. `hold`: remove them, and \
-              let the next packet bring the tunnel back. `restart`: set the tunnel up again at once.",
-        set: |draft, item| {
-            draft.dpd_action = Some(item.choice(&[
-                ("none", None),
-                ("clear", Some(DpdAction::Clear)),
-                ("hold", Some(DpdAction::Hold)),
-                ("restart", Some(DpdAction::Restart)),
-            ])?);
             Ok(())
         },
     },
@@ -410,7 +390,6 @@ pub(super) const FOREIGN_KEYS: &[Foreign] = &[
         name: "dpdtimeout",
         advice: "it belongs to IKEv1; in IKEv2 the peer is dead when a request was sent retransmit_tries times again",
     },
-    Foreign { name: "closeaction", advice: "with auto = \"start\" a tunnel that falls is set up again" },
     Foreign { name: "compress", advice: "IPComp is not supported; leave it out" },
     Foreign { name: "aggressive", advice: "it belongs to IKEv1; leave it out" },
     Foreign { name: "modeconfig", advice: "it belongs to IKEv1; leave it out" },

@@ -99,6 +99,7 @@ pub fn reference() -> String {
     for foreign in FOREIGN_KEYS {
         row(&mut text, &[&format!("`{}`", foreign.name), foreign.advice]);
     }
+    text.push_str(&crate::swanctl::reference());
     text
 }
 

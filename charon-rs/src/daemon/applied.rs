@@ -11,6 +11,7 @@ use super::manual::Manual;
 use super::shell::Shell;
 use crate::config::{ManualPolicy, Places};
 use crate::credentials::Layer;
+use crate::swanctl::Shunt;
 
 /// Where something was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +29,10 @@ pub(crate) struct Applied {
     bridges: BTreeMap<BridgeName, BridgeSpec>,
     interfaces: BTreeMap<InterfaceName, InterfaceSpec>,
     secrets: BTreeMap<String, Origin>,
+    /// The policies of the file that no connection negotiates.
+    policies: Vec<ManualPolicy>,
+    /// The children of connections from the socket that nobody negotiates.
+    shunts: BTreeMap<String, Vec<Shunt>>,
     /// Policies that no connection negotiates.
     pub(crate) manual: Manual,
     /// Where in the files stands what was told there.
@@ -48,6 +53,21 @@ impl Applied {
     /// The connection of this name, and where it was told.
     pub(crate) fn connection(&self, name: &str) -> Option<(Origin, &Connection)> {
         self.connections.get(name).map(|(origin, connection)| (*origin, connection))
+    }
+
+    /// The policies of the file that no connection negotiates.
+    pub(crate) fn policies_of_file(&self) -> &[ManualPolicy] {
+        &self.policies
+    }
+
+    /// The children of a connection that nobody negotiates.
+    pub(crate) fn shunts(&self, connection: &str) -> &[Shunt] {
+        self.shunts.get(connection).map_or(&[], Vec::as_slice)
+    }
+
+    /// Those of all connections, each with the name of its own.
+    pub(crate) fn all_shunts(&self) -> impl Iterator<Item = (&str, &Shunt)> {
+        self.shunts.iter().flat_map(|(connection, shunts)| shunts.iter().map(|shunt| (connection.as_str(), shunt)))
     }
 
     /// All connections.
@@ -127,7 +147,8 @@ impl Shell {
         for spec in wanted.interfaces {
             self.want_interface(spec);
         }
-        self.set_policies(wanted.policies);
+        self.applied.policies = wanted.policies;
+        self.set_policies();
         let connections: BTreeSet<String> =
             wanted.connections.iter().map(|connection| connection.name.clone()).collect();
         for mut connection in wanted.connections {
@@ -260,9 +281,45 @@ impl Shell {
         self.engine.handle_command(Instant::now(), Command::SetConnection(Box::new(connection)));
     }
 
+    /// Adds the children of a connection from the socket that nobody negotiates, or replaces them.
+    pub(crate) fn set_shunts(&mut self, name: &str, shunts: Vec<Shunt>) {
+        if self.applied.shunts(name) == shunts {
+            return;
+        }
+        if shunts.is_empty() {
+            self.applied.shunts.remove(name);
+        } else {
+            self.applied.shunts.insert(name.to_owned(), shunts);
+        }
+        self.set_policies();
+        self.host_is_stale();
+    }
+
+    /// Puts the policies of children in force that nobody negotiates, or out of force: those of this name that are not so yet.
+    /// Returns how many there are.
+    pub(crate) fn install_shunts(&mut self, connection: Option<&str>, child: &str, installs: bool) -> usize {
+        let of_connection =
+            self.applied.shunts.iter_mut().filter(|(name, _)| connection.is_none_or(|own| own == *name));
+        let meant = of_connection.flat_map(|(_, shunts)| shunts).filter(|shunt| shunt.name == child);
+        let changed = meant.filter(|shunt| shunt.installs != installs).map(|shunt| shunt.installs = installs).count();
+        if changed > 0 {
+            self.set_policies();
+            self.host_is_stale();
+        }
+        changed
+    }
+
+    /// Has the policies in force that no connection negotiates: those of the file, and those of children from the socket.
+    fn set_policies(&mut self) {
+        let shunts = self.applied.all_shunts().filter(|(_, shunt)| shunt.installs);
+        let shunts: Vec<ManualPolicy> = shunts.map(|(_, shunt)| shunt.policy.clone()).collect();
+        self.change_policies(self.applied.policies.iter().cloned().chain(shunts).collect());
+    }
+
     /// Forgets a connection, whose SAs are deleted.
     pub(crate) fn remove_connection(&mut self, name: &str) {
         self.applied.connections.remove(name);
+        self.set_shunts(name, Vec::new());
         self.host_is_stale();
         self.journal.forget(name);
         self.engine.handle_command(Instant::now(), Command::RemoveConnection(name.to_owned()));
@@ -311,7 +368,7 @@ pub(super) mod tests {
     use super::*;
     use crate::daemon::testing::Wire;
     use espdp_api::{Mode, PacketShape, Routes, TrafficLimit};
-    use ike_proto::config::{Child, Lifetime, StartAction};
+    use ike_proto::config::{Child, ChildSelector, CloseAction, Lifetime, StartAction};
     use std::time::Duration;
 
     pub(in crate::daemon) fn connection(name: &str, local_port: u16) -> Connection {
@@ -323,8 +380,8 @@ pub(super) mod tests {
         Child {
             name: "net".into(),
             mode: Mode::Tunnel,
-            local_selectors: Vec::new(),
-            remote_selectors: Vec::new(),
+            local_selectors: vec![ChildSelector::HOST],
+            remote_selectors: vec![ChildSelector::HOST],
             esp_proposals: Vec::new(),
             lifetime: never,
             rekey_after_traffic: TrafficLimit::default(),
@@ -336,6 +393,8 @@ pub(super) mod tests {
             shape: PacketShape::default(),
             start: StartAction::None,
             updown: Vec::new(),
+            close: CloseAction::None,
+            dpd: None,
         }
     }
 

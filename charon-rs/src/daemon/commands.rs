@@ -2,7 +2,7 @@
 //!
 //! | module | commands |
 //! |---|---|
-//! | `control` | initiate, terminate, rekey, redirect |
+//! | `control` | initiate, terminate, rekey, redirect, install, uninstall |
 //! | `query` | version, stats, list-*, get-*, counters |
 //! | `own` | what only our tools use: list-tunnels, journal, keys, reload |
 //! | `explain` | explain |
@@ -34,6 +34,8 @@ pub(crate) async fn call(daemon: &Daemon, name: &str, arguments: &Message, strea
         "terminate" => control::terminate(daemon, arguments, streamer).await,
         "rekey" => control::rekey(daemon, arguments).await,
         "redirect" => control::redirect(daemon, arguments).await,
+        "install" => control::install(daemon, arguments).await,
+        "uninstall" => control::uninstall(daemon, arguments).await,
         "version" => query::version(),
         "stats" => query::stats(daemon).await,
         "list-sas" => query::list_sas(daemon, arguments, streamer).await,
@@ -41,8 +43,9 @@ pub(crate) async fn call(daemon: &Daemon, name: &str, arguments: &Message, strea
         "list-policies" => query::list_policies(daemon, arguments, streamer).await,
         "list-certs" => certificates::list_certs(daemon, arguments, streamer).await,
         "list-authorities" => certificates::list_authorities(daemon, arguments, streamer).await,
-        // Pools do not exist here yet, so there are none to list.
         "get-pools" => Message::new(),
+        "load-pool" | "unload-pool" => failed("address pools are not supported: addresses are not handed out"),
+        "load-token" => load::load_token(),
         "load-cert" => load::credentials::load_cert(daemon, arguments).await,
         "load-key" => load::credentials::load_key(daemon, arguments).await,
         "unload-key" => load::credentials::unload_key(daemon, arguments).await,
@@ -61,7 +64,8 @@ pub(crate) async fn call(daemon: &Daemon, name: &str, arguments: &Message, strea
         "load-shared" => load::load_shared(daemon, arguments).await,
         "unload-shared" => load::unload_shared(daemon, arguments).await,
         "clear-creds" => load::clear_creds(daemon).await,
-        "reload" | "reload-settings" => own::reload(daemon).await,
+        "reload" => own::reload(daemon).await,
+        "reload-settings" => own::reload_settings(daemon).await,
         "plan" => plan::plan(daemon).await,
         "list-tunnels" => own::list_tunnels(daemon, arguments, streamer).await,
         "journal" => own::journal(daemon, arguments, streamer).await,

@@ -77,16 +77,18 @@ pub(crate) fn is_about_an_sa(notice: &Notice) -> bool {
 #[expect(clippy::wildcard_enum_match_arm, reason = "most notices are of no interest here, and so are future ones")]
 pub(crate) fn updown_or_rekey(notice: &Notice, last: &Statistics, now: Instant) -> Option<(&'static str, Message)> {
     let event = match notice {
-        Notice::IkeUp(sa) => ("ike-updown", up(&sa.connection, ike_only(sa, now))),
-        Notice::IkeDown { sa, .. } => ("ike-updown", Message::new().with_section(&sa.connection, ike_only(sa, now))),
+        Notice::IkeUp(sa) => ("ike-updown", up(&sa.connection, report::ike_sa(sa, now))),
+        Notice::IkeDown { sa, .. } => {
+            ("ike-updown", Message::new().with_section(&sa.connection, report::ike_sa(sa, now)))
+        }
         Notice::ChildUp { sa, child } => {
             let children =
                 Message::new().with_section(&report::child_key(child), report::child_sa(child, Some(last), now));
             ("child-updown", up(&sa.connection, report::ike_sa(sa, now).with_section("child-sas", children)))
         }
         Notice::ChildDown { sa, child, .. } => {
-            let children =
-                Message::new().with_section(&report::child_key(child), report::child_sa(child, Some(last), now));
+            let gone = report::child_sa(child, Some(last), now).with_text("state", "DELETED");
+            let children = Message::new().with_section(&report::child_key(child), gone);
             let section = report::ike_sa(sa, now).with_section("child-sas", children);
             ("child-updown", Message::new().with_section(&sa.connection, section))
         }
@@ -115,11 +117,6 @@ pub(crate) fn updown_or_rekey(notice: &Notice, last: &Statistics, now: Instant) 
 pub(crate) fn unix_time(at: SystemTime) -> String {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     format!("{}.{:03}", since.as_secs(), since.subsec_millis())
-}
-
-/// `swanctl --monitor-sa` prints an IKE SA when it comes to this section, so it is there although it is empty.
-fn ike_only(sa: &ike_proto::io::IkeSaReport, now: Instant) -> Message {
-    report::ike_sa(sa, now).with_section("child-sas", Message::new())
 }
 
 fn up(connection: &str, section: Message) -> Message {

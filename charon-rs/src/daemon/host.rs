@@ -53,7 +53,8 @@ impl Shell {
     pub(crate) fn preview(&mut self, wanted: &Wanted) -> Preview {
         let (changes, interfaces) = self.differences(wanted);
         let told = self.applied.connections_of_socket();
-        let manual = wanted.policies.iter().map(|policy| policy.spec.clone());
+        let shunts = self.applied.all_shunts().filter(|(_, shunt)| shunt.installs).map(|(_, shunt)| &shunt.policy);
+        let manual = wanted.policies.iter().chain(shunts).map(|policy| policy.spec.clone());
         let spec = host_spec(&wanted.host, wanted.connections.iter().chain(told), manual);
         let host = self.ask_dataplane(Command::PlanHost(Box::new(spec)));
         Preview { changes, interfaces, host }
@@ -101,7 +102,7 @@ mod tests {
     fn net(name: &str, remote: &str) -> Connection {
         let selector = |text: &str| {
             let range = AddressRange::single(text.parse().unwrap());
-            vec![TrafficSelector::any_protocol(range)]
+            vec![TrafficSelector::any_protocol(range).into()]
         };
         let net = ike_proto::config::Child {
             local_selectors: selector("10.1.0.1"),

@@ -83,8 +83,8 @@ pub(super) struct Step {
 }
 
 impl Shell {
-    /// Has the policies of the configuration set.
-    pub(super) fn set_policies(&mut self, wanted: Vec<ManualPolicy>) {
+    /// Has just these policies in force.
+    pub(super) fn change_policies(&mut self, wanted: Vec<ManualPolicy>) {
         for Step { command, then, what } in self.applied.manual.change_to(wanted) {
             self.order(command, then, what);
         }

@@ -4,16 +4,19 @@
 use std::time::Instant;
 
 use espdp_api::{
-    Direction, Encapsulation, EspIntegrity, EspSpi, IpsecProtocol, Mode, PolicyAction, PolicyDirections, SaStatistics,
+    Direction, Encapsulation, EspIntegrity, EspSpi, IpsecProtocol, Mode, PolicyAction, PolicyDirections, PolicySpec,
+    SaStatistics,
 };
 use ike_proto::config::{
-    Child, Connection, DpdAction, LocalMethod, RemoteAddress, RemoteMethod, StartAction, Uniqueness,
+    Child, CloseAction, Connection, DpdAction, LocalMethod, RemoteAddress, RemoteMethod, StartAction, Uniqueness,
 };
+use ike_proto::identity::IdentityPattern;
 use ike_proto::io::{ChildSaReport, ChildState, IkeSaReport, IkeState};
 use ike_proto::proposal::{AdditionalGroups, Algorithm};
 
 use super::shell::Statistics;
 use crate::config::{ManualPolicy, ManualSa};
+use crate::swanctl::Shunt;
 use crate::vici::Message;
 
 /// An IKE SA with its Child SAs, as in `list-sa` events. Without `statistics`, there are no counters.
@@ -25,14 +28,22 @@ pub(crate) fn ike_sa_with_children(sa: &IkeSaReport, statistics: Option<&Statist
     ike_sa(sa, now).with_section("child-sas", children)
 }
 
+/// A policy of a child, as strongSwan shows it.
+pub(crate) fn policy(connection: &str, child: &str, mode: &str, spec: &PolicySpec) -> Message {
+    let mut section = Message::new().with("child", child).with("ike", connection).with("mode", mode);
+    section.put_list("local-ts", &spec.local);
+    section.put_list("remote-ts", &spec.remote);
+    Message::new().with_section(&format!("{connection}/{child}"), section)
+}
+
 /// A policy that no connection negotiates, with its SAs.
 pub(crate) fn manual_policy(policy: &ManualPolicy, statistics: &Statistics) -> Message {
     let spec = &policy.spec;
     let mode = policy.sas.first().map_or(Mode::Tunnel, |sa| sa.mode);
     let (action, mode) = match spec.action {
         PolicyAction::Protect { .. } => ("protect", format!("{mode:?}").to_uppercase()),
-        PolicyAction::Bypass => ("bypass", "PASS".to_owned()),
-        PolicyAction::Discard => ("discard", "DROP".to_owned()),
+        PolicyAction::Bypass => ("bypass", shunt_mode(spec.action).to_owned()),
+        PolicyAction::Discard => ("discard", shunt_mode(spec.action).to_owned()),
     };
     let direction = match spec.directions {
         PolicyDirections::Both => "both",
@@ -103,9 +114,11 @@ pub(crate) fn ike_sa(sa: &IkeSaReport, now: Instant) -> Message {
         section.put("dh-group", suite.group.name());
         put_additional(&mut section, suite.additional);
     }
-    section.put_some("established", sa.established.map(|at| seconds_since(at, now)));
-    section.put_some("rekey-time", sa.rekey_at.map(|at| seconds_until(at, now)));
-    section.put_some("reauth-time", sa.reauth_at.map(|at| seconds_until(at, now)));
+    if !matches!(sa.state, IkeState::Deleting) {
+        section.put_some("established", sa.established.map(|at| seconds_since(at, now)));
+        section.put_some("rekey-time", sa.rekey_at.map(|at| seconds_until(at, now)));
+        section.put_some("reauth-time", sa.reauth_at.map(|at| seconds_until(at, now)));
+    }
     if !sa.tasks.is_empty() {
         section.put_list("tasks-queued", &sa.tasks);
     }
@@ -187,8 +200,8 @@ pub(crate) fn ike_sa_in_full(sa: &IkeSaReport, statistics: &Statistics, now: Ins
     section.with_section("child-sas", children)
 }
 
-/// A connection as in `list-conn` events.
-pub(crate) fn connection(connection: &Connection) -> Message {
+/// A connection as in `list-conn` events, with its children that nobody negotiates.
+pub(crate) fn connection(connection: &Connection, shunts: &[Shunt]) -> Message {
     let mut section = Message::new();
     section.put_list("local_addrs", or_any(connection.local_addresses.iter().map(ToString::to_string)));
     section.put_list("remote_addrs", or_any(connection.remote_addresses.iter().map(remote_address)));
@@ -199,24 +212,37 @@ pub(crate) fn connection(connection: &Connection) -> Message {
     section.put_some("dpd_delay", connection.dpd.map(|dpd| dpd.delay.as_secs()));
     let local = std::iter::once(&connection.local).chain(&connection.more_local);
     for (index, round) in local.enumerate() {
-        let id = round.identity.as_ref().map_or_else(|| "%any".to_owned(), ToString::to_string);
-        section.put_section(&format!("local-{}", index + 1), auth(&id, local_class(&round.method)));
+        let id = round.identity.as_ref().map(ToString::to_string);
+        section.put_section(&format!("local-{}", index + 1), auth(id, local_class(&round.method)));
     }
     let remote = std::iter::once(&connection.remote).chain(&connection.more_remote);
     for (index, round) in remote.enumerate() {
         let name = format!("remote-{}", index + 1);
-        section.put_section(&name, auth(&round.identity.to_string(), remote_class(&round.method)));
+        let id = Some(&round.identity).filter(|id| **id != IdentityPattern::Any).map(ToString::to_string);
+        section.put_section(&name, auth(id, remote_class(&round.method)));
     }
-    let dpd_action = match connection.dpd.map(|dpd| dpd.action) {
-        Some(DpdAction::Restart) => "start",
-        Some(DpdAction::Hold) => "trap",
-        Some(DpdAction::Clear) | None => "none",
-    };
     let mut children = Message::new();
     for child in &connection.children {
-        children.put_section(&child.name, child_config(child, dpd_action));
+        let dpd = child.dpd.or(connection.dpd.map(|dpd| dpd.action));
+        children.put_section(&child.name, child_config(child, dpd));
+    }
+    for shunt in shunts {
+        children.put_section(&shunt.name, shunt_config(shunt));
     }
     section.with_section("children", children)
+}
+
+fn shunt_config(shunt: &Shunt) -> Message {
+    let mut section = Message::new()
+        .with("mode", shunt_mode(shunt.policy.spec.action))
+        .with("rekey_time", 0)
+        .with("rekey_bytes", 0)
+        .with("rekey_packets", 0)
+        .with("dpd_action", "none")
+        .with("close_action", "none");
+    section.put_list("local-ts", &shunt.policy.spec.local);
+    section.put_list("remote-ts", &shunt.policy.spec.remote);
+    section
 }
 
 /// strongSwan's names.
@@ -229,16 +255,27 @@ fn uniqueness(uniqueness: Uniqueness) -> &'static str {
     }
 }
 
-fn child_config(child: &Child, dpd_action: &str) -> Message {
+fn child_config(child: &Child, dpd: Option<DpdAction>) -> Message {
+    let dpd_action = match dpd {
+        Some(DpdAction::Restart) => "start",
+        Some(DpdAction::Hold) => "trap",
+        Some(DpdAction::Clear) | None => "none",
+    };
+    let close_action = match child.close {
+        _ if child.start == StartAction::Start => "start",
+        CloseAction::Start => "start",
+        CloseAction::Trap => "trap",
+        CloseAction::None => "none",
+    };
     let mut section = Message::new()
         .with("mode", mode(child.mode))
         .with("rekey_time", child.lifetime.rekey_after.map_or(0, |after| after.as_secs()))
         .with("rekey_bytes", child.rekey_after_traffic.bytes.unwrap_or(0))
         .with("rekey_packets", child.rekey_after_traffic.packets.unwrap_or(0))
         .with("dpd_action", dpd_action)
-        .with("close_action", if child.start == StartAction::Start { "start" } else { "none" });
-    section.put_list("local-ts", or_dynamic(child.local_selectors.iter().map(ToString::to_string)));
-    section.put_list("remote-ts", or_dynamic(child.remote_selectors.iter().map(ToString::to_string)));
+        .with("close_action", close_action);
+    section.put_list("local-ts", &child.local_selectors);
+    section.put_list("remote-ts", &child.remote_selectors);
     section
 }
 
@@ -260,8 +297,10 @@ fn remote_class(method: &RemoteMethod) -> &'static str {
     }
 }
 
-fn auth(id: &str, class: &str) -> Message {
-    let mut section = Message::new().with("id", id).with("class", class);
+fn auth(id: Option<String>, class: &str) -> Message {
+    let mut section = Message::new();
+    section.put_some("id", id);
+    section.put("class", class);
     for list in ["groups", "cert_policy", "certs", "cacerts"] {
         section.put_list(list, [""; 0]);
     }
@@ -280,12 +319,6 @@ fn remote_address(address: &RemoteAddress) -> String {
 fn or_any(addresses: impl Iterator<Item = String>) -> Vec<String> {
     let addresses: Vec<String> = addresses.collect();
     if addresses.is_empty() { vec!["%any".to_owned()] } else { addresses }
-}
-
-/// No selectors mean the address of the IKE SA, which swanctl calls dynamic.
-fn or_dynamic(selectors: impl Iterator<Item = String>) -> Vec<String> {
-    let selectors: Vec<String> = selectors.collect();
-    if selectors.is_empty() { vec!["dynamic".to_owned()] } else { selectors }
 }
 
 /// strongSwan's name of an IKE SA's state.
@@ -311,7 +344,17 @@ fn child_state(state: ChildState) -> &'static str {
     }
 }
 
-fn mode(mode: Mode) -> &'static str {
+/// strongSwan's name of what becomes of packets that no SA carries.
+pub(crate) fn shunt_mode(action: PolicyAction) -> &'static str {
+    match action {
+        PolicyAction::Protect { .. } => "TUNNEL",
+        PolicyAction::Bypass => "PASS",
+        PolicyAction::Discard => "DROP",
+    }
+}
+
+/// strongSwan's name of a mode.
+pub(crate) fn mode(mode: Mode) -> &'static str {
     match mode {
         Mode::Tunnel => "TUNNEL",
         Mode::Transport => "TRANSPORT",
@@ -338,7 +381,8 @@ fn seconds_since(at: Instant, now: Instant) -> u64 {
 }
 
 fn seconds_until(at: Instant, now: Instant) -> u64 {
-    at.saturating_duration_since(now).as_secs()
+    let left = at.saturating_duration_since(now);
+    left.as_secs() + u64::from(left.subsec_nanos() > 0)
 }
 
 fn hex(octets: &[u8]) -> String {

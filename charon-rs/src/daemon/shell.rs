@@ -265,6 +265,16 @@ impl Shell {
         self.undertake(|ticket| Command::Redirect { ticket, target, gateway })
     }
 
+    /// Has the policy of a child wait for packets.
+    pub(crate) fn install(&mut self, connection: Option<String>, child: String) -> oneshot::Receiver<Settled> {
+        self.undertake(|ticket| Command::Install { ticket, connection, child })
+    }
+
+    /// Has the policy of a child wait no more.
+    pub(crate) fn uninstall(&mut self, connection: Option<String>, child: String) -> oneshot::Receiver<Settled> {
+        self.undertake(|ticket| Command::Uninstall { ticket, connection, child })
+    }
+
     /// Rekeys SAs.
     pub(crate) fn rekey(&mut self, target: Target) -> oneshot::Receiver<Settled> {
         self.undertake(|ticket| Command::Rekey { ticket, target })

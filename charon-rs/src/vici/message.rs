@@ -110,6 +110,15 @@ impl Message {
         self
     }
 
+    /// Puts another value in the place of the one of this name, if there is one.
+    #[must_use]
+    pub fn with_text(mut self, name: &str, value: &str) -> Self {
+        if let Some((_, node)) = self.entries.iter_mut().find(|(own, _)| own == name) {
+            *node = Node::Value(value.as_bytes().to_vec());
+        }
+        self
+    }
+
     /// Everything in order.
     pub fn entries(&self) -> impl Iterator<Item = (&str, &Node)> {
         self.entries.iter().map(|(name, node)| (name.as_str(), node))

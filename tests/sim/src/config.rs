@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use espdp_api::{AddressRange, InterfaceName, Mode, PacketShape, Routes, Secret, TrafficLimit, TrafficSelector};
 use ike_proto::config::{
-    Child, Connection, Lifetime, LocalAuth, LocalMethod, RemoteAddress, RemoteAuth, RemoteMethod, Retransmission,
-    SecretKind, SharedSecret, StartAction,
+    Child, CloseAction, Connection, Lifetime, LocalAuth, LocalMethod, RemoteAddress, RemoteAuth, RemoteMethod,
+    Retransmission, SecretKind, SharedSecret, StartAction,
 };
 use ike_proto::identity::{Identity, IdentityPattern};
 
@@ -32,7 +32,7 @@ pub fn connection(here: IpAddr, there: IpAddr) -> Connection {
     let subnet = |left: bool| {
         let net = if left { ("10.1.0.0", "10.1.255.255") } else { ("10.2.0.0", "10.2.255.255") };
         let range = AddressRange::new(address(net.0), address(net.1)).expect("a range");
-        vec![TrafficSelector::any_protocol(range)]
+        vec![TrafficSelector::any_protocol(range).into()]
     };
     let name = |left: bool| Identity::Fqdn(if left { "left.example" } else { "right.example" }.to_owned());
     let left = here < there;
@@ -65,6 +65,8 @@ pub fn connection(here: IpAddr, there: IpAddr) -> Connection {
             shape: PacketShape::default(),
             start: StartAction::None,
             updown: Vec::new(),
+            close: CloseAction::None,
+            dpd: None,
         }],
         ..Connection::new("net")
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use espdp_api::{AddressRange, InterfaceName, Mode, PacketShape, Routes, Secret, TrafficLimit, TrafficSelector};
 use ike_proto::config::{
-    Child, Connection, CredentialName, Dpd, DpdAction, Lifetime, LocalAuth, LocalMethod, RemoteAddress, RemoteAuth,
-    RemoteMethod, SecretKind, SharedSecret, StartAction, Trust, TrustName,
+    Child, CloseAction, Connection, CredentialName, Dpd, DpdAction, Lifetime, LocalAuth, LocalMethod, RemoteAddress,
+    RemoteAuth, RemoteMethod, SecretKind, SharedSecret, StartAction, Trust, TrustName,
 };
 use ike_proto::identity::{Identity, IdentityPattern};
 use ike_proto::io::Command;
@@ -171,8 +171,8 @@ fn child(local_selectors: Vec<TrafficSelector>, remote_selectors: Vec<TrafficSel
     Child {
         name: "net".to_owned(),
         mode: Mode::Tunnel,
-        local_selectors,
-        remote_selectors,
+        local_selectors: local_selectors.into_iter().map(Into::into).collect(),
+        remote_selectors: remote_selectors.into_iter().map(Into::into).collect(),
         esp_proposals: vec!["aes256gcm16-esn".parse().unwrap()],
         lifetime: Lifetime { rekey_after: None, ..rekeyed_after(0) },
         rekey_after_traffic: TrafficLimit::default(),
@@ -184,5 +184,7 @@ fn child(local_selectors: Vec<TrafficSelector>, remote_selectors: Vec<TrafficSel
         shape: PacketShape::default(),
         start: StartAction::None,
         updown: Vec::new(),
+        close: CloseAction::None,
+        dpd: None,
     }
 }

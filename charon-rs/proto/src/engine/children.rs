@@ -12,7 +12,7 @@ use super::ike_sa::FollowUp;
 use super::initiator::can_initiate;
 use super::run::REKEY_AGAIN;
 use super::task::{Queued, Task};
-use crate::config::DpdAction;
+use crate::config::{CloseAction, DpdAction};
 use crate::io::{ChildSaId, ChildSaReport, DownReason, Notice, RemarkLevel};
 
 impl Established {
@@ -254,12 +254,12 @@ impl Established {
         let report = child.report(false);
         let was_up = child.is_known();
         let (name, replaces) = (child.child.name.clone(), child.replaces);
+        let again = self.wants_again(&child, reason);
         self.dispose_of(cx, now, child, reason);
         if was_up && !self.revive_replaced(cx, now, (replaces, &report)) {
             cx.notice(Notice::ChildDown { sa: Box::new(sa), child: Box::new(report), reason: reason.clone() });
             let connection = &self.session.connection;
-            let dpd = connection.dpd.map(|dpd| dpd.action);
-            if *reason == DownReason::PeerDead && dpd == Some(DpdAction::Restart) && can_initiate(connection) {
+            if again == Some(Again::AtOnce) && can_initiate(connection) {
                 cx.reconciler.want_once(now, &connection.name, &name);
             } else if *reason != DownReason::Command {
                 cx.reconnect_later(now, &connection.name);
@@ -311,10 +311,28 @@ impl Established {
         true
     }
 
-    /// A dead peer's policy stays and waits for a packet, if that is what is wanted.
+    /// Whether a child that falls for this reason is to come up again, as the configuration has it now.
+    fn wants_again(&self, child: &ChildSa, reason: &DownReason) -> Option<Again> {
+        let connection = &self.session.connection;
+        let configured = connection.children.iter().find(|other| other.name == child.child.name)?;
+        if *reason == DownReason::PeerDead {
+            // Without probes nobody asked to look for dead peers, but one that answers no request is dead all the same.
+            return match configured.dpd.or(connection.dpd.map(|dpd| dpd.action))? {
+                DpdAction::Restart => Some(Again::AtOnce),
+                DpdAction::Hold => Some(Again::WithAPacket),
+                DpdAction::Clear => None,
+            };
+        }
+        match configured.close {
+            CloseAction::Start if *reason == DownReason::PeerDeleted => Some(Again::AtOnce),
+            CloseAction::Trap if *reason == DownReason::PeerDeleted => Some(Again::WithAPacket),
+            CloseAction::None | CloseAction::Trap | CloseAction::Start => None,
+        }
+    }
+
+    /// The policy of a child that fell stays and waits for a packet, if that is what is wanted.
     fn hold_policy(&mut self, cx: &mut Context, child: &ChildSa, reason: &DownReason) {
-        let dpd = self.session.connection.dpd.map(|dpd| dpd.action);
-        let holds = *reason == DownReason::PeerDead && dpd == Some(DpdAction::Hold);
+        let holds = self.wants_again(child, reason) == Some(Again::WithAPacket);
         if let Some(connection) = cx.connections.get(self.connection_name()).filter(|_| holds)
             && let Some(child) = connection.children.iter().find(|other| other.name == child.child.name)
         {
@@ -331,6 +349,13 @@ impl Established {
             child.outbound = Half::Active;
         }
     }
+}
+
+/// When a child that fell comes up again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Again {
+    AtOnce,
+    WithAPacket,
 }
 
 /// Whether a child that was replaced can take the place of what replaced it again.

@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use espdp_api::PolicySpec;
+
 use super::established::{Established, Life};
 use super::ike_sa::IkeSa;
 use super::initiator::Locating;
 use super::task::{ChildWish, Queued, Task};
 use super::{Engine, ShuttingDown};
-use crate::config::{Child, Childless, Connection, SecretKind, StartAction};
+use crate::config::{Child, Childless, Connection, SecretKind};
 use crate::io::{ChildSaId, Command, DownReason, IkeSpi, Notice, RemarkLevel, Target, Ticket};
 
 /// What a command is for, once it is found.
@@ -41,6 +43,8 @@ impl Engine {
                 self.cx.ppks.remove(&name);
             }
             Command::Initiate { ticket, connection, child } => self.initiate(now, ticket, connection, child),
+            Command::Install { ticket, connection, child } => self.install(ticket, connection.as_deref(), &child),
+            Command::Uninstall { ticket, connection, child } => self.uninstall(ticket, connection.as_deref(), &child),
             Command::Terminate { ticket, target } => self.terminate(now, ticket, &target),
             Command::TerminateAtOnce { ticket, target } => self.terminate_at_once(now, ticket, &target),
             Command::Rekey { ticket, target } => self.rekey(now, ticket, &target),
@@ -58,12 +62,46 @@ impl Engine {
             self.with_established(spi, |sa, _| sa.reconfigure(&connection));
         }
         self.cx.reconciler.configure(now, &connection);
-        for child in connection.children.iter().filter(|child| child.start == StartAction::Trap) {
-            match self.cx.policies.trap(&connection, child) {
-                Ok(command) => command.into_iter().for_each(|command| self.cx.command("set a trap", command)),
-                Err(error) => self.cx.remark(Some(&connection.name), RemarkLevel::Warn, error.to_string()),
+        for child in connection.children.iter().filter(|child| child.start.traps()) {
+            if let Err(why) = self.trap(&connection, child) {
+                self.cx.remark(Some(&connection.name), RemarkLevel::Warn, why);
             }
         }
+    }
+
+    fn trap(&mut self, connection: &Connection, child: &Child) -> Result<(), String> {
+        let command = self.cx.policies.trap(connection, child).map_err(|error| error.to_string())?;
+        command.into_iter().for_each(|command| self.cx.command("set a trap", command));
+        Ok(())
+    }
+
+    /// Has the policies of children wait for packets.
+    fn install(&mut self, ticket: Ticket, connection: Option<&str>, child: &str) {
+        let installed = self.find_children(connection, Some(child)).and_then(|(connection, children)| {
+            children.iter().try_for_each(|child| self.trap(&connection, child)).map(|()| children.len())
+        });
+        match installed {
+            Ok(count) => {
+                self.cx.open_ticket(ticket, count, "");
+                (0..count).for_each(|_| self.cx.settle([ticket], &Ok(())));
+            }
+            Err(why) => self.cx.open_ticket(ticket, 0, &why),
+        }
+    }
+
+    /// Has them wait no more.
+    fn uninstall(&mut self, ticket: Ticket, connection: Option<&str>, child: &str) {
+        let waits = |(of, name, _): &(&str, &str, &PolicySpec)| {
+            *name == child && connection.is_none_or(|connection| connection == *of)
+        };
+        let owner = self.cx.policies.traps().find(waits).map(|(connection, ..)| connection.to_owned());
+        let removed = owner.and_then(|connection| self.cx.policies.untrap_child(&connection, child));
+        let Some(commands) = removed else {
+            return self.cx.open_ticket(ticket, 0, &format!("policy '{child}' not found"));
+        };
+        commands.into_iter().for_each(|command| self.cx.command("remove a trap", command));
+        self.cx.open_ticket(ticket, 1, "");
+        self.cx.settle([ticket], &Ok(()));
     }
 
     fn untrap(&mut self, connection: &str) {

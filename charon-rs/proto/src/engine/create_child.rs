@@ -13,7 +13,7 @@ use super::failure::{Incompatible, Trouble, ah_through_nat, hint_for_refusal};
 use super::negotiate::esp_incompatible;
 use super::session::Session;
 use super::task::ChildWish;
-use crate::config::{Child, Connection};
+use crate::config::{Child, ChildSelector, Connection};
 use crate::crypto::key_exchange::{KeyExchange, respond};
 use crate::crypto::schedule::{ChildExchange, ChildKeys};
 use crate::io::{ChildSaId, ConfigKey, Cure, FailureCode};
@@ -658,16 +658,10 @@ fn selectors_of_packet(packet: &PacketSummary) -> (TrafficSelector, TrafficSelec
     (side(packet.source, packet.source_port), side(packet.destination, packet.destination_port))
 }
 
-/// The selectors of the configuration; where it has none, the addresses of the IKE SA.
+/// The selectors of the configuration, with the addresses of the IKE SA where those are meant.
 fn configured_selectors(session: &Session, child: &Child) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
-    let or_host = |selectors: &[TrafficSelector], address| match selectors {
-        [] => vec![TrafficSelector::any_protocol(AddressRange::single(address))],
-        given => given.to_vec(),
-    };
-    (
-        or_host(&child.local_selectors, session.path.local.ip()),
-        or_host(&child.remote_selectors, session.path.remote.ip()),
-    )
+    let at = |selectors: &[ChildSelector], host| selectors.iter().map(|selector| selector.at(host)).collect();
+    (at(&child.local_selectors, session.path.local.ip()), at(&child.remote_selectors, session.path.remote.ip()))
 }
 
 /// The connection is for an IKE SA alone.

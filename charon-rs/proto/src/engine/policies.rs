@@ -6,9 +6,11 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-use espdp_api::{AddressRange, Command, Direction, EspSpi, PolicyAction, PolicyId, PolicySpec, TrafficSelector};
+use std::net::IpAddr;
 
-use crate::config::{Child, Connection, RemoteAddress};
+use espdp_api::{Command, Direction, EspSpi, PolicyAction, PolicyId, PolicySpec, TrafficSelector};
+
+use crate::config::{Child, ChildSelector, Connection, RemoteAddress};
 use crate::io::{ChildSaId, IkeSpi};
 
 /// All policies that are set.
@@ -273,6 +275,18 @@ impl Policies {
         let first = (connection.to_owned(), String::new());
         let of_connection = self.by_name.range(first..).take_while(|((name, _), _)| name == connection);
         let ids: Vec<PolicyId> = of_connection.flat_map(|(_, ids)| ids).copied().collect();
+        self.untrap_all(ids)
+    }
+
+    /// Lets no policy of one child wait any more, as [`Self::untrap`]; `None` when none did.
+    pub(super) fn untrap_child(&mut self, connection: &str, child: &str) -> Option<Vec<Command>> {
+        let ids: Vec<PolicyId> =
+            self.by_name.get(&(connection.to_owned(), child.to_owned()))?.iter().copied().collect();
+        let is_trap = |id: &PolicyId| self.set.get(id).is_some_and(|policy| policy.trap.is_some());
+        ids.iter().any(is_trap).then(|| self.untrap_all(ids))
+    }
+
+    fn untrap_all(&mut self, ids: Vec<PolicyId>) -> Vec<Command> {
         let mut gone = Vec::new();
         for id in ids {
             let Some(policy) = self.set.get_mut(&id) else {
@@ -285,6 +299,13 @@ impl Policies {
             }
         }
         gone
+    }
+
+    /// What waits for packets, each with the names of connection and child.
+    pub(super) fn traps(&self) -> impl Iterator<Item = (&str, &str, &PolicySpec)> {
+        self.set.values().filter_map(|policy| {
+            policy.trap.as_ref().map(|spec| (policy.connection.as_str(), policy.child.as_str(), spec))
+        })
     }
 
     /// Whether the policy exists and has a child of this IKE SA.
@@ -389,18 +410,15 @@ impl Policy {
 /// or "the peer's address", and the configuration does not know it.
 #[must_use]
 pub fn configured_policy(id: PolicyId, connection: &Connection, child: &Child) -> Option<PolicySpec> {
-    let host = |address| vec![TrafficSelector::any_protocol(AddressRange::single(address))];
-    let local = match child.local_selectors.as_slice() {
-        [] => host(*connection.local_addresses.first()?),
-        given => given.to_vec(),
+    let at = |selectors: &[ChildSelector], host: Option<IpAddr>| -> Option<Vec<TrafficSelector>> {
+        selectors.iter().map(|selector| selector.fixed().or_else(|| host.map(|host| selector.at(host)))).collect()
     };
-    let remote = match child.remote_selectors.as_slice() {
-        [] => host(connection.remote_addresses.iter().find_map(|remote| match remote {
-            RemoteAddress::Address(address) => Some(*address),
-            RemoteAddress::Range(_) | RemoteAddress::Name(_) | RemoteAddress::Any => None,
-        })?),
-        given => given.to_vec(),
-    };
+    let local = at(&child.local_selectors, connection.local_addresses.first().copied())?;
+    let peer = connection.remote_addresses.iter().find_map(|remote| match remote {
+        RemoteAddress::Address(address) => Some(*address),
+        RemoteAddress::Range(_) | RemoteAddress::Name(_) | RemoteAddress::Any => None,
+    });
+    let remote = at(&child.remote_selectors, peer)?;
     let routes = child.routes.towards(&remote);
     let action = PolicyAction::Protect { acquire: true };
     Some(PolicySpec { action, routes, ..PolicySpec::protect(id, child.interface.clone(), local, remote) })

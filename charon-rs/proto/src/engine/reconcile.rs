@@ -19,7 +19,7 @@ pub(super) struct Reconciler {
 struct Wanted {
     /// For good: the configuration says so.
     always: BTreeSet<String>,
-    /// Until they are up once: they fell with a dead peer.
+    /// Until they are up once: the configuration says so, or they fell with a dead peer.
     once: BTreeSet<String>,
     /// Tries that came to nothing since the last that did not.
     failures: u32,
@@ -31,9 +31,11 @@ impl Reconciler {
     pub(super) fn configure(&mut self, now: Instant, connection: &Connection) {
         let start = connection.children.iter().filter(|child| child.start == StartAction::Start);
         let always: BTreeSet<String> = start.map(|child| child.name.clone()).collect();
+        let once = connection.children.iter().filter(|child| matches!(child.start, StartAction::Once { .. }));
+        let once: BTreeSet<String> = once.map(|child| child.name.clone()).collect();
         self.forget(&connection.name);
-        if !always.is_empty() {
-            self.wanted.insert(connection.name.clone(), Wanted { always, ..Wanted::default() });
+        if !always.is_empty() || !once.is_empty() {
+            self.wanted.insert(connection.name.clone(), Wanted { always, once, ..Wanted::default() });
             self.set_due(&connection.name, Some(now));
         }
     }

@@ -18,8 +18,8 @@ pub(super) use self::signer::{sign_both, sign_with, trust_in};
 use super::Engine;
 use crate::Settings;
 use crate::config::{
-    Child, Connection, Lifetime, LocalAuth, LocalMethod, RemoteAddress, RemoteAuth, RemoteMethod, Retransmission,
-    SecretKind, SharedSecret, StartAction,
+    Child, CloseAction, Connection, Lifetime, LocalAuth, LocalMethod, RemoteAddress, RemoteAuth, RemoteMethod,
+    Retransmission, SecretKind, SharedSecret, StartAction,
 };
 use crate::identity::{Identity, IdentityPattern};
 use crate::io::{
@@ -656,8 +656,8 @@ pub(super) fn child(who: Who, name: &str) -> Child {
     Child {
         name: name.to_owned(),
         mode: Mode::Tunnel,
-        local_selectors: vec![who.net()],
-        remote_selectors: vec![who.other().net()],
+        local_selectors: vec![who.net().into()],
+        remote_selectors: vec![who.other().net().into()],
         esp_proposals: vec!["aes256gcm16".parse().unwrap()],
         lifetime: NEVER,
         rekey_after_traffic: TrafficLimit::default(),
@@ -669,6 +669,8 @@ pub(super) fn child(who: Who, name: &str) -> Child {
         shape: PacketShape::default(),
         start: StartAction::None,
         updown: Vec::new(),
+        close: CloseAction::None,
+        dpd: None,
     }
 }
 
@@ -677,6 +679,6 @@ pub(super) fn two_children(who: Who, connection: &mut Connection) {
     let mut second = child(who, "second");
     let (moon, sun) = (net("10.3.0.0", "10.3.0.255"), net("10.4.0.0", "10.4.0.255"));
     let (local, remote) = if who == Who::Moon { (moon, sun) } else { (sun, moon) };
-    (second.local_selectors, second.remote_selectors) = (vec![local], vec![remote]);
+    (second.local_selectors, second.remote_selectors) = (vec![local.into()], vec![remote.into()]);
     connection.children.push(second);
 }

@@ -37,7 +37,7 @@ fn mistakes_in_both_files_are_told_together() {
         "error: ipsec.secrets.toml:1:9: secret `a` has no key\n      = expected `psk` or `file`\n\
          error: ipsec.secrets.toml:2:1: unknown key\n      = did you mean `psk`?\n      = expected a key of [secret.NAME]\n\
          error: ipsec.toml:2:9: `adds` is not known here\n    2 | auto = \"adds\"\n      |         ^^^^ did you mean `add`?\n      \
-         = expected one of \"ignore\", \"add\", \"route\", \"start\""
+         = expected one of \"ignore\", \"add\", \"route\", \"start\", \"once\", \"route+once\""
     );
 }
 

@@ -8,8 +8,8 @@ use espdp_api::{
     Mode, MssPolicy, Mtu, PacketShape, PaddingPolicy, PathMtuPolicy, Routes, TrafficLimit,
 };
 use ike_proto::config::{
-    Child, Childless, Dpd, DpdAction, Fragmentation, Lifetime, LocalMethod, RemoteAddress, RemoteMethod, StartAction,
-    UdpEncapsulation,
+    Child, ChildSelector, Childless, CloseAction, Dpd, DpdAction, Fragmentation, Lifetime, LocalMethod, RemoteAddress,
+    RemoteMethod, StartAction, UdpEncapsulation,
 };
 use ike_proto::identity::{Identity, IdentityPattern};
 use ike_proto::proposal::{default_esp_proposals, default_ike_proposals};
@@ -56,7 +56,8 @@ fn a_connection_needs_only_a_peer() {
     assert_eq!(conn.encapsulation, UdpEncapsulation::Detect);
     let child = &conn.children[0];
     assert_eq!((child.name.as_str(), child.mode, child.start), ("net", Mode::Tunnel, StartAction::None));
-    assert!(child.local_selectors.is_empty() && child.remote_selectors.is_empty());
+    let host = vec![ChildSelector::HOST];
+    assert_eq!((&child.local_selectors, &child.remote_selectors), (&host, &host));
     assert_eq!(child.esp_proposals, default_esp_proposals());
     assert_eq!(
         child.lifetime,
@@ -142,10 +143,12 @@ fn each_key_of_a_child_has_its_effect() {
         child_with("leftsubnet = \"10.1.0.0/16, 10.5.0.1-10.5.0.9\"\nrightsubnet = [\"10.2.0.0/16[tcp/443]\"]");
     assert_eq!(printed(&subnets.local_selectors), ["10.1.0.0/16", "10.5.0.1..10.5.0.9"]);
     assert_eq!(printed(&subnets.remote_selectors), ["10.2.0.0/16[tcp/443]"]);
-    assert!(child_with("leftsubnet = \"%dynamic\"").local_selectors.is_empty());
+    assert_eq!(child_with("leftsubnet = \"%dynamic\"").local_selectors, [ChildSelector::HOST]);
+    let beside = child_with("leftsubnet = \"%dynamic[tcp/22], 10.1.0.0/16\"").local_selectors;
+    assert_eq!(printed(&beside), ["dynamic[tcp/22]", "10.1.0.0/16"]);
     let narrowed = child_with("leftsubnet = [\"10.1.0.0/16\", \"10.2.0.0/16[udp]\"]\nleftprotoport = \"tcp/443\"");
     assert_eq!(printed(&narrowed.local_selectors), ["10.1.0.0/16[tcp/443]", "10.2.0.0/16[udp]"]);
-    assert_eq!(printed(&child_with("rightprotoport = \"gre\"").remote_selectors), ["192.0.2.2/32[47]"]);
+    assert_eq!(printed(&child_with("rightprotoport = \"gre\"").remote_selectors), ["dynamic[47]"]);
     assert_eq!(printed(&child_with("esp = \"aes256gcm16-esn\"").esp_proposals), ["aes256gcm16-esn"]);
     assert_eq!(printed(&child_with("esp = [\"aes256gcm16\", \"chacha20poly1305\"]").esp_proposals).len(), 2);
     let ah = child_with("ah = \"sha256-esn\"").esp_proposals;
@@ -181,7 +184,20 @@ fn each_key_of_a_child_has_its_effect() {
         (shape("pmtu = \"ignore\"").path_mtu, shape("pmtu = 1400").path_mtu),
         (PathMtuPolicy::Ignore, PathMtuPolicy::Fixed(1400))
     );
-    for (word, start) in [("add", StartAction::None), ("route", StartAction::Trap), ("start", StartAction::Start)] {
+    let close = |word: &str| child_with(&format!("closeaction = \"{word}\"")).close;
+    assert_eq!(["none", "hold", "restart"].map(close), [CloseAction::None, CloseAction::Trap, CloseAction::Start]);
+    let of_child = |word: &str| {
+        let text = format!("{MINIMAL}dpdaction = \"clear\"\n[conn.net.child.a]\ndpdaction = \"{word}\"\n");
+        connection(&text).children[0].dpd
+    };
+    assert_eq!(["clear", "hold", "none"].map(of_child), [None, Some(DpdAction::Hold), Some(DpdAction::Clear)]);
+    for (word, start) in [
+        ("add", StartAction::None),
+        ("route", StartAction::Trap),
+        ("start", StartAction::Start),
+        ("once", StartAction::Once { trap: false }),
+        ("route+once", StartAction::Once { trap: true }),
+    ] {
         assert_eq!(connection(&MINIMAL.replace("add", word)).children[0].start, start);
     }
 }

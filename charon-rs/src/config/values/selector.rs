@@ -1,6 +1,7 @@
 //! Traffic selectors: `leftsubnet`, `rightsubnet` and the protocols and ports behind them.
 
 use espdp_api::{PortRange, TrafficSelector};
+use ike_proto::config::ChildSelector;
 
 use super::{ValueError, address};
 
@@ -23,7 +24,27 @@ const PROTOCOLS: [(&str, u8); 15] = [
     ("sctp", 132),
 ];
 
-const PORTS_WANTED: &str = "expected a port, a range such as 1000-2000, any, or opaque";
+/// Services by name, as /etc/services has them.
+const SERVICES: [(&str, u16); 16] = [
+    ("ftp", 21),
+    ("ssh", 22),
+    ("telnet", 23),
+    ("smtp", 25),
+    ("domain", 53),
+    ("tftp", 69),
+    ("http", 80),
+    ("ntp", 123),
+    ("snmp", 161),
+    ("bgp", 179),
+    ("ldap", 389),
+    ("https", 443),
+    ("syslog", 514),
+    ("l2f", 1701),
+    ("l2tp", 1701),
+    ("radius", 1812),
+];
+
+const PORTS_WANTED: &str = "expected a port, a service such as https, a range such as 1000-2000, any, or opaque";
 
 /// Reads a selector: a prefix, a range or an address, possibly with a protocol and a port: `10.0.0.0/24[tcp/443]`.
 ///
@@ -42,6 +63,28 @@ pub fn selector(text: &str) -> Result<TrafficSelector, ValueError> {
     let (protocol, ports) = protocol_and_ports(inner)
         .map_err(|error| ValueError { at: error.at.start + bracket + 1..error.at.end + bracket + 1, ..error })?;
     Ok(TrafficSelector { addresses: address::range(addresses.trim_end())?, protocol, ports })
+}
+
+/// Reads a selector as [`selector`] does, or `%dynamic`, which strongSwan writes `dynamic`: `%dynamic[tcp/443]`.
+///
+/// # Errors
+/// [`ValueError`] with the place that is wrong.
+pub fn child_selector(text: &str) -> Result<ChildSelector, ValueError> {
+    let Some(rest) = ["%dynamic", "dynamic"].iter().find_map(|word| text.strip_prefix(word)) else {
+        return selector(text).map(ChildSelector::Fixed);
+    };
+    if rest.is_empty() {
+        return Ok(ChildSelector::HOST);
+    }
+    let start = text.len() - rest.len();
+    let inner = rest.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).ok_or_else(|| ValueError {
+        message: format!("`{rest}` behind `dynamic` means nothing"),
+        expected: "expected a protocol and a port in brackets, such as dynamic[tcp/443]".to_owned(),
+        at: start..text.len(),
+    })?;
+    let (protocol, ports) = protocol_and_ports(inner)
+        .map_err(|error| ValueError { at: error.at.start + start + 1..error.at.end + start + 1, ..error })?;
+    Ok(ChildSelector::Dynamic { protocol, ports })
 }
 
 /// Reads a protocol with or without ports: `tcp`, `udp/1701`, `17/1000-2000`, `icmp/8`, `icmp/3(4)`, `udp/%any`.
@@ -83,6 +126,9 @@ pub fn protocol_and_ports(text: &str) -> Result<(u8, PortRange), ValueError> {
 fn ports(text: &str) -> Option<PortRange> {
     if let Some(special) = special_ports(text) {
         return Some(special);
+    }
+    if let Some((_, port)) = SERVICES.iter().find(|(name, _)| text.eq_ignore_ascii_case(name)) {
+        return Some(PortRange { start: *port, end: *port });
     }
     let (start, end) = text.split_once('-').unwrap_or((text, text));
     let ports = PortRange { start: start.trim().parse().ok()?, end: end.trim().parse().ok()? };
@@ -145,7 +191,7 @@ mod tests {
     fn the_wrong_piece_of_a_selector_is_pointed_at() {
         for (text, at) in [
             ("10.0.0.0/24[tpc/443]", "tpc"),
-            ("10.0.0.0/24[tcp/http]", "http"),
+            ("10.0.0.0/24[tcp/htpp]", "htpp"),
             ("10.0.0.0/24[tcp/9-1]", "9-1"),
             ("10.0.0.0/24[icmp/300]", "300"),
             ("10.0.0.0/24[icmp/3(4]", "3(4"),

@@ -31,10 +31,13 @@ pub(super) async fn initiate(daemon: &Daemon, arguments: &Message, streamer: &St
         End::Detached => super::success(),
         End::Settled(Ok(SettledCount { matches, done })) if done == matches => super::success(),
         End::Settled(Ok(SettledCount { matches, done })) => {
-            let why = format!("{done} of {matches} children came up");
+            let why = format!("establishing {what} failed: {done} of {matches} children came up");
             with_cause(daemon, failed(why), begun.connection, begun.journal_before).await
         }
-        End::Settled(Err(why)) => with_cause(daemon, failed(why), begun.connection, begun.journal_before).await,
+        End::Settled(Err(why)) => {
+            let why = format!("establishing {what} failed: {why}");
+            with_cause(daemon, failed(why), begun.connection, begun.journal_before).await
+        }
         End::TimedOut(after) => failed(format!("{what} not established after {}ms, detaching", after.as_millis())),
     }
 }
@@ -143,6 +146,46 @@ pub(super) async fn redirect(daemon: &Daemon, arguments: &Message) -> Message {
     let mut answer = Message::new().with("success", success).with("matches", matches).with("redirected", redirected);
     answer.put_some("errmsg", why);
     answer
+}
+
+/// Puts the policy of a child (`child`, in the connection `ike` if that is named) in force: a trap, or one that lets packets pass
+/// or drops them.
+pub(super) async fn install(daemon: &Daemon, arguments: &Message) -> Message {
+    change_policy(daemon, arguments, true, "configuration name not found").await
+}
+
+/// Takes the policy of a child out of force.
+pub(super) async fn uninstall(daemon: &Daemon, arguments: &Message) -> Message {
+    let child = arguments.text("child").unwrap_or_default();
+    change_policy(daemon, arguments, false, &format!("policy '{child}' not found")).await
+}
+
+async fn change_policy(daemon: &Daemon, arguments: &Message, installs: bool, not_found: &str) -> Message {
+    let text = |name| arguments.text(name).map(str::to_owned);
+    let (connection, Some(child)) = (text("ike"), text("child")) else {
+        return failed("missing configuration name");
+    };
+    let not_found = not_found.to_owned();
+    let change = move |shell: &mut Shell| -> Result<Option<oneshot::Receiver<Settled>>, String> {
+        if shell.install_shunts(connection.as_deref(), &child, installs) > 0 {
+            return Ok(None);
+        }
+        let wanted = Wanted { connection: connection.clone(), child: Some(child.clone()), either: None, join: false };
+        if wanted.resolve(shell).is_err() {
+            return Err(not_found);
+        }
+        Ok(Some(if installs { shell.install(connection, child) } else { shell.uninstall(connection, child) }))
+    };
+    match daemon.handle.ask(change).await {
+        Ok(Ok(None)) => super::success(),
+        Ok(Ok(Some(settled))) => match settled.await {
+            Ok(Ok(_)) => super::success(),
+            Ok(Err(why)) => failed(why),
+            Err(_) => failed("the daemon is shutting down"),
+        },
+        Ok(Err(why)) => failed(why),
+        Err(gone) => failed(gone),
+    }
 }
 
 /// The answer when no SA is meant.

@@ -97,17 +97,13 @@ fn why_not_up(name: &str, tunnel: &Tunnel, stories: &Stories) -> String {
             Ending::Up => {}
         }
     }
-    let start = tunnel.connection.iter().flat_map(|connection| &connection.children).map(|child| child.start);
-    let waits = match start.max_by_key(|start| match start {
-        StartAction::None => 0,
-        StartAction::Trap => 1,
-        StartAction::Start => 2,
-    }) {
-        Some(StartAction::Start) => "it will be tried again soon",
-        Some(StartAction::Trap) => "the first packet for it brings it up",
-        Some(StartAction::None) | None => {
-            "nothing here brings it up (auto = \"add\"): `charonctl up`, or the peer does"
-        }
+    let children = || tunnel.connection.iter().flat_map(|connection| &connection.children);
+    let waits = if children().any(|child| child.start == StartAction::Start) {
+        "it will be tried again soon"
+    } else if children().any(|child| child.start.traps()) {
+        "the first packet for it brings it up"
+    } else {
+        "nothing here brings it up (auto = \"add\"): `charonctl up`, or the peer does"
     };
     match stories.down(name) {
         Some((at, because)) => format!("it went down {} ago, {because}; {waits}", ago(at)),

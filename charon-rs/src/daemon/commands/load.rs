@@ -1,12 +1,9 @@
 //! Commands that tell the daemon what `swanctl.conf` says, for `swanctl --load-all`.
 
-mod authentication;
-mod connection;
 pub(super) mod credentials;
-mod keys;
 
 use espdp_api::{InterfaceKind, InterfaceName, InterfaceSpec, Secret};
-use ike_proto::config::{Connection, SecretKind, SharedSecret};
+use ike_proto::config::{SecretKind, SharedSecret};
 
 use super::{failed, success};
 use crate::config::values::identity::identity;
@@ -14,6 +11,7 @@ use crate::credentials::Layer;
 use crate::daemon::applied::Origin;
 use crate::daemon::service::Daemon;
 use crate::daemon::shell::Shell;
+use crate::swanctl;
 use crate::vici::Message;
 
 /// Secrets from the socket have names of their own, so that they never replace one of the file.
@@ -23,9 +21,9 @@ const SECRET_PREFIX: &str = "socket:";
 pub(super) async fn load_conn(daemon: &Daemon, arguments: &Message) -> Message {
     let (mut connections, mut layer) = (Vec::new(), Layer::default());
     for (name, section) in arguments.sections() {
-        match connection::read(name, section, &mut layer) {
-            Ok(connection) => connections.push(connection),
-            Err(why) => return failed(format!("{why}, config discarded")),
+        match swanctl::read(name, section, &mut layer) {
+            Ok(read) => connections.push(read),
+            Err(refusal) => return failed(format!("{refusal}, config discarded")),
         }
     }
     match daemon.handle.ask(|shell| load(shell, connections, layer)).await {
@@ -34,15 +32,18 @@ pub(super) async fn load_conn(daemon: &Daemon, arguments: &Message) -> Message {
     }
 }
 
-fn load(shell: &mut Shell, connections: Vec<Connection>, layer: Layer) {
+fn load(shell: &mut Shell, connections: Vec<swanctl::Read>, layer: Layer) {
     shell.change_credentials(|socket| socket.merge(layer));
-    for mut connection in connections {
+    for swanctl::Read { mut connection, shunts } in connections {
         shell.desk.store().complete(&mut connection);
-        for child in &connection.children {
-            if !shell.has_interface(&child.interface) {
-                shell.want_interface(plain_interface(child.interface.clone()));
+        let of_children = connection.children.iter().map(|child| &child.interface);
+        let of_shunts = shunts.iter().map(|shunt| &shunt.policy.spec.interface);
+        for interface in of_children.chain(of_shunts) {
+            if !shell.has_interface(interface) {
+                shell.want_interface(plain_interface(interface.clone()));
             }
         }
+        shell.set_shunts(&connection.name, shunts);
         if shell.applied.connection(&connection.name) != Some((Origin::Socket, &connection)) {
             shell.set_connection(Origin::Socket, connection);
         }
@@ -88,6 +89,11 @@ pub(super) async fn load_shared(daemon: &Daemon, arguments: &Message) -> Message
         Ok(()) => success(),
         Err(gone) => failed(gone),
     }
+}
+
+/// Refuses a key on a token: there are none.
+pub(super) fn load_token() -> Message {
+    failed("keys on tokens are not supported: put the private key into swanctl's folder `private`")
 }
 
 /// Forgets a key that was loaded over the socket.
@@ -153,7 +159,11 @@ mod tests {
     use crate::credentials::Demand;
     use crate::credentials::testing::Entity;
     use crate::daemon::testing::Wire;
-    use ike_proto::config::{RemoteMethod, Trust};
+    use ike_proto::config::{Connection, RemoteMethod, Trust};
+
+    fn alone(connection: Connection) -> swanctl::Read {
+        swanctl::Read { connection, shunts: Vec::new() }
+    }
 
     #[tokio::test]
     async fn what_a_connection_demanded_before_it_was_loaded_again_is_forgotten() {
@@ -163,10 +173,10 @@ mod tests {
             let certificates = vec![Entity::root(round).certificate];
             let name = layer.add_demand(Demand { certificates, ..Demand::default() });
             connection.remote.method = RemoteMethod::Signature(Trust { name, authorities: Vec::new(), ocsp: false });
-            load(&mut shell, vec![connection], layer);
+            load(&mut shell, vec![alone(connection)], layer);
             assert_eq!(shell.desk.store().socket().demands.len(), 1, "{round}");
         }
-        load(&mut shell, vec![Connection::new("gw")], Layer::default());
+        load(&mut shell, vec![alone(Connection::new("gw"))], Layer::default());
         assert!(shell.desk.store().socket().demands.is_empty(), "a secret demands nothing");
     }
 

@@ -33,6 +33,17 @@ pub(super) async fn reload(daemon: &Daemon) -> Message {
     }
 }
 
+/// The same for `swanctl`: strongSwan says no more than whether it worked.
+pub(super) async fn reload_settings(daemon: &Daemon) -> Message {
+    match daemon.reload().await {
+        Ok(reloaded) => {
+            reloaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            success()
+        }
+        Err(why) => failed(why),
+    }
+}
+
 /// Streams one `list-tunnel` event for each connection, whether it is up or not, so that one that is down does not vanish:
 /// its state, its configuration, its SAs with everything about them, and the failure that explains why it is down. The
 /// answer tells the last failure of a peer that no connection fits.
@@ -145,7 +156,7 @@ impl Tunnel {
         let mut section = Message::new().with("state", self.state());
         if let Some(connection) = &self.connection {
             section.put("start", start_of(connection));
-            section.put_section("config", report::connection(connection));
+            section.put_section("config", report::connection(connection, &[]));
         }
         if let Some(failure) = self.failure.as_deref().and_then(dated_failure) {
             section.put_section("failure", failure);

@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use espdp::CryptoReport;
-use espdp_api::{CryptoEngine, EspCipher, EspIntegrity, PolicyAction};
-use ike_proto::config::StartAction;
+use espdp_api::{CryptoEngine, EspCipher, EspIntegrity, Mode, PolicyAction};
 use ike_proto::io::{IkeSaReport, IkeState};
 use ike_proto::proposal::{Algorithm, KeyExchangeGroup, Prf};
 
 use super::{failed, success};
-use crate::config::ManualPolicy;
 use crate::daemon::report;
 use crate::daemon::service::Daemon;
 use crate::daemon::shell::{Gone, Shell, Statistics};
@@ -66,15 +64,17 @@ pub(super) async fn stats(daemon: &Daemon) -> Message {
     message
 }
 
-/// Streams `list-sa` events; `ike` and `ike-id` select IKE SAs, `child` and `child-id` those with such a child.
+/// Streams `list-sa` events; `ike` and `ike-id` select IKE SAs, `child` and `child-id` which Child SAs are shown with them.
 pub(super) async fn list_sas(daemon: &Daemon, arguments: &Message, streamer: &Streamer) -> Message {
     let (sas, statistics) = match (ike_sas(daemon).await, statistics(daemon).await) {
         (Ok(sas), Ok(statistics)) => (sas, statistics),
         (Err(gone), _) | (_, Err(gone)) => return failed(gone),
     };
     let now = Instant::now();
-    for sa in sas.iter().filter(|sa| is_selected(sa, arguments)) {
-        let section = report::ike_sa_with_children(sa, statistics.as_ref(), now);
+    let is = |key: &str, value: &str| arguments.text(key).is_none_or(|wanted| wanted == value);
+    for mut sa in sas.into_iter().filter(|sa| is("ike", &sa.connection) && is("ike-id", &sa.id.0.to_string())) {
+        sa.children.retain(|child| is("child", &child.name) && is("child-id", &child.id.0.to_string()));
+        let section = report::ike_sa_with_children(&sa, statistics.as_ref(), now);
         streamer.send("list-sa", Message::new().with_section(&sa.connection, section)).await;
     }
     Message::new()
@@ -86,7 +86,12 @@ pub(super) async fn list_conns(daemon: &Daemon, arguments: &Message, streamer: &
     let look = move |shell: &mut Shell| -> Vec<(String, Message)> {
         let wanted = |name: &str| wanted.as_deref().is_none_or(|wanted| wanted == name);
         let connections = shell.engine.connections().filter(|connection| wanted(&connection.name));
-        connections.map(|connection| (connection.name.clone(), report::connection(connection))).collect()
+        connections
+            .map(|connection| {
+                let shunts = shell.applied.shunts(&connection.name);
+                (connection.name.clone(), report::connection(connection, shunts))
+            })
+            .collect()
     };
     match daemon.handle.ask(look).await {
         Ok(connections) => {
@@ -99,38 +104,15 @@ pub(super) async fn list_conns(daemon: &Daemon, arguments: &Message, streamer: &
     }
 }
 
-/// Streams `list-policy` events: with `trap` for children that wait for packets and for policies that protect, with `pass` for
-/// policies that let packets bypass, with `drop` for those that discard them.
+/// Streams one `list-policy` event for each policy in force: with `trap` for those that protect, with `pass` for those that let
+/// packets bypass, with `drop` for those that discard them; with `child` and `ike` only those of these names.
 pub(super) async fn list_policies(daemon: &Daemon, arguments: &Message, streamer: &Streamer) -> Message {
     let statistics = match statistics(daemon).await {
         Ok(statistics) => statistics.unwrap_or_default(),
         Err(gone) => return failed(gone),
     };
-    let [trap, pass, discard] = ["trap", "pass", "drop"].map(|kind| arguments.is_yes(kind));
-    let look = move |shell: &mut Shell| -> Vec<Message> {
-        let is_wanted = |policy: &ManualPolicy| match policy.spec.action {
-            PolicyAction::Protect { .. } => trap,
-            PolicyAction::Bypass => pass,
-            PolicyAction::Discard => discard,
-        };
-        let manual = shell.applied.manual.policies().map(|(_, policy)| policy).filter(|policy| is_wanted(policy));
-        let manual = manual
-            .map(|policy| Message::new().with_section(&policy.name, report::manual_policy(policy, &statistics)))
-            .collect::<Vec<_>>();
-        let children = shell
-            .engine
-            .connections()
-            .flat_map(|connection| connection.children.iter().map(|child| (connection.name.clone(), child.clone())));
-        let traps = children.filter(|(_, child)| trap && child.start == StartAction::Trap);
-        let traps = traps.map(|(connection, child)| {
-            let mut section = Message::new().with("child", &child.name).with("ike", &connection).with("mode", "TUNNEL");
-            section.put_list("local-ts", &child.local_selectors);
-            section.put_list("remote-ts", &child.remote_selectors);
-            Message::new().with_section(&format!("{connection}/{}", child.name), section)
-        });
-        traps.chain(manual).collect()
-    };
-    match daemon.handle.ask(look).await {
+    let wanted = WantedPolicies::of(arguments);
+    match daemon.handle.ask(move |shell: &mut Shell| wanted.find(shell, &statistics)).await {
         Ok(policies) => {
             for policy in policies {
                 streamer.send("list-policy", policy).await;
@@ -138,6 +120,64 @@ pub(super) async fn list_policies(daemon: &Daemon, arguments: &Message, streamer
             Message::new()
         }
         Err(gone) => failed(gone),
+    }
+}
+
+/// Which policies are asked for.
+struct WantedPolicies {
+    trap: bool,
+    pass: bool,
+    discard: bool,
+    connection: Option<String>,
+    child: Option<String>,
+}
+
+impl WantedPolicies {
+    fn of(arguments: &Message) -> Self {
+        let text = |name| arguments.text(name).map(str::to_owned);
+        let [trap, pass, discard] = ["trap", "pass", "drop"].map(|kind| arguments.is_yes(kind));
+        Self { trap, pass, discard, connection: text("ike"), child: text("child") }
+    }
+
+    fn find(&self, shell: &Shell, statistics: &Statistics) -> Vec<Message> {
+        let traps = shell.engine.traps().filter(|(connection, child, _)| self.trap && self.is_named(connection, child));
+        let traps = traps.map(|(connection, child, spec)| {
+            let mut configured = shell.engine.connections().filter(|own| own.name == connection);
+            let children = configured.next().into_iter().flat_map(|connection| &connection.children);
+            let mode = children.into_iter().find(|own| own.name == child).map_or(Mode::Tunnel, |own| own.mode);
+            report::policy(connection, child, report::mode(mode), spec)
+        });
+        let shunts = shell.applied.all_shunts().filter(|(_, shunt)| shunt.installs);
+        let shunts = shunts.filter(|(connection, shunt)| self.is_named(connection, &shunt.name));
+        let shunts =
+            shunts.filter(|(_, shunt)| self.has_action(shunt.policy.spec.action)).map(|(connection, shunt)| {
+                report::policy(
+                    connection,
+                    &shunt.name,
+                    report::shunt_mode(shunt.policy.spec.action),
+                    &shunt.policy.spec,
+                )
+            });
+        let of_file = self.connection.is_none();
+        let manual =
+            shell.applied.policies_of_file().iter().filter(|policy| of_file && self.has_action(policy.spec.action));
+        let manual = manual.filter(|policy| self.child.as_ref().is_none_or(|child| *child == policy.name));
+        let manual =
+            manual.map(|policy| Message::new().with_section(&policy.name, report::manual_policy(policy, statistics)));
+        traps.chain(shunts).chain(manual).collect()
+    }
+
+    fn is_named(&self, connection: &str, child: &str) -> bool {
+        let is = |wanted: &Option<String>, name: &str| wanted.as_ref().is_none_or(|wanted| wanted == name);
+        is(&self.connection, connection) && is(&self.child, child)
+    }
+
+    fn has_action(&self, action: PolicyAction) -> bool {
+        match action {
+            PolicyAction::Protect { .. } => self.trap,
+            PolicyAction::Bypass => self.pass,
+            PolicyAction::Discard => self.discard,
+        }
     }
 }
 
@@ -149,9 +189,16 @@ pub(super) fn get_algorithms() -> Message {
         .with_section("encryption", implemented(ciphers(false)))
         .with_section("integrity", implemented(EspIntegrity::ALL.iter().map(|integrity| integrity.name())))
         .with_section("aead", implemented(ciphers(true)))
+        .with_section("hasher", implemented(HASHERS.into_iter()))
         .with_section("prf", implemented(Prf::ALL.iter().map(|prf| prf.name())))
+        .with_section("kdf", implemented(["KDF_PRF", "KDF_PRF_PLUS"].into_iter()))
         .with_section("dh", implemented(KeyExchangeGroup::ALL.iter().map(|group| group.name())))
+        .with_section("rng", implemented(["RNG_STRONG"].into_iter()))
+        .with_section("nonce-gen", implemented(["NONCE_GEN"].into_iter()))
 }
+
+/// Hashes of signatures; SHA-1 only where it is named. Ed25519 hashes by itself.
+const HASHERS: [&str; 5] = ["HASH_SHA1", "HASH_SHA2_256", "HASH_SHA2_384", "HASH_SHA2_512", "HASH_IDENTITY"];
 
 /// Counters of the daemon, of one connection (`name`), or with `all=yes` of every connection too.
 pub(super) async fn get_counters(daemon: &Daemon, arguments: &Message) -> Message {
@@ -168,7 +215,10 @@ pub(super) async fn get_counters(daemon: &Daemon, arguments: &Message) -> Messag
         counters
     };
     match daemon.handle.ask(look).await {
-        Ok(counters) if counters.is_empty() => failed("no counters found for this connection"),
+        Ok(counters) if counters.is_empty() => Message::new()
+            .with_section("counters", Message::new())
+            .with("success", "no")
+            .with("errmsg", "no counters found for this connection"),
         Ok(counters) => {
             let mut section = Message::new();
             counters.into_iter().for_each(|(name, own)| section.put_section(&name, own));
@@ -196,15 +246,6 @@ pub(super) async fn ike_sas(daemon: &Daemon) -> Result<Vec<IkeSaReport>, Gone> {
 pub(super) async fn statistics(daemon: &Daemon) -> Result<Option<Statistics>, Gone> {
     let answer = daemon.handle.ask(Shell::statistics).await?;
     Ok(tokio::time::timeout(STATISTICS_DEADLINE, answer).await.ok().and_then(Result::ok))
-}
-
-fn is_selected(sa: &IkeSaReport, arguments: &Message) -> bool {
-    let is = |key: &str, value: &str| arguments.text(key).is_none_or(|wanted| wanted == value);
-    let child = arguments.text("child").is_none_or(|wanted| sa.children.iter().any(|child| child.name == wanted));
-    let child_id = arguments
-        .text("child-id")
-        .is_none_or(|wanted| sa.children.iter().any(|child| child.id.0.to_string() == wanted));
-    is("ike", &sa.connection) && is("ike-id", &sa.id.0.to_string()) && child && child_id
 }
 
 fn interfaces(statistics: &Statistics) -> Message {

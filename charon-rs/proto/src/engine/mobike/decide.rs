@@ -13,7 +13,7 @@ use super::super::nat::{Nat, is_detecting, nat_detection_payloads};
 use super::super::task::{ChildWish, Queued, Task};
 use super::messages::{nat_not_allowed, new_cookie2, no_nats_allowed, returns_cookie};
 use super::{Move, Told};
-use crate::config::Child;
+use crate::config::{Child, ChildSelector};
 use crate::io::{ChildSaId, DownReason, RemarkLevel};
 use crate::rules::notifies;
 use crate::wire::{Notify, NotifyType, Payload};
@@ -117,8 +117,9 @@ impl Established {
     /// Children whose selectors are the addresses that have changed protect nothing any more: they are made anew.
     fn renew_hosts(&mut self, cx: &mut Context, now: Instant) {
         let path = self.session.path;
-        let is_stale = |selectors: &[TrafficSelector], configured: &[TrafficSelector], address: IpAddr| {
-            configured.is_empty() && !selectors.iter().any(|selector| selector.addresses.contains(address))
+        let is_stale = |selectors: &[TrafficSelector], configured: &[ChildSelector], address: IpAddr| {
+            configured.iter().any(|selector| selector.fixed().is_none())
+                && !selectors.iter().any(|selector| selector.addresses.contains(address))
         };
         let stale = self.children.values().filter(|sa| {
             sa.is_useful()

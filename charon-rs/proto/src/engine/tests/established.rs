@@ -5,7 +5,7 @@ use std::time::Duration;
 use espdp_api::{Direction, Encapsulation, Event, Mode, OuterPath, PacketSummary};
 
 use super::super::testbed::{self, Fate, Who, World, net, two_children};
-use crate::config::{Dpd, DpdAction, StartAction, UdpEncapsulation};
+use crate::config::{ChildSelector, Dpd, DpdAction, StartAction, UdpEncapsulation};
 use crate::io::{Command, DownReason, FailureCode, Notice, Target, Ticket};
 use crate::wire::{ExchangeType, MessageKind};
 
@@ -321,7 +321,7 @@ fn transport_mode_needs_both_ends() {
     let transport = |_: Who, connection: &mut crate::config::Connection| {
         let child = &mut connection.children[0];
         child.mode = Mode::Transport;
-        (child.local_selectors, child.remote_selectors) = (Vec::new(), Vec::new());
+        (child.local_selectors, child.remote_selectors) = (vec![ChildSelector::HOST], vec![ChildSelector::HOST]);
     };
     let mut world = World::with(transport);
     world.initiate(Who::Moon);
@@ -448,7 +448,7 @@ fn a_second_connection_to_a_peer_does_not_claim_to_be_the_only_one() {
 #[test]
 fn selectors_of_different_families_on_the_two_sides_are_no_tunnel() {
     let mut world = World::with(|who, connection| {
-        let (four, six) = (net("10.1.0.0", "10.1.255.255"), net("fec1::", "fec1::ffff"));
+        let (four, six) = (net("10.1.0.0", "10.1.255.255").into(), net("fec1::", "fec1::ffff").into());
         let child = &mut connection.children[0];
         (child.local_selectors, child.remote_selectors) =
             if who == Who::Moon { (vec![four], vec![six]) } else { (vec![six], vec![four]) };

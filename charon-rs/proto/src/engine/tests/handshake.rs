@@ -254,7 +254,7 @@ fn of_children_that_overlap_the_one_that_is_asked_for_as_a_whole_is_meant() {
         let mut host = child(who, "host");
         let (moon, sun) = (net("10.1.0.7", "10.1.0.7"), net("10.2.0.0", "10.2.255.255"));
         let (local, remote) = if who == Who::Moon { (moon, sun) } else { (sun, moon) };
-        (host.local_selectors, host.remote_selectors) = (vec![local], vec![remote]);
+        (host.local_selectors, host.remote_selectors) = (vec![local.into()], vec![remote.into()]);
         connection.children.push(host);
     });
     for name in ["host", "net"] {

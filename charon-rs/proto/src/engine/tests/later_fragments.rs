@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use espdp_api::{Mode, PortRange};
+use espdp_api::{Mode, PortRange, TrafficSelector};
 
 use super::super::testbed::{Who, World};
-use crate::config::Connection;
+use crate::config::{ChildSelector, Connection};
 use crate::io::{Notice, Target};
 
 /// Who wants them.
@@ -15,7 +15,11 @@ fn world(wants: impl Fn(Who) -> bool, adapt: impl Fn(&mut Connection)) -> World 
         adapt(connection);
         let child = &mut connection.children[0];
         for selector in child.local_selectors.iter_mut().chain(&mut child.remote_selectors) {
-            (selector.protocol, selector.ports) = (17, PortRange { start: 53, end: 53 });
+            let (protocol, ports) = (17, PortRange { start: 53, end: 53 });
+            *selector = match *selector {
+                ChildSelector::Fixed(fixed) => TrafficSelector { protocol, ports, ..fixed }.into(),
+                ChildSelector::Dynamic { .. } => ChildSelector::Dynamic { protocol, ports },
+            };
         }
     })
 }
@@ -62,7 +66,7 @@ fn transport_mode_does_not_ask_for_them() {
         |connection| {
             let child = &mut connection.children[0];
             child.mode = Mode::Transport;
-            (child.local_selectors, child.remote_selectors) = (vec![], vec![]);
+            (child.local_selectors, child.remote_selectors) = (vec![ChildSelector::HOST], vec![ChildSelector::HOST]);
         },
     );
     world.initiate(Who::Moon);

@@ -53,7 +53,7 @@ fn a_child_that_the_peer_has_lost_is_replaced() {
 fn a_peer_learns_that_another_child_is_for_the_rest_of_what_it_wants() {
     for (has_second, expected) in [(true, true), (false, false)] {
         let mut world = World::with(move |who, connection| {
-            let rest = net("10.7.0.0", "10.7.0.255");
+            let rest = net("10.7.0.0", "10.7.0.255").into();
             if who == Who::Moon {
                 connection.children[0].remote_selectors.push(rest);
             } else if has_second {

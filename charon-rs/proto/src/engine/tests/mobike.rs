@@ -8,7 +8,7 @@ use espdp_api::{AddressRange, Encapsulation, Mode, OuterPath};
 use super::super::mobike::Move;
 use super::super::task::{Queued, Task};
 use super::super::testbed::{Datagram, Fate, Who, World};
-use crate::config::{Connection, Dpd, DpdAction, RemoteAddress, UdpEncapsulation, Uniqueness};
+use crate::config::{ChildSelector, Connection, Dpd, DpdAction, RemoteAddress, UdpEncapsulation, Uniqueness};
 use crate::io::{FailureCode, IkeSaReport, Target};
 use crate::wire::{ExchangeType, MessageKind};
 
@@ -431,7 +431,7 @@ fn a_child_between_the_very_addresses_is_made_anew() {
         mobile(who, connection);
         let child = &mut connection.children[0];
         child.mode = Mode::Transport;
-        (child.local_selectors, child.remote_selectors) = (vec![], vec![]);
+        (child.local_selectors, child.remote_selectors) = (vec![ChildSelector::HOST], vec![ChildSelector::HOST]);
     });
     world.initiate(Who::Moon);
     world.assert_agreement(1);

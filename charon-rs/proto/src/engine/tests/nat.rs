@@ -5,7 +5,7 @@ use std::time::Duration;
 use espdp_api::{AddressRange, Encapsulation, IkePath, Mode};
 
 use super::super::testbed::{Fate, Who, World};
-use crate::config::{RemoteAddress, UdpEncapsulation};
+use crate::config::{ChildSelector, RemoteAddress, UdpEncapsulation};
 use crate::io::Target;
 use crate::wire::ExchangeType;
 
@@ -54,7 +54,7 @@ fn both_behind_nats(mode: Mode) -> World {
         if mode == Mode::Transport {
             let child = &mut connection.children[0];
             child.mode = mode;
-            (child.local_selectors, child.remote_selectors) = (vec![], vec![]);
+            (child.local_selectors, child.remote_selectors) = (vec![ChildSelector::HOST], vec![ChildSelector::HOST]);
         }
     });
     world.public_sun = Some([203, 0, 113, 2].into());

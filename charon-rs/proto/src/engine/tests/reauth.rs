@@ -193,7 +193,7 @@ fn a_new_ike_sa_whose_children_are_refused_does_not_cost_the_old_ones() {
     world.initiate(Who::Moon);
     let before = world.only_ike_sa(Who::Moon).id;
     let mut elsewhere = testbed::connection(Who::Sun);
-    elsewhere.children[0].local_selectors = vec![testbed::net("10.9.0.0", "10.9.0.255")];
+    elsewhere.children[0].local_selectors = vec![testbed::net("10.9.0.0", "10.9.0.255").into()];
     world.command(Who::Sun, Command::SetConnection(Box::new(elsewhere)));
     let ticket = reauthenticate(&mut world, Who::Moon);
     assert!(world.settled(Who::Moon, ticket).is_err());

@@ -8,6 +8,8 @@ use super::{failed, success};
 use crate::credentials::{Layer, Places};
 use crate::daemon::service::Daemon;
 use crate::daemon::shell::Shell;
+use crate::swanctl::authority_keys::{AUTHORITY_KEYS, AuthorityDraft, FOREIGN_KEYS};
+use crate::swanctl::keys::apply;
 use crate::vici::Message;
 
 /// Loads a certificate or a CRL.
@@ -169,16 +171,12 @@ impl Loaded {
 }
 
 fn authority(section: &Message) -> Result<Places, String> {
-    let mut keys = super::keys::Keys::of(section);
-    let data = keys.octets("cacert")?.into_iter().next().ok_or("CA certificate missing")?;
-    let certificates = Certificate::load(data).map_err(|error| format!("invalid value for: cacert: {error}"))?;
+    let mut draft = AuthorityDraft::default();
+    apply(section, AUTHORITY_KEYS, FOREIGN_KEYS, |_| false, &mut draft).map_err(|refusal| refusal.to_string())?;
+    let data = draft.certificate.ok_or("CA certificate missing")?;
+    let certificates = Certificate::load(&data).map_err(|error| format!("invalid value for: cacert: {error}"))?;
     let authority = certificates.into_iter().next().ok_or("CA certificate missing")?;
-    let uri = |text: &str| if text.is_empty() { Err("an empty URI") } else { Ok(text.to_owned()) };
-    let crl_uris = keys.list("crl_uris", uri)?.unwrap_or_default();
-    let ocsp_uris = keys.list("ocsp_uris", uri)?.unwrap_or_default();
-    keys.only("cert_uri_base", &[""])?;
-    keys.done()?;
-    Ok(Places { authority, crl_uris, ocsp_uris })
+    Ok(Places { authority, crl_uris: draft.crl_uris, ocsp_uris: draft.ocsp_uris })
 }
 
 async fn change(daemon: &Daemon, change: impl FnOnce(&mut Layer) -> Message + Send + 'static) -> Message {

@@ -475,7 +475,7 @@ fn a_peer_that_gives_one_spi_twice_gets_no_second_sa_in_that_policy() {
 /// Ranges that no prefix fits, as many as a payload can hold: each would be hundreds of routes.
 #[test]
 fn selectors_that_would_need_thousands_of_routes_are_unacceptable() {
-    let everything = || vec![net("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")];
+    let everything = || vec![net("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff").into()];
     let mut peer = Peer::established_with(|who, connection| {
         let mut wide = super::super::super::testbed::child(who, "wide");
         (wide.local_selectors, wide.remote_selectors) = (everything(), everything());
