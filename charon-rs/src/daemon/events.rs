@@ -2,7 +2,7 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use ike_proto::io::{Failure, Notice};
+use ike_proto::io::{Failure, IkeState, Notice};
 
 use super::journal::Entry;
 use super::report;
@@ -95,6 +95,7 @@ pub(crate) fn updown_or_rekey(notice: &Notice, last: &Statistics, now: Instant) 
         Notice::IkeRekeyed { old, sa } => {
             let mut before = (**sa).clone();
             (before.initiator_spi, before.responder_spi) = *old;
+            before.state = IkeState::Rekeying;
             let both = Message::new()
                 .with_section("old", report::ike_sa(&before, now))
                 .with_section("new", report::ike_sa(sa, now));
@@ -102,9 +103,9 @@ pub(crate) fn updown_or_rekey(notice: &Notice, last: &Statistics, now: Instant) 
         }
         Notice::ChildRekeyed { sa, old, new } => {
             let both = Message::new()
-                .with_section("old", report::child_sa(old, Some(last), now))
+                .with_section("old", report::child_sa(old, Some(last), now).with_text("state", "REKEYED"))
                 .with_section("new", report::child_sa(new, Some(last), now));
-            let children = Message::new().with_section(&report::child_key(old), both);
+            let children = Message::new().with_section(&old.name, both);
             let section = report::ike_sa(sa, now).with_section("child-sas", children);
             ("child-rekey", Message::new().with_section(&sa.connection, section))
         }

@@ -114,7 +114,7 @@ pub(crate) fn ike_sa(sa: &IkeSaReport, now: Instant) -> Message {
         section.put("dh-group", suite.group.name());
         put_additional(&mut section, suite.additional);
     }
-    if !matches!(sa.state, IkeState::Deleting) {
+    if sa.state == IkeState::Established {
         section.put_some("established", sa.established.map(|at| seconds_since(at, now)));
         section.put_some("rekey-time", sa.rekey_at.map(|at| seconds_until(at, now)));
         section.put_some("reauth-time", sa.reauth_at.map(|at| seconds_until(at, now)));
@@ -235,7 +235,7 @@ pub(crate) fn connection(connection: &Connection, shunts: &[Shunt]) -> Message {
 fn shunt_config(shunt: &Shunt) -> Message {
     let mut section = Message::new()
         .with("mode", shunt_mode(shunt.policy.spec.action))
-        .with("rekey_time", 0)
+        .with("rekey_time", shunt.rekey_time.as_secs())
         .with("rekey_bytes", 0)
         .with("rekey_packets", 0)
         .with("dpd_action", "none")

@@ -54,6 +54,8 @@ pub(crate) struct Shunt {
     pub(crate) policy: ManualPolicy,
     /// Whether it is in force when the connection is loaded.
     pub(crate) installs: bool,
+    /// What it says about rekeying, which nobody does; it is shown all the same.
+    pub(crate) rekey_time: Duration,
 }
 
 /// Reads the section of the connection `name`; what signatures need goes into `layer`.
@@ -226,7 +228,8 @@ fn shunt(connection: &Connection, name: &str, action: PolicyAction, draft: &Chil
     };
     let installs = draft.start.is_some_and(StartAction::traps);
     let policy = ManualPolicy { name: format!("{}/{name}", connection.name), spec, sas: Vec::new() };
-    Ok(Shunt { name: name.to_owned(), policy, installs })
+    let rekey_time = draft.rekey_time.unwrap_or(CHILD_REKEY_TIME);
+    Ok(Shunt { name: name.to_owned(), policy, installs, rekey_time })
 }
 
 fn authenticate(section: &Message, connection: &mut Connection, layer: &mut Layer) -> Result<(), Refusal> {

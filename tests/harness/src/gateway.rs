@@ -95,6 +95,21 @@ impl Gateway {
         })
     }
 
+    /// Runs Debian's `swanctl` with this daemon's socket; `folder` is its configuration. Says whether it succeeded, and what it
+    /// printed.
+    ///
+    /// # Errors
+    /// When it cannot be run; not when it fails.
+    pub fn swanctl(&self, folder: &Path, arguments: &[&str]) -> Result<(bool, String)> {
+        let mut command = Command::new("swanctl");
+        command.args(arguments).arg("--uri").arg(format!("unix://{}", self.socket().display()));
+        command.env("SWANCTL_DIR", folder).env("STRONGSWAN_CONF", folder.join("strongswan.conf"));
+        fs::write(folder.join("strongswan.conf"), SWANCTL_PLUGINS)?;
+        let output = finish(command)?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        Ok((output.status.success(), said))
+    }
+
     /// Runs `charonctl` and wants it to succeed.
     ///
     /// # Errors
@@ -199,6 +214,9 @@ impl Gateway {
         }
     }
 }
+
+/// What swanctl needs to read certificates and keys.
+const SWANCTL_PLUGINS: &str = "swanctl { load = pem pkcs1 pkcs8 x509 pubkey openssl random }\n";
 
 fn write_private(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text)?;

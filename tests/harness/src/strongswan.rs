@@ -122,6 +122,15 @@ impl StrongSwan {
         finish(command)
     }
 
+    /// Loads another `swanctl.conf` in the place of the one before.
+    ///
+    /// # Errors
+    /// When charon refuses it.
+    pub fn load(&self, swanctl_conf: &str) -> Result<()> {
+        fs::write(self.folder.join("swanctl/swanctl.conf"), swanctl_conf)?;
+        self.swanctl(&["--load-all"]).map(drop)
+    }
+
     /// charon's log.
     #[must_use]
     pub fn log(&self) -> String {
@@ -144,7 +153,9 @@ impl StrongSwan {
         Ok(())
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Its control socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
         self.folder.join("vici")
     }
 }

@@ -1,5 +1,6 @@
 //! Two engines against each other.
 
+mod actions;
 mod ah;
 mod auth;
 mod chaos;

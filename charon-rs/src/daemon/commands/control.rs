@@ -165,7 +165,7 @@ async fn change_policy(daemon: &Daemon, arguments: &Message, installs: bool, not
     let (connection, Some(child)) = (text("ike"), text("child")) else {
         return failed("missing configuration name");
     };
-    let not_found = not_found.to_owned();
+    let (not_found, name) = (not_found.to_owned(), child.clone());
     let change = move |shell: &mut Shell| -> Result<Option<oneshot::Receiver<Settled>>, String> {
         if shell.install_shunts(connection.as_deref(), &child, installs) > 0 {
             return Ok(None);
@@ -180,6 +180,7 @@ async fn change_policy(daemon: &Daemon, arguments: &Message, installs: bool, not
         Ok(Ok(None)) => super::success(),
         Ok(Ok(Some(settled))) => match settled.await {
             Ok(Ok(_)) => super::success(),
+            Ok(Err(why)) if installs => failed(format!("installing policy '{name}' failed: {why}")),
             Ok(Err(why)) => failed(why),
             Err(_) => failed("the daemon is shutting down"),
         },
