@@ -120,7 +120,7 @@ async fn a_rekeying_is_an_event_and_is_counted() {
         })
         .unwrap();
     let children = event.as_ref().and_then(|event| event.section("gw")).and_then(|sa| sa.section("child-sas")).unwrap();
-    let both = children.section("net-1").unwrap();
+    let both = children.section("net").unwrap();
     assert_ne!(both.section("old").unwrap().text("spi-in"), both.section("new").unwrap().text("spi-in"));
     let counters = moon.request("get-counters", Message::new()).unwrap();
     let counters = counters.section("counters").and_then(|all| all.section("")).unwrap().clone();
