@@ -1,6 +1,8 @@
 //! How many clocks a packet takes through ESP in memory, for one core.
 //!
-//! `cargo bench -p espdp-core --bench pipeline -- [--quick] [--json] [CIPHER ..]`
+//! `cargo bench -p espdp-core --bench pipeline -- [--quick] [--json] [CIPHER ..] [PATH ..] [OCTETS ..]`
+//!
+//! Without names of ciphers, paths or lengths it is all of them.
 //!
 //! Paths: `outbound` is everything from an inner packet to a sealed ESP packet, `inbound` everything from a received ESP
 //! packet to the inner packet to be written, without coalescing; `outbound-tso` and `inbound-gro` are the same for a TCP
@@ -37,38 +39,76 @@ const SAS: [usize; 2] = [1, 1000];
 const BATCH: usize = 256;
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().collect();
-    let has = |name: &str| arguments.iter().any(|argument| argument == name);
-    let rounds = if has("--quick") { 60 } else { 600 };
-    let report = Report { json: has("--json"), clocks_per_second: clocks_per_second() };
+    let wanted = Wanted(std::env::args().skip(1).collect());
+    let rounds = if wanted.names("--quick") { 60 } else { 600 };
+    let report = Report { json: wanted.names("--json"), clocks_per_second: clocks_per_second() };
     report.head();
-    let all = !ciphers().iter().any(|(cipher, _)| has(cipher));
-    for (cipher, algorithms) in ciphers().into_iter().filter(|(cipher, _)| all || has(cipher)) {
-        for octets in OCTETS {
-            let (seal, open) = crypto(algorithms, octets, rounds);
-            report.line("crypto-seal", cipher, octets, 1, seal);
-            report.line("crypto-open", cipher, octets, 1, open);
-            if let Some((seal, open)) = crypto_batch(algorithms, octets, rounds) {
+    let lengths = || OCTETS.into_iter().filter(|octets| wanted.length(*octets));
+    for (cipher, algorithms) in ciphers().into_iter().filter(|(cipher, _)| wanted.cipher(cipher)) {
+        for octets in lengths() {
+            if wanted.paths(["crypto-seal", "crypto-open"]) {
+                let (seal, open) = crypto(algorithms, octets, rounds);
+                report.line("crypto-seal", cipher, octets, 1, seal);
+                report.line("crypto-open", cipher, octets, 1, open);
+            }
+            if wanted.paths(["batch-seal", "batch-open"])
+                && let Some((seal, open)) = crypto_batch(algorithms, octets, rounds)
+            {
                 report.line("batch-seal", cipher, octets, 1, seal);
                 report.line("batch-open", cipher, octets, 1, open);
             }
-            for sas in SAS {
+            for sas in SAS.into_iter().filter(|_| wanted.paths(["outbound", "inbound"])) {
                 let (outbound, inbound) = Gateways::new(algorithms, octets, sas).run(rounds);
                 report.line("outbound", cipher, octets, sas, outbound);
                 report.line("inbound", cipher, octets, sas, inbound);
             }
-            let (outbound, inbound) = Gateways::new(algorithms, octets, 1).run_super(rounds);
-            report.line("outbound-tso", cipher, octets, 1, outbound);
-            report.line("inbound-gro", cipher, octets, 1, inbound);
+            if wanted.paths(["outbound-tso", "inbound-gro"]) {
+                let (outbound, inbound) = Gateways::new(algorithms, octets, 1).run_super(rounds);
+                report.line("outbound-tso", cipher, octets, 1, outbound);
+                report.line("inbound-gro", cipher, octets, 1, inbound);
+            }
         }
     }
     let (cipher, algorithms) = ciphers().remove(2);
-    for (out, back, kind) in tunnels().into_iter().filter(|_| all || has(cipher)) {
-        for octets in OCTETS {
+    for (out, back, kind) in tunnels() {
+        for octets in lengths().filter(|_| wanted.cipher(cipher) && wanted.paths([out, back])) {
             let (outbound, inbound) = Gateways::tunnel(algorithms, octets, kind).run(rounds);
             report.line(out, cipher, octets, 1, outbound);
             report.line(back, cipher, octets, 1, inbound);
         }
+    }
+}
+
+/// What the command line asks for.
+struct Wanted(Vec<String>);
+
+impl Wanted {
+    fn names(&self, name: &str) -> bool {
+        self.0.iter().any(|argument| argument == name)
+    }
+
+    fn cipher(&self, cipher: &str) -> bool {
+        self.names(cipher) || !ciphers().iter().any(|(cipher, _)| self.names(cipher))
+    }
+
+    fn length(&self, octets: usize) -> bool {
+        self.names(&octets.to_string()) || !OCTETS.iter().any(|octets| self.names(&octets.to_string()))
+    }
+
+    fn paths(&self, paths: [&str; 2]) -> bool {
+        let tunnels = tunnels();
+        let tunnels = tunnels.iter().flat_map(|(out, back, _)| [*out, *back]);
+        let mut all = tunnels.chain([
+            "crypto-seal",
+            "crypto-open",
+            "batch-seal",
+            "batch-open",
+            "outbound",
+            "inbound",
+            "outbound-tso",
+            "inbound-gro",
+        ]);
+        paths.iter().any(|path| self.names(path)) || !all.any(|path| self.names(path))
     }
 }
 

@@ -73,19 +73,26 @@ impl Usage {
     /// Counts a packet with `bytes` inner octets, unless a hard limit forbids it (RFC 4301 §4.4.2.1, R4301-4.4.2.1-1).
     #[inline]
     pub(crate) fn charge(&mut self, bytes: usize) -> Charge {
-        if self.charge_calmly(bytes) { Charge::Pass } else { self.decide(bytes) }
-    }
-
-    /// Counts a packet if no limit has anything to say to it; whether that is so.
-    #[inline]
-    pub(crate) fn charge_calmly(&mut self, bytes: usize) -> bool {
         let packets = self.packets.saturating_add(1);
         let bytes = self.bytes.saturating_add(bytes as u64);
-        let is_calm = packets <= self.calm_packets && bytes <= self.calm_bytes;
-        if is_calm {
+        if packets <= self.calm_packets && bytes <= self.calm_bytes {
             (self.packets, self.bytes) = (packets, bytes);
+            return Charge::Pass;
         }
-        is_calm
+        self.decide(packets, bytes)
+    }
+
+    /// How many packets, and how many inner octets, may still come before a limit has anything to say.
+    #[inline]
+    pub(crate) fn calm(&self) -> (u64, u64) {
+        (self.calm_packets.saturating_sub(self.packets), self.calm_bytes.saturating_sub(self.bytes))
+    }
+
+    /// Counts packets within what [`Self::calm`] said.
+    #[inline]
+    pub(crate) fn count_calm(&mut self, packets: u64, bytes: u64) {
+        self.packets = self.packets.saturating_add(packets);
+        self.bytes = self.bytes.saturating_add(bytes);
     }
 
     /// Stops the SA for another reason than its limits; whether it was still running.
@@ -97,9 +104,7 @@ impl Usage {
     }
 
     #[cold]
-    fn decide(&mut self, bytes: usize) -> Charge {
-        let packets = self.packets.saturating_add(1);
-        let bytes = self.bytes.saturating_add(bytes as u64);
+    fn decide(&mut self, packets: u64, bytes: u64) -> Charge {
         let hard = self.limits.hard;
         if self.hard_reached {
             return Charge::Stop;

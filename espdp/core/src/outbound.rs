@@ -192,19 +192,20 @@ impl<'a> Filling<'a> {
     pub fn seal(mut self) -> Sealed<'a> {
         self.wrap_arrivals();
         let Self { dataplane, batch, .. } = self;
-        let sas = &mut dataplane.outbound;
+        let sas = &dataplane.outbound;
         let (frames, memory) = batch.parts();
         seal_batch(frames, memory, |place| sas.get(place).map(|sa| &sa.core.transform));
-        for frame in frames.iter().filter(|frame| !frame.is_sealed) {
-            if let Some(sa) = sas.get_mut(frame.sa) {
-                sa.core.drops.count(DropReason::Crypto);
-            }
-        }
         if dataplane.tracer.is_armed() {
             dataplane.follow_sealed(frames);
         }
-        let sas = &dataplane.outbound;
-        batch.gather(|place| sas.get(place).map(OutboundSa::path));
+        let sas = &mut dataplane.outbound;
+        if !batch.gather(|place| sas.get(place).map(OutboundSa::path)) {
+            for frame in batch.unsealed() {
+                if let Some(sa) = sas.get_mut(frame.sa) {
+                    sa.core.drops.count(DropReason::Crypto);
+                }
+            }
+        }
         batch.sealed()
     }
 

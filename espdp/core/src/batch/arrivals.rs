@@ -2,7 +2,7 @@
 
 use espdp_api::WorkerId;
 
-use super::{OutboundBatch, OutboundFrame, Sealed, Span};
+use super::{OutboundBatch, Sealed, Span};
 use crate::sa::{Layout, TRAILER_LEN};
 use crate::{InterfaceId, VnetHeader};
 
@@ -107,6 +107,18 @@ impl Arrivals {
         Self { all: Vec::with_capacity(OutboundBatch::FRAMES), done: 0, elsewhere: Vec::new(), late: Vec::new() }
     }
 
+    /// Those that are not wrapped yet.
+    #[inline]
+    pub(super) fn to_wrap(&self) -> &[Arrival] {
+        self.all.get(self.done..).unwrap_or_default()
+    }
+
+    /// Says that so many more are done.
+    #[inline]
+    pub(super) fn finish(&mut self, packets: usize) {
+        self.done += packets;
+    }
+
     /// How many are not wrapped yet, or for another worker.
     pub(super) fn left(&self) -> usize {
         self.all.len() - self.done + self.elsewhere.len()
@@ -149,13 +161,6 @@ impl OutboundBatch {
         self.arrivals.all.push(Arrival { at: at as u32, len: len as u16, interface, around, vnet });
     }
 
-    /// All packets that are not wrapped yet, where their frames go, and the memory of the batch.
-    #[inline]
-    pub(crate) fn arrivals(&mut self) -> (&[Arrival], &mut Vec<OutboundFrame>, &mut [u8]) {
-        let left = self.arrivals.all.get(self.arrivals.done..).unwrap_or_default();
-        (left, &mut self.frames, &mut self.memory)
-    }
-
     /// A packet as it came.
     pub(crate) fn arrived(&self, arrival: &Arrival) -> &[u8] {
         Span { offset: arrival.at as usize, len: usize::from(arrival.len) }.of(&self.memory)
@@ -164,13 +169,12 @@ impl OutboundBatch {
     /// The next packet that is not wrapped yet.
     #[inline]
     pub(crate) fn next_arrival(&self) -> Option<Arrival> {
-        self.arrivals.all.get(self.arrivals.done).copied()
+        self.arrivals.to_wrap().first().copied()
     }
 
-    /// Says that so many of the packets are wrapped, or dropped, or somewhere else.
-    #[inline]
-    pub(crate) fn finish_arrivals(&mut self, packets: usize) {
-        self.arrivals.done += packets;
+    /// Says that the next packet is dropped, or somewhere else.
+    pub(crate) fn finish_arrival(&mut self) {
+        self.arrivals.finish(1);
     }
 
     /// Leaves a packet where it is, for another worker to wrap.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use espdp_api::OuterPath;
 
 use super::Span;
-use super::arrivals::Arrivals;
+use super::arrivals::{Arrival, Arrivals};
 use super::outer::{OuterHeader, PackedOuter};
 use crate::InterfaceId;
 use crate::packet::Header;
@@ -26,7 +26,9 @@ pub struct OutboundBatch {
     pub(super) memory: Box<[u8]>,
     pub(super) used: usize,
     pub(super) arrivals: Arrivals,
-    pub(super) frames: Vec<OutboundFrame>,
+    /// Of which [`Self::protected`] count.
+    frames: Box<[OutboundFrame]>,
+    protected: usize,
     clear: Vec<ClearFrame>,
     replies: Vec<ReplyFrame>,
     /// Filled by [`crate::Filling::seal`].
@@ -50,7 +52,7 @@ struct ReplyFrame {
 }
 
 /// One ESP or AH packet. Half a cache line: a batch is walked along several times.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct OutboundFrame {
     /// The whole sequence number.
     pub(crate) sequence: u64,
@@ -80,8 +82,10 @@ struct RunSpan {
     outer: PackedOuter,
     has_own_header: bool,
     segment_len: usize,
-    packets: usize,
-    span: Span,
+    start: usize,
+    end: usize,
+    /// Packets so far; [`Run::PACKETS`] when no other may follow.
+    full: usize,
 }
 
 impl OutboundBatch {
@@ -97,7 +101,8 @@ impl OutboundBatch {
             memory: vec![0; Self::OCTETS].into_boxed_slice(),
             used: 0,
             arrivals: Arrivals::new(),
-            frames: Vec::with_capacity(Self::FRAMES),
+            frames: vec![OutboundFrame::default(); Self::FRAMES].into_boxed_slice(),
+            protected: 0,
             clear: Vec::with_capacity(Self::FRAMES),
             replies: Vec::with_capacity(Self::FRAMES),
             runs: Vec::with_capacity(Self::FRAMES),
@@ -122,7 +127,7 @@ impl OutboundBatch {
 
     /// Packets of every kind.
     pub(crate) fn packets(&self) -> usize {
-        self.arrivals.left() + self.frames.len() + self.clear.len() + self.replies.len()
+        self.arrivals.left() + self.protected + self.clear.len() + self.replies.len()
     }
 
     /// The `len` octets behind the last frame; they join the batch with [`Self::add`].
@@ -135,7 +140,10 @@ impl OutboundBatch {
     pub(crate) fn add(&mut self, frame: OutboundFrame) {
         let Span { offset, len } = frame.span();
         self.used = offset + len;
-        self.frames.push(frame);
+        if let Some(place) = self.frames.get_mut(self.protected) {
+            *place = frame;
+            self.protected += 1;
+        }
     }
 
     /// Adds what [`Self::next`] gave last as a packet that leaves as it is. Only an explicit policy or interface may ask for this.
@@ -152,7 +160,7 @@ impl OutboundBatch {
 
     /// How many ESP packets there are.
     pub(crate) fn protected(&self) -> usize {
-        self.frames.len()
+        self.protected
     }
 
     /// How many packets there are that leave as they are.
@@ -162,46 +170,74 @@ impl OutboundBatch {
 
     /// An ESP packet.
     pub(crate) fn frame(&self, place: usize) -> Option<OutboundFrame> {
-        self.frames.get(place).copied()
+        self.frames().get(place).copied()
     }
 
     /// All frames and the memory they lie in.
     pub(crate) fn parts(&mut self) -> (&mut [OutboundFrame], &mut [u8]) {
-        (&mut self.frames, &mut self.memory)
+        (self.frames.get_mut(..self.protected).unwrap_or_default(), &mut self.memory)
+    }
+
+    /// All packets that are not wrapped yet, where their frames go, and the memory of the batch.
+    #[inline]
+    pub(crate) fn arrivals(&mut self) -> (&[Arrival], &mut [OutboundFrame], &mut [u8]) {
+        (self.arrivals.to_wrap(), self.frames.get_mut(self.protected..).unwrap_or_default(), &mut self.memory)
+    }
+
+    /// Says that so many of the packets are wrapped, their frames filled in.
+    #[inline]
+    pub(crate) fn finish_wrapped(&mut self, packets: usize) {
+        self.protected += packets;
+        self.arrivals.finish(packets);
+    }
+
+    /// The ESP packets.
+    fn frames(&self) -> &[OutboundFrame] {
+        self.frames.get(..self.protected).unwrap_or_default()
     }
 
     /// Forgets all packets but those that had no room in it and wait for the next batch.
     pub fn clear(&mut self) {
         self.used = 0;
         self.arrivals.clear();
-        self.frames.clear();
+        self.protected = 0;
         self.clear.clear();
         self.replies.clear();
         self.runs.clear();
         self.is_sealed = false;
     }
 
-    /// Gathers the sealed frames in runs; `path_of` knows where an SA's packets go.
-    pub(crate) fn gather(&mut self, path_of: impl Fn(u32) -> Option<OuterPath>) {
+    /// Gathers the sealed frames in runs; `path_of` knows where an SA's packets go. Says whether all were sealed.
+    pub(crate) fn gather(&mut self, path_of: impl Fn(u32) -> Option<OuterPath>) -> bool {
         self.is_sealed = true;
-        for frame in self.frames.iter().filter(|frame| frame.is_sealed) {
+        let mut last: Option<RunSpan> = None;
+        let mut all_sealed = true;
+        for frame in self.frames.get(..self.protected).unwrap_or_default() {
+            if !frame.is_sealed {
+                all_sealed = false;
+                continue;
+            }
             if frame.is_whole {
                 self.clear.push(ClearFrame { span: frame.span(), exit: Exit::Bypass });
                 continue;
             }
-            let last = self.runs.last_mut();
-            let path = match &last {
-                Some(run) if run.sa == frame.sa => run.path,
-                _ => match path_of(frame.sa) {
-                    Some(path) => path,
-                    None => continue,
-                },
-            };
-            match last {
-                Some(run) if run.takes(frame, path) => run.extend(frame),
-                _ => self.runs.push(RunSpan::new(frame, path)),
+            if let Some(run) = &mut last
+                && run.takes(frame)
+                && (run.sa == frame.sa || path_of(frame.sa) == Some(run.path))
+            {
+                run.extend(frame);
+                continue;
             }
+            self.runs.extend(last.take());
+            last = path_of(frame.sa).map(|path| RunSpan::new(frame, path));
         }
+        self.runs.extend(last);
+        all_sealed
+    }
+
+    /// The frames that are not sealed.
+    pub(crate) fn unsealed(&self) -> impl Iterator<Item = &OutboundFrame> {
+        self.frames().iter().filter(|frame| !frame.is_sealed)
     }
 
     /// The batch, now that nothing in it is in clear but what may be.
@@ -232,29 +268,35 @@ impl OutboundFrame {
 impl RunSpan {
     fn new(frame: &OutboundFrame, path: OuterPath) -> Self {
         let OutboundFrame { sa, outer, own_header, .. } = *frame;
-        let span = frame.whole();
-        Self { sa, path, outer, has_own_header: own_header > 0, segment_len: span.len, packets: 1, span }
+        let Span { offset, len } = frame.whole();
+        let end = offset + len;
+        Self { sa, path, outer, has_own_header: own_header > 0, segment_len: len, start: offset, end, full: 1 }
     }
 
+    #[inline]
     fn extend(&mut self, frame: &OutboundFrame) {
+        let Span { len, .. } = frame.whole();
         self.sa = frame.sa;
-        self.span.len += frame.whole().len;
-        self.packets += 1;
+        self.end += len;
+        // A shorter one is the last one.
+        self.full = if len == self.segment_len { self.full + 1 } else { Run::PACKETS };
     }
 
-    /// Whether `frame` can follow: same outer header, directly behind, not longer than the others, and no shorter one in
-    /// between (only the last datagram of a `UDP_SEGMENT` send may be shorter).
-    fn takes(&self, frame: &OutboundFrame, path: OuterPath) -> bool {
-        let all_full = self.span.len == self.segment_len * self.packets;
-        let span = frame.whole();
-        all_full
-            && span.len <= self.segment_len
-            && span.offset == self.span.offset + self.span.len
-            && self.packets < Run::PACKETS
-            && self.span.len + span.len <= Run::OCTETS
-            && frame.outer == self.outer
+    /// Whether `frame` can follow if its path is the same: same outer header, directly behind, not longer than the others, and no
+    /// shorter one in between (only the last datagram of a `UDP_SEGMENT` send may be shorter).
+    #[inline]
+    fn takes(&self, frame: &OutboundFrame) -> bool {
+        let Span { offset, len } = frame.whole();
+        frame.outer == self.outer
+            && offset == self.end
+            && len <= self.segment_len
+            && self.full < Run::PACKETS
+            && self.end - self.start + len <= Run::OCTETS
             && (frame.own_header > 0) == self.has_own_header
-            && (frame.sa == self.sa || path == self.path)
+    }
+
+    fn span(&self) -> Span {
+        Span { offset: self.start, len: self.end - self.start }
     }
 }
 
@@ -273,7 +315,7 @@ impl<'a> Sealed<'a> {
             outer: run.outer.into(),
             has_own_header: run.has_own_header,
             segment_len: run.segment_len,
-            octets: run.span.of(memory),
+            octets: run.span().of(memory),
         })
     }
 
@@ -390,7 +432,7 @@ mod tests {
             batch.add(OutboundFrame { is_sealed, ..frame(span, 2, 0) });
         }
         batch.gather(|sa| Some(path(sa as u8)));
-        let offsets: Vec<_> = batch.runs.iter().map(|run| (run.span.offset, run.span.len)).collect();
+        let offsets: Vec<_> = batch.runs.iter().map(|run| (run.start, run.span().len)).collect();
         assert_eq!(offsets, [(0, 50), (100, 50)]);
     }
 
@@ -444,7 +486,7 @@ mod tests {
         batch.gather(|sa| Some(path(sa as u8)));
         let runs: Vec<_> = batch.sealed().runs().map(|run| (run.has_own_header, run.packets().len())).collect();
         assert_eq!(runs, [(true, 2), (false, 1)]);
-        assert_eq!(batch.runs[0].span, Span { offset: 0, len: 240 });
+        assert_eq!(batch.runs[0].span(), Span { offset: 0, len: 240 });
     }
 
     #[test]
@@ -462,10 +504,9 @@ mod tests {
                 let (span, _) = batch.next(1000);
                 batch.add(frame(span, 2, 0));
             }
-            assert_eq!(batch.frames.len(), OutboundBatch::FRAMES);
+            assert_eq!(batch.frames().len(), OutboundBatch::FRAMES);
             batch.clear();
         }
         assert_eq!(batch.memory.as_ptr(), before);
-        assert_eq!(batch.frames.capacity(), OutboundBatch::FRAMES);
     }
 }

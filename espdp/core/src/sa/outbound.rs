@@ -172,14 +172,14 @@ impl OutboundSa {
         (charge, self.sequence)
     }
 
-    /// As [`Self::admit`] for a packet that no limit has anything to say to; `None`, and nothing is counted, for any other.
+    /// Admits packets one after the other, at most so many with at most so many inner octets together; `None` when a limit might
+    /// have something to say to one of them.
     #[inline]
-    pub(crate) fn admit_calmly(&mut self, bytes: usize) -> Option<u64> {
-        if self.sequence >= self.last_sequence || !self.core.usage.charge_calmly(bytes) {
-            return None;
-        }
-        self.sequence += 1;
-        Some(self.sequence)
+    pub(crate) fn admit_many(&mut self, packets: usize, bytes: usize) -> Option<Admitting<'_>> {
+        let (calm_packets, calm_bytes) = self.core.usage.calm();
+        let left = calm_packets.min(self.last_sequence.saturating_sub(self.sequence));
+        let is_calm = packets as u64 <= left && bytes as u64 <= calm_bytes;
+        is_calm.then_some(Admitting { sequence: self.sequence, bytes: 0, sa: self })
     }
 
     pub(crate) fn is_transport(&self) -> bool {
@@ -284,6 +284,36 @@ impl OutboundSa {
     #[cfg(test)]
     pub(crate) fn set_sequence(&mut self, sequence: u64) {
         self.sequence = sequence;
+    }
+}
+
+/// Packets that an SA admits one after the other; see [`OutboundSa::admit_many`].
+#[derive(Debug)]
+pub(crate) struct Admitting<'a> {
+    sequence: u64,
+    bytes: u64,
+    sa: &'a mut OutboundSa,
+}
+
+impl Admitting<'_> {
+    /// Gives a packet with `bytes` inner octets the next sequence number.
+    #[inline]
+    pub(crate) fn admit(&mut self, bytes: usize) -> u64 {
+        self.sequence += 1;
+        self.bytes += bytes as u64;
+        self.sequence
+    }
+
+    /// Counts them; says how many they were, and their inner octets.
+    #[inline]
+    pub(crate) fn finish(self, now: Instant) -> (usize, u64) {
+        let packets = self.sequence - self.sa.sequence;
+        if packets > 0 {
+            self.sa.sequence = self.sequence;
+            self.sa.core.usage.count_calm(packets, self.bytes);
+            self.sa.core.usage.touch(now);
+        }
+        (packets as usize, self.bytes)
     }
 }
 
