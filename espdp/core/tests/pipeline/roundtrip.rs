@@ -43,7 +43,7 @@ fn whatever_computes_on_each_side_they_understand_each_other() {
                 let mut broken = left.send(&udp(true, 100));
                 broken[0].octets[30] ^= 1;
                 assert_eq!(right.receive(&broken), Vec::<Vec<u8>>::new());
-                assert_eq!(right.drops(Direction::Inbound), [("bad-icv".to_owned(), 1)]);
+                assert_eq!(right.drops(Direction::Inbound), [("bad_icv".to_owned(), 1)]);
             }
         }
     }
