@@ -12,6 +12,7 @@ mod aead;
 mod ah;
 mod cbc;
 mod cbc_hmac;
+mod chacha;
 mod ctr;
 mod gcm;
 mod gmac;
@@ -19,13 +20,15 @@ mod mac;
 mod report;
 mod uncommon;
 
-use esp_engines::cbc_hmac::{Engine as CbcHmacEngine, WORTHWHILE};
+use esp_engines::cbc_hmac::{self as cbc_hmac_engine, Engine as CbcHmacEngine};
+use esp_engines::chacha20poly1305::{self as chacha_engine, Engine as ChaChaEngine};
 use esp_engines::gcm::Engine as GcmEngine;
 use espdp_api::{CryptoEngine, EspAlgorithms, EspCipher, Secret};
 
 use self::aead::Aead;
 use self::cbc::Cbc;
 use self::cbc_hmac::CbcHmac;
+use self::chacha::ChaCha;
 use self::ctr::Ctr;
 use self::gcm::Gcm;
 use self::gmac::Gmac;
@@ -46,6 +49,8 @@ pub struct Transform {
 enum Cipher {
     /// Encryption and integrity in one, by a library.
     Aead(Aead),
+    /// The same, of which packets of a batch go to an engine.
+    ChaCha(Aead, ChaCha),
     /// The same, by an engine for whole batches.
     Gcm(Gcm),
     /// The same, for ciphers that few use. Boxed like CBC.
@@ -135,7 +140,13 @@ impl Transform {
         let cipher = match algorithms.cipher {
             EspCipher::AesGcm16 { .. } | EspCipher::ChaCha20Poly1305 => match gcm_engine(engine, algorithms.cipher) {
                 Some(engine) => Cipher::Gcm(Gcm::new(engine, encryption_key).ok_or_else(wrong_encryption_key)?),
-                None => Cipher::Aead(Aead::new(algorithms.cipher, encryption_key).ok_or_else(wrong_encryption_key)?),
+                None => {
+                    let aead = Aead::new(algorithms.cipher, encryption_key).ok_or_else(wrong_encryption_key)?;
+                    match ChaCha::new(engine, algorithms.cipher, encryption_key) {
+                        Some(together) => Cipher::ChaCha(aead, together),
+                        None => Cipher::Aead(aead),
+                    }
+                }
             },
             EspCipher::AesGcm12 { .. }
             | EspCipher::AesGcm8 { .. }
@@ -184,6 +195,7 @@ impl Transform {
     fn batching(&self) -> Batching {
         match &self.cipher {
             Cipher::Gcm(gcm) => Batching::Gcm(gcm.engine()),
+            Cipher::ChaCha(_, together) => Batching::ChaCha(together.engine()),
             Cipher::Cbc(_, _, Some(together)) => Batching::CbcHmac(together.engine()),
             Cipher::Aead(_)
             | Cipher::Uncommon(_)
@@ -228,7 +240,12 @@ impl Transform {
     fn write_iv(&self, packet: &mut [u8], sequence: u64) -> Option<()> {
         let place = packet.get_mut(ESP_HEADER_LEN..)?;
         match &self.cipher {
-            Cipher::Aead(_) | Cipher::Gcm(_) | Cipher::Uncommon(_) | Cipher::Gmac(_) | Cipher::Ctr(..) => {
+            Cipher::Aead(_)
+            | Cipher::ChaCha(..)
+            | Cipher::Gcm(_)
+            | Cipher::Uncommon(_)
+            | Cipher::Gmac(_)
+            | Cipher::Ctr(..) => {
                 *place.first_chunk_mut()? = sequence.to_be_bytes();
             }
             Cipher::Cbc(cbc, ..) => *place.first_chunk_mut()? = cbc.iv(sequence),
@@ -242,7 +259,7 @@ impl Transform {
         let high = self.implicit_high(sequence);
         let behind = high.as_slice().as_flattened();
         match &self.cipher {
-            Cipher::Aead(aead) => aead.seal(packet, &self.associated_data(packet, sequence)?),
+            Cipher::Aead(aead) | Cipher::ChaCha(aead, _) => aead.seal(packet, &self.associated_data(packet, sequence)?),
             Cipher::Uncommon(aead) => aead.seal(packet, &self.associated_data(packet, sequence)?),
             Cipher::Gcm(gcm) => gcm.seal(packet, high),
             Cipher::Gmac(gmac) => gmac.seal(packet, high),
@@ -270,7 +287,7 @@ impl Transform {
         let behind = high.as_slice().as_flattened();
         let covered = |packet: &[u8]| self.associated_data(packet, sequence).ok_or(DropReason::Short);
         match &self.cipher {
-            Cipher::Aead(aead) => aead.open(packet, &covered(packet)?)?,
+            Cipher::Aead(aead) | Cipher::ChaCha(aead, _) => aead.open(packet, &covered(packet)?)?,
             Cipher::Uncommon(aead) => aead.open(packet, &covered(packet)?)?,
             Cipher::Gcm(gcm) => gcm.open(packet, high)?,
             Cipher::Gmac(gmac) => gmac.open(packet, high)?,
@@ -320,10 +337,13 @@ pub(crate) fn seal_batch<'k>(
         let Some(transform) = run.first().and_then(|frame| transform_of(frame.sa)) else { continue };
         match transform.batching() {
             Batching::Gcm(engine) => gcm::seal_run(engine, run, memory, &transform_of),
-            Batching::CbcHmac(engine) if run.len() >= WORTHWHILE => {
+            Batching::CbcHmac(engine) if run.len() >= cbc_hmac_engine::WORTHWHILE => {
                 cbc_hmac::seal_run(engine, run, memory, &transform_of);
             }
-            Batching::CbcHmac(_) | Batching::OneByOne => {
+            Batching::ChaCha(engine) if run.len() >= chacha_engine::WORTHWHILE => {
+                chacha::seal_run(engine, run, memory, &transform_of);
+            }
+            Batching::CbcHmac(_) | Batching::ChaCha(_) | Batching::OneByOne => {
                 for run in run.chunk_by_mut(|one, next| one.sa == next.sa) {
                     if let Some(transform) = run.first().and_then(|frame| transform_of(frame.sa)) {
                         transform.seal_run(run, memory);
@@ -345,10 +365,13 @@ pub(crate) fn open_batch<'k>(
         let Some(transform) = run.first().and_then(|frame| transform_of(frame.sa)) else { continue };
         match transform.batching() {
             Batching::Gcm(engine) => gcm::open_run(engine, run, memory, &transform_of),
-            Batching::CbcHmac(engine) if run.len() >= WORTHWHILE => {
+            Batching::CbcHmac(engine) if run.len() >= cbc_hmac_engine::WORTHWHILE => {
                 cbc_hmac::open_run(engine, run, memory, &transform_of);
             }
-            Batching::CbcHmac(_) | Batching::OneByOne => {
+            Batching::ChaCha(engine) if run.len() >= chacha_engine::WORTHWHILE => {
+                chacha::open_run(engine, run, memory, &transform_of);
+            }
+            Batching::CbcHmac(_) | Batching::ChaCha(_) | Batching::OneByOne => {
                 for run in run.chunk_by_mut(|one, next| one.sa == next.sa) {
                     if let Some(transform) = run.first().and_then(|frame| transform_of(frame.sa)) {
                         transform.open_run(run, memory);
@@ -368,6 +391,8 @@ enum Batching {
     Gcm(GcmEngine),
     /// An engine for AES-CBC with HMAC-SHA2-256, when there are some packets.
     CbcHmac(CbcHmacEngine),
+    /// An engine for ChaCha20-Poly1305, likewise.
+    ChaCha(ChaChaEngine),
 }
 
 /// Whether the frames of two SAs that follow each other go the same way.

@@ -99,6 +99,8 @@ mod tests {
             (EspCipher::AesCbc { key_bits: 256 }, HmacSha2_512_256, true),
             (EspCipher::AesGcm16 { key_bits: 256 }, None, true),
             (EspCipher::AesCbc { key_bits: 192 }, HmacSha2_256_128, true),
+            (EspCipher::ChaCha20Poly1305, None, true),
+            (EspCipher::ChaCha20Poly1305, None, false),
         ];
         let made = kinds.into_iter().enumerate().map(|(number, (cipher, integrity, extended_sequence_numbers))| {
             let algorithms = EspAlgorithms { cipher, integrity, extended_sequence_numbers };
@@ -117,7 +119,7 @@ mod tests {
         for run in 1..=40 {
             for at in 0..run {
                 // Either two SAs of the engine take turns, or all frames of the run are of one SA.
-                let sa = if run % 7 == 0 { [0, 4][at % 2] } else { run % 5 };
+                let sa = if run % 7 == 0 { [[0, 4], [5, 6]][run % 2][at % 2] } else { run % 6 };
                 let len = sas[sa].1 + 16 * (run * at % 90);
                 let (offset, sequence) = (memory.len() as u32, (run as u64) << 32 | at as u64);
                 let (outer, own_header, is_whole, is_sealed) = (PackedOuter::default(), 0, false, false);

@@ -1,6 +1,7 @@
 //! What an administrator may know of the engines.
 
 use esp_engines::gcm::Engine;
+use esp_engines::{cbc_hmac, chacha20poly1305};
 use espdp_api::CryptoEngine;
 
 /// Who computes what, and whose answers were wrong.
@@ -19,9 +20,12 @@ impl CryptoReport {
         match choice {
             CryptoEngine::Auto => {
                 let detected = Engine::detect();
+                let cbc_hmac = cbc_hmac::Engine::detect().wrong.map(cbc_hmac::Engine::name);
+                let chacha = chacha20poly1305::Engine::detect().wrong.map(chacha20poly1305::Engine::name);
+                let gcm = detected.wrong.iter().map(|engine| engine.name());
                 Self {
                     aes_gcm: detected.engine.map_or(LIBRARY, Engine::name),
-                    wrong: detected.wrong.iter().map(|engine| engine.name()).collect(),
+                    wrong: gcm.chain(cbc_hmac).chain(chacha).collect(),
                 }
             }
             CryptoEngine::Library => Self { aes_gcm: LIBRARY, wrong: Vec::new() },
