@@ -57,6 +57,9 @@ enum Command {
     Pkcs12(pkcs12::Args),
     /// Make a CA, and certificates and keys for a list of gateways, all at once
     Quick(quick::Args),
+    /// Write man pages into a folder
+    #[command(hide = true)]
+    Pages { folder: std::path::PathBuf },
 }
 
 /// How the program ends when all went well but the answer is no.
@@ -102,6 +105,10 @@ fn execute(command: Command, matches: &ArgMatches) -> Result<Outcome> {
         Command::Dn(args) => identifiers::dn(&args),
         Command::Pkcs12(args) => pkcs12::run(&args),
         Command::Quick(args) => quick::run(&args),
+        Command::Pages { folder } => {
+            std::fs::create_dir_all(&folder)?;
+            Ok(clap_mangen::generate_to(Cli::command(), &folder)?)
+        }
     }?;
     Ok(Outcome::Done)
 }
