@@ -51,6 +51,7 @@ pub mod values;
 mod weakness;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -82,6 +83,7 @@ pub use manual::{ManualPolicy, ManualSa};
 pub use places::{Line, Places};
 pub use problem::{Place, Problem, Problems, Severity};
 pub use reference::reference;
+pub(crate) use secrets::read_private_file;
 pub(crate) use source::nearest;
 
 /// A configuration that was read and found good.
@@ -127,8 +129,25 @@ pub struct DaemonConfig {
     pub hooks: HookConfig,
     /// What may compute the ciphers of the dataplane.
     pub crypto_engine: CryptoEngine,
+    /// Where Prometheus fetches its page; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
+    /// The page to look at; `None`: there is none.
+    pub dashboard: Option<DashboardConfig>,
     /// The settings of the IKE engine, ports among them.
     pub settings: Settings,
+}
+
+/// The page to look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DashboardConfig {
+    /// Where it is served.
+    pub listen: SocketAddr,
+    /// The file with the token that one needs to see it.
+    pub token_file: PathBuf,
+    /// The files of its certificate, with the chain, and of its key; `None`: one is made at each start.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// The file of CAs whose clients need no token.
+    pub client_authority: Option<PathBuf>,
 }
 
 /// Programs that are run when SAs come and go.
@@ -286,6 +305,10 @@ fn read_daemon(section: &Section<'_>, report: &mut Report) -> (DaemonConfig, Hos
     for entry in section.apply(DAEMON_KEYS, &mut draft, report) {
         let complaint = unknown_key(entry, "[daemon]", &[], names(DAEMON_KEYS), place_of(entry.name));
         report.add(section.source.error(complaint));
+    }
+    match draft.dashboard.finish() {
+        Ok(dashboard) => draft.config.dashboard = dashboard,
+        Err(complaint) => report.add(section.source.error(complaint)),
     }
     if let Some(keylog) = draft.keylog {
         let complaint = Complaint::new(keylog, "the keys of all SAs are written to this folder")

@@ -12,6 +12,8 @@
 //! | `plan` | plan |
 //! | `guard` | guard |
 //! | `explain` | explain |
+//! | `top` | top |
+//! | `pages` | pages: what the package needs besides programs |
 //! | `json`, `text` | how messages of the daemon look for programs and for people |
 
 mod act;
@@ -22,18 +24,21 @@ mod json;
 mod keys;
 mod log;
 mod mtu;
+mod pages;
 mod plan;
 mod policies;
 mod status;
 #[cfg(test)]
 mod tests;
 mod text;
+mod top;
 mod trace;
 
 use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -66,6 +71,9 @@ pub struct Cli {
 enum Command {
     /// Runs two gateways, a client and a server in namespaces of their own; needs no daemon
     Lab(lab::Args),
+    /// Writes man pages and completions of charonctl and charon-rs into a folder
+    #[command(hide = true)]
+    Pages { folder: PathBuf },
     #[command(flatten)]
     Other(Simple),
 }
@@ -158,6 +166,15 @@ enum Simple {
     },
     /// Shows how the daemon is doing
     Stats,
+    /// Shows tunnels, rates, drops and threads as they are now
+    Top {
+        /// Between two looks, in seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+        interval: u64,
+        /// Look once, and print that
+        #[arg(long)]
+        once: bool,
+    },
 }
 
 /// What a command is about.
@@ -215,6 +232,15 @@ pub fn run(cli: Cli) -> ExitCode {
     let Cli { socket, json, command } = cli;
     let command = match command {
         Command::Lab(args) => return lab::run(&args, json),
+        Command::Pages { folder } => {
+            return match pages::write(&folder) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("charonctl: {} cannot be written: {error}", folder.display());
+                    ExitCode::from(1)
+                }
+            };
+        }
         Command::Other(command) => command,
     };
     let mut out = io::stdout().lock();
@@ -248,6 +274,7 @@ fn carry_out(socket: Option<&Path>, json: bool, command: Simple, out: &mut dyn W
         },
         Simple::List => status::list(&mut connect()?, json, out),
         Simple::Stats => status::stats(&mut connect()?, json, out),
+        Simple::Top { interval, once } => top::top(&mut connect()?, Duration::from_secs(interval), once, out),
         Simple::Log { name, follow } => log::log(&mut connect()?, name.as_deref(), follow, json, out),
         Simple::Keys { folder } => keys::keys(&mut connect()?, &folder, json, out),
         Simple::Mtu { name } => mtu::mtu(&mut connect()?, name.as_deref(), json, out),
@@ -278,6 +305,19 @@ fn not_there(socket: &Path, source: &io::Error) -> String {
          start it:        systemctl start charon-rs    or    charon-rs --config FILE\n  \
          another socket:  charonctl --socket PATH ..."
     )
+}
+
+/// A message as an object, as programs get it from `--json`.
+pub(crate) fn json_of(message: &Message) -> serde_json::Value {
+    json::of(message)
+}
+
+/// The story of a connection, as people get it from `explain`.
+pub(crate) fn story_of(name: &str, section: &Message) -> String {
+    let mut story = Vec::new();
+    // Writing into memory does not fail.
+    drop(explain::write_in_full(&mut story, name, section));
+    String::from_utf8_lossy(&story).into_owned()
 }
 
 /// Says why the daemon refused; the way to say it for all commands that have no more to say.

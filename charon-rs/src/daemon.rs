@@ -10,6 +10,8 @@
 //! | `report`, `events`, `phrases` | SAs, events and log lines as people and programs see them |
 //! | `outbox` | events that wait for an SA's last counters |
 //! | `journal`, `counters` | what happened so far |
+//! | `dashboard`, `web` | the page to look at, and the server of it and of the metrics |
+//! | `metrics` | the same, and what is, for Prometheus |
 //! | `hooks` | programs that are run when SAs come and go |
 //! | `trace` | what happened, in the daemon's own log |
 //! | `keylog` | keys for Wireshark |
@@ -18,6 +20,7 @@
 mod applied;
 mod commands;
 mod counters;
+mod dashboard;
 mod events;
 mod explain;
 mod hooks;
@@ -25,6 +28,7 @@ mod host;
 mod journal;
 pub(crate) mod keylog;
 mod manual;
+mod metrics;
 mod notify;
 mod outbox;
 mod phrases;
@@ -38,6 +42,7 @@ mod testing;
 #[cfg(test)]
 pub(crate) mod tests;
 mod trace;
+mod web;
 
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -48,6 +53,7 @@ use anyhow::{Context, anyhow};
 use espdp::{CryptoReport, Dataplane, DataplaneSettings};
 use espdp_api::CryptoEngine;
 use ike_proto::{Engine, Settings};
+use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -186,12 +192,22 @@ async fn serve(options: Options, files: Files, loaded: Option<Loaded>) -> anyhow
         .with_context(|| format!("the control socket {} cannot be made", access.path.display()))?;
     let daemon =
         Arc::new(Daemon { handle: handle.clone(), files, startup, started: (SystemTime::now(), Instant::now()) });
+    if let Some(address) = daemon.startup.as_ref().and_then(|startup| startup.metrics) {
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.with_context(|| format!("metrics: nobody can be served at {address}"))?;
+        tokio::spawn(web::serve(listener, None, Arc::new(metrics::Page(Arc::clone(&daemon)))));
+    }
+    if let Some(dashboard) = daemon.startup.as_ref().and_then(|startup| startup.dashboard.as_ref()) {
+        dashboard::start(dashboard, Arc::clone(&daemon)).await?;
+    }
     let server = tokio::spawn(server.serve(Arc::clone(&daemon)));
     let shell = tokio::spawn(shell.run(inputs));
     in_place(&handle).await;
     tracing::info!(socket = %access.path.display(), version = env!("CARGO_PKG_VERSION"), "charon-rs is ready");
     notify::notify(notify::READY);
+    let alive = tokio::spawn(keep_saying_alive(handle.clone()));
     let ended = until_the_end(shell, &handle, &daemon, &mut signals, hooks).await;
+    alive.abort();
     server.abort();
     // The socket goes with the server.
     if server.await.is_err_and(|error| error.is_panic()) {
@@ -206,6 +222,16 @@ async fn serve(options: Options, files: Files, loaded: Option<Loaded>) -> anyhow
 async fn in_place(handle: &Handle) {
     if let Ok(counters) = handle.ask(Shell::statistics).await {
         drop(counters.await);
+    }
+}
+
+/// Tells the service manager's watchdog, if there is one, that the loop and the dataplane still answer.
+async fn keep_saying_alive(handle: Handle) {
+    let Some(period) = notify::watchdog() else { return };
+    loop {
+        in_place(&handle).await;
+        notify::notify(notify::ALIVE);
+        tokio::time::sleep(period).await;
     }
 }
 

@@ -1,14 +1,15 @@
 //! The table `[daemon]`.
 
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
 
 use espdp_api::{CryptoEngine, GuardMode, IpPrefix};
 
-use super::DaemonConfig;
-use super::item::{Complaints, Item, collect};
+use super::item::{At, Complaints, Item, collect};
 use super::keys::Key;
 use super::source::Complaint;
+use super::{DaemonConfig, DashboardConfig};
 
 /// `[daemon]` while it is read.
 #[derive(Default)]
@@ -18,6 +19,48 @@ pub(super) struct DaemonDraft {
     pub(super) keylog: Option<Range<usize>>,
     pub(super) places: CredentialPlaces,
     pub(super) guard: Option<GuardMode>,
+    pub(super) dashboard: DashboardDraft,
+}
+
+/// What is said about the dashboard.
+#[derive(Default)]
+pub(super) struct DashboardDraft {
+    listen: Option<At<SocketAddr>>,
+    token: Option<At<PathBuf>>,
+    certificate: Option<At<PathBuf>>,
+    key: Option<At<PathBuf>>,
+    client_authority: Option<At<PathBuf>>,
+}
+
+impl DashboardDraft {
+    /// The dashboard, if there is to be one.
+    ///
+    /// # Errors
+    /// When what is said does not fit together.
+    pub(super) fn finish(self) -> Result<Option<DashboardConfig>, Complaint> {
+        let Self { listen, token, certificate, key, client_authority } = self;
+        let Some(At { value: listen, span }) = listen else {
+            let other = [token, certificate, key, client_authority].into_iter().flatten().next();
+            return other.map_or(Ok(None), |other| {
+                Err(Complaint::new(other.span, "there is no dashboard that this is for")
+                    .expected("expected dashboard = \"127.0.0.1:8443\" beside it"))
+            });
+        };
+        let token = token.ok_or_else(|| {
+            Complaint::new(span, "everybody could see the dashboard")
+                .expected("expected dashboard_token = \"FILE\"; make one: openssl rand -hex 32 >FILE; chmod 600 FILE")
+        })?;
+        let certificate = match (certificate, key) {
+            (Some(certificate), Some(key)) => Some((certificate.value, key.value)),
+            (None, None) => None,
+            (Some(one), None) | (None, Some(one)) => {
+                let complaint = Complaint::new(one.span, "a certificate needs its key, and a key its certificate");
+                return Err(complaint.expected("expected both dashboard_cert and dashboard_key, or none"));
+            }
+        };
+        let client_authority = client_authority.map(|at| at.value);
+        Ok(Some(DashboardConfig { listen, token_file: token.value, certificate, client_authority }))
+    }
 }
 
 /// Files and folders of CA certificates and CRLs; `None` for the folders beside the configuration.
@@ -64,6 +107,73 @@ pub(super) const DAEMON_KEYS: &[Key<DaemonDraft>] = &[
             draft.keylog = Some(item.span());
             draft.config.keylog = Some(path(item)?);
             draft.config.settings.export_keys = true;
+            Ok(())
+        },
+    },
+    Key {
+        name: "metrics",
+        also_called: &[],
+        takes: "address and port",
+        default: "nowhere",
+        doc: "Where Prometheus fetches `/metrics`: `127.0.0.1:9814`. It shows names and counters, no secrets, to everybody who can reach it.",
+        set: |draft, item| {
+            draft.config.metrics = Some(socket_address(item)?.value);
+            Ok(())
+        },
+    },
+    Key {
+        name: "dashboard",
+        also_called: &[],
+        takes: "address and port",
+        default: "there is none",
+        doc: "Where a page to look at is served over TLS: `127.0.0.1:8443`. It shows tunnels, traffic, failures and certificates and \
+              changes nothing. It needs `dashboard_token`.",
+        set: |draft, item| {
+            draft.dashboard.listen = Some(socket_address(item)?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "dashboard_token",
+        also_called: &[],
+        takes: "path",
+        default: "none",
+        doc: "The file with the token that one needs to see the dashboard: `openssl rand -hex 32`, readable by the daemon alone.",
+        set: |draft, item| {
+            draft.dashboard.token = Some(item.at(path(item)?));
+            Ok(())
+        },
+    },
+    Key {
+        name: "dashboard_cert",
+        also_called: &[],
+        takes: "path",
+        default: "one is made at each start, and its fingerprint logged",
+        doc: "The dashboard's certificate and what it is signed by, as PEM. It needs `dashboard_key`.",
+        set: |draft, item| {
+            draft.dashboard.certificate = Some(item.at(path(item)?));
+            Ok(())
+        },
+    },
+    Key {
+        name: "dashboard_key",
+        also_called: &[],
+        takes: "path",
+        default: "none",
+        doc: "The private key of `dashboard_cert`, as PEM.",
+        set: |draft, item| {
+            draft.dashboard.key = Some(item.at(path(item)?));
+            Ok(())
+        },
+    },
+    Key {
+        name: "dashboard_client_ca",
+        also_called: &[],
+        takes: "path",
+        default: "none",
+        doc: "CAs, as PEM, whose clients see the dashboard without the token when they show their certificate.",
+        set: |draft, item| {
+            draft.dashboard.client_authority = Some(item.at(path(item)?));
             Ok(())
         },
     },
@@ -310,6 +420,16 @@ pub(super) fn prefixes(item: Item<'_>, wanted: &str) -> Result<Vec<IpPrefix>, Co
             text.complain(error.to_string()).expected(format!("expected {wanted}"))
         })
     }))
+}
+
+/// An address with its port.
+fn socket_address(item: Item<'_>) -> Result<At<SocketAddr>, Complaint> {
+    let text = item.text("an address and a port")?;
+    let address = text.as_str().parse().map_err(|_| {
+        text.complain(format!("`{}` is no address with a port", text.as_str()))
+            .expected("expected for example \"127.0.0.1:9814\" or \"[::1]:9814\"")
+    })?;
+    Ok(item.at(address))
 }
 
 /// A port; 0 is none.

@@ -307,6 +307,16 @@ enum SecretFileError {
     Newline,
 }
 
+/// Reads a file that only its owner can read.
+///
+/// # Errors
+/// When it cannot be read, or others can.
+pub(crate) fn read_private_file(path: &Path) -> io::Result<Secret<String>> {
+    let octets = read(path).map_err(io::Error::other)?;
+    let text = std::str::from_utf8(&octets).map_err(io::Error::other)?;
+    Ok(Secret::new(text.to_owned()))
+}
+
 /// Reads a file that only its owner can read. The mode is that of what was opened, whatever links lead to it.
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
     // Opening a pipe would wait for its writer.

@@ -104,7 +104,7 @@ fn one_line(failure: &Message) -> String {
 }
 
 /// Everything about one connection.
-fn write_in_full(out: &mut dyn Write, name: &str, section: &Message) -> io::Result<()> {
+pub(super) fn write_in_full(out: &mut dyn Write, name: &str, section: &Message) -> io::Result<()> {
     let (state, failure) = (text::text(section, "state"), section.section("failure"));
     match failure {
         Some(failure) => writeln!(out, "{name} is {state}: {}", text::text(failure, "code"))?,

@@ -100,7 +100,7 @@ pub(super) fn stats(client: &mut Client, json: bool, out: &mut dyn Write) -> Res
 }
 
 /// The connections, and what else the daemon has to say about peers.
-fn tunnels(client: &mut Client, name: Option<&str>) -> Result<(Vec<(String, Message)>, Message), Error> {
+pub(super) fn tunnels(client: &mut Client, name: Option<&str>) -> Result<(Vec<(String, Message)>, Message), Error> {
     let mut arguments = Message::new();
     arguments.put_some("name", name);
     let mut tunnels = Vec::new();

@@ -322,6 +322,7 @@ impl Shell {
         self.set_shunts(name, Vec::new());
         self.host_is_stale();
         self.journal.forget(name);
+        self.metrics.forget(name);
         self.engine.handle_command(Instant::now(), Command::RemoveConnection(name.to_owned()));
     }
 

@@ -17,6 +17,7 @@ use super::hooks::Hooks;
 use super::host::Host;
 use super::journal::Journal;
 use super::keylog::KeyLog;
+use super::metrics::Metrics;
 use super::outbox::{Outbox, SaKey};
 use super::trace;
 use crate::credentials::Desk;
@@ -128,6 +129,7 @@ pub(crate) struct Shell {
     pub(crate) engine: Engine,
     pub(crate) journal: Journal,
     pub(crate) counters: Counters,
+    pub(crate) metrics: Metrics,
     pub(crate) keys: Option<KeyLog>,
     /// Programs that are run when SAs come and go.
     pub(super) hooks: Option<Hooks>,
@@ -200,6 +202,7 @@ impl Shell {
             engine,
             journal: Journal::default(),
             counters: Counters::default(),
+            metrics: Metrics::default(),
             keys,
             hooks: None,
             applied: Applied::default(),
@@ -418,6 +421,9 @@ impl Shell {
         match self.waiting.remove(&id) {
             Some(Waiting::Engine(ask, removed)) => {
                 if let Some(key) = removed {
+                    if let Ok(espdp_api::Done::Removed(last)) = &outcome {
+                        self.metrics.on_removed(last);
+                    }
                     self.outbox.on_removed(key, &outcome);
                     self.send_events();
                 }
@@ -478,6 +484,7 @@ impl Shell {
     fn on_notice(&mut self, notice: Notice) {
         trace::trace(&notice);
         self.counters.count(&notice);
+        self.metrics.on_notice(&notice, Instant::now());
         if let Some(keys) = &mut self.keys {
             keys.on_notice(&notice);
         }

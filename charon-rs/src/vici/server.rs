@@ -70,6 +70,12 @@ pub struct Broadcast {
 pub struct Streamer(mpsc::Sender<(&'static str, Message)>);
 
 impl Streamer {
+    /// A way that ends in this process.
+    pub(crate) fn channel() -> (Self, mpsc::Receiver<(&'static str, Message)>) {
+        let (sender, receiver) = mpsc::channel(STREAM_DEPTH);
+        (Self(sender), receiver)
+    }
+
     /// Sends an event if the client has registered for it; waits while the client is slow.
     pub async fn send(&self, name: &'static str, message: Message) {
         // When the receiver is gone, so is the client, and the command is about to be dropped.

@@ -168,3 +168,43 @@ fn programs_hear_of_tunnels_that_come_and_go_but_updown_of_no_rekeying() -> Resu
     ensure!(count("child-up") == 1 && count("child-down") == 1, "{events:?}");
     Ok(())
 }
+
+/// Values of the page of metrics, as the reference parser of OpenMetrics reads them.
+fn metrics(twins: &Twins) -> Result<std::collections::BTreeMap<String, f64>> {
+    const READ: &str = "import json, sys, urllib.request\n\
+        from prometheus_client.openmetrics.parser import text_string_to_metric_families as families\n\
+        page = urllib.request.urlopen('http://127.0.0.1:9814/metrics', timeout=20).read().decode()\n\
+        samples = [sample for family in families(page) for sample in family.samples]\n\
+        print(json.dumps({' '.join([s.name] + sorted(s.labels.values())): s.value for s in samples}))";
+    let folder = twins.folder.path().join("read-metrics.py");
+    std::fs::write(&folder, READ)?;
+    Ok(serde_json::from_str(&twins.world.sh("moon", &format!("python3 {}", folder.display()))?)?)
+}
+
+#[test]
+fn prometheus_finds_counters_that_go_on_over_rekeyings_and_states() -> Result<()> {
+    let lines = "lifetime = \"5s\"\nmargintime = \"2s\"\nrekeyfuzz = \"0%\"";
+    let moon_lines = "[daemon]\nmetrics = \"127.0.0.1:9814\"\n";
+    let twins = Twins::start(Case { lines, moon_lines, ..Case::default() })?;
+    let before = metrics(&twins)?;
+    ensure!(before.get("charon_connection_up net") == Some(&0.0), "{before:?}");
+    twins.up()?;
+    twins.expect_pings()?;
+    let carried = |page: &std::collections::BTreeMap<String, f64>| {
+        page.get("charon_child_packets_total in net net").copied().unwrap_or_default()
+    };
+    let first = metrics(&twins)?;
+    ensure!(carried(&first) > 0.0 && first.get("charon_connection_up net") == Some(&1.0), "{first:?}");
+    let mut last = first.clone();
+    wait_until(LIMIT, "a rekeying", || {
+        let page = metrics(&twins)?;
+        ensure!(carried(&page) >= carried(&last), "counters go back: {page:?}");
+        last = page;
+        Ok(last.get("charon_rekeyings_total child net") >= Some(&1.0))
+    })?;
+    ensure!(last.get("charon_handshake_seconds_count initiator") == Some(&1.0), "{last:?}");
+    twins.moon.expect_ctl(&["down", "net"])?;
+    let after = metrics(&twins)?;
+    ensure!(carried(&after) >= carried(&last) && after.get("charon_connection_up net") == Some(&0.0), "{after:?}");
+    Ok(())
+}

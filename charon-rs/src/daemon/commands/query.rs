@@ -55,6 +55,7 @@ pub(super) async fn stats(daemon: &Daemon) -> Message {
     let crypto_engine = daemon.startup.as_ref().map_or_else(CryptoEngine::default, |startup| startup.crypto_engine);
     let CryptoReport { aes_gcm, .. } = CryptoReport::new(crypto_engine);
     message.put_section("crypto", Message::new().with("aes-gcm", aes_gcm));
+    message.put_section("threads", threads());
     if let Ok(Some(statistics)) = statistics(daemon).await {
         message.put_section("interfaces", interfaces(&statistics));
         let mut drops = Message::new();
@@ -62,6 +63,22 @@ pub(super) async fn stats(daemon: &Daemon) -> Message {
         message.put_section("drops", drops);
     }
     message
+}
+
+/// The processor time of the daemon's threads so far, in milliseconds; those of one name together.
+fn threads() -> Message {
+    let hertz = u64::from(rustix::param::clock_ticks_per_second() as u32).max(1);
+    let mut times: BTreeMap<String, u64> = BTreeMap::new();
+    for thread in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+        // A thread may end while we look.
+        let Ok(stat) = std::fs::read_to_string(thread.path().join("stat")) else { continue };
+        // proc(5): the name stands in parentheses and may have blanks; the times are the 14th and 15th word.
+        let Some((name, rest)) = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')')) else { continue };
+        let ticks: u64 =
+            rest.split_ascii_whitespace().skip(11).take(2).filter_map(|word| word.parse::<u64>().ok()).sum();
+        *times.entry(name.to_owned()).or_default() += ticks * 1000 / hertz;
+    }
+    times.into_iter().fold(Message::new(), |message, (name, time)| message.with(&name, time))
 }
 
 /// Streams `list-sa` events; `ike` and `ike-id` select IKE SAs, `child` and `child-id` which Child SAs are shown with them.
