@@ -263,6 +263,8 @@ pub enum UdpEncapsulation {
     Detect,
     /// Always: we pretend that there is a NAT.
     Force,
+    /// If there is a NAT, and between two of us that both say so also without one: the kernel segments and joins UDP, but not ESP.
+    Auto,
     /// Never: we do not look for NATs.
     Refuse,
 }

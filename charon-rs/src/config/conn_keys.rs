@@ -275,14 +275,15 @@ pub(super) const CONN_KEYS: &[Key<ConnDraft>] = &[
     Key {
         name: "encapsulation",
         also_called: &[],
-        takes: "`detect`, `force` or `refuse`",
+        takes: "`detect`, `auto`, `force` or `refuse`",
         default: "\"detect\"",
-        doc: "Whether ESP travels in UDP: if there is a NAT; always, as with `forceencaps`; or never, and NATs are not looked \
-              for. Where several connections are for the same addresses, that of the first one whose `ike` fits counts: the \
+        doc: "Whether ESP travels in UDP: if there is a NAT; also without one, for speed, where the peer is charon-rs with `auto` as \
+              well; always, as with `forceencaps`; or never, and NATs are not looked for. Where several connections are for the same addresses, that of the first one whose `ike` fits counts: the \
               peer asks before it says who it is. Stands above `forceencaps`.",
         set: |draft, item| {
             draft.encapsulation = Some(item.choice(&[
                 ("detect", UdpEncapsulation::Detect),
+                ("auto", UdpEncapsulation::Auto),
                 ("force", UdpEncapsulation::Force),
                 ("refuse", UdpEncapsulation::Refuse),
             ])?);

@@ -4,6 +4,7 @@
 mod ah;
 mod bridges;
 mod gateway;
+mod idle;
 mod links;
 mod namespaces;
 mod traffic;

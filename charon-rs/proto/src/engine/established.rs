@@ -135,6 +135,9 @@ impl Established {
     pub(super) fn come_up(&self, cx: &mut Context) {
         self.note_established(cx);
         cx.notice(Notice::IkeUp(Box::new(self.report())));
+        if let Some(choice) = self.session.nat.choice(self.session.connection.encapsulation) {
+            cx.remark(Some(self.connection_name()), RemarkLevel::Info, choice);
+        }
     }
 
     /// Has the SA found by its connection, its identities and the peer's address.

@@ -18,7 +18,7 @@ use super::extensions::{Extensions, announcements_in_init_request};
 use super::failure::{About, Incompatible, Trouble};
 use super::ike_sa::{FollowUp, IkeSa, Received};
 use super::intermediate::{IntAuth, Intermediate};
-use super::nat::{Nat, nat_detection_payloads, path_after_init};
+use super::nat::{Nat, agreed, for_speed, nat_detection_payloads, path_after_init, wants_speed};
 use super::packets::Packets;
 use super::reauth::Succession;
 use super::redirect::{Redirections, redirected_in_init, remark_redirection};
@@ -335,6 +335,7 @@ impl Initiating {
         }));
         payloads.push(Payload::Nonce(self.nonce.clone()));
         payloads.extend(self.nat_detection.iter().cloned());
+        payloads.extend(for_speed(self.attempt.connection.encapsulation));
         payloads.extend(announcements_in_init_request(&self.attempt.connection));
         payloads.extend(self.attempt.redirections.announcement(&self.attempt.connection).map(Payload::Notify));
         self.message = encode_message(&header, &payloads)?;
@@ -475,7 +476,8 @@ impl Initiating {
         if !suite.additional.is_empty() && !extensions.intermediate {
             return Err(Trouble::NotOffered("the peer wants IKE_INTERMEDIATE and does not announce it".to_owned()));
         }
-        let nat = Nat::detect(theirs, names.spis(), received.path, connection.encapsulation);
+        let encapsulation = agreed(connection.encapsulation, wants_speed(&received.message.payloads));
+        let nat = Nat::detect(theirs, names.spis(), received.path, encapsulation);
         let path = path_after_init(self.path, nat, connection, nat_port);
         let parts = SessionParts {
             names,

@@ -17,7 +17,7 @@ pub(super) struct Nat {
     pub(super) local: bool,
     /// One is in front of the peer, or the peer says so.
     pub(super) remote: bool,
-    /// We said that there is one although there is none, to a peer that does NAT traversal.
+    /// ESP travels in UDP as if there were one, because we said so to a peer that does NAT traversal, or both of us want it.
     pub(super) fake: bool,
 }
 
@@ -50,6 +50,20 @@ impl Nat {
     /// Whether ESP must travel in UDP (R7296-2.23-4).
     pub(super) fn encapsulates(self) -> bool {
         self.local || self.remote || self.fake
+    }
+
+    /// How ESP travels and why, where [`UdpEncapsulation::Auto`] left it open.
+    pub(super) fn choice(self, encapsulation: UdpEncapsulation) -> Option<&'static str> {
+        match (encapsulation, self.local || self.remote, self.fake) {
+            (UdpEncapsulation::Auto, true, _) => Some("ESP travels in UDP because of a NAT"),
+            (UdpEncapsulation::Auto, _, true) => Some(
+                "ESP travels in UDP for speed: both ends have `encapsulation = \"auto\"`, and kernels segment UDP but not ESP",
+            ),
+            (UdpEncapsulation::Auto, ..) => Some(
+                "ESP travels directly in IP: there is no NAT, and the peer does not have `encapsulation = \"auto\"`",
+            ),
+            (UdpEncapsulation::Detect | UdpEncapsulation::Force | UdpEncapsulation::Refuse, ..) => None,
+        }
     }
 
     /// Whether the peer's address may change under way. The side behind a NAT does not follow changes, for it cannot
@@ -104,6 +118,28 @@ impl Nat {
     }
 }
 
+/// What [`UdpEncapsulation::Auto`] comes down to: with a peer that says the same, ESP travels in UDP as behind a NAT.
+pub(super) fn agreed(encapsulation: UdpEncapsulation, peer_says_so: bool) -> UdpEncapsulation {
+    match encapsulation {
+        UdpEncapsulation::Auto if peer_says_so => UdpEncapsulation::Force,
+        UdpEncapsulation::Auto => UdpEncapsulation::Detect,
+        UdpEncapsulation::Detect | UdpEncapsulation::Force | UdpEncapsulation::Refuse => encapsulation,
+    }
+}
+
+/// How an IKE_SA_INIT message says [`UdpEncapsulation::Auto`] (RFC 7296 §3.12: whoever does not know a vendor ID ignores it).
+pub(super) fn for_speed(encapsulation: UdpEncapsulation) -> Option<Payload> {
+    (encapsulation == UdpEncapsulation::Auto).then(|| Payload::VendorId(FOR_SPEED.to_vec()))
+}
+
+/// Whether an IKE_SA_INIT message says [`UdpEncapsulation::Auto`].
+pub(super) fn wants_speed(payloads: &[Payload]) -> bool {
+    payloads.iter().any(|payload| matches!(payload, Payload::VendorId(id) if id == FOR_SPEED))
+}
+
+/// Our own vendor ID for this.
+const FOR_SPEED: &[u8] = b"charon-rs: ESP in UDP for speed";
+
 /// Whether a message has NAT_DETECTION notifications.
 pub(super) fn is_detecting<'a>(mut notifies: impl Iterator<Item = &'a Notify>) -> bool {
     let kinds = [NotifyType::NatDetectionSourceIp, NotifyType::NatDetectionDestinationIp];
@@ -126,7 +162,7 @@ pub(super) fn nat_detection_payloads(
             cx.random.fill_public(&mut hash);
             hash
         }
-        UdpEncapsulation::Detect => nat_detection(spis.0, spis.1, path.local),
+        UdpEncapsulation::Detect | UdpEncapsulation::Auto => nat_detection(spis.0, spis.1, path.local),
     };
     let destination = nat_detection(spis.0, spis.1, path.remote);
     [(NotifyType::NatDetectionSourceIp, source), (NotifyType::NatDetectionDestinationIp, destination)]

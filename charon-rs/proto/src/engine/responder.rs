@@ -21,7 +21,7 @@ use super::failure::{About, Reaction, Trouble, Trust};
 use super::followup::answer_round;
 use super::ike_sa::{IkeSa, Received};
 use super::intermediate::IntAuth;
-use super::nat::{Nat, nat_detection_payloads};
+use super::nat::{Nat, agreed, for_speed, nat_detection_payloads, wants_speed};
 use super::negotiate::{RoundsAllowed, choose_ike};
 use super::session::{Names, Opened, Session, SessionParts};
 use super::window::{Arrival, TheirWindow, Unanswered};
@@ -82,7 +82,8 @@ impl HalfOpen {
         };
         // The sender hashed the SPIs of the header, where the responder's is still zero (RFC 7296 §2.23).
         let spis = (initiator_spi, IkeSpi::default());
-        let nat = Nat::detect(body.notifies(), spis, received.path, connection.encapsulation);
+        let encapsulation = agreed(connection.encapsulation, wants_speed(&received.message.payloads));
+        let nat = Nat::detect(body.notifies(), spis, received.path, encapsulation);
         let mut parts = SessionParts {
             names,
             connection: connection.clone(),
@@ -107,6 +108,7 @@ impl HalfOpen {
             Payload::Nonce(nonce_r),
         ];
         answer.extend(nat_detection_payloads(cx, names.spis(), received.path, connection.encapsulation));
+        answer.extend(for_speed(connection.encapsulation));
         answer.extend(certificates::requests(candidates.iter().map(|connection| &**connection)));
         answer.extend(announcements);
         let header = names.header(ExchangeType::IkeSaInit, MessageKind::Response, 0);

@@ -121,6 +121,7 @@ fn each_key_of_a_connection_has_its_effect() {
     assert_eq!((sent.first, sent.factor, sent.tries, sent.longest), (Duration::from_millis(500), 2.0, 3, secs(10)));
     assert_eq!(with("forceencaps = true").encapsulation, UdpEncapsulation::Force);
     assert_eq!(with("encapsulation = \"force\"").encapsulation, UdpEncapsulation::Force);
+    assert_eq!(with("encapsulation = \"auto\"").encapsulation, UdpEncapsulation::Auto);
     assert_eq!(with("forceencaps = true\nencapsulation = \"refuse\"").encapsulation, UdpEncapsulation::Refuse);
     assert!(!with("mobike = false").mobike);
     assert_eq!(with("").childless, Childless::Allow);

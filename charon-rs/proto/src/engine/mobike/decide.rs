@@ -9,7 +9,7 @@ use espdp_api::{IkePath, TrafficSelector};
 use super::super::context::Context;
 use super::super::established::{Established, Life};
 use super::super::failure::Trouble;
-use super::super::nat::{Nat, is_detecting, nat_detection_payloads};
+use super::super::nat::{Nat, agreed, is_detecting, nat_detection_payloads};
 use super::super::task::{ChildWish, Queued, Task};
 use super::messages::{nat_not_allowed, new_cookie2, no_nats_allowed, returns_cookie};
 use super::{Move, Told};
@@ -138,7 +138,8 @@ impl Established {
     /// Reads the NAT_DETECTION notifications of a response on the path in use.
     fn look_for_nats(&mut self, payloads: &[Payload]) {
         let (path, spis) = (self.session.path, self.session.names.spis());
-        self.session.nat = Nat::detect(notifies(payloads), spis, path, self.session.connection.encapsulation);
+        let encapsulation = agreed(self.session.connection.encapsulation, self.session.nat.fake);
+        self.session.nat = Nat::detect(notifies(payloads), spis, path, encapsulation);
         if let Some(mobike) = &mut self.mobike {
             mobike.seen_as = seen_as(payloads).cloned();
         }

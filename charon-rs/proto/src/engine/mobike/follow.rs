@@ -6,7 +6,7 @@ use espdp_api::{IkePath, OuterPath};
 
 use super::super::context::Context;
 use super::super::established::{Established, Request};
-use super::super::nat::{Nat, is_detecting, nat_detection_payloads};
+use super::super::nat::{Nat, agreed, is_detecting, nat_detection_payloads};
 use super::super::task::{Queued, Task};
 use super::messages::{
     lists_addresses, nat_not_allowed, new_cookie2, no_nats_allowed, peer_addresses, returns_cookie, unexpected_nat,
@@ -61,7 +61,8 @@ impl Established {
         }
         if updates && is_newest {
             if detects {
-                let (encapsulation, spis) = (self.session.connection.encapsulation, self.session.names.spis());
+                let encapsulation = agreed(self.session.connection.encapsulation, self.session.nat.fake);
+                let spis = self.session.names.spis();
                 self.session.nat = Nat::detect(body.notifies(), spis, request.path, encapsulation);
             }
             self.follow_to(cx, now, request.path);

@@ -220,6 +220,29 @@ fn forced_encapsulation_floats_to_the_nat_ports() {
 }
 
 #[test]
+fn two_of_us_that_both_want_it_send_esp_in_udp_for_speed_and_nobody_else_does() {
+    use UdpEncapsulation::{Auto, Detect, Refuse};
+    for (moons, suns, is_in_udp) in
+        [(Auto, Auto, true), (Auto, Detect, false), (Detect, Auto, false), (Auto, Refuse, false)]
+    {
+        let mut world = World::with(|who, connection| {
+            connection.mobike = false;
+            connection.encapsulation = if who == Who::Moon { moons } else { suns };
+        });
+        world.initiate(Who::Moon);
+        world.assert_agreement(1);
+        for who in [Who::Moon, Who::Sun] {
+            let report = world.only_ike_sa(who);
+            assert_eq!(report.nat_fake, is_in_udp, "{moons:?} and {suns:?}");
+            assert!(!report.nat_local && !report.nat_remote, "nobody lies about addresses");
+            let udp = Encapsulation::Udp { local_port: 4500, remote_port: 4500 };
+            let expected = if is_in_udp { udp } else { Encapsulation::Esp };
+            assert_eq!(report.children[0].path.encapsulation, expected, "{moons:?} and {suns:?}");
+        }
+    }
+}
+
+#[test]
 fn a_dataplane_that_refuses_leaves_nothing_behind() {
     for direction in [Direction::Inbound, Direction::Outbound] {
         let mut world = World::new();
