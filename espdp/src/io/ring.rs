@@ -81,7 +81,8 @@ impl PacketRing {
         let slot = self.memory.slot(self.slot)?;
         // Acquire: what the kernel wrote before the status is seen.
         let status = slot.status().load(Ordering::Acquire);
-        (status & libc::TP_STATUS_USER != 0).then_some(Frame { ring: self, status })
+        // Made only then: a frame that is dropped gives its slot back.
+        (status & libc::TP_STATUS_USER != 0).then(|| Frame { ring: self, status })
     }
 
     /// Sends one frame with its vnet header.

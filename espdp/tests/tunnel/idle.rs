@@ -39,18 +39,11 @@ fn workers(namespaces: &[PathBuf]) -> Vec<Standing> {
     standings
 }
 
-/// A loop that polls would be found running, or would have slept more often each time that it is looked at.
-#[test]
-fn a_worker_that_has_nothing_to_do_sleeps_on() {
-    if !may_run() {
-        return;
-    }
-    let world = World::new();
-    let (mut left, mut right) = gateways(&world);
+/// Wants the workers of both gateways to sleep on, once they have done what there is to do. A loop that polls would be found running,
+/// or would have slept more often each time that it is looked at.
+pub(crate) fn expect_sleep(world: &World) {
     let namespaces = [&world.left, &world.right]
         .map(|namespace| namespace.run(|| std::fs::read_link("/proc/thread-self/ns/net").unwrap()));
-    connect(&mut left, &mut right, gcm(NAT_T, "192.0.2.1", "192.0.2.2"), &LEFT, &RIGHT);
-    ping(&world.left, "10.2.0.1", 64);
     let deadline = Instant::now() + Duration::from_secs(30);
     let mut looks = workers(&namespaces);
     assert_eq!(looks.len(), 2, "{looks:?}");
@@ -63,6 +56,18 @@ fn a_worker_that_has_nothing_to_do_sleeps_on() {
         assert!(Instant::now() < deadline, "they never sleep: {looks:?}, then {again:?}");
         looks = again;
     }
+}
+
+#[test]
+fn a_worker_that_has_nothing_to_do_sleeps_on() {
+    if !may_run() {
+        return;
+    }
+    let world = World::new();
+    let (mut left, mut right) = gateways(&world);
+    connect(&mut left, &mut right, gcm(NAT_T, "192.0.2.1", "192.0.2.2"), &LEFT, &RIGHT);
+    ping(&world.left, "10.2.0.1", 64);
+    expect_sleep(&world);
     ping(&world.right, "10.1.0.1", 64);
     left.stop();
     right.stop();

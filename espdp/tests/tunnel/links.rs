@@ -13,6 +13,7 @@ use espdp_api::*;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::gateway::{Gateway, INTERFACE, connect};
+use crate::idle::expect_sleep;
 use crate::traffic::{ping, tcp_transfer};
 use crate::world::{Namespace, World, make_host, may_run, set_link_down_and_up};
 use crate::{LEFT, NAT_T, RIGHT, gcm};
@@ -103,6 +104,7 @@ fn packets_of_hosts_pass_the_stack_by_both_ways() {
         let little = u64::try_from(octets).unwrap() / 4;
         assert!(sent < little && received < little, "{sent} and {received} octets took the way through the stack");
     }
+    expect_sleep(&sites.world);
     sites.stop();
 }
 
