@@ -26,8 +26,8 @@ type Seen = Vec<(IkePath, Vec<u8>)>;
 type Loses = fn(IkePath, &[u8]) -> bool;
 
 /// What two gateways with these mistakes say to each other, and the folder with their keys.
-fn captured(edits: &'static [Edit], act: Act, lost: Loses) -> (Seen, tempfile::TempDir) {
-    let pair = Pair::bare();
+async fn captured(edits: &'static [Edit], act: Act, lost: Loses) -> (Seen, tempfile::TempDir) {
+    let mut pair = Pair::bare();
     let seen: Arc<Mutex<Seen>> = Arc::default();
     let tap = Arc::clone(&seen);
     pair.lose(move |path, message| {
@@ -35,13 +35,12 @@ fn captured(edits: &'static [Edit], act: Act, lost: Loses) -> (Seen, tempfile::T
         lost(path, message)
     });
     attempt(&pair, &Row { what: "a capture", edits, said: &[], cured_by: None }, act);
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::copy(
-        pair.moon.folder.path().join("keys/ikev2_decryption_table"),
-        folder.path().join("ikev2_decryption_table"),
-    )
-    .unwrap();
     let seen = seen.lock().unwrap().clone();
+    // Keys are written by a thread of their own, for which the daemon waits at its end.
+    let folder = std::mem::replace(&mut pair.moon.folder, tempfile::tempdir().unwrap());
+    pair.moon.shut_down().await;
+    std::fs::copy(folder.path().join("keys/ikev2_decryption_table"), folder.path().join("ikev2_decryption_table"))
+        .unwrap();
     (seen, folder)
 }
 
@@ -106,7 +105,7 @@ async fn without_keys_it_is_told_what_can_be_told() {
         ),
     ];
     for (edits, lost, code, said) in table {
-        let (seen, folder) = captured(edits, Act::Up, lost);
+        let (seen, folder) = captured(edits, Act::Up, lost).await;
         let text = shown(&pcap(folder.path(), &packets(&seen)), None);
         expect(
             &text,
@@ -139,7 +138,7 @@ async fn with_keys_it_is_told_what_is_inside() {
         ),
     ];
     for (edits, act, code, said) in table {
-        let (seen, folder) = captured(edits, act, |_, _| false);
+        let (seen, folder) = captured(edits, act, |_, _| false).await;
         let text = shown(&pcap(folder.path(), &packets(&seen)), Some(folder.path()));
         expect(&text, &[code.name()]);
         expect(&text, said);
@@ -148,8 +147,8 @@ async fn with_keys_it_is_told_what_is_inside() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_attempts_in_one_capture_explain_each_other() {
-    let (mut seen, folder) = captured(&[], Act::Up, |_, _| false);
-    let (refused, _keys) = captured(&[(Moon, "ike", "\"aes256gcm16-prfsha384-x25519\"")], Act::Up, |_, _| false);
+    let (mut seen, folder) = captured(&[], Act::Up, |_, _| false).await;
+    let (refused, _keys) = captured(&[(Moon, "ike", "\"aes256gcm16-prfsha384-x25519\"")], Act::Up, |_, _| false).await;
     seen.extend(refused);
     let text = shown(&pcap(folder.path(), &packets(&seen)), Some(folder.path()));
     expect(
@@ -164,7 +163,7 @@ async fn two_attempts_in_one_capture_explain_each_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn esp_that_goes_one_way_only_is_seen() {
-    let (seen, folder) = captured(&[], Act::Up, |_, _| false);
+    let (seen, folder) = captured(&[], Act::Up, |_, _| false).await;
     let mut packets = packets(&seen);
     for number in 0..3u8 {
         let mut esp = Vec::new();
@@ -180,7 +179,7 @@ async fn esp_that_goes_one_way_only_is_seen() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pcapng_ethernet_and_fragments_of_ip_are_read_as_well() {
-    let (seen, folder) = captured(&[(Moon, "ike", "\"aes256gcm16-prfsha256-modp2048\"")], Act::Up, |_, _| false);
+    let (seen, folder) = captured(&[(Moon, "ike", "\"aes256gcm16-prfsha256-modp2048\"")], Act::Up, |_, _| false).await;
     let file = folder.path().join("ike.pcapng");
     let mut writer = PcapNgWriter::new(File::create(&file).unwrap()).unwrap();
     writer.write_pcapng_block(InterfaceDescriptionBlock::new(DataLink::ETHERNET, 65535)).unwrap();
@@ -234,7 +233,7 @@ fn what_is_no_capture_is_refused_and_noise_is_counted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn programs_get_json() {
-    let (seen, folder) = captured(&[(Sun, "psk", "# none\n")], Act::Up, |_, _| false);
+    let (seen, folder) = captured(&[(Sun, "psk", "# none\n")], Act::Up, |_, _| false).await;
     let mut out = Vec::new();
     explain(&pcap(folder.path(), &packets(&seen)), Some(folder.path()), true, &mut out).unwrap();
     let value: Value = serde_json::from_slice(&out).unwrap();
