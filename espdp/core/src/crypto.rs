@@ -45,27 +45,28 @@ pub struct Transform {
     extended: bool,
 }
 
+/// Boxed, because keys take more room than all the rest of an SA: what packets need of it shall stand together.
 #[derive(Debug)]
 enum Cipher {
     /// Encryption and integrity in one, by a library.
-    Aead(Aead),
+    Aead(Box<Aead>),
     /// The same, of which packets of a batch go to an engine.
-    ChaCha(Aead, ChaCha),
+    ChaCha(Box<Aead>, ChaCha),
     /// The same, by an engine for whole batches.
     Gcm(Gcm),
-    /// The same, for ciphers that few use. Boxed like CBC.
+    /// The same, for ciphers that few use.
     Uncommon(Box<UncommonAead>),
     /// Integrity alone, made like that of an AEAD (RFC 4543).
     Gmac(Box<Gmac>),
     /// Encryption, then integrity over the result (RFC 4303 §3.3.2).
-    /// Boxed: its key schedules are several times as long as an AEAD's. Packets of a batch go to the engine, where there is one.
-    Cbc(Box<Cbc>, Mac, Option<CbcHmac>),
+    /// Packets of a batch go to the engine, where there is one.
+    Cbc(Box<Cbc>, Box<Mac>, Option<CbcHmac>),
     /// Likewise (RFC 3686).
-    Ctr(Box<Ctr>, Mac),
+    Ctr(Box<Ctr>, Box<Mac>),
     /// Integrity alone (RFC 2410).
-    Null(Mac),
+    Null(Box<Mac>),
     /// The Authentication Header instead of ESP.
-    Ah(Mac),
+    Ah(Box<Mac>),
 }
 
 /// Why no transform can be made of what was given.
@@ -135,13 +136,15 @@ impl Transform {
         }
         let mac = || {
             Mac::new(algorithms.integrity, integrity_key)
+                .map(Box::new)
                 .ok_or_else(|| key_length("integrity", algorithms.integrity.key_len(), integrity_key.len()))
         };
         let cipher = match algorithms.cipher {
             EspCipher::AesGcm16 { .. } | EspCipher::ChaCha20Poly1305 => match gcm_engine(engine, algorithms.cipher) {
                 Some(engine) => Cipher::Gcm(Gcm::new(engine, encryption_key).ok_or_else(wrong_encryption_key)?),
                 None => {
-                    let aead = Aead::new(algorithms.cipher, encryption_key).ok_or_else(wrong_encryption_key)?;
+                    let aead = Aead::new(algorithms.cipher, encryption_key);
+                    let aead = Box::new(aead.ok_or_else(wrong_encryption_key)?);
                     match ChaCha::new(engine, algorithms.cipher, encryption_key) {
                         Some(together) => Cipher::ChaCha(aead, together),
                         None => Cipher::Aead(aead),
@@ -187,7 +190,7 @@ impl Transform {
         let (wanted, given) = (algorithms.integrity.key_len(), integrity_key.expose().len());
         let mac = Mac::new(algorithms.integrity, integrity_key.expose());
         let mac = mac.ok_or(TransformError::KeyLength { which: "integrity", wanted, given })?;
-        Ok(Self { cipher: Cipher::Ah(mac), extended: algorithms.extended_sequence_numbers })
+        Ok(Self { cipher: Cipher::Ah(Box::new(mac)), extended: algorithms.extended_sequence_numbers })
     }
 
     /// Who can take its frames together with those of other SAs.
