@@ -15,8 +15,9 @@ mod clock;
 use std::ops::Range;
 
 use aes::cipher::{BlockModeDecrypt, BlockModeEncrypt, InnerIvInit, KeyInit};
+use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use clock::{clock, lower_quartile};
-use esp_engines::cbc_hmac;
+use esp_engines::{cbc_hmac, chacha20poly1305};
 
 /// Octets of the packets inside, and what the mix has.
 const OCTETS: [usize; 4] = [64, 256, 576, 1400];
@@ -41,6 +42,11 @@ fn main() {
             }));
         }
         ways.push(Box::new(CbcLibrary::new(sas)));
+        if let Some(engine) = chacha20poly1305::Engine::detect().engine {
+            let keys = (0..sas).map(|sa| ChaChaKey(engine.key(&[sa as u8; 32], [2; 4]))).collect();
+            ways.push(Box::new(ChaChaEngine { engine, keys }));
+        }
+        ways.push(Box::new(ChaChaLibrary::new(sas)));
         let mut lines: Vec<_> = ways.iter().map(|way| format!("{:<28} {sas:>5}", way.name())).collect();
         for lens in OCTETS.iter().map(std::slice::from_ref).chain([&MIX[..]]) {
             for (line, way) in lines.iter_mut().zip(&mut ways) {
@@ -171,6 +177,84 @@ impl Way for CbcLibrary {
             let (iv, blocks) = covered[8..].split_first_chunk_mut::<16>().unwrap();
             let blocks = aes::Block::cast_slice_from_core_mut(blocks.as_chunks_mut().0);
             cbc::Decryptor::inner_iv_init(aes, &(*iv).into()).decrypt_blocks(blocks);
+        }
+    }
+}
+
+struct ChaChaEngine {
+    engine: chacha20poly1305::Engine,
+    keys: Vec<ChaChaKey>,
+}
+
+/// As an SA keeps its key.
+struct ChaChaKey(Box<chacha20poly1305::Key>);
+
+impl ChaChaEngine {
+    fn job(&self, at: usize, span: &Range<usize>) -> chacha20poly1305::Job<'_> {
+        // Far apart, so that the next one's key is not in the same cache lines.
+        let ChaChaKey(key) = &self.keys[at * 617 % self.keys.len()];
+        chacha20poly1305::Job { key, span: span.clone(), high: Some(0) }
+    }
+}
+
+impl Way for ChaChaEngine {
+    fn name(&self) -> &'static str {
+        self.engine.name()
+    }
+
+    fn sealed_len(&self, octets: usize) -> usize {
+        32 + (octets + 2).next_multiple_of(4)
+    }
+
+    fn seal(&mut self, memory: &mut [u8], spans: &[Range<usize>], first: u64) {
+        let jobs = spans.iter().enumerate().map(|(at, span)| (self.job(at, span), first + at as u64, ()));
+        self.engine.seal(memory, jobs, |(), result| result.unwrap());
+    }
+
+    fn open(&mut self, memory: &mut [u8], spans: &[Range<usize>]) {
+        let jobs = spans.iter().enumerate().map(|(at, span)| (self.job(at, span), ()));
+        self.engine.open(memory, jobs, |(), result| result.unwrap());
+    }
+}
+
+struct ChaChaLibrary {
+    keys: Vec<LessSafeKey>,
+}
+
+impl ChaChaLibrary {
+    fn new(sas: usize) -> Self {
+        let key = |sa| LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, &[sa as u8; 32]).unwrap());
+        Self { keys: (0..sas).map(key).collect() }
+    }
+}
+
+impl Way for ChaChaLibrary {
+    fn name(&self) -> &'static str {
+        "aws-lc ChaCha20-Poly1305"
+    }
+
+    fn sealed_len(&self, octets: usize) -> usize {
+        32 + (octets + 2).next_multiple_of(4)
+    }
+
+    fn seal(&mut self, memory: &mut [u8], spans: &[Range<usize>], first: u64) {
+        for (at, span) in spans.iter().enumerate() {
+            let key = &self.keys[at * 617 % self.keys.len()];
+            let (header, rest) = memory[span.clone()].split_first_chunk_mut::<16>().unwrap();
+            header[8..].copy_from_slice(&(first + at as u64).to_be_bytes());
+            let (payload, icv) = rest.split_last_chunk_mut::<16>().unwrap();
+            let nonce = Nonce::assume_unique_for_key(*header.last_chunk().unwrap());
+            key.seal_in_place_scatter(nonce, Aad::from([1; 12]), payload, &[], icv).unwrap();
+        }
+    }
+
+    fn open(&mut self, memory: &mut [u8], spans: &[Range<usize>]) {
+        for (at, span) in spans.iter().enumerate() {
+            let key = &self.keys[at * 617 % self.keys.len()];
+            let (header, rest) = memory[span.clone()].split_first_chunk_mut::<16>().unwrap();
+            let (payload, icv) = rest.split_last_chunk_mut::<16>().unwrap();
+            let nonce = Nonce::assume_unique_for_key(*header.last_chunk().unwrap());
+            key.open_in_place_separate_tag(nonce, Aad::from([1; 12]), icv, payload).unwrap();
         }
     }
 }
