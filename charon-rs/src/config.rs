@@ -375,6 +375,32 @@ fn secret_problem(
     })
 }
 
+/// What a name is in `[conn.NAME]`.
+pub(crate) enum Known {
+    /// A key, with its first name and what it takes.
+    Key { name: &'static str, takes: &'static str },
+    /// A key of ipsec.conf that is none here, and what to do instead.
+    Foreign(&'static str),
+    /// Neither, and the key that is most like it.
+    No(Option<&'static str>),
+}
+
+/// Looks a key of connections and children up.
+pub(crate) fn known_key(name: &str) -> Known {
+    fn find<D>(keys: &'static [Key<D>], name: &str) -> Option<Known> {
+        Key::find(keys, name).map(|key| Known::Key { name: key.name, takes: key.takes })
+    }
+    let found = find(conn_keys::CONN_KEYS, name)
+        .or_else(|| find(auth_keys::AUTH_KEYS, name))
+        .or_else(|| find(child_keys::CHILD_KEYS, name))
+        .or_else(|| find(shape_keys::SHAPE_KEYS, name));
+    let foreign = || conn_keys::FOREIGN_KEYS.iter().find(|key| key.name == name);
+    found.or_else(|| foreign().map(|key| Known::Foreign(key.advice))).unwrap_or_else(|| {
+        let all = names(conn_keys::CONN_KEYS).chain(names(auth_keys::AUTH_KEYS));
+        Known::No(nearest(name, all.chain(names(child_keys::CHILD_KEYS)).chain(names(shape_keys::SHAPE_KEYS))))
+    })
+}
+
 /// Where a key belongs.
 fn place_of(name: &str) -> Option<&'static str> {
     if Key::find(DAEMON_KEYS, name).is_some() {

@@ -20,6 +20,7 @@ mod act;
 mod check;
 mod explain;
 mod guard;
+mod import;
 mod json;
 mod keys;
 mod log;
@@ -145,6 +146,11 @@ enum Simple {
         /// File with secrets [default: ipsec.secrets.toml beside it, if it is there]
         #[arg(long, value_name = "FILE")]
         secrets: Option<PathBuf>,
+    },
+    /// Prints a configuration file of strongSwan (ipsec.conf, ipsec.secrets, swanctl.conf) in the words of ours; needs no daemon
+    Import {
+        /// The file
+        file: PathBuf,
     },
     /// Follows single packets through the gateway, step by step
     #[command(subcommand)]
@@ -279,6 +285,7 @@ fn carry_out(socket: Option<&Path>, json: bool, command: Simple, out: &mut dyn W
         Simple::Keys { folder } => keys::keys(&mut connect()?, &folder, json, out),
         Simple::Mtu { name } => mtu::mtu(&mut connect()?, name.as_deref(), json, out),
         Simple::Trace(what) => trace::trace(&mut connect()?, &what, json, out),
+        Simple::Import { file } => import::run(&file, json, out),
         Simple::Check { file, secrets } => check::check(&file, secrets.as_deref(), json, out),
     }
 }

@@ -19,13 +19,24 @@ pub(super) fn plan(client: &mut Client, json: bool, out: &mut dyn Write) -> Resu
         eprintln!("{warning}");
     }
     let mut is_empty = true;
-    for (list, what) in
-        [("added", "add connection"), ("changed", "change connection"), ("removed", "remove connection")]
-    {
+    let live = answer.list("live");
+    for (list, what) in [
+        ("added", "new"),
+        (
+            "changed",
+            "changed for SAs that are set up from now on; `charonctl rekey --reauth` makes them anew without a gap",
+        ),
+        ("removed", "removed, its SAs end"),
+    ] {
         for name in answer.list(list) {
-            writeln!(out, "{what} {name}")?;
+            let what = if list == "changed" && live.contains(&name) { "changed, holds at once" } else { what };
+            writeln!(out, "connection {name}: {what}")?;
             is_empty = false;
         }
+    }
+    let unchanged = answer.list("unchanged");
+    if !is_empty && !unchanged.is_empty() {
+        writeln!(out, "unchanged: {}", unchanged.join(" "))?;
     }
     for line in ["interfaces", "host"].into_iter().flat_map(|list| answer.list(list)) {
         writeln!(out, "{line}")?;

@@ -121,6 +121,8 @@ pub(crate) struct Changes {
     pub(crate) added: Vec<String>,
     /// Replaced ones: what is up goes on with what was negotiated.
     pub(crate) changed: Vec<String>,
+    /// Those of the replaced ones of which everything holds at once, also for what is up.
+    pub(crate) live: Vec<String>,
     /// Those that are gone, with their SAs.
     pub(crate) removed: Vec<String>,
     /// Those that nobody touched.
@@ -157,6 +159,9 @@ impl Shell {
             match self.applied.connections.get(&name) {
                 Some((Origin::File, own)) if *own == connection => changes.unchanged.push(name),
                 before => {
+                    if before.is_some_and(|(_, before)| holds_at_once(before, &connection)) {
+                        changes.live.push(name.clone());
+                    }
                     if before.is_some() { &mut changes.changed } else { &mut changes.added }.push(name);
                     self.set_connection(Origin::File, connection);
                 }
@@ -195,7 +200,12 @@ impl Shell {
             self.desk.store().complete(&mut complete);
             let list = match self.applied.connections.get(&connection.name) {
                 Some((Origin::File, own)) if *own == complete => &mut changes.unchanged,
-                Some(_) => &mut changes.changed,
+                Some((_, own)) => {
+                    if holds_at_once(own, &complete) {
+                        changes.live.push(connection.name.clone());
+                    }
+                    &mut changes.changed
+                }
                 None => &mut changes.added,
             };
             list.push(connection.name.clone());
@@ -360,6 +370,24 @@ impl Shell {
     }
 }
 
+/// Whether all that differs between two versions of a connection holds at once, also for what is up: what becomes of children
+/// that fall, programs, and children that are new. All else is for SAs that are set up from now on.
+fn holds_at_once(before: &Connection, after: &Connection) -> bool {
+    let mut as_after = before.clone();
+    for child in &mut as_after.children {
+        let Some(new) = after.children.iter().find(|new| new.name == child.name) else { return false };
+        (child.start, child.close, child.dpd) = (new.start, new.close, new.dpd);
+        child.updown.clone_from(&new.updown);
+    }
+    let is_new = |child: &&ike_proto::config::Child| before.children.iter().all(|old| old.name != child.name);
+    as_after.children.extend(after.children.iter().filter(is_new).cloned());
+    let order = |connection: &mut Connection| connection.children.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut after = after.clone();
+    order(&mut as_after);
+    order(&mut after);
+    as_after == after
+}
+
 fn missing<'a>(names: impl Iterator<Item = &'a str>, wanted: &BTreeSet<String>) -> Vec<String> {
     names.filter(|name| !wanted.contains(*name)).map(str::to_owned).collect()
 }
@@ -456,6 +484,28 @@ pub(super) mod tests {
         shell.remove_connection("told");
         shell.forget_unused_credentials();
         assert!(shell.desk.store().socket().demands.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_plan_tells_what_holds_at_once_from_what_is_for_new_sas() {
+        let (mut shell, _wire) = Wire::shell();
+        let with = |children: Vec<Child>, port| Connection { children, ..connection("a", port) };
+        let first = wanted(&[with(vec![child("ipsec0")], 500)], &["ipsec0"]);
+        shell.apply_file(first);
+        let plan = |shell: &Shell, connection: Connection| {
+            let (changes, _) = shell.differences(&wanted(&[connection], &["ipsec0"]));
+            (changes.changed.len(), changes.live.len())
+        };
+        let closing = Child { close: CloseAction::Start, ..child("ipsec0") };
+        let second = Child { name: "second".into(), ..child("ipsec0") };
+        let shorter = Child { replay_window: 128, ..child("ipsec0") };
+        assert_eq!(plan(&shell, with(vec![child("ipsec0")], 500)), (0, 0));
+        assert_eq!(plan(&shell, with(vec![closing.clone()], 500)), (1, 1));
+        assert_eq!(plan(&shell, with(vec![second, child("ipsec0")], 500)), (1, 1));
+        assert_eq!(plan(&shell, with(vec![shorter], 500)), (1, 0));
+        assert_eq!(plan(&shell, with(vec![child("ipsec0")], 4500)), (1, 0));
+        assert_eq!(plan(&shell, with(Vec::new(), 500)), (1, 0));
+        assert_eq!(shell.apply_file(wanted(&[with(vec![closing], 500)], &["ipsec0"])).live, ["a"]);
     }
 
     #[tokio::test]

@@ -25,10 +25,10 @@ use crate::credentials::{Constraints, Demand, Layer, Signer, names};
 use crate::vici::Message;
 
 /// swanctl's default time until an IKE SA is rekeyed.
-const IKE_REKEY_TIME: Duration = Duration::from_secs(4 * 3600);
+pub(crate) const IKE_REKEY_TIME: Duration = Duration::from_secs(4 * 3600);
 
 /// swanctl's default time until a Child SA is rekeyed.
-const CHILD_REKEY_TIME: Duration = Duration::from_secs(3600);
+pub(crate) const CHILD_REKEY_TIME: Duration = Duration::from_secs(3600);
 
 /// The place of policies that let packets pass or drop them: they are asked before those that protect, as at strongSwan.
 const SHUNT_PRIORITY: u32 = PolicySpec::DEFAULT_PRIORITY / 2;

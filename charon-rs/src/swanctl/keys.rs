@@ -106,6 +106,25 @@ pub(crate) fn apply<D>(
     Ok(())
 }
 
+/// As [`apply`], but goes on after what is refused.
+pub(crate) fn apply_all<D>(
+    section: &Message,
+    keys: &'static [Key<D>],
+    foreign: &[Foreign],
+    is_taken: impl Fn(&str) -> bool,
+    draft: &mut D,
+) -> Vec<Refusal> {
+    let mut refused = Vec::new();
+    for (name, node) in section.entries().filter(|(name, _)| !is_taken(name)) {
+        let outcome = match Key::find(keys, name) {
+            Some(key) => (key.set)(draft, Value { name, node }),
+            None => Err(unknown(name, keys, foreign)),
+        };
+        refused.extend(outcome.err().map(|why| Refusal { path: vec![name.to_owned()], why }));
+    }
+    refused
+}
+
 fn unknown<D>(name: &str, keys: &[Key<D>], foreign: &[Foreign]) -> String {
     if let Some(known) = foreign.iter().find(|key| key.name == name) {
         return format!("option {name} is not supported: {}", known.advice);
@@ -113,6 +132,13 @@ fn unknown<D>(name: &str, keys: &[Key<D>], foreign: &[Foreign]) -> String {
     match nearest(name, keys.iter().map(|key| key.name)) {
         Some(nearest) => format!("unknown option: {name} (did you mean {nearest}?)"),
         None => format!("unknown option: {name}"),
+    }
+}
+
+impl<'a> Value<'a> {
+    /// The value of the key `name`, if the section has it.
+    pub(crate) fn of(section: &'a Message, name: &'a str) -> Option<Self> {
+        section.node(name).map(|node| Self { name, node })
     }
 }
 

@@ -110,6 +110,44 @@ fn a_bad_file_does_not_touch_what_runs() -> Result<()> {
 }
 
 #[test]
+fn a_reload_does_what_the_plan_says_and_loses_no_packet() -> Result<()> {
+    let twins = Twins::start(Case::default())?;
+    twins.up()?;
+    let file = twins.moon.folder().join("ipsec.toml");
+    let before = std::fs::read_to_string(&file)?;
+    let stream = PingStream::start(&twins.world, "alice", Site::SUN.host4)?;
+    for (text, plan, log) in [
+        (before.clone(), "nothing would change", "unchanged: [\"net\"]"),
+        (
+            before.replace("auto = \"add\"", "auto = \"add\"\ncloseaction = \"restart\""),
+            "holds at once",
+            "live: [\"net\"]",
+        ),
+        (
+            before.replace("auto = \"add\"", "auto = \"add\"\nlifetime = \"50m\""),
+            "from now on",
+            "changed: [\"net\"], live: []",
+        ),
+        (
+            format!(
+                "{before}\n[conn.other]\nright = \"192.0.2.77\"\nrightid = \"sun.example.org\"\nleftid = \"moon.example.org\"\nauto = \"add\"\n"
+            ),
+            "connection other: new",
+            "added: [\"other\"]",
+        ),
+    ] {
+        std::fs::write(&file, text)?;
+        let said = twins.moon.expect_ctl(&["plan"])?;
+        ensure!(said.contains(plan), "`{plan}` is not in {said}");
+        twins.moon.signal(rustix::process::Signal::HUP)?;
+        wait_until(LIMIT, log, || Ok(twins.moon.log().contains(log)))?;
+    }
+    let pings = stream.stop()?;
+    ensure!(pings.lossless(), "{pings:?}\n{}", twins.moon.log());
+    Ok(())
+}
+
+#[test]
 fn a_daemon_without_a_configuration_starts_empty() -> Result<()> {
     let world = World::two_sites()?;
     let folder = tempfile::tempdir()?;
