@@ -452,7 +452,13 @@ pub(super) mod tests {
         let second = wanted(&[connection("a", 500), connection("b", 501), connection("d", 500)], &[]);
         assert_eq!(
             shell.apply_file(second),
-            Changes { added: names(&["d"]), changed: names(&["b"]), removed: names(&["c"]), unchanged: names(&["a"]) }
+            Changes {
+                added: names(&["d"]),
+                changed: names(&["b"]),
+                live: Vec::new(),
+                removed: names(&["c"]),
+                unchanged: names(&["a"])
+            }
         );
         let known: Vec<&str> = shell.engine.connections().map(|connection| connection.name.as_str()).collect();
         assert_eq!(known, ["a", "b", "d", "told"], "what was told over the socket stays");

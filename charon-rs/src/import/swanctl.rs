@@ -264,11 +264,12 @@ impl Importer<'_> {
         let rekey = limits.rekey.filter(|limit| *limit > 0);
         let life = limits.life.map_or_else(|| rekey.map(|rekey| rekey + rekey / 10), Some).filter(|limit| *limit > 0);
         let suffix = if unit == "bytes" { "B" } else { "" };
+        let config = &mut self.config;
         let mut amount = |name: String, value: u64| {
             if suffix.is_empty() {
-                self.config.raw(&name, value);
+                config.raw(&name, value);
             } else {
-                self.config.string(&name, format!("{value}{suffix}"));
+                config.string(&name, format!("{value}{suffix}"));
             }
         };
         match (rekey, life) {
@@ -276,7 +277,10 @@ impl Importer<'_> {
                 amount(format!("life{unit}"), life);
                 amount(format!("margin{unit}"), life.saturating_sub(rekey));
             }
-            (None, Some(life)) => amount(format!("life{unit}"), life),
+            (None, Some(life)) => {
+                amount(format!("life{unit}"), life);
+                self.leave_out(path, format!("life_{unit} without rekey_{unit}: it is rekeyed a tenth sooner"));
+            }
             (Some(_), None) => self.leave_out(path, format!("rekey_{unit} without an end (life_{unit} = 0)")),
             (None, None) => {}
         }
@@ -394,9 +398,7 @@ fn times(config: &mut Writer, key: &str, life: Duration, (margin, jitter): (Dura
     config.time(key, life);
     config.time("margintime", margin);
     let percent = (jitter.as_secs() * 100).checked_div(margin.as_secs()).unwrap_or(0);
-    if percent != 100 {
-        config.string("rekeyfuzz", format!("{}%", percent.min(500)));
-    }
+    config.string("rekeyfuzz", format!("{}%", percent.min(500)));
 }
 
 #[cfg(test)]
@@ -436,6 +438,7 @@ connections {
         rekey_time = 30m
         life_time = 40m
         rekey_bytes = 1000000
+        rekey_packets = 4000
         life_packets = 5000
         replay_window = 32
         copy_df = yes
