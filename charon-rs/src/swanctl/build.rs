@@ -224,6 +224,8 @@ fn shunt(connection: &Connection, name: &str, action: PolicyAction, draft: &Chil
         action,
         routes,
         priority: SHUNT_PRIORITY,
+        // Nobody else has to agree: later fragments share the fate of the first.
+        later_fragments: true,
         ..PolicySpec::protect(PolicyId(0), interface, local, remote)
     };
     let installs = draft.start.is_some_and(StartAction::traps);
