@@ -95,6 +95,18 @@ impl Dataplane {
         Ok(id)
     }
 
+    /// Makes an interface known as `spec` describes it, its tunnel included, or changes the one of this name.
+    ///
+    /// # Errors
+    /// Those of [`Self::set_interface`] and [`Self::set_tunnel`]; then nothing has changed.
+    pub fn apply_interface(&mut self, spec: &InterfaceSpec) -> Result<InterfaceId, Refusal> {
+        let key = Tunnel::new(spec)?.as_ref().map(Tunnel::key);
+        self.tunnels.check(self.interfaces.find(&spec.name), &spec.name, key)?;
+        let id = self.set_interface(&spec.name, spec.kind)?;
+        self.set_tunnel(spec)?;
+        Ok(id)
+    }
+
     /// Sets the tunnel that an interface puts its packets in, and takes them out of: ends, protection, next hops. Sequence numbers
     /// go on unless the kind changes.
     ///

@@ -80,7 +80,7 @@ pub enum DropReason {
     TunnelKey,
     /// Inbound: the tunnel's sequence number was overtaken.
     TunnelOrder,
-    /// Inbound: a packet in clear of a tunnel that nobody has.
+    /// A packet in clear of a tunnel that nobody has, or from the inside of a tunnel that has no ends yet.
     NoTunnel,
     /// Inbound: a packet in clear of a tunnel whose packets must be protected.
     ClearTunnel,

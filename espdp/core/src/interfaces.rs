@@ -49,6 +49,13 @@ pub(crate) struct Interface {
 }
 
 impl Interface {
+    /// Whether its packets stand in a tunnel's headers, and it has not been told which.
+    pub(crate) fn lacks_tunnel(&self) -> bool {
+        let needs_tunnel =
+            matches!(self.kind, InterfaceKind::Gre(_) | InterfaceKind::Vxlan(_) | InterfaceKind::L2tpv3(_));
+        needs_tunnel && self.tunnel.is_none()
+    }
+
     /// Whether it is nothing but a device, so that frames that a bridge forwards are all that passes it.
     pub(crate) fn is_device(&self) -> bool {
         match self.kind {

@@ -210,8 +210,14 @@ impl<'a> Filling<'a> {
     }
 
     fn encapsulate(&mut self, packet: &mut SuperPacket<'_>) -> Result<Progress, Refused> {
-        if self.dataplane.interfaces.get(packet.interface).is_some_and(|interface| interface.tunnel.is_some()) {
-            return self.wrap(packet);
+        if let Some(interface) = self.dataplane.interfaces.get(packet.interface) {
+            if interface.tunnel.is_some() {
+                return self.wrap(packet);
+            }
+            // What policies would select is not what they are made for.
+            if interface.lacks_tunnel() {
+                return Err(DropReason::NoTunnel.into());
+            }
         }
         let header = Header::parse(packet.packet).ok_or(DropReason::Malformed)?;
         let mut segments = Segmenter::new(&packet.vnet, packet.packet, &header)?;

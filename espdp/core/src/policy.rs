@@ -302,6 +302,18 @@ impl PolicyTable {
         self.cache.find_ipv4(flow).and_then(Found::template)
     }
 
+    /// Has the processor fetch what [`Self::ipv4_template`] looks at.
+    #[inline]
+    pub(crate) fn prefetch_ipv4(&self, flow: &Ipv4Flow) {
+        self.cache.prefetch_ipv4(flow);
+    }
+
+    /// As [`Self::prefetch_ipv4`].
+    #[inline]
+    pub(crate) fn prefetch_ipv6(&self, flow: &Ipv6Flow) {
+        self.cache.prefetch_ipv6(flow);
+    }
+
     /// As [`Self::ipv4_template`].
     #[inline]
     pub(crate) fn ipv6_template(&self, flow: &Ipv6Flow) -> Option<&Template> {

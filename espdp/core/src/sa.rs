@@ -22,6 +22,8 @@ use crate::policy::Selectors;
 #[repr(C)]
 pub(crate) struct SaCore {
     pub(crate) usage: Usage,
+    pub(crate) path: OuterPath,
+    pub(crate) transform: Transform,
     pub(crate) protocol: IpsecProtocol,
     pub(crate) spi: EspSpi,
     pub(crate) policy: PolicyId,
@@ -29,8 +31,6 @@ pub(crate) struct SaCore {
     pub(crate) mode: Mode,
     pub(crate) layout: Layout,
     pub(crate) extended: bool,
-    pub(crate) path: OuterPath,
-    pub(crate) transform: Transform,
     pub(crate) selectors: Selectors,
     pub(crate) drops: LazyDrops,
 }

@@ -10,7 +10,7 @@ mod front;
 mod key;
 mod unwrap;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use espdp_api::{
@@ -177,32 +177,51 @@ impl Tunnel {
 
 /// Which tunnel a packet belongs to that comes in clear.
 #[derive(Debug, Default)]
-pub(crate) struct TunnelIndex(BTreeMap<TunnelKey, InterfaceId>);
+pub(crate) struct TunnelIndex {
+    interfaces: BTreeMap<TunnelKey, InterfaceId>,
+    /// The UDP ports of VXLAN tunnels.
+    vxlan_ports: BTreeSet<u16>,
+}
 
 impl TunnelIndex {
-    /// Enters the tunnel of an interface, or takes it out.
+    /// Looks whether a tunnel with this key could be entered for the interface `id`, or for one that has none yet.
     ///
     /// # Errors
     /// [`Refusal::BadInterface`] when another one has the same key: nobody could tell their packets apart.
-    pub(crate) fn set(&mut self, id: InterfaceId, name: &InterfaceName, key: Option<TunnelKey>) -> Result<(), Refusal> {
+    pub(crate) fn check(
+        &self,
+        id: Option<InterfaceId>,
+        name: &InterfaceName,
+        key: Option<TunnelKey>,
+    ) -> Result<(), Refusal> {
         if let Some(key) = key
-            && self.0.get(&key).is_some_and(|other| *other != id)
+            && self.interfaces.get(&key).is_some_and(|other| Some(*other) != id)
         {
             let reason = "another interface has the same ends and the same key, VNI or session".to_owned();
             return Err(Refusal::BadInterface { interface: name.clone(), reason });
         }
-        self.0.retain(|_, other| *other != id);
-        self.0.extend(key.map(|key| (key, id)));
+        Ok(())
+    }
+
+    /// Enters the tunnel of an interface, or takes it out.
+    ///
+    /// # Errors
+    /// See [`Self::check`].
+    pub(crate) fn set(&mut self, id: InterfaceId, name: &InterfaceName, key: Option<TunnelKey>) -> Result<(), Refusal> {
+        self.check(Some(id), name, key)?;
+        self.interfaces.retain(|_, other| *other != id);
+        self.interfaces.extend(key.map(|key| (key, id)));
+        self.vxlan_ports = self.interfaces.keys().filter_map(TunnelKey::vxlan_port).collect();
         Ok(())
     }
 
     /// Whether there is a VXLAN tunnel on this UDP port.
     pub(crate) fn has_vxlan_on(&self, port: u16) -> bool {
-        self.0.keys().any(|key| key.is_vxlan_on(port))
+        self.vxlan_ports.contains(&port)
     }
 
     /// The interface that a packet is for: one with this remote end before one with next hops.
     pub(crate) fn find(&self, key: TunnelKey) -> Option<InterfaceId> {
-        self.0.get(&key).or_else(|| self.0.get(&key.with_any_peer())).copied()
+        self.interfaces.get(&key).or_else(|| self.interfaces.get(&key.with_any_peer())).copied()
     }
 }

@@ -167,8 +167,7 @@ impl Control {
         for worker in self.settings.workers.ids() {
             let told = spec.clone();
             let tell = move |worker: &mut Worker| {
-                let id = worker.core.set_interface(&told.name, told.kind)?;
-                worker.core.set_tunnel(&told)?;
+                let id = worker.core.apply_interface(&told)?;
                 worker.core.set_bridge_port(&told.name, told.bridge.as_ref())?;
                 Ok(id)
             };

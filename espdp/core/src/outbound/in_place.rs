@@ -56,7 +56,8 @@ impl Filling<'_> {
     #[inline]
     fn in_place(&self, interface: InterfaceId) -> Option<Surroundings> {
         let interface = self.dataplane.interfaces.get(interface)?;
-        interface.in_place.filter(|_| interface.tunnel.is_none() && !self.dataplane.tracer.is_armed())
+        let may_be = interface.tunnel.is_none() && !interface.lacks_tunnel() && !self.dataplane.tracer.is_armed();
+        interface.in_place.filter(|_| may_be)
     }
 
     /// Wraps all packets that arrived.
@@ -96,6 +97,7 @@ impl Filling<'_> {
         let all = arrivals.len();
         let mut wrapping = Wrapping { policies, sas: outbound, memory, now: self.now };
         while let Some(first) = arrivals.first() {
+            wrapping.look_ahead(arrivals);
             let Counted { packets, bytes } = wrapping.wrap_run(arrivals, frames);
             if packets == 0 {
                 break;

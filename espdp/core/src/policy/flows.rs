@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use esp_engines::prefetch;
 use espdp_api::{PolicyId, WorkerId};
 
 use super::Selected;
@@ -117,6 +118,18 @@ impl FlowCache {
     #[inline]
     pub(super) fn find_ipv6(&self, key: &Ipv6Flow) -> Option<&Found> {
         self.ipv6.find(key, self.generation)
+    }
+
+    /// Has the processor fetch where the flow stands, unless its set is crowded.
+    #[inline]
+    pub(super) fn prefetch_ipv4(&self, key: &Ipv4Flow) {
+        self.ipv4.prefetch(key);
+    }
+
+    /// As [`Self::prefetch_ipv4`].
+    #[inline]
+    pub(super) fn prefetch_ipv6(&self, key: &Ipv6Flow) {
+        self.ipv6.prefetch(key);
     }
 
     pub(super) fn remember(&mut self, key: FlowKey, found: Found) {
@@ -251,6 +264,13 @@ impl<K: Key> Table<K> {
     fn find(&self, key: &K, generation: u32) -> Option<&Found> {
         let set = self.sets.get(Self::set(key))?;
         set.iter().find(|flow| flow.generation == generation && flow.key == *key).map(|flow| &flow.found)
+    }
+
+    #[inline]
+    fn prefetch(&self, key: &K) {
+        if let Some([first, ..]) = self.sets.get(Self::set(key)) {
+            prefetch(first);
+        }
     }
 
     fn remember(&mut self, key: K, generation: u32, found: Found) {

@@ -3,6 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
+use esp_engines::prefetch;
 use espdp_api::{
     Carries, CryptoEngine, DfPolicy, Direction, DscpPolicy, EspAlgorithms, FlowLabelPolicy, HopLimitPolicy,
     InterfaceKind, IpsecProtocol, Mode, MssPolicy, OutboundSaSpec, OuterPath, PacketShape, PaddingPolicy,
@@ -67,6 +68,12 @@ impl OutboundSa {
         let late = last_sequence - last_sequence / 8;
         limits.soft.packets = Some(limits.soft.packets.unwrap_or(late).min(late));
         let core = SaCore::new(&spec.sa, limits, interface, engine, iv_key)?;
+        if spec.sa.protocol == IpsecProtocol::Ah
+            && (spec.shape.dummy_interval.is_some() || spec.shape.padding != PaddingPolicy::None)
+        {
+            let reason = "AH has neither dummy packets nor padding (RFC 4302 §2): only ESP hides how much is said";
+            return Err(Refusal::BadSa(reason.to_owned()));
+        }
         if let DscpPolicy::Fixed(dscp @ 64..) = spec.shape.dscp {
             return Err(Refusal::BadSa(format!("DSCP {dscp} is above 63")));
         }
@@ -170,6 +177,14 @@ impl OutboundSa {
             self.sequence += 1;
         }
         (charge, self.sequence)
+    }
+
+    /// Has the processor fetch what the packets that are sent look at.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        prefetch(&self.sequence);
+        prefetch(&self.core.transform);
+        prefetch(&self.core.path);
     }
 
     /// Admits packets one after the other, at most so many with at most so many inner octets together; `None` when a limit might

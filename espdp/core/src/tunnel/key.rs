@@ -95,8 +95,11 @@ impl TunnelKey {
         Self { remote: None, ..self }
     }
 
-    /// Whether it is of VXLAN on this port.
-    pub(crate) fn is_vxlan_on(&self, wanted: u16) -> bool {
-        matches!(self.what, What::Vxlan { port, .. } if port == wanted)
+    /// The UDP port of a VXLAN tunnel.
+    pub(crate) fn vxlan_port(&self) -> Option<u16> {
+        match self.what {
+            What::Vxlan { port, .. } => Some(port),
+            What::Ipip | What::Gre { .. } | What::L2tp { .. } | What::Nothing => None,
+        }
     }
 }

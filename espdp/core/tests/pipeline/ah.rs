@@ -1,7 +1,8 @@
 //! The Authentication Header through the whole pipeline.
 
 use espdp_api::{
-    Direction, EspCipher, EspIntegrity, InterfaceKind, IpsecProtocol, Mode, OuterPath, Refusal, SaLimits, TrafficLimit,
+    Direction, EspCipher, EspIntegrity, InterfaceKind, IpsecProtocol, Mode, OuterPath, PacketShape, PaddingPolicy,
+    Refusal, SaLimits, TrafficLimit,
 };
 use espdp_core::Overhead;
 
@@ -212,4 +213,20 @@ fn ah_is_refused_with_a_cipher_and_in_udp() {
     gateway.dataplane.install_inbound(&base.inbound(spi, gateway.path, true, 1)).unwrap();
     let moved = gateway.dataplane.move_sa(Direction::Inbound, spi, POLICY, in_udp);
     assert!(matches!(moved, Err(Refusal::BadSa(_))), "{moved:?}");
+}
+
+/// RFC 4302 §2: the header has no place for either.
+#[test]
+fn ah_is_refused_with_dummy_packets_and_padding() {
+    let shapes = [
+        PacketShape { dummy_interval: Some(std::time::Duration::from_secs(1)), ..PacketShape::default() },
+        PacketShape { padding: PaddingPolicy::To(500), ..PacketShape::default() },
+    ];
+    for shape in shapes {
+        let setup = Setup { shape, ..setup(EspIntegrity::HmacSha2_256_128, true, Mode::Tunnel, false) };
+        let mut gateway = setup.gateway(true);
+        let spec = setup.outbound(gateway.inbound_spi, gateway.path, true, 1);
+        let refused = gateway.dataplane.install_outbound(&spec);
+        assert!(matches!(&refused, Err(Refusal::BadSa(why)) if why.contains("padding")), "{refused:?}");
+    }
 }

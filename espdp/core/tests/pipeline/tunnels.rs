@@ -1,8 +1,9 @@
 //! GRE, VXLAN, L2TPv3 and IP in IP, in clear and inside ESP.
 
 use espdp_api::{
-    AddressRange, Encapsulation, Gre, InterfaceKind, InterfaceName, InterfaceSpec, L2tpCarrier, L2tpCookie,
-    L2tpSublayer, L2tpv3, Layer, Mode, NextHop, PortRange, Protection, Refusal, TrafficSelector, TunnelEnds, Vxlan,
+    AddressRange, Direction, Encapsulation, Gre, InterfaceKind, InterfaceName, InterfaceSpec, L2tpCarrier, L2tpCookie,
+    L2tpSublayer, L2tpv3, Layer, Mode, NextHop, PolicyAction, PolicyId, PolicySpec, PortRange, Protection, Refusal,
+    TrafficSelector, TunnelEnds, Vxlan,
 };
 use espdp_core::VnetHeader;
 
@@ -370,6 +371,37 @@ fn tunnels_that_nobody_could_tell_apart_are_refused_and_a_key_tells_them_apart()
     let refused = set(None).unwrap_err();
     assert!(refused.to_string().contains("same ends and the same key"), "{refused}");
     assert_eq!(set(Some(1)), Ok(()));
+}
+
+#[test]
+fn an_interface_whose_tunnel_is_refused_is_not_made_and_an_old_one_stays_as_it_was() {
+    let mut gateway = protected(InterfaceKind::Gre(Gre::default()), Mode::Tunnel, false).gateway(true);
+    let ends = Some(TunnelEnds::new(gateway.path.local, Some(gateway.path.remote)));
+    let spec =
+        |name: &str, kind, ends| InterfaceSpec { ends, ..InterfaceSpec::new(InterfaceName::new(name).unwrap(), kind) };
+    let plain = InterfaceKind::Gre(Gre::default());
+    for (name, kind, ends) in [("new0", plain, None), ("new0", plain, ends), ("ipsec0", vxlan(), ends)] {
+        assert!(gateway.dataplane.apply_interface(&spec(name, kind, ends)).is_err(), "{name}");
+    }
+    let unknown = gateway.dataplane.remove_interface(&InterfaceName::new("new0").unwrap());
+    assert!(matches!(unknown, Err(Refusal::UnknownInterface(_))), "{unknown:?}");
+    let keyed = InterfaceKind::Gre(Gre { key: Some(1), ..Gre::default() });
+    assert_eq!(gateway.dataplane.apply_interface(&spec("ipsec0", plain, ends)), Ok(gateway.interface));
+    assert!(gateway.dataplane.apply_interface(&spec("new0", keyed, ends)).is_ok());
+}
+
+#[test]
+fn what_comes_from_a_tunnel_without_ends_is_not_taken_for_what_is_in_it() {
+    let (mut left, _) = Setup::default().connect();
+    let name = InterfaceName::new("bare0").unwrap();
+    left.interface = left.dataplane.set_interface(&name, InterfaceKind::Gre(Gre::default())).unwrap();
+    let all = vec![everything(true)];
+    let bypass = PolicySpec::protect(PolicyId(9), name, all.clone(), all);
+    left.dataplane.set_policy(&PolicySpec { action: PolicyAction::Bypass, ..bypass }).unwrap();
+    assert!(left.send_clear(&udp(true, 10)).is_empty());
+    let (sent, in_place) = left.send_in_place(&[(VnetHeader::default(), udp(true, 10))]);
+    assert!(sent.clear.is_empty() && sent.wire.is_empty() && in_place == 0);
+    assert_eq!(left.drops(Direction::Outbound), [("no_tunnel".to_owned(), 2)]);
 }
 
 /// Behind a NAT the tunnel's packets travel in UDP like any ESP.

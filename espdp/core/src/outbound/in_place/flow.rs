@@ -14,6 +14,9 @@ pub(super) trait Flow: Sized {
     /// What the header of a packet says that may be copied, if it is one of this flow.
     fn outer_of(&self, packet: &[u8]) -> Option<PackedOuter>;
 
+    /// Has the processor fetch what [`Self::template`] looks at.
+    fn prefetch(&self, policies: &PolicyTable, interface: InterfaceId);
+
     /// How the packets of the flow are wrapped.
     fn template<'p>(&self, policies: &'p PolicyTable, interface: InterfaceId) -> Option<&'p Template>;
 }
@@ -41,6 +44,11 @@ impl Flow for Ipv4 {
         let (outer, flow) = Self::read(packet)?;
         let is_same = flow.addresses == self.addresses && flow.ports == self.ports && flow.protocol == self.protocol;
         is_same.then_some(outer)
+    }
+
+    #[inline]
+    fn prefetch(&self, policies: &PolicyTable, interface: InterfaceId) {
+        policies.prefetch_ipv4(&Ipv4Flow::outbound(interface, self.protocol, self.addresses, self.ports));
     }
 
     #[inline]
@@ -83,6 +91,11 @@ impl Flow for Ipv6 {
     fn outer_of(&self, packet: &[u8]) -> Option<PackedOuter> {
         let (outer, flow) = Self::read(packet)?;
         (flow == *self).then_some(outer)
+    }
+
+    #[inline]
+    fn prefetch(&self, policies: &PolicyTable, interface: InterfaceId) {
+        policies.prefetch_ipv6(&Ipv6Flow::outbound(interface, self.protocol, self.addresses, self.ports));
     }
 
     #[inline]
