@@ -9,7 +9,7 @@ use crate::outbound::Template;
 use crate::packet::{IPV4_HEADER_LEN, IPV6_HEADER_LEN};
 use crate::policy::PolicyTable;
 use crate::sa::OutboundTable;
-use crate::segment::tcp_flags;
+use crate::segment::{TCP_CHECKSUM_AT, tcp_flags};
 use crate::{OutboundBatch, VnetHeader};
 
 /// What wrapping works with.
@@ -141,15 +141,24 @@ fn prepare(packet: &mut [u8], vnet: &VnetHeader, heeds_mss: bool) -> bool {
     if vnet.flags & VnetHeader::NEEDS_CSUM == 0 {
         return true;
     }
+    // A checksum that stands anywhere else might make a SYN of it.
+    let at = usize::from(vnet.csum_start) + usize::from(vnet.csum_offset);
+    if heeds_mss && at != header_len(packet) + TCP_CHECKSUM_AT {
+        return false;
+    }
     covered(vnet, packet).map(|(covered, at)| complete_checksum(covered, at)).is_some()
 }
 
 /// Whether a TCP packet without options or extension headers of IP asks for a connection; what is cut off might.
 #[inline]
 fn is_syn(packet: &[u8]) -> bool {
-    let header_len =
-        if packet.first().is_some_and(|first| first >> 4 == 4) { IPV4_HEADER_LEN } else { IPV6_HEADER_LEN };
-    packet.get(header_len + TCP_FLAGS_AT).is_none_or(|flags| flags & tcp_flags::SYN != 0)
+    packet.get(header_len(packet) + TCP_FLAGS_AT).is_none_or(|flags| flags & tcp_flags::SYN != 0)
+}
+
+/// Octets of the IP header of a packet that has nothing but the fixed one.
+#[inline]
+fn header_len(packet: &[u8]) -> usize {
+    if packet.first().is_some_and(|first| first >> 4 == 4) { IPV4_HEADER_LEN } else { IPV6_HEADER_LEN }
 }
 
 /// Where the flags stand in a TCP header.
@@ -158,7 +167,7 @@ const TCP_FLAGS_AT: usize = 13;
 /// What the checksum that a vnet header asks for covers, and where it stands in that. `None` when it reaches into the IP header or
 /// beyond the packet.
 fn covered<'p>(vnet: &VnetHeader, packet: &'p mut [u8]) -> Option<(&'p mut [u8], usize)> {
-    let header_len = if packet.first()? >> 4 == 4 { IPV4_HEADER_LEN } else { IPV6_HEADER_LEN };
+    let header_len = header_len(packet);
     let covered =
         packet.get_mut(usize::from(vnet.csum_start)..).filter(|_| usize::from(vnet.csum_start) >= header_len)?;
     let at = usize::from(vnet.csum_offset);
