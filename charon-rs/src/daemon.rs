@@ -300,6 +300,7 @@ fn start_dataplane(
     let dataplane = DataplaneSettings {
         ike_port: settings.ike_port,
         nat_port: settings.nat_port,
+        workers: settings.workers,
         crypto_engine,
         ..DataplaneSettings::default()
     };

@@ -421,6 +421,8 @@ pub struct Child {
     /// Whether fragments of a packet but the first may travel in it although it is for certain ports, if the peer agrees.
     /// In tunnel mode (RFC 4301 §7.3).
     pub later_fragments: bool,
+    /// Whether there is an SA of its own for each worker of the dataplane, if the peer knows what that is (RFC 9611).
+    pub per_resource: bool,
     /// How its packets are shaped.
     pub shape: PacketShape,
     /// What happens when the connection is loaded.

@@ -31,6 +31,7 @@ mod reconcile;
 mod redirect;
 mod rekey_ike;
 mod report;
+mod resources;
 mod responder;
 mod run;
 mod secrets;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use espdp_api::Workers;
+
 /// What holds for all connections of an engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -26,6 +28,8 @@ pub struct Settings {
     /// How many requests a peer may have outstanding (RFC 7296 §2.3), 1 or more. Peers are told if it is more than 1. The
     /// responses to as many are kept with each IKE SA.
     pub window_size: u32,
+    /// How many workers the dataplane has.
+    pub workers: Workers,
     /// First wait before a connection that should be up is tried again; doubled each time, up to `reconnect_longest`.
     pub reconnect_first: Duration,
     /// Longest wait before a connection that should be up is tried again.
@@ -45,6 +49,7 @@ impl Default for Settings {
             half_open_limit: 1000,
             drain_time: Duration::from_secs(5),
             window_size: 1,
+            workers: Workers::ONE,
             reconnect_first: Duration::from_secs(1),
             reconnect_longest: Duration::from_secs(120),
         }

@@ -157,6 +157,7 @@ impl Builder<'_> {
             interface,
             routes: draft.routes.clone().unwrap_or(routes),
             later_fragments: draft.later_fragments.unwrap_or(false),
+            per_resource: draft.per_resource.unwrap_or(false),
             shape: draft.shape,
             start,
             updown: draft.updown.clone().unwrap_or_default(),

@@ -41,6 +41,7 @@ pub(super) struct ChildDraft {
     pub(super) routes: Option<Routes>,
     pub(super) replay_window: Option<At<u32>>,
     pub(super) later_fragments: Option<bool>,
+    pub(super) per_resource: Option<bool>,
     pub(super) updown: Option<Vec<String>>,
     pub(super) shape: PacketShape,
 }
@@ -319,6 +320,18 @@ pub(super) const CHILD_KEYS: &[Key<ChildDraft>] = &[
               peer must want it as well (RFC 4301 §7.3). Tunnels for any port carry them anyway.",
         set: |draft, item| {
             draft.later_fragments = Some(item.boolean()?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "per_resource_sas",
+        also_called: &["per_cpu_sas"],
+        takes: "`true` or `false`",
+        default: "`false`",
+        doc: "Whether there is an SA for each of the `workers` beside one for all of them, each with keys and sequence numbers of its \
+              own, if the peer can do the same (RFC 9611). Whoever sets the child up makes them.",
+        set: |draft, item| {
+            draft.per_resource = Some(item.boolean()?);
             Ok(())
         },
     },

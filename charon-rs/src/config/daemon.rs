@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
 
-use espdp_api::{CryptoEngine, GuardMode, IpPrefix};
+use espdp_api::{CryptoEngine, GuardMode, IpPrefix, Workers};
 
 use super::item::{At, Complaints, Item, collect};
 use super::keys::Key;
@@ -322,6 +322,18 @@ pub(super) const DAEMON_KEYS: &[Key<DaemonDraft>] = &[
         },
     },
     Key {
+        name: "workers",
+        also_called: &[],
+        takes: "number from 1 to 16, or `\"auto\"`",
+        default: "1",
+        doc: "Threads that move packets; `\"auto\"`: one for each core. Each Child SA belongs to one of them. Packets that another one \
+              reads are handed to it, and so a single SA can use two cores as well.",
+        set: |draft, item| {
+            draft.config.settings.workers = workers(item)?;
+            Ok(())
+        },
+    },
+    Key {
         name: "window_size",
         also_called: &[],
         takes: "number from 1 to 64",
@@ -436,6 +448,24 @@ fn socket_address(item: Item<'_>) -> Result<At<SocketAddr>, Complaint> {
 pub(super) fn port(item: Item<'_>) -> Result<u16, Complaint> {
     let port = item.integer(1..=u64::from(u16::MAX))?;
     u16::try_from(port).map_err(|_| item.wrong_type("a port"))
+}
+
+fn workers(item: Item<'_>) -> Result<Workers, Complaint> {
+    let wanted = "a number from 1 to 16, or \"auto\"";
+    if let Ok(text) = item.text(wanted) {
+        return match text.as_str() {
+            "auto" => Ok(as_many_as_cores()),
+            _ => Err(text.complain("no number of workers").expected(format!("expected {wanted}"))),
+        };
+    }
+    let count = item.integer(1..=Workers::MOST.into())?;
+    u8::try_from(count).ok().and_then(Workers::new).ok_or_else(|| item.wrong_type(wanted))
+}
+
+/// One for each core that we may use, as far as there can be so many.
+fn as_many_as_cores() -> Workers {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(Workers::MOST.into()));
+    u8::try_from(cores).ok().and_then(Workers::new).unwrap_or_default()
 }
 
 fn count(item: Item<'_>) -> Result<usize, Complaint> {

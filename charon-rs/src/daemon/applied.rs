@@ -419,6 +419,7 @@ pub(super) mod tests {
             interface: InterfaceName::new(interface).unwrap(),
             routes: Routes::FromSelectors,
             later_fragments: false,
+            per_resource: false,
             shape: PacketShape::default(),
             start: StartAction::None,
             updown: Vec::new(),

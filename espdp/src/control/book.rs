@@ -49,6 +49,16 @@ impl Interface {
         Self { spec, id, mtu }
     }
 
+    /// Whether packets that any worker decrypts get to its inside.
+    pub(crate) fn is_served_by_all(&self) -> bool {
+        self.spec.kind == InterfaceKind::Ipsec
+    }
+
+    /// Whether they get there as well as from the first worker.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.is_served_by_all() && self.spec.host_link.is_none()
+    }
+
     /// Takes over what the daemon changed. An automatic MTU stays until it is computed again.
     pub(crate) fn change(&mut self, spec: InterfaceSpec) {
         self.mtu = fixed_mtu(&spec).unwrap_or(self.mtu);

@@ -1,11 +1,11 @@
 //! SPIs and SAs: which worker has them, and what follows from them.
 
 use espdp_api::{
-    Direction, Done, EspSpi, InboundSaSpec, InterfaceKind, OutboundSaSpec, Outcome, OuterPath, PolicyId, Refusal,
-    SpiWish, WorkerId, Workers,
+    Direction, Done, EspSpi, InboundSaSpec, OutboundSaSpec, Outcome, OuterPath, PolicyId, Refusal, SpiWish, WorkerId,
+    Workers,
 };
 
-use super::book::Outbound;
+use super::book::{Interface, Outbound};
 use super::{Control, system};
 
 impl Control {
@@ -18,11 +18,10 @@ impl Control {
     }
 
     /// Which worker gets an SA: that of the SA it replaces, the one that was asked for, or the next one in turn. Only the first one
-    /// has the devices and bridge domains of other interfaces than those for ESP alone.
+    /// has the devices and bridge domains of other interfaces than those for ESP alone, and the links beside devices.
     fn place(&mut self, wish: &SpiWish) -> WorkerId {
         let workers = self.settings.workers;
-        let kind = self.book.interfaces.get(&wish.interface).map(|own| own.spec.kind);
-        if kind.is_none_or(|kind| kind != InterfaceKind::Ipsec) {
+        if !self.book.interfaces.get(&wish.interface).is_some_and(Interface::is_shared) {
             return WorkerId::FIRST;
         }
         let replaced = wish.replaces.map(|spi| workers.of_spi(spi.value()));
@@ -44,7 +43,7 @@ impl Control {
         let (spi, id) = (spec.sa.spi, spec.sa.policy);
         let worker = self.worker_of(spi);
         let own = self.book.policies.get(&id).and_then(|own| self.book.interfaces.get(&own.spec.interface));
-        if worker != WorkerId::FIRST && own.is_some_and(|own| own.spec.kind != InterfaceKind::Ipsec) {
+        if worker != WorkerId::FIRST && own.is_some_and(|own| !own.is_served_by_all()) {
             return Err(Refusal::BadSa(format!(
                 "SPI {spi} belongs to worker {}, and the first one has all SAs of such an interface: take an SPI whose bits 16 to \
                  19 are zero",

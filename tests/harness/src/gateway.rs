@@ -55,7 +55,7 @@ impl Gateway {
     ) -> Result<Self> {
         let folder = folder.join(format!("gateway-{node}"));
         fs::create_dir_all(&folder)?;
-        write_private(&folder.join("ipsec.toml"), config)?;
+        write_private(&folder.join("ipsec.toml"), &with_workers(config))?;
         write_private(&folder.join("ipsec.secrets.toml"), secrets)?;
         let ready = folder.join("notify");
         if ready.exists() {
@@ -225,3 +225,14 @@ fn write_private(path: &Path, text: &str) -> Result<()> {
 
 /// How long the daemon may take to become ready.
 const START_LIMIT: Duration = Duration::from_secs(15);
+
+/// The configuration, with as many workers as the environment variable `CHARON_TEST_WORKERS` says, unless it says itself: everything
+/// has to work with any number of them.
+fn with_workers(config: &str) -> String {
+    let wanted = std::env::var("CHARON_TEST_WORKERS").ok().filter(|_| !config.contains("\nworkers = "));
+    let Some(wanted) = wanted else { return config.to_owned() };
+    match config.split_once("[daemon]\n") {
+        Some((before, behind)) => format!("{before}[daemon]\nworkers = {wanted}\n{behind}"),
+        None => format!("{config}\n[daemon]\nworkers = {wanted}\n"),
+    }
+}

@@ -62,6 +62,7 @@ pub fn connection(here: IpAddr, there: IpAddr) -> Connection {
             interface: InterfaceName::new("ipsec0").expect("a name"),
             routes: Routes::FromSelectors,
             later_fragments: false,
+            per_resource: false,
             shape: PacketShape::default(),
             start: StartAction::None,
             updown: Vec::new(),

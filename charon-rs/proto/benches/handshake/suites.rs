@@ -181,6 +181,7 @@ fn child(local_selectors: Vec<TrafficSelector>, remote_selectors: Vec<TrafficSel
         interface: InterfaceName::new("ipsec0").unwrap(),
         routes: Routes::FromSelectors,
         later_fragments: false,
+        per_resource: false,
         shape: PacketShape::default(),
         start: StartAction::None,
         updown: Vec::new(),

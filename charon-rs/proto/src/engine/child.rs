@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use espdp_api::{
-    Carries, Command, Direction, EspSpi, InboundSaSpec, IpsecProtocol, Mode, OutboundSaSpec, OuterPath, PacketShape,
+    Command, Direction, EspSpi, InboundSaSpec, IpsecProtocol, Mode, OutboundSaSpec, OuterPath, PacketShape,
     PaddingPolicy, PolicyId, Refusal, SaLimits, SaSpec, SequenceEnd, TrafficSelector,
 };
 
 use super::context::{Asker, Context};
 use super::policies::{Claim, Member, Stage};
+use super::resources::Resource;
 use super::session::Session;
 use crate::config::{Child, Lifetime};
 use crate::crypto::schedule::DirectionKeys;
@@ -28,6 +29,7 @@ pub(super) struct AgreedChild {
     pub(super) remote: Vec<TrafficSelector>,
     pub(super) later_fragments: bool,
     pub(super) padding: PaddingPolicy,
+    pub(super) resource: Resource,
     pub(super) keys_in: DirectionKeys,
     pub(super) keys_out: DirectionKeys,
     /// Of the exchange that made it, the requester's first.
@@ -60,6 +62,8 @@ pub(super) struct ChildSa {
     pub(super) remote: Vec<TrafficSelector>,
     later_fragments: bool,
     padding: PaddingPolicy,
+    /// Whose packets it carries.
+    pub(super) resource: Resource,
     pub(super) inbound: Half,
     pub(super) outbound: Half,
     pub(super) nonces: [Vec<u8>; 2],
@@ -135,7 +139,8 @@ impl ChildSa {
             cx.policies.claim(Claim { owner, kin: &kin, connection, child, local, remote })
         });
         let (spi_in, spi_out) = (agreed.spi_in, agreed.spi_out);
-        cx.policies.join(policy, id, Member { owner, spi_in, spi_out, stage: Stage::Installing });
+        let member = Member { owner, spi_in, spi_out, stage: Stage::Installing, carries: agreed.resource.carries() };
+        cx.policies.join(policy, id, member);
         let path = session.outer_path(cx.settings.nat_port);
         let (rekey_at, expires_at) = deadlines(cx, now, &agreed.child.lifetime);
         let mut sa = Self {
@@ -151,6 +156,7 @@ impl ChildSa {
             remote: agreed.remote,
             later_fragments: agreed.later_fragments,
             padding: agreed.padding,
+            resource: agreed.resource,
             inbound: Half::Asked,
             outbound: Half::Asked,
             nonces: agreed.nonces,
@@ -184,7 +190,7 @@ impl ChildSa {
             shape,
             sequence_end: SequenceEnd::Stop,
             inbound: Some(self.spi_in),
-            carries: Carries::All,
+            carries: self.resource.carries(),
         };
         commands.push((InstallStep::Outbound, Command::InstallOutbound(Box::new(outbound))));
         for (step, command) in commands {
@@ -238,7 +244,21 @@ impl ChildSa {
         }
         match self.refusal.take() {
             Some(refusal) => Some(Err(refusal)),
-            None if self.outbound == Half::Ready && !cx.policies.has_sender(self.policy) => {
+            // The peer that answered is ready, and one that asked shows that it is by its first packet.
+            None if self.outbound == Half::Ready
+                && self.resource.worker().is_some()
+                && self.maker == Maker::We
+                && self.replaces.is_none() =>
+            {
+                self.awaited += 1;
+                let activate = Command::Activate { policy: self.policy, spi: self.spi_out };
+                cx.ask(Asker::Install(owner, self.id, InstallStep::Active), Ask::Dataplane(activate));
+                None
+            }
+            None if self.resource.worker().is_none()
+                && self.outbound == Half::Ready
+                && !cx.policies.has_sender(self.policy) =>
+            {
                 self.awaited += 1;
                 cx.policies.set_sender(self.policy, self.id);
                 let activate = Command::Activate { policy: self.policy, spi: self.spi_out };
@@ -259,7 +279,13 @@ impl ChildSa {
     pub(super) fn activate(&mut self, cx: &mut Context) {
         if self.outbound == Half::Ready {
             self.outbound = Half::Active;
-            cx.activate(self.policy, self.id, self.spi_out);
+            match self.resource {
+                Resource::Unsaid | Resource::Any => cx.activate(self.policy, self.id, self.spi_out),
+                Resource::One(_) => {
+                    let activate = Command::Activate { policy: self.policy, spi: self.spi_out };
+                    cx.command("send on another SA", activate);
+                }
+            }
         }
     }
 

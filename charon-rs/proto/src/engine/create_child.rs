@@ -11,6 +11,7 @@ use super::child::{AgreedChild, ChildSa, Maker};
 use super::context::Context;
 use super::failure::{Incompatible, Trouble, ah_through_nat, hint_for_refusal};
 use super::negotiate::esp_incompatible;
+use super::resources::{Resource, is_like};
 use super::session::Session;
 use super::task::ChildWish;
 use crate::config::{Child, ChildSelector, Connection};
@@ -34,6 +35,7 @@ pub(super) struct Replaced {
     suite: EspSuite,
     local: Vec<TrafficSelector>,
     remote: Vec<TrafficSelector>,
+    resource: Resource,
 }
 
 impl Replaced {
@@ -45,6 +47,7 @@ impl Replaced {
             suite: old.suite,
             local: old.local.clone(),
             remote: old.remote.clone(),
+            resource: old.resource,
         }
     }
 }
@@ -67,6 +70,7 @@ pub(super) struct ChildTerms {
     later_fragments: bool,
     /// How packets are filled up.
     padding: PaddingPolicy,
+    resource: Resource,
     shared_secret: Option<Secret<Vec<u8>>>,
 }
 
@@ -91,6 +95,7 @@ impl ChildTerms {
             remote: self.remote,
             later_fragments: self.later_fragments,
             padding: self.padding,
+            resource: self.resource,
             keys_in,
             keys_out,
             nonces: self.nonces,
@@ -140,9 +145,10 @@ impl ChildOffer {
         let key_exchange =
             wanted.or_else(|| groups().next()).map(|group| KeyExchange::generate(group, &mut *cx.random));
         // RFC 7296 §2.8: what replaces an SA has the selectors of that SA.
-        let (local, remote) = match &replaces {
-            Some(old) => (old.local.clone(), old.remote.clone()),
-            None => wanted_selectors(session, &wish),
+        let (local, remote) = match (&replaces, &wish.sibling) {
+            (Some(old), _) => (old.local.clone(), old.remote.clone()),
+            (None, Some(first)) => (first.local.clone(), first.remote.clone()),
+            (None, None) => wanted_selectors(session, &wish),
         };
         let nonce = Some(cx.new_nonce());
         Self { wish, spi, replaces, deleted: Vec::new(), proposals, nonce, key_exchange, local, remote }
@@ -162,6 +168,7 @@ impl ChildOffer {
         if wants_later_fragments(&self.wish.child) {
             payloads.push(Payload::Notify(Notify::new(NotifyType::NonFirstFragmentsAlso)));
         }
+        payloads.extend(self.offered_resource().notify().map(Payload::Notify));
         payloads.push(Payload::SecurityAssociation(esp_offer(&self.proposals, self.spi)));
         payloads.extend(self.nonce.iter().cloned().map(Payload::Nonce));
         payloads.extend(self.key_exchange.as_ref().map(|ours| {
@@ -170,6 +177,34 @@ impl ChildOffer {
         payloads.push(Payload::SelectorsInitiator(self.local.clone()));
         payloads.push(Payload::SelectorsResponder(self.remote.clone()));
         payloads
+    }
+
+    /// Whose packets it is to carry. RFC 9611 §3: what replaces an SA is for the same ones, and need not say so.
+    fn offered_resource(&self) -> Resource {
+        match (&self.replaces, &self.wish.sibling) {
+            (Some(_), _) => Resource::Unsaid,
+            (None, Some(sibling)) => Resource::One(sibling.worker),
+            (None, None) if self.wish.child.per_resource => Resource::Any,
+            (None, None) => Resource::Unsaid,
+        }
+    }
+
+    /// Whose packets it will carry.
+    fn agreed_resource(
+        &self,
+        terms: (&EspSuite, &[TrafficSelector], &[TrafficSelector]),
+        body: &Body,
+    ) -> Result<Resource, Trouble> {
+        let (suite, local, remote) = terms;
+        let is_known = body.has_notify(NotifyType::SaResourceInfo);
+        match (&self.replaces, &self.wish.sibling) {
+            (Some(old), _) => Ok(old.resource),
+            (None, Some(first)) if is_known && first.is_like(suite, local, remote) => Ok(Resource::One(first.worker)),
+            (None, Some(_)) => {
+                Err(Trouble::NotOffered("the SA for a single worker is unlike the first one".to_owned()))
+            }
+            (None, None) => Ok(Resource::of_first(&self.wish.child, body)),
+        }
     }
 
     /// The protocol of the SA: all proposals of a child have the same.
@@ -218,6 +253,7 @@ impl ChildOffer {
             (Some(_), None) => return Err(Trouble::NotOffered("the answer has a group".to_owned())),
         };
         let (local, remote) = self.agreed_selectors(session, mode, body)?;
+        let resource = self.agreed_resource((&agreement.suite, &local, &remote), body)?;
         Ok(ChildTerms {
             child: self.wish.child.clone(),
             spi_in: self.spi,
@@ -231,6 +267,7 @@ impl ChildOffer {
             remote,
             later_fragments: agree_on_later_fragments(&self.wish.child, body),
             padding: padding_for(&self.wish.child, body),
+            resource,
             shared_secret,
         })
     }
@@ -318,6 +355,8 @@ pub(super) struct ChildAnswer {
     key_exchange: Option<(KeyExchangePayload, Secret<Vec<u8>>)>,
     later_fragments: bool,
     padding: PaddingPolicy,
+    /// Whose packets it will carry.
+    pub(super) resource: Resource,
     /// Another child is for the rest of what the peer wants.
     additional: bool,
 }
@@ -399,6 +438,10 @@ impl ChildAnswer {
         let (child, replaces) = (child.clone(), replaces.cloned());
         let (later_fragments, additional) = (agree_on_later_fragments(&child, body), false);
         let padding = padding_for(&child, body);
+        let resource = match &replaces {
+            Some(old) => old.resource,
+            None => Resource::of_first(&child, body),
+        };
         Ok(Self {
             child,
             replaces,
@@ -411,6 +454,7 @@ impl ChildAnswer {
             key_exchange,
             later_fragments,
             padding,
+            resource,
             additional,
         })
     }
@@ -423,6 +467,12 @@ impl ChildAnswer {
         };
         let mut found = others.filter_map(|other| answered_selectors(session, other, other.mode, body).ok());
         found.any(|(local, remote)| is_new(&local, &self.local) || is_new(&remote, &self.remote))
+    }
+
+    /// R9611-3-1: whether all but the keys would be as in another SA.
+    pub(super) fn is_like(&self, other: &ChildSa) -> bool {
+        is_like(&self.agreement.suite, &other.suite)
+            && (self.mode, &self.local, &self.remote) == (other.mode, &other.local, &other.remote)
     }
 
     /// Whether key exchanges follow in IKE_FOLLOWUP_KE.
@@ -439,6 +489,9 @@ impl ChildAnswer {
         }
         if self.later_fragments {
             payloads.push(Payload::Notify(Notify::new(NotifyType::NonFirstFragmentsAlso)));
+        }
+        if self.replaces.is_none() {
+            payloads.extend(self.resource.notify().map(Payload::Notify));
         }
         payloads.push(Payload::SecurityAssociation(vec![self.agreement.answer]));
         if self.answers_nonce {
@@ -463,6 +516,7 @@ impl ChildAnswer {
             remote: self.remote,
             later_fragments: self.later_fragments,
             padding: self.padding,
+            resource: self.resource,
             shared_secret,
         };
         (terms, payloads)

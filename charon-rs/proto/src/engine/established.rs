@@ -400,12 +400,13 @@ impl Established {
 
     /// Whether a child of this name is up or coming up.
     pub(super) fn has_child(&self, name: &str) -> bool {
-        self.children.values().any(|child| child.child.name == name && child.is_useful())
+        let is_for_all = |child: &ChildSa| child.resource.worker().is_none();
+        self.children.values().any(|child| child.child.name == name && child.is_useful() && is_for_all(child))
     }
 
     /// Whether somebody works on bringing a child of this name up.
     pub(super) fn is_creating(&self, name: &str) -> bool {
-        let creates = |queued: &Queued| matches!(&queued.task, Task::CreateChild(wish) if wish.child.name == name);
+        let creates = |queued: &Queued| matches!(&queued.task, Task::CreateChild(wish) if wish.child.name == name && wish.sibling.is_none());
         self.tasks.iter().any(creates) || self.running.as_ref().is_some_and(|running| creates(&running.queued))
     }
 

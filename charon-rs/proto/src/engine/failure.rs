@@ -45,6 +45,9 @@ pub(super) enum Trouble {
     /// The peer goes on with something that was not begun, or is given up (RFC 9370 §2.2.4).
     #[error("there is nothing unfinished that IKE_FOLLOWUP_KE could go on with")]
     NothingUnfinished,
+    /// The peer wants yet another SA for a single worker of this child (RFC 9611).
+    #[error("the peer wants more SAs for single workers of child `{0}` than anybody needs")]
+    TooManyQueues(String),
     /// The peer refused.
     #[error("the peer refused: {0}")]
     Refused(NotifyType),
@@ -128,6 +131,7 @@ impl Trouble {
             (Self::Incompatible(reason), _) => answer(reason.notify),
             (Self::NotNow, Trust::Authenticated) => answer(NotifyType::TemporaryFailure),
             (Self::NothingUnfinished, Trust::Authenticated) => answer(NotifyType::StateNotFound),
+            (Self::TooManyQueues(_), _) => answer(NotifyType::TsMaxQueue),
             (Self::NoSuchChild(protocol, spi), _) => {
                 Reaction::Answer(Notify::about_child(NotifyType::ChildSaNotFound, *protocol, *spi))
             }
@@ -141,7 +145,14 @@ impl Trouble {
 
     /// Whether this is worth telling somebody: what will sort itself out is not.
     pub(super) fn is_passing(&self) -> bool {
-        matches!(self, Self::NotNow | Self::NothingUnfinished | Self::NoSuchChild(..) | Self::WrongGroup { .. })
+        matches!(
+            self,
+            Self::NotNow
+                | Self::NothingUnfinished
+                | Self::NoSuchChild(..)
+                | Self::WrongGroup { .. }
+                | Self::TooManyQueues(_)
+        )
     }
 
     /// Whether the two sides differ only in what traffic they want to protect.
@@ -261,9 +272,11 @@ impl Trouble {
             }
             Self::Incompatible(reason) => (reason.code, reason.ours, reason.theirs, reason.hint, reason.cure),
             Self::WrongGroup { .. } => (FailureCode::KeGroupRefused, Vec::new(), Vec::new(), None, None),
-            Self::NotNow | Self::NothingUnfinished | Self::NoSuchChild(..) | Self::Local(_) => {
-                (FailureCode::Local, Vec::new(), Vec::new(), None, None)
-            }
+            Self::NotNow
+            | Self::NothingUnfinished
+            | Self::NoSuchChild(..)
+            | Self::TooManyQueues(_)
+            | Self::Local(_) => (FailureCode::Local, Vec::new(), Vec::new(), None, None),
             Self::Refused(kind) => {
                 let theirs = vec![kind.to_string()];
                 let refused = about.connection.filter(|_| kind == NotifyType::AuthenticationFailed);

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use std::net::IpAddr;
 
-use espdp_api::{Command, Direction, EspSpi, PolicyAction, PolicyId, PolicySpec, TrafficSelector};
+use espdp_api::{Carries, Command, Direction, EspSpi, PolicyAction, PolicyId, PolicySpec, TrafficSelector};
 
 use crate::config::{Child, ChildSelector, Connection, RemoteAddress};
 use crate::io::{ChildSaId, IkeSpi};
@@ -50,6 +50,8 @@ pub(super) struct Member {
     pub(super) spi_in: EspSpi,
     pub(super) spi_out: EspSpi,
     pub(super) stage: Stage,
+    /// Whose packets it carries. What is for a single worker never sends for its policy.
+    pub(super) carries: Carries,
 }
 
 /// What a Child SA can do for its policy.
@@ -173,7 +175,8 @@ impl Policies {
     /// The child that would send if `but` did not: the newest that can, and one whose peer is ready if there is any.
     pub(super) fn next_sender(&self, id: PolicyId, but: ChildSaId) -> Option<(ChildSaId, Member)> {
         let members = self.set.get(&id)?.members.iter();
-        let is_able = |member: &Member| matches!(member.stage, Stage::Waiting | Stage::Ready);
+        let is_able =
+            |member: &Member| member.carries == Carries::All && matches!(member.stage, Stage::Waiting | Stage::Ready);
         let able = members.filter(|(child, member)| **child != but && is_able(member));
         let best = able.max_by_key(|(child, member)| (member.stage == Stage::Ready, **child));
         best.map(|(child, member)| (*child, *member))

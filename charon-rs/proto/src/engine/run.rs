@@ -78,7 +78,7 @@ impl Established {
     /// What the SPI is for that a task needs; `None` if it needs none, or its child is gone.
     fn spi_wish(&self, task: &Task) -> Option<SpiWish> {
         if let Task::CreateChild(wish) = task {
-            return Some(SpiWish::new(wish.child.interface.clone()));
+            return Some(SpiWish { worker: wish.worker(), ..SpiWish::new(wish.child.interface.clone()) });
         }
         let Task::RekeyChild { child, .. } = task else { return None };
         let old = self.children.get(child)?;
@@ -87,7 +87,7 @@ impl Established {
 
     fn start(&mut self, cx: &mut Context, now: Instant, mut queued: Queued) {
         match &queued.task {
-            Task::CreateChild(wish) if self.has_child(&wish.child.name) => self.finish(cx, queued, &Ok(())),
+            Task::CreateChild(wish) if self.is_superfluous(wish) => self.finish(cx, queued, &Ok(())),
             Task::RekeyChild { child, .. } if !self.may_rekey(*child) => self.finish(cx, queued, &Ok(())),
             // It may be just what we want.
             Task::CreateChild(wish) if self.is_serving_child(&wish.child.name) => {
@@ -170,6 +170,12 @@ impl Established {
     /// A task failed for good.
     pub(super) fn fail_task(&mut self, cx: &mut Context, now: Instant, queued: Queued, trouble: Trouble) {
         let text = trouble.to_string();
+        if let (Task::CreateChild(wish), Trouble::Refused(NotifyType::TsMaxQueue)) = (&queued.task, &trouble)
+            && wish.sibling.is_some()
+        {
+            let child = wish.child.clone();
+            return self.give_siblings_up(cx, queued, &child);
+        }
         let child = match &queued.task {
             Task::CreateChild(wish) => Some(wish.child.clone()),
             Task::RekeyChild { child, .. } => self.children.get(child).map(|child| child.child.clone()),
@@ -184,6 +190,8 @@ impl Established {
         };
         self.report_trouble(cx, trouble, child.as_ref().map(|child| child.name.as_str()));
         match &queued.task {
+            // Without it there is the one for all.
+            Task::CreateChild(wish) if wish.sibling.is_some() => {}
             Task::CreateChild(_) => {
                 cx.reconnect_later(now, &self.session.connection.name);
                 // Whoever waits for all children waits for this one no longer.
@@ -250,7 +258,7 @@ impl Established {
         }
         let (wish, replaces) = match &queued.task {
             // The peer may have made it meanwhile, or may be about to.
-            Task::CreateChild(wish) if self.has_child(&wish.child.name) || self.is_serving_child(&wish.child.name) => {
+            Task::CreateChild(wish) if self.is_superfluous(wish) || self.is_serving_child(&wish.child.name) => {
                 cx.release_spi(spi);
                 self.queue_first(queued);
                 return self.run_tasks(cx, now);
@@ -451,6 +459,7 @@ impl Established {
                     self.take_over(cx, now, (id, old), rival.as_ref());
                 } else {
                     self.settle_creation(cx, now, id);
+                    self.make_siblings(cx, now, id);
                 }
                 self.finish(cx, queued, &Ok(()));
             }

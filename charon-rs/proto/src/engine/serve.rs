@@ -66,7 +66,8 @@ impl Established {
             self.answer(cx, now, request, vec![Payload::Notify(Notify::new(NotifyType::NoAdditionalSas))]);
             return Ok(());
         }
-        let answer = ChildAnswer::negotiate(cx, &self.session, &body, Occasion::CreateChildSa, replaces)?;
+        let mut answer = ChildAnswer::negotiate(cx, &self.session, &body, Occasion::CreateChildSa, replaces)?;
+        self.assign_resource(cx.settings.workers, &mut answer, &body)?;
         self.serve(cx, request, Vec::new(), answer);
         Ok(())
     }
@@ -143,7 +144,8 @@ impl Established {
             self.note_rival(answer.replaces.as_ref().map(|old| old.id), &answer.nonces);
         }
         let replaces = answer.replaces.as_ref().map(|old| old.spi_in);
-        let wish = SpiWish { replaces, ..SpiWish::new(answer.child.interface.clone()) };
+        let wish =
+            SpiWish { replaces, worker: answer.resource.worker(), ..SpiWish::new(answer.child.interface.clone()) };
         self.serving = Some(Serving { request, front, work: Work::AwaitingSpi(Box::new(answer)) });
         let asker = Asker::SpiToAnswer(self.local_spi());
         cx.ask(asker, Ask::Dataplane(espdp_api::Command::ReserveSpi(wish)));

@@ -7,12 +7,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use espdp_api::{EspSpi, IpsecProtocol, PacketSummary};
+use espdp_api::{EspSpi, IpsecProtocol, PacketSummary, WorkerId};
 
 use super::create_child::ChildOffer;
 use super::followup::Following;
 use super::mobike::{Move, Told};
 use super::rekey_ike::IkeOffer;
+use super::resources::Sibling;
 use crate::config::{Child, Gateway};
 use crate::io::{ChildSaId, DownReason, Ticket};
 
@@ -26,11 +27,20 @@ pub(super) struct ChildWish {
     pub(super) tickets: Vec<Ticket>,
     /// The group of the key exchange, once the peer has asked for one (RFC 7296 §1.3).
     pub(super) group: Option<u16>,
+    /// What it is like, if it is for a single worker (RFC 9611).
+    pub(super) sibling: Option<Box<Sibling>>,
 }
 
 impl ChildWish {
     pub(super) fn new(child: Arc<Child>) -> Self {
-        Self { child, packet: None, tickets: Vec::new(), group: None }
+        Self { child, packet: None, tickets: Vec::new(), group: None, sibling: None }
+    }
+}
+
+impl ChildWish {
+    /// The worker that it is for, if it is for one alone.
+    pub(super) fn worker(&self) -> Option<WorkerId> {
+        self.sibling.as_ref().map(|sibling| sibling.worker)
     }
 }
 
@@ -77,7 +87,7 @@ impl Task {
     /// Whether both do the same, so that one of them is enough.
     fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::CreateChild(a), Self::CreateChild(b)) => a.child.name == b.child.name,
+            (Self::CreateChild(a), Self::CreateChild(b)) => a.child.name == b.child.name && a.worker() == b.worker(),
             (Self::RekeyChild { child: a, .. }, Self::RekeyChild { child: b, .. })
             | (Self::DeleteChild { child: a, .. }, Self::DeleteChild { child: b, .. }) => a == b,
             (Self::Discard(a, one), Self::Discard(b, other)) => (a, one) == (b, other),
@@ -192,6 +202,13 @@ impl TaskQueue {
     /// Takes all tasks out.
     pub(super) fn drain(&mut self) -> VecDeque<Queued> {
         std::mem::take(&mut self.queue)
+    }
+
+    /// Takes those out that are of a kind.
+    pub(super) fn take_where(&mut self, is_it: impl Fn(&Queued) -> bool) -> Vec<Queued> {
+        let (taken, left): (Vec<_>, Vec<_>) = self.drain().into_iter().partition(is_it);
+        self.queue = left.into();
+        taken
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Queued> {

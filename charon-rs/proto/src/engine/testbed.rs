@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use espdp_api::{
     AddressRange, Command as DataplaneCommand, Event, IkePath, InterfaceName, Mode, PacketShape, PolicyId, Routes,
-    Secret, TrafficLimit, TrafficSelector,
+    Secret, TrafficLimit, TrafficSelector, Workers,
 };
 
 use self::dataplane::Dataplane;
@@ -188,6 +188,17 @@ impl World {
             network: Box::new(|_| Fate::Deliver),
             next_ticket: 1,
         }
+    }
+
+    /// As [`Self::with`], where the dataplanes have so many workers.
+    pub(super) fn with_workers(moon: u8, sun: u8, adapt: impl Fn(Who, &mut Connection)) -> Self {
+        let [moon, sun] =
+            [moon, sun].map(|count| Settings { workers: Workers::new(count).unwrap(), ..Settings::default() });
+        let mut world = Self::bare(&moon);
+        world.sun = Side { engine: engine(&sun, 2), ..Side::new(&sun, Who::Sun, 2) };
+        (world.moon.dataplane.workers, world.sun.dataplane.workers) = (moon.workers, sun.workers);
+        world.configure(adapt);
+        world
     }
 
     /// The same with the connection `net-net` on both sides, changed by `adapt`, and the same key.
@@ -666,6 +677,7 @@ pub(super) fn child(who: Who, name: &str) -> Child {
         interface: InterfaceName::new("ipsec0").unwrap(),
         routes: Routes::FromSelectors,
         later_fragments: false,
+        per_resource: false,
         shape: PacketShape::default(),
         start: StartAction::None,
         updown: Vec::new(),

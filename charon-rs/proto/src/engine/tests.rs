@@ -20,6 +20,7 @@ mod reauth;
 mod redirect;
 mod rekey;
 mod reload;
+mod resources;
 mod scripted;
 mod twins;
 mod upkeep;

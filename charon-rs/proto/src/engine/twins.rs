@@ -76,6 +76,7 @@ fn is_twin(new: &ChildSa, other: &ChildSa) -> bool {
         && !other.redundant
         && other.replaces.is_none()
         && new.replaces.is_none()
+        && [new, other].iter().all(|child| child.resource.worker().is_none())
 }
 
 /// The peer, which made the one that stays, has our answer in less, or else sends nothing that could be lost.

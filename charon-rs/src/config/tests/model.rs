@@ -163,6 +163,7 @@ fn each_key_of_a_child_has_its_effect() {
     );
     assert_eq!(child_with("replay_window = 64").replay_window, 64);
     assert!(child_with("later_fragments = true").later_fragments);
+    assert!(child_with("per_resource_sas = true").per_resource && !child_with("").per_resource);
     assert_eq!(child_with("df = \"copy\"").shape.df, DfPolicy::Copy);
     assert_eq!(child_with("dscp = 46").shape.dscp, DscpPolicy::Fixed(46));
     let shape = |line: &str| child_with(line).shape;
@@ -313,7 +314,7 @@ fn each_key_of_the_daemon_has_its_effect() {
         "[daemon]\nsocket = \"/run/vici\"\nlog = \"info,ike_proto=debug\"\nkeylog = \"/tmp/k\"\nike_port = 1500\nnat_port = 14500\n\
          crypto_engine = \"library\"\n\
          keep_alive = \"0s\"\nhalf_open_timeout = \"1s\"\ncookie_threshold = 0\nblock_threshold = 1\ninit_limit_half_open = 2\n\
-         window_size = 7\ndrain_time = \"3s\"\nreconnect_first = \"4s\"\nreconnect_longest = \"5s\"",
+         window_size = 7\nworkers = 3\ndrain_time = \"3s\"\nreconnect_first = \"4s\"\nreconnect_longest = \"5s\"",
     )
     .daemon;
     assert_eq!(daemon.socket.as_deref(), Some(Path::new("/run/vici")));
@@ -323,7 +324,10 @@ fn each_key_of_the_daemon_has_its_effect() {
     let settings = daemon.settings;
     assert!(settings.export_keys);
     assert_eq!((settings.ike_port, settings.nat_port), (1500, 14500));
-    assert_eq!(settings.window_size, 7);
+    assert_eq!((settings.window_size, settings.workers.count()), (7, 3));
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let automatic = good("[daemon]\nworkers = \"auto\"").daemon.settings.workers;
+    assert_eq!(usize::from(automatic.count()), cores.min(16));
     assert_eq!((settings.keepalive_interval, settings.half_open_timeout), (Duration::ZERO, secs(1)));
     assert_eq!((settings.cookie_threshold, settings.half_open_per_address, settings.half_open_limit), (0, 1, 2));
     assert_eq!(

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use espdp_api::{
-    Command as DataplaneCommand, Direction, Done, EspSpi, Outcome, PolicyAction, PolicyId, Refusal, SaStatistics,
+    Carries, Command as DataplaneCommand, Direction, Done, EspSpi, Outcome, PolicyAction, PolicyId, Refusal,
+    SaStatistics, Workers,
 };
 
 use super::Who;
@@ -23,6 +24,9 @@ pub(in crate::engine) struct Dataplane {
     /// Those that let later fragments through.
     pub(in crate::engine) later_fragments: BTreeSet<PolicyId>,
     pub(in crate::engine) active: BTreeMap<PolicyId, EspSpi>,
+    pub(in crate::engine) workers: Workers,
+    /// Outbound SAs for single workers; whether they send.
+    pub(in crate::engine) own: BTreeMap<EspSpi, bool>,
     /// The keys of all SAs that ever were, by direction and SPI.
     pub(in crate::engine) keys: BTreeMap<(Direction, EspSpi), Vec<u8>>,
     /// Refuses the next command of this kind.
@@ -43,6 +47,8 @@ impl Dataplane {
             trapped: BTreeSet::new(),
             later_fragments: BTreeSet::new(),
             active: BTreeMap::new(),
+            workers: Workers::ONE,
+            own: BTreeMap::new(),
             keys: BTreeMap::new(),
             refuse_install: None,
             refused: BTreeSet::new(),
@@ -64,9 +70,11 @@ impl Dataplane {
 
     pub(super) fn carry_out(&mut self, who: Who, command: DataplaneCommand) -> Outcome {
         match command {
-            DataplaneCommand::ReserveSpi(_) => {
+            DataplaneCommand::ReserveSpi(wish) => {
                 self.next_spi += 1;
-                let spi = EspSpi::try_from(self.next_spi).unwrap();
+                let of_old = wish.replaces.map(|old| self.workers.of_spi(old.value()));
+                let worker = of_old.or(wish.worker).unwrap_or_default();
+                let spi = EspSpi::try_from(self.workers.mark(self.next_spi, worker)).unwrap();
                 self.reserved.insert(spi);
                 return Ok(Done::Spi(spi));
             }
@@ -92,10 +100,16 @@ impl Dataplane {
                     return Err(Refusal::BadSa("the policy has an SA with this SPI".to_owned()));
                 }
                 self.outbound.insert((spec.sa.policy, spec.sa.spi), spec.sa.path);
+                if spec.carries == Carries::OwnWorker {
+                    self.own.insert(spec.sa.spi, false);
+                }
             }
             DataplaneCommand::Activate { policy, spi } => {
                 assert!(self.outbound.contains_key(&(policy, spi)), "{who:?} activates {spi}, which is not there");
-                self.active.insert(policy, spi);
+                match self.own.get_mut(&spi) {
+                    Some(sends) => *sends = true,
+                    None => drop(self.active.insert(policy, spi)),
+                }
             }
             DataplaneCommand::RemoveSa { direction, spi, policy } => {
                 let known = match direction {
@@ -106,6 +120,9 @@ impl Dataplane {
                     return Err(Refusal::UnknownSa(spi));
                 }
                 assert!(known, "{who:?} removes {direction:?} {spi}, which is not there");
+                if direction == Direction::Outbound {
+                    self.own.remove(&spi);
+                }
                 if direction == Direction::Outbound && self.active.get(&policy) == Some(&spi) {
                     self.active.remove(&policy);
                 }
