@@ -189,7 +189,7 @@ impl ChildOffer {
         }
     }
 
-    /// Whose packets it will carry.
+    /// Whose packets it will carry; those of the SA that it replaces, if there is one (R9611-3-4).
     fn agreed_resource(
         &self,
         terms: (&EspSuite, &[TrafficSelector], &[TrafficSelector]),

@@ -398,7 +398,8 @@ impl Established {
         }
     }
 
-    /// Whether a child of this name is up or coming up.
+    /// Whether a child of this name is up or coming up. Those for single workers do not count, so that nobody misses one that is gone
+    /// (R9611-6-1).
     pub(super) fn has_child(&self, name: &str) -> bool {
         let is_for_all = |child: &ChildSa| child.resource.worker().is_none();
         self.children.values().any(|child| child.child.name == name && child.is_useful() && is_for_all(child))

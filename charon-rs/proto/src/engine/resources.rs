@@ -39,7 +39,7 @@ pub(super) enum Resource {
 }
 
 impl Resource {
-    /// What the first SA of a child is, if the peer says what we say.
+    /// What the first SA of a child is, if the peer says what we say (R9611-3-3).
     pub(super) fn of_first(child: &Child, theirs: &Body) -> Self {
         let both = child.per_resource && theirs.has_notify(NotifyType::SaResourceInfo);
         if both { Self::Any } else { Self::Unsaid }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use espdp_api::{
     Carries, Command as DataplaneCommand, Direction, Done, EspSpi, Outcome, PolicyAction, PolicyId, Refusal,
-    SaStatistics, Workers,
+    SaStatistics, SpiWish, Workers,
 };
 
 use super::Who;
@@ -68,16 +68,18 @@ impl Dataplane {
         refuses
     }
 
+    fn reserve(&mut self, wish: &SpiWish) -> EspSpi {
+        self.next_spi += 1;
+        let of_old = wish.replaces.map(|old| self.workers.of_spi(old.value()));
+        let worker = of_old.or(wish.worker).unwrap_or_default();
+        let spi = EspSpi::try_from(self.workers.mark(self.next_spi, worker)).unwrap();
+        self.reserved.insert(spi);
+        spi
+    }
+
     pub(super) fn carry_out(&mut self, who: Who, command: DataplaneCommand) -> Outcome {
         match command {
-            DataplaneCommand::ReserveSpi(wish) => {
-                self.next_spi += 1;
-                let of_old = wish.replaces.map(|old| self.workers.of_spi(old.value()));
-                let worker = of_old.or(wish.worker).unwrap_or_default();
-                let spi = EspSpi::try_from(self.workers.mark(self.next_spi, worker)).unwrap();
-                self.reserved.insert(spi);
-                return Ok(Done::Spi(spi));
-            }
+            DataplaneCommand::ReserveSpi(wish) => return Ok(Done::Spi(self.reserve(&wish))),
             DataplaneCommand::ReleaseSpi(spi) => {
                 assert!(self.reserved.remove(&spi), "{who:?} releases {spi}, which is not reserved");
             }
