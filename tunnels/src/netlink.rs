@@ -73,20 +73,16 @@ impl Netlink {
         Ok(Self { handle })
     }
 
-    /// Leads the kernel from `actual` to `desired`. After each step `actual` holds what is there now, also when a later one fails.
+    /// Leads the kernel from `actual` to `desired`, as far as it goes: a step that the kernel refuses does not keep it from the others.
     ///
     /// # Errors
     /// [`NetlinkError`] of the first step that the kernel refuses.
     pub async fn apply(&self, actual: &mut NetworkState, desired: &NetworkState) -> Result<(), NetlinkError> {
-        for step in plan(actual, desired) {
-            tracing::debug!(%step, "network");
-            self.take(&step).await.map_err(|source| NetlinkError { operation: step.to_string(), source })?;
-            step.record(actual);
-        }
-        Ok(())
+        self.apply_each(actual, desired).await.into_iter().next().map_or(Ok(()), Err)
     }
 
-    /// Does as [`Self::apply`] but goes on after a step that the kernel refuses, which may succeed another time.
+    /// Does as [`Self::apply`] and says what the kernel refused, which may succeed another time. After each step `actual` holds what is
+    /// there now.
     pub async fn apply_each(&self, actual: &mut NetworkState, desired: &NetworkState) -> Vec<NetlinkError> {
         let mut failed = Vec::new();
         for step in plan(actual, desired) {

@@ -149,13 +149,16 @@ impl fmt::Display for Static<'_> {
 
 /// The steps from `actual` to `desired`, in an order in which the kernel accepts them: routes go before the addresses that they
 /// prefer and the links that they lead to, and come after them. Rules come and go after their routes: without its rules a route
-/// hides nothing that the main table knows better. Blackholes come before all that and go after it, so that no packet finds
-/// neither. A link that is no longer desired is left as it is: it vanishes when its maker
+/// hides nothing that the main table knows better. Blackholes come before all that, with the rules that lead to them, and go after it,
+/// so that no packet finds neither, whatever cannot be done in between. A link that is no longer desired is left as it is: it vanishes when its maker
 /// closes it.
 #[must_use]
 pub fn plan(actual: &NetworkState, desired: &NetworkState) -> Vec<Step> {
     let mut steps = Vec::new();
     steps.extend(desired.blackholes.difference(&actual.blackholes).map(|key| Step::AddBlackhole(*key)));
+    let leads_to_blackhole = |rule: &&Rule| desired.blackholes.iter().any(|key| key.table == rule.table);
+    let new_rules = || desired.rules.difference(&actual.rules);
+    steps.extend(new_rules().filter(leads_to_blackhole).map(|rule| Step::AddRule(*rule)));
     let gone = actual.static_routes.difference(&desired.static_routes);
     steps.extend(gone.map(|route| Step::RemoveStaticRoute(route.clone())));
     let gone = actual.routes.keys().filter(|key| !desired.routes.contains_key(key));
@@ -176,7 +179,7 @@ pub fn plan(actual: &NetworkState, desired: &NetworkState) -> Vec<Step> {
     }
     let changed = desired.routes.iter().filter(|(key, target)| actual.routes.get(key) != Some(target));
     steps.extend(changed.map(|(key, target)| Step::SetRoute(*key, target.clone())));
-    steps.extend(desired.rules.difference(&actual.rules).map(|rule| Step::AddRule(*rule)));
+    steps.extend(new_rules().filter(|rule| !leads_to_blackhole(rule)).map(|rule| Step::AddRule(*rule)));
     let new = desired.static_routes.difference(&actual.static_routes);
     steps.extend(new.map(|route| Step::AddStaticRoute(route.clone())));
     steps.extend(actual.mark_rules.difference(&desired.mark_rules).map(|rule| Step::RemoveMarkRule(*rule)));
@@ -277,6 +280,19 @@ mod tests {
         assert_eq!(steps.first().unwrap(), "add blackhole 10.2.0.0/16 table 4318");
         let steps: Vec<String> = plan(&closed, &NetworkState::default()).iter().map(Step::to_string).collect();
         assert_eq!(steps.last().unwrap(), "remove blackhole 10.2.0.0/16 table 4318");
+    }
+
+    #[test]
+    fn blackholes_are_in_force_before_anything_is_tried_that_might_fail() {
+        let mut closed = gateway();
+        closed.blackholes.insert(RouteKey::new(4318, prefix("10.2.0.0/16")));
+        let to_blackholes =
+            Rule { family: Family::V4, priority: 4400, table: 4318, except_mark: 50, longer_than: Some(15) };
+        closed.rules.insert(to_blackholes);
+        let steps = plan(&NetworkState::default(), &closed);
+        let [Step::AddBlackhole(_), Step::AddRule(first), rest @ ..] = &steps[..] else { panic!("{steps:?}") };
+        assert_eq!(*first, to_blackholes);
+        assert_eq!(rest.iter().filter(|step| matches!(step, Step::AddRule(_))).count(), 2, "each comes once");
     }
 
     #[test]

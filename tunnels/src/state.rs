@@ -25,6 +25,12 @@ pub struct NetworkState {
 }
 
 impl NetworkState {
+    /// Takes out the routes that were asked for by their gateways alone. The kernel takes those through a link away with it, and does
+    /// not say which they were.
+    pub fn forget_routes_by_gateway(&mut self) {
+        self.static_routes.retain(|route| route.interface.is_some());
+    }
+
     /// Takes out a link with its addresses and the routes into it.
     pub fn forget_link(&mut self, name: &InterfaceName) {
         self.links.remove(name);
@@ -179,6 +185,20 @@ pub fn range(prefix: IpPrefix) -> AddressRange {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn routes_by_gateway_are_forgotten_apart_from_those_by_link() {
+        let route = |interface: Option<&str>| StaticRoute {
+            destination: "10.9.0.0/16".parse().unwrap(),
+            via: Some("192.0.2.9".parse().unwrap()),
+            interface: interface.map(|name| InterfaceName::new(name).unwrap()),
+            metric: 0,
+            table: 254,
+        };
+        let mut state = NetworkState { static_routes: [route(None), route(Some("eth0"))].into(), ..Default::default() };
+        state.forget_routes_by_gateway();
+        assert_eq!(state.static_routes, [route(Some("eth0"))].into());
+    }
 
     #[test]
     fn host_bits_are_cut_off_at_every_length() {

@@ -11,6 +11,7 @@ use tunnels::{
     is_covered, plan,
 };
 
+use super::book::Interface;
 use super::devices::DeviceSource;
 use super::{Control, refusal, system};
 use crate::DataplaneSettings;
@@ -135,7 +136,14 @@ impl Control {
     /// The kernel took the routes through a link that was set down, and took none while there was no such link.
     pub(super) async fn host_link_is_up(&mut self, name: &InterfaceName) {
         self.host.actual.forget_link(name);
+        self.host.actual.forget_routes_by_gateway();
         self.apply_asked().await;
+        // Perhaps it is another link of the same name: the socket of a port belongs to the one that there was.
+        let of_host = |own: &&Interface| DeviceSource::of(&own.spec) == DeviceSource::Host && own.spec.netns.is_none();
+        let Some(id) = self.book.interfaces.get(name).filter(of_host).map(|own| own.id) else { return };
+        if let Err(error) = self.make_device_again(id, name).await {
+            tracing::debug!(interface = %name, error, "a link of the host cannot be used yet");
+        }
     }
 
     /// Puts our table of the packet filter there, if it is another one than before. Where that fails it is tried again, unless

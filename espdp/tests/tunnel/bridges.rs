@@ -69,6 +69,9 @@ fn two_instances_switch_between_tap_devices_and_the_link_between_them() {
     // A link that was down is used again as soon as it is up.
     world.left.run(|| set_link_down_and_up(WIRE));
     ping(&world.left, "10.9.0.2", 64);
+    // And so is another link of its name.
+    world.renew_wire();
+    ping(&world.left, "10.9.0.2", 64);
 
     left.command(Command::RemoveInterface(name(WIRE)));
     let refused = left.outcome(Command::RemoveBridge(lan().name)).unwrap_err();
@@ -95,6 +98,11 @@ fn two_instances_in_one_process_are_linked_in_memory() {
     ping(&world.left, "10.9.0.2", 64);
     tcp_transfer(&world.left, &world.right, "10.9.0.2", OCTETS);
     assert!(report(&mut right, "mem0").bytes_out > OCTETS as u64);
+
+    // An end is closed and opened again while the other one stays.
+    left.command(Command::RemoveInterface(name("mem0")));
+    left.command(port("mem0", link, &[]));
+    ping(&world.left, "10.9.0.2", 64);
     left.stop();
     right.stop();
 }

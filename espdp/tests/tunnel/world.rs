@@ -79,6 +79,14 @@ impl World {
         right.run(|| number(WIRE, "192.0.2.2/24", "2001:db8::2/64"));
         Self { left, right }
     }
+
+    /// Deletes the wire and makes another one of the same name, without addresses.
+    pub(crate) fn renew_wire(&self) {
+        self.left.run(|| delete_link(WIRE));
+        join(&self.left, &self.right, WIRE);
+        self.left.run(|| set_link_down_and_up(WIRE));
+        self.right.run(|| set_link_down_and_up(WIRE));
+    }
 }
 
 /// Makes a host in a local network of `gateway`, whose addresses there are given as prefixes. The host has the next addresses, and

@@ -13,7 +13,7 @@ use rtnetlink::packet_route::route::{
 };
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 
-use super::{Netlink, NetlinkError, into_io, route_builder};
+use super::{Netlink, NetlinkError, accept, into_io, route_builder};
 use crate::state::everything;
 use crate::{Family, MarkRule, RouteKey};
 
@@ -36,7 +36,8 @@ impl Netlink {
         let failed = |source| NetlinkError { operation: "remove an old route".to_owned(), source };
         for message in self.own_routes(family).await? {
             if message.header.kind == RouteType::Unicast {
-                self.handle.route().del(message).execute().await.map_err(|error| failed(into_io(error)))?;
+                // ESRCH: it has just gone with its link.
+                accept(self.handle.route().del(message).execute().await, &[libc::ESRCH]).map_err(failed)?;
             }
         }
         Ok(())
