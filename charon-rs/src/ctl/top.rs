@@ -84,13 +84,12 @@ fn show(
         let due = now.at + interval;
         while event::poll(due.saturating_duration_since(Instant::now()))? {
             let Event::Key(key) = event::read()? else { break };
-            match key.code {
-                KeyCode::Char('q') | KeyCode::Esc => return Ok(()),
-                KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return Ok(()),
-                KeyCode::Char('s') => order = if order == Order::Name { Order::Traffic } else { Order::Name },
-                _ => {}
+            let is_interrupt = key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
+            if is_interrupt || matches!(key.code, KeyCode::Char('q') | KeyCode::Esc) {
+                return Ok(());
             }
-            if let KeyCode::Char('s') = key.code {
+            if key.code == KeyCode::Char('s') {
+                order = if order == Order::Name { Order::Traffic } else { Order::Name };
                 break;
             }
         }

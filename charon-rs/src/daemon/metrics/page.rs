@@ -51,8 +51,7 @@ struct Snapshot {
     /// How long the loop took to get to our question.
     lag: Duration,
     load: Load,
-    /// For each connection whether it is up, its children that are, and otherwise why not.
-    connections: Vec<(String, bool, Vec<(String, bool)>, Option<&'static str>)>,
+    connections: Vec<ConnectionState>,
     ike_sas: BTreeMap<&'static str, u64>,
     failures: BTreeMap<(String, &'static str), u64>,
     rekeyings: BTreeMap<(String, &'static str), u64>,
@@ -62,6 +61,18 @@ struct Snapshot {
     carried: BTreeMap<(ChildName, Way), Carried>,
     /// `None` when the dataplane does not answer.
     statistics: Option<Statistics>,
+}
+
+/// A connection and its children.
+#[derive(Debug)]
+struct ConnectionState {
+    name: String,
+    /// With all its children.
+    is_up: bool,
+    /// Names, and whether they are up.
+    children: Vec<(String, bool)>,
+    /// The code of the last failure.
+    failure: Option<&'static str>,
 }
 
 impl Snapshot {
@@ -77,7 +88,8 @@ impl Snapshot {
         };
         let connections = shell.engine.connections().map(|connection| {
             let (is_up, children) = state(connection, &sas);
-            (connection.name.clone(), is_up, children, failure(&connection.name))
+            let failure = failure(&connection.name);
+            ConnectionState { name: connection.name.clone(), is_up, children, failure }
         });
         let connections = connections.collect();
         let expiries = expiries(shell.desk.store());
@@ -146,16 +158,14 @@ impl Snapshot {
     }
 
     fn encode_tunnels(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let up = self.connections.iter().map(|(name, is_up, ..)| ([("connection", name.as_str())], on(*is_up)));
+        let name = |own: &'_ ConnectionState| ("connection", own.name.clone());
+        let up = self.connections.iter().map(|own| ([name(own)], on(own.is_up)));
         gauges(to, "connection_up", "Whether a configured connection is up, with all its children.", up)?;
-        let reasons = self.connections.iter().filter(|(_, is_up, ..)| !is_up).map(|(name, _, _, reason)| {
-            ([("connection", name.as_str()), ("reason", reason.unwrap_or("NO_FAILURE"))], 1.0)
-        });
+        let down = self.connections.iter().filter(|own| !own.is_up);
+        let reasons = down.map(|own| ([name(own), ("reason", own.failure.unwrap_or("NO_FAILURE").to_owned())], 1.0));
         gauges(to, "connection_down_reason", "Why a connection is not up: the code of its last failure.", reasons)?;
-        let children = self.connections.iter().flat_map(|(name, _, children, _)| {
-            children
-                .iter()
-                .map(move |(child, is_up)| ([("connection", name.as_str()), ("child", child.as_str())], on(*is_up)))
+        let children = self.connections.iter().flat_map(|own| {
+            own.children.iter().map(move |(child, is_up)| ([name(own), ("child", child.clone())], on(*is_up)))
         });
         gauges(to, "child_up", "Whether a configured child is up.", children)?;
         let states = self.ike_sas.iter().map(|(state, count)| ([("state", *state)], *count as f64));

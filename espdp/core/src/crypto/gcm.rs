@@ -55,9 +55,10 @@ pub(super) fn seal_run<'k>(
 ) {
     let fetch =
         |frames: &[OutboundFrame]| prefetch(frames.iter().map(|frame| (frame.sa, frame.span().len)), &transform_of);
+    let mut known = Known::new(&transform_of);
     in_steps(frames, fetch, |frames| {
         let jobs = frames.iter_mut().filter(|frame| !frame.is_sealed).filter_map(|frame| {
-            let job = job(transform_of(frame.sa)?, frame.span().range(), frame.sequence)?;
+            let job = job(known.of(frame.sa)?, frame.span().range(), frame.sequence)?;
             Some((job, frame.sequence, frame))
         });
         engine.seal(memory, jobs, |frame, result| frame.is_sealed = result.is_ok());
@@ -73,10 +74,11 @@ pub(super) fn open_run<'k>(
 ) {
     let fetch =
         |frames: &[InboundFrame]| prefetch(frames.iter().map(|frame| (frame.sa, frame.span.long().len)), &transform_of);
+    let mut known = Known::new(&transform_of);
     in_steps(frames, fetch, |frames| {
         let jobs = frames.iter_mut().filter_map(|frame| {
             let Stage::Admitted { sequence } = frame.stage else { return None };
-            let job = job(transform_of(frame.sa)?, frame.span.long().range(), sequence)?;
+            let job = job(known.of(frame.sa)?, frame.span.long().range(), sequence)?;
             Some((job, (frame, sequence)))
         });
         engine.open(memory, jobs, |(frame, sequence), result| {
@@ -86,6 +88,30 @@ pub(super) fn open_run<'k>(
             };
         });
     });
+}
+
+/// The transform of the packet before, which most packets share.
+struct Known<'k, F> {
+    find: F,
+    last: Option<(u32, &'k Transform)>,
+}
+
+impl<'k, F: Fn(u32) -> Option<&'k Transform>> Known<'k, F> {
+    fn new(find: F) -> Self {
+        Self { find, last: None }
+    }
+
+    #[inline]
+    fn of(&mut self, sa: u32) -> Option<&'k Transform> {
+        match self.last {
+            Some((last, transform)) if last == sa => Some(transform),
+            Some(_) | None => {
+                let transform = (self.find)(sa)?;
+                self.last = Some((sa, transform));
+                Some(transform)
+            }
+        }
+    }
 }
 
 /// Works on some frames while the processor fetches what the next ones need.

@@ -52,7 +52,7 @@ impl Ghash {
                 hash.take(u128::from_be_bytes(block));
             }
         }
-        hash.take((covered.len() as u128 * 8) << 64 | ciphertext.len() as u128 * 8);
+        hash.take(((covered.len() as u128 * 8) << 64) | (ciphertext.len() as u128 * 8));
         hash.sum
     }
 
