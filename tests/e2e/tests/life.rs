@@ -216,7 +216,7 @@ fn metrics(twins: &Twins) -> Result<std::collections::BTreeMap<String, f64>> {
         print(json.dumps({' '.join([s.name] + sorted(s.labels.values())): s.value for s in samples}))";
     let folder = twins.folder.path().join("read-metrics.py");
     std::fs::write(&folder, READ)?;
-    Ok(serde_json::from_str(&twins.world.sh("moon", &format!("python3 {}", folder.display()))?)?)
+    Ok(serde_json::from_str(&twins.world.sh("moon", &format!("/usr/bin/python3 {}", folder.display()))?)?)
 }
 
 #[test]
