@@ -97,8 +97,7 @@ impl Filling<'_> {
         let all = arrivals.len();
         let mut wrapping = Wrapping { policies, sas: outbound, memory, now: self.now };
         while let Some(first) = arrivals.first() {
-            wrapping.look_ahead(arrivals);
-            let Counted { packets, bytes } = wrapping.wrap_run(arrivals, frames);
+            let Counted { packets, bytes } = wrapping.wrap_some(arrivals, frames);
             if packets == 0 {
                 break;
             }

@@ -8,8 +8,8 @@ use crate::policy::{Ipv4Flow, Ipv6Flow, PolicyTable};
 
 /// The packets of one flow of one family. Only whole packets without options and with ports are any flow's; `None` for others.
 pub(super) trait Flow: Sized {
-    /// The flow of a packet.
-    fn of(packet: &[u8]) -> Option<Self>;
+    /// The flow of a packet, and what its header says that may be copied.
+    fn of(packet: &[u8]) -> Option<(PackedOuter, Self)>;
 
     /// What the header of a packet says that may be copied, if it is one of this flow.
     fn outer_of(&self, packet: &[u8]) -> Option<PackedOuter>;
@@ -19,6 +19,51 @@ pub(super) trait Flow: Sized {
 
     /// How the packets of the flow are wrapped.
     fn template<'p>(&self, policies: &'p PolicyTable, interface: InterfaceId) -> Option<&'p Template>;
+}
+
+/// The flow of a packet of either family.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum AnyFlow {
+    Ipv4(Ipv4),
+    Ipv6(Ipv6),
+}
+
+impl AnyFlow {
+    /// See [`Flow::of`].
+    #[inline]
+    pub(super) fn of(packet: &[u8]) -> Option<(PackedOuter, Self)> {
+        match Ipv4::of(packet) {
+            Some((outer, flow)) => Some((outer, Self::Ipv4(flow))),
+            None => Ipv6::of(packet).map(|(outer, flow)| (outer, Self::Ipv6(flow))),
+        }
+    }
+
+    /// Whether a packet is of this flow.
+    #[inline]
+    pub(super) fn has(&self, packet: &[u8]) -> bool {
+        match self {
+            Self::Ipv4(flow) => flow.outer_of(packet).is_some(),
+            Self::Ipv6(flow) => flow.outer_of(packet).is_some(),
+        }
+    }
+
+    /// See [`Flow::prefetch`].
+    #[inline]
+    pub(super) fn prefetch(&self, policies: &PolicyTable, interface: InterfaceId) {
+        match self {
+            Self::Ipv4(flow) => flow.prefetch(policies, interface),
+            Self::Ipv6(flow) => flow.prefetch(policies, interface),
+        }
+    }
+
+    /// See [`Flow::template`].
+    #[inline]
+    pub(super) fn template<'p>(&self, policies: &'p PolicyTable, interface: InterfaceId) -> Option<&'p Template> {
+        match self {
+            Self::Ipv4(flow) => flow.template(policies, interface),
+            Self::Ipv6(flow) => flow.template(policies, interface),
+        }
+    }
 }
 
 /// Octets of source and destination port.
@@ -34,9 +79,8 @@ pub(super) struct Ipv4 {
 
 impl Flow for Ipv4 {
     #[inline]
-    fn of(packet: &[u8]) -> Option<Self> {
-        let (_, flow) = Self::read(packet)?;
-        has_two_ports(flow.protocol).then_some(flow)
+    fn of(packet: &[u8]) -> Option<(PackedOuter, Self)> {
+        Self::read(packet).filter(|(_, flow)| has_two_ports(flow.protocol))
     }
 
     #[inline]
@@ -82,9 +126,8 @@ pub(super) struct Ipv6 {
 
 impl Flow for Ipv6 {
     #[inline]
-    fn of(packet: &[u8]) -> Option<Self> {
-        let (_, flow) = Self::read(packet)?;
-        has_two_ports(flow.protocol).then_some(flow)
+    fn of(packet: &[u8]) -> Option<(PackedOuter, Self)> {
+        Self::read(packet).filter(|(_, flow)| has_two_ports(flow.protocol))
     }
 
     #[inline]

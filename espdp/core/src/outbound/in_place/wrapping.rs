@@ -1,9 +1,9 @@
-//! Wrapping run by run: consecutive packets of one flow.
+//! Wrapping together: consecutive packets of one flow, or some of many flows.
 
 use std::time::Instant;
 
-use super::flow::{Flow, Ipv4, Ipv6};
-use crate::batch::{Arrival, OutboundFrame, Span};
+use super::flow::{AnyFlow, Flow};
+use crate::batch::{Arrival, OutboundFrame, PackedOuter, Span};
 use crate::checksum::Sum;
 use crate::outbound::Template;
 use crate::packet::{IPV4_HEADER_LEN, IPV6_HEADER_LEN};
@@ -20,8 +20,11 @@ pub(super) struct Wrapping<'a> {
     pub(super) now: Instant,
 }
 
-/// How many packets ahead SAs are fetched; flows twice as many.
-const AHEAD: usize = 4;
+/// Packets of one flow in a row that are worth a way of their own.
+const RUN: usize = 4;
+/// Packets that are looked at together otherwise: enough that what the first one needs has been fetched when the last one was asked
+/// for.
+const BLOCK: usize = 16;
 
 /// How many packets were wrapped, and how many octets they had before.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,43 +34,68 @@ pub(super) struct Counted {
 }
 
 impl Wrapping<'_> {
-    /// Wraps the first packets, as far as they are of one flow and fit what it says; `frames` are as many. Where none is wrapped, the
-    /// first one has to go the general way.
+    /// Wraps the first packets, as far as they come from one interface and are together quickly; `frames` are as many. Where none
+    /// is wrapped, the first one has to go the general way.
     #[inline]
-    pub(super) fn wrap_run(&mut self, arrivals: &[Arrival], frames: &mut [OutboundFrame]) -> Counted {
-        let Some(first) = arrivals.first() else { return Counted::default() };
-        let packet = Span { offset: first.at as usize, len: usize::from(first.len) }.of(self.memory);
-        let counted = match packet.first().map(|first| first >> 4) {
-            Some(4) => Ipv4::of(packet).and_then(|flow| self.wrap_flow(flow, arrivals, frames)),
-            Some(6) => Ipv6::of(packet).and_then(|flow| self.wrap_flow(flow, arrivals, frames)),
-            _ => None,
+    pub(super) fn wrap_some(&mut self, arrivals: &[Arrival], frames: &mut [OutboundFrame]) -> Counted {
+        let flow = arrivals.first().and_then(|first| AnyFlow::of(packet(self.memory, first)));
+        let Some((_, flow)) = flow else { return Counted::default() };
+        if !arrivals.get(RUN - 1).is_some_and(|later| flow.has(packet(self.memory, later))) {
+            return self.wrap_block(arrivals.get(..BLOCK).unwrap_or(arrivals), frames);
+        }
+        let counted = match flow {
+            AnyFlow::Ipv4(flow) => self.wrap_flow(flow, arrivals, frames),
+            AnyFlow::Ipv6(flow) => self.wrap_flow(flow, arrivals, frames),
         };
         counted.unwrap_or_default()
     }
 
-    /// Has the processor fetch what packets need that come a little later, while there is work with those that come before.
-    #[inline]
-    pub(super) fn look_ahead(&self, arrivals: &[Arrival]) {
-        let packet =
-            |arrival: &Arrival| Span { offset: arrival.at as usize, len: usize::from(arrival.len) }.of(self.memory);
-        if let Some(arrival) = arrivals.get(2 * AHEAD) {
-            let packet = packet(arrival);
-            if let Some(flow) = Ipv4::of(packet) {
-                flow.prefetch(self.policies, arrival.interface);
-            } else if let Some(flow) = Ipv6::of(packet) {
-                flow.prefetch(self.policies, arrival.interface);
+    /// Wraps packets of any flows. One step is taken with all of them, at most [`BLOCK`], before the next one, so that the processor
+    /// fetches what they need side by side.
+    fn wrap_block(&mut self, arrivals: &[Arrival], frames: &mut [OutboundFrame]) -> Counted {
+        let policies = self.policies;
+        let mut flows = [None; BLOCK];
+        for (arrival, flow) in arrivals.iter().zip(&mut flows) {
+            *flow = AnyFlow::of(packet(self.memory, arrival));
+            if let Some((_, flow)) = flow {
+                flow.prefetch(policies, arrival.interface);
             }
         }
-        if let Some(arrival) = arrivals.get(AHEAD) {
-            let packet = packet(arrival);
-            let template = match Ipv4::of(packet) {
-                Some(flow) => flow.template(self.policies, arrival.interface),
-                None => Ipv6::of(packet).and_then(|flow| flow.template(self.policies, arrival.interface)),
-            };
-            if let Some(sa) = template.and_then(|template| self.sas.get(template.sa())) {
+        let mut templates = [None; BLOCK];
+        for ((arrival, flow), found) in arrivals.iter().zip(&flows).zip(&mut templates) {
+            *found = flow.as_ref().and_then(|(_, flow)| flow.template(policies, arrival.interface));
+            if let Some(sa) = found.and_then(|template| self.sas.get(template.sa())) {
                 sa.prefetch();
             }
         }
+        let mut counted = Counted::default();
+        let first = arrivals.first().map(|first| first.interface);
+        for (((arrival, frame), flow), template) in arrivals.iter().zip(frames).zip(flows).zip(templates) {
+            let (Some((inner, _)), Some(template)) = (flow, template) else { break };
+            if Some(arrival.interface) != first {
+                break;
+            }
+            let Some(wrapped) = self.wrap_one(inner, template, arrival) else { break };
+            *frame = wrapped;
+            counted.packets += 1;
+            counted.bytes += u64::from(arrival.len);
+        }
+        counted
+    }
+
+    /// Wraps a packet whose header says `inner`.
+    #[inline]
+    fn wrap_one(&mut self, inner: PackedOuter, template: &Template, arrival: &Arrival) -> Option<OutboundFrame> {
+        let sa = self.sas.get_mut(template.sa())?;
+        let mut admitting = sa.admit_many(1, OutboundBatch::SPACE)?;
+        let (inner, admit) = (|_: &[u8]| Some(inner), |len| admitting.admit(len));
+        let frame = match template.around.header_len() {
+            16 => write_around::<16>(self.memory, template, arrival, inner, admit)?,
+            24 => write_around::<24>(self.memory, template, arrival, inner, admit)?,
+            _ => return None,
+        };
+        admitting.finish(self.now);
+        Some(frame)
     }
 
     #[inline]
@@ -90,47 +118,72 @@ impl Wrapping<'_> {
         frames: &mut [OutboundFrame],
     ) -> Option<Counted> {
         let interface = arrivals.first()?.interface;
+        // A copy, so that the compiler knows that nothing written here changes it.
+        let template = *template;
         let sa = self.sas.get_mut(template.sa())?;
         let mut admitting = sa.admit_many(arrivals.len(), arrivals.len() * OutboundBatch::SPACE)?;
-        let (around, most) = (template.around, usize::from(template.most));
-        let spi = u64::from(template.spi) << 32;
-        let trailers = short_trailers(template.next_header);
         for (arrival, frame) in arrivals.iter().zip(frames) {
-            let (at, len) = (arrival.at as usize, usize::from(arrival.len));
-            if arrival.around != around || arrival.interface != interface || len > most {
+            if arrival.interface != interface {
                 break;
             }
-            let (start, end) = (at - HEADER, at + len + around.tail_len(len));
-            let Some(whole) = self.memory.get_mut(start..end) else { break };
-            let Some((header, rest)) = whole.split_first_chunk_mut::<HEADER>() else { break };
-            let Some((packet, behind)) = rest.split_at_mut_checked(len) else { break };
-            let (Some(header), Some(trailer)) = (header.first_chunk_mut(), behind.first_chunk_mut()) else { break };
-            let Some(inner) = flow.outer_of(packet) else { break };
-            let needs_care = arrival.vnet.flags & VnetHeader::NEEDS_CSUM != 0 || template.heeds_mss;
-            if needs_care && !prepare(packet, &arrival.vnet, template.heeds_mss) {
-                break;
+            let (inner, admit) = (|packet: &[u8]| flow.outer_of(packet), |len| admitting.admit(len));
+            match write_around::<HEADER>(self.memory, &template, arrival, inner, admit) {
+                Some(wrapped) => *frame = wrapped,
+                None => break,
             }
-            let sequence = admitting.admit(len);
-            *header = (spi | sequence & u64::from(u32::MAX)).to_be_bytes();
-            let padding = around.padding(len);
-            match trailers.get(padding) {
-                Some(short) => *trailer = *short,
-                None => write_long_trailer(behind, padding, template.next_header),
-            }
-            *frame = OutboundFrame {
-                sequence,
-                outer: template.outer(inner),
-                sa: template.sa(),
-                offset: start as u32,
-                len: (end - start) as u16,
-                own_header: 0,
-                is_whole: false,
-                is_sealed: false,
-            };
         }
         let (packets, bytes) = admitting.finish(self.now);
         Some(Counted { packets, bytes })
     }
+}
+
+/// A packet as it came.
+#[inline]
+fn packet<'m>(memory: &'m [u8], arrival: &Arrival) -> &'m [u8] {
+    Span { offset: arrival.at as usize, len: usize::from(arrival.len) }.of(memory)
+}
+
+/// Writes a header of `HEADER` octets, IV included, in front of a packet, and a trailer behind it. `inner` says what its own header
+/// says that may be copied, and `admit` gives it a number; it is not asked when the packet has to go the general way, where the
+/// result is `None`.
+#[inline(always)]
+fn write_around<const HEADER: usize>(
+    memory: &mut [u8],
+    template: &Template,
+    arrival: &Arrival,
+    inner: impl FnOnce(&[u8]) -> Option<PackedOuter>,
+    admit: impl FnOnce(usize) -> u64,
+) -> Option<OutboundFrame> {
+    let (at, len, around) = (arrival.at as usize, usize::from(arrival.len), template.around);
+    if arrival.around != around || len > usize::from(template.most) {
+        return None;
+    }
+    let (start, end) = (at - HEADER, at + len + around.tail_len(len));
+    let (header, rest) = memory.get_mut(start..end)?.split_first_chunk_mut::<HEADER>()?;
+    let (packet, behind) = rest.split_at_mut_checked(len)?;
+    let (header, trailer) = (header.first_chunk_mut()?, behind.first_chunk_mut()?);
+    let inner = inner(packet)?;
+    let needs_care = arrival.vnet.flags & VnetHeader::NEEDS_CSUM != 0 || template.heeds_mss;
+    if needs_care && !prepare(packet, &arrival.vnet, template.heeds_mss) {
+        return None;
+    }
+    let sequence = admit(len);
+    *header = (u64::from(template.spi) << 32 | sequence & u64::from(u32::MAX)).to_be_bytes();
+    let padding = around.padding(len);
+    match short_trailer(padding, template.next_header) {
+        Some(short) => *trailer = short,
+        None => write_long_trailer(behind, padding, template.next_header),
+    }
+    Some(OutboundFrame {
+        sequence,
+        outer: template.outer(inner),
+        sa: template.sa(),
+        offset: start as u32,
+        len: (end - start) as u16,
+        own_header: 0,
+        is_whole: false,
+        is_sealed: false,
+    })
 }
 
 /// Completes the checksum of a packet if it is asked for; whether it has not to go the general way.
@@ -185,13 +238,11 @@ fn complete_checksum(covered: &mut [u8], at: usize) {
 /// Padding of none to three octets, its length and the next header, and what may stand where the ICV will (RFC 4303 §2.4: 1, 2,
 /// 3 …).
 #[inline]
-fn short_trailers(next_header: u8) -> [[u8; 8]; 4] {
-    [
-        [0, next_header, 0, 0, 0, 0, 0, 0],
-        [1, 1, next_header, 0, 0, 0, 0, 0],
-        [1, 2, 2, next_header, 0, 0, 0, 0],
-        [1, 2, 3, 3, next_header, 0, 0, 0],
-    ]
+fn short_trailer(padding: usize, next_header: u8) -> Option<[u8; 8]> {
+    /// Without next header, the first octet lowest.
+    const SHORT: [u64; 4] = [0, 0x01_01, 0x02_02_01, 0x03_03_02_01];
+    let short = SHORT.get(padding)?;
+    Some((short | u64::from(next_header) << (8 * (padding + 1))).to_le_bytes())
 }
 
 /// The same for padding of any length.
@@ -211,7 +262,8 @@ mod tests {
         for padding in 0..=3 {
             let mut long = [0; 8];
             write_long_trailer(&mut long, padding, 41);
-            assert_eq!(short_trailers(41)[padding], long);
+            assert_eq!(short_trailer(padding, 41), Some(long));
         }
+        assert_eq!(short_trailer(4, 41), None);
     }
 }
