@@ -46,15 +46,46 @@ impl Dataplane {
     /// The first pass; like the others a function of its own, so that profiles tell them apart.
     #[inline(never)]
     fn admit_all(&mut self, now: Instant, chunk: &mut Chunk<'_>) {
-        for place in 0..chunk.frames.len() {
+        let mut place = 0;
+        while place < chunk.frames.len() {
+            place = self.admit_usual(chunk, place);
+            if let Some(frame) = chunk.frames.get_mut(place) {
+                self.admit(now, chunk.memory, chunk.origins, frame);
+                place += 1;
+            }
+        }
+    }
+
+    /// Does as [`Self::admit`] does for ESP packets from `place` on whose SPIs are ours, and says where the first other one stands.
+    #[inline]
+    fn admit_usual(&self, chunk: &mut Chunk<'_>, mut place: usize) -> usize {
+        // The SA of the packet before, which most packets share, and its SPI.
+        let mut known: Option<(u32, (u32, &InboundSa))> = None;
+        loop {
             if let Some(ahead) = chunk.frames.get(place + AHEAD)
                 && let Some((spi, _)) = spi_and_sequence(IpsecProtocol::Esp, ahead.span.of(chunk.memory))
+                && known.is_none_or(|(known, _)| known != spi)
             {
                 self.inbound.prefetch(spi);
             }
-            if let Some(frame) = chunk.frames.get_mut(place) {
-                self.admit(now, chunk.memory, chunk.origins, frame);
-            }
+            let Some(frame @ InboundFrame { stage: Stage::Received, protocol: IpsecProtocol::Esp, .. }) =
+                chunk.frames.get_mut(place)
+            else {
+                return place;
+            };
+            let packet = frame.span.of(chunk.memory);
+            let Some((spi, sequence)) = spi_and_sequence(IpsecProtocol::Esp, packet) else { return place };
+            let (number, sa) = match known {
+                Some((known, found)) if known == spi => found,
+                Some(_) | None => {
+                    let Some(found) = self.inbound.find_own(spi, IpsecProtocol::Esp) else { return place };
+                    known = Some((spi, found));
+                    found
+                }
+            };
+            frame.sa = number;
+            frame.stage = admitted(sa, sa.framing().allows(packet.len()), sequence);
+            place += 1;
         }
     }
 
@@ -87,12 +118,7 @@ impl Dataplane {
                 ah::Place::find(packet).is_some_and(|place| place.allows(packet, sa.core.layout.icv_len))
             }
         };
-        frame.stage = if is_long_enough {
-            let admitted = sa.window.admit(sequence);
-            admitted.map_or_else(Stage::Refused, |sequence| Stage::Admitted { sequence })
-        } else {
-            Stage::Refused(DropReason::Short)
-        };
+        frame.stage = admitted(sa, is_long_enough, sequence);
     }
 
     /// R4303-3.4.2-1: dropped, and worth a record.
@@ -109,47 +135,78 @@ impl Dataplane {
     /// Says what becomes of every packet that was opened, refused, or in clear.
     #[inline(never)]
     fn accept_all(&mut self, now: Instant, chunk: &mut Chunk<'_>) {
-        let mut run = Run::default();
-        for place in 0..chunk.frames.len() {
-            self.prefetch_for_acceptance(chunk.frames, place);
-            let Some(frame) = chunk.frames.get_mut(place) else { continue };
-            let stage = std::mem::replace(&mut frame.stage, Stage::Dropped);
-            let Stage::Opened(proof) = stage else {
-                self.accept_other(place, stage, chunk);
-                continue;
+        let mut counting = Counting::default();
+        let mut start = 0;
+        while let Some(first) = chunk.frames.get(start) {
+            let is_opened = matches!(first.stage, Stage::Opened(_));
+            self.prefetch_for_acceptance(chunk.frames, start);
+            let end = if is_opened {
+                self.accept_run(now, start, chunk, &mut counting)
+            } else {
+                self.accept_other(start, chunk);
+                start + 1
             };
-            let origin = chunk.origins.get(usize::from(frame.origin));
-            let (Some(sa), Some(origin)) = (self.inbound.get_mut(frame.sa), origin) else { continue };
-            run.enter(frame, origin, sa, &mut self.interfaces, &mut self.events, now);
-            let mut accepting = Accepting {
-                sa,
-                origin,
-                now,
-                interfaces: &mut self.interfaces,
-                policies: &mut self.policies,
-                outbound: &self.outbound,
-                events: &mut self.events,
-            };
+            for place in start + 1..end {
+                self.prefetch_for_acceptance(chunk.frames, place);
+            }
+            start = end;
+        }
+        counting.finish(&mut self.interfaces);
+    }
+
+    /// Takes authentic packets from `start` on that are of one SA and from one place, at least one, and says where they end. What
+    /// need not be looked at for each of them is looked at once.
+    #[inline]
+    fn accept_run(&mut self, now: Instant, start: usize, chunk: &mut Chunk<'_>, counting: &mut Counting) -> usize {
+        let mut end = start + 1;
+        let frames = chunk.frames.get_mut(start..).unwrap_or_default();
+        let Some(first) = frames.first_mut() else { return end };
+        let (of, from) = (first.sa, first.origin);
+        let (Some(sa), Some(origin)) = (self.inbound.get_mut(of), chunk.origins.get(usize::from(from))) else {
+            first.stage = Stage::Dropped;
+            return end;
+        };
+        let run = Run::new(origin, sa, &self.interfaces);
+        counting.enter(run.interface, &mut self.interfaces);
+        // Only authentic packets show that the peer uses the SA.
+        if sa.core.usage.touch(now) {
+            self.events.push(Event::FirstPacket { spi: sa.core.spi, policy: sa.core.policy });
+        }
+        let mut accepting = Accepting {
+            sa,
+            origin,
+            now,
+            interfaces: &mut self.interfaces,
+            policies: &mut self.policies,
+            outbound: &self.outbound,
+            events: &mut self.events,
+        };
+        for (place, frame) in (start..).zip(frames) {
+            if (frame.sa, frame.origin) != (of, from) || !matches!(frame.stage, Stage::Opened(_)) {
+                break;
+            }
+            let Stage::Opened(proof) = std::mem::replace(&mut frame.stage, Stage::Dropped) else { break };
+            end = place + 1;
             let memory = Memory { octets: chunk.memory, used: chunk.used };
             match accepting.accept(proof, frame, memory, &run) {
                 Ok((span, to)) => {
-                    run.count(span.len);
+                    counting.count(span.len);
                     (frame.span, frame.stage) = (span.into(), Stage::Delivered(to));
                 }
                 Err(reason) => {
                     accepting.sa.core.drops.count(reason);
-                    self.follow_dropped(place, reason);
+                    self.tracer.end_dropped(place, reason);
                 }
             }
         }
-        run.leave(&mut self.interfaces);
+        end
     }
 
     /// What is not authentic.
     #[cold]
-    fn accept_other(&mut self, place: usize, stage: Stage, chunk: &mut Chunk<'_>) {
+    fn accept_other(&mut self, place: usize, chunk: &mut Chunk<'_>) {
         let Some(frame) = chunk.frames.get_mut(place) else { return };
-        let reason = match stage {
+        let reason = match std::mem::replace(&mut frame.stage, Stage::Dropped) {
             Stage::InClear { protocol } => {
                 let Some(origin) = chunk.origins.get(usize::from(frame.origin)) else { return };
                 match self.accept_clear(protocol, origin, frame.span.long(), chunk.memory) {
@@ -173,7 +230,7 @@ impl Dataplane {
                 return;
             }
         };
-        self.follow_dropped(place, reason);
+        self.tracer.end_dropped(place, reason);
     }
 
     /// Has the SA fetched of a packet that is due soon, unless it is that of the one before.
@@ -191,14 +248,20 @@ impl Dataplane {
 /// So many packets ahead an SA is fetched: enough for the slowest cache.
 const AHEAD: usize = 8;
 
-/// Packets of one SA and from one place that come one after the other: what need not be looked at for each of them.
-#[derive(Debug, Default)]
+/// What the length of an SA's packet and the number on it lead to.
+#[inline]
+fn admitted(sa: &InboundSa, is_long_enough: bool, sequence: u32) -> Stage {
+    if !is_long_enough {
+        return Stage::Refused(DropReason::Short);
+    }
+    sa.window.admit(sequence).map_or_else(Stage::Refused, |sequence| Stage::Admitted { sequence })
+}
+
+/// What is the same for packets of one SA and from one place that come one after the other.
+#[derive(Debug)]
 struct Run {
-    /// Whose packets they are, and where they came from.
-    of: Option<(u32, u16)>,
-    /// Where their interface's counters are, and what is to be added to them.
-    interface: Option<InterfaceId>,
-    counters: InterfaceCounters,
+    /// Where their interface's counters are.
+    interface: InterfaceId,
     /// The interface if plain packets may go the short way.
     plain: Option<InterfaceId>,
     /// Whether the peer is elsewhere than its SA says.
@@ -207,39 +270,37 @@ struct Run {
 
 impl Run {
     #[inline]
-    fn enter(
-        &mut self,
-        frame: &InboundFrame,
-        origin: &Origin,
-        sa: &mut InboundSa,
-        interfaces: &mut InterfaceTable,
-        events: &mut EventQueue,
-        now: Instant,
-    ) {
-        if self.of == Some((frame.sa, frame.origin)) {
-            return;
-        }
-        self.of = Some((frame.sa, frame.origin));
-        self.has_moved = Peer::of(&origin.path) != *sa.peer();
+    fn new(origin: &Origin, sa: &InboundSa, interfaces: &InterfaceTable) -> Self {
         let interface = sa.plain.unwrap_or(sa.core.interface);
-        if self.interface != Some(interface) {
-            self.leave(interfaces);
-            self.interface = Some(interface);
-        }
         let has_tunnel = interfaces.get(interface).is_none_or(|interface| interface.tunnel.is_some());
-        self.plain = sa.plain.filter(|_| !has_tunnel);
-        // Only authentic packets show that the peer uses the SA.
-        if sa.core.usage.touch(now) {
-            events.push(Event::FirstPacket { spi: sa.core.spi, policy: sa.core.policy });
+        let has_moved = Peer::of(&origin.path) != *sa.peer();
+        Self { interface, plain: sa.plain.filter(|_| !has_tunnel), has_moved }
+    }
+}
+
+/// What is to be added to the counters of an interface, whose packets most often come one after the other.
+#[derive(Debug, Default)]
+struct Counting {
+    interface: Option<InterfaceId>,
+    counters: InterfaceCounters,
+}
+
+impl Counting {
+    #[inline]
+    fn enter(&mut self, interface: InterfaceId, interfaces: &mut InterfaceTable) {
+        if self.interface != Some(interface) {
+            self.finish(interfaces);
+            self.interface = Some(interface);
         }
     }
 
+    #[inline]
     fn count(&mut self, octets: usize) {
         self.counters.packets_in += 1;
         self.counters.bytes_in += octets as u64;
     }
 
-    fn leave(&mut self, interfaces: &mut InterfaceTable) {
+    fn finish(&mut self, interfaces: &mut InterfaceTable) {
         let counters = std::mem::take(&mut self.counters);
         if let Some(interface) = self.interface.and_then(|id| interfaces.get_mut(id)) {
             interface.counters.packets_in += counters.packets_in;

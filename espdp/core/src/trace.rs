@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use espdp_api::{Direction, PacketTrace, TraceFilter, TraceStep};
 
+use crate::DropReason;
+
 /// Traces packets while it is armed; otherwise every call is one branch.
 ///
 /// A packet is named by its place in its batch, since that is all that a batch remembers of it. So only one batch is open at a
@@ -74,6 +76,12 @@ impl Tracer {
         if armed.filter.takes(&trace) {
             armed.kept.push(trace);
         }
+    }
+
+    /// Says why the packet at `place` goes no further.
+    #[inline]
+    pub(crate) fn end_dropped(&mut self, place: usize, reason: DropReason) {
+        self.end(place, || TraceStep::Dropped { reason: reason.name().to_owned() });
     }
 
     /// Forgets the packets that are followed and did not end: their batch is over.

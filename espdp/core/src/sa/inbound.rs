@@ -298,11 +298,14 @@ impl InboundTable {
     /// The SA with this SPI on the wire, and its place.
     #[inline]
     pub(crate) fn find(&self, spi: u32, protocol: IpsecProtocol) -> Option<(u32, &InboundSa)> {
+        self.find_own(spi, protocol).or_else(|| self.find_claimed(spi, protocol))
+    }
+
+    /// As [`Self::find`], but no SA whose SPI somebody else chose.
+    #[inline]
+    pub(crate) fn find_own(&self, spi: u32, protocol: IpsecProtocol) -> Option<(u32, &InboundSa)> {
         let place = spi & Self::mask();
-        match self.get(place).filter(|sa| sa.is(spi, protocol)) {
-            Some(sa) => Some((place, sa)),
-            None => self.find_claimed(spi, protocol),
-        }
+        self.get(place).filter(|sa| sa.is(spi, protocol)).map(|sa| (place, sa))
     }
 
     /// The place of the SA with this SPI.

@@ -75,7 +75,7 @@ impl Dataplane {
 
     /// Says why the packet at `place` goes no further.
     pub(crate) fn follow_dropped(&mut self, place: usize, reason: DropReason) {
-        self.tracer.end(place, || TraceStep::Dropped { reason: reason.name().to_owned() });
+        self.tracer.end_dropped(place, reason);
     }
 
     /// Takes the packets of a batch up that came from the wire, after their SAs were looked up.
