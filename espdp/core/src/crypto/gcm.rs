@@ -56,13 +56,18 @@ pub(super) fn seal_run<'k>(
     let fetch =
         |frames: &[OutboundFrame]| prefetch(frames.iter().map(|frame| (frame.sa, frame.span().len)), &transform_of);
     let mut known = Known::new(&transform_of);
-    in_steps(frames, fetch, |frames| {
-        let jobs = frames.iter_mut().filter(|frame| !frame.is_sealed).filter_map(|frame| {
-            let job = job(known.of(frame.sa)?, frame.span().range(), frame.sequence)?;
-            Some((job, frame.sequence, frame))
-        });
-        engine.seal(memory, jobs, |frame, result| frame.is_sealed = result.is_ok());
-    });
+    in_steps(
+        frames,
+        |frame| frame.sa,
+        fetch,
+        |frames| {
+            let jobs = frames.iter_mut().filter(|frame| !frame.is_sealed).filter_map(|frame| {
+                let job = job(known.of(frame.sa)?, frame.span().range(), frame.sequence)?;
+                Some((job, frame.sequence, frame))
+            });
+            engine.seal(memory, jobs, |frame, result| frame.is_sealed = result.is_ok());
+        },
+    );
 }
 
 /// Opens those of consecutive frames that were admitted; all have transforms of `engine`.
@@ -75,19 +80,24 @@ pub(super) fn open_run<'k>(
     let fetch =
         |frames: &[InboundFrame]| prefetch(frames.iter().map(|frame| (frame.sa, frame.span.long().len)), &transform_of);
     let mut known = Known::new(&transform_of);
-    in_steps(frames, fetch, |frames| {
-        let jobs = frames.iter_mut().filter_map(|frame| {
-            let Stage::Admitted { sequence } = frame.stage else { return None };
-            let job = job(known.of(frame.sa)?, frame.span.long().range(), sequence)?;
-            Some((job, (frame, sequence)))
-        });
-        engine.open(memory, jobs, |(frame, sequence), result| {
-            frame.stage = match result {
-                Ok(()) => Stage::Opened(Authentic { sequence }),
-                Err(refused) => Stage::Refused(reason(refused)),
-            };
-        });
-    });
+    in_steps(
+        frames,
+        |frame| frame.sa,
+        fetch,
+        |frames| {
+            let jobs = frames.iter_mut().filter_map(|frame| {
+                let Stage::Admitted { sequence } = frame.stage else { return None };
+                let job = job(known.of(frame.sa)?, frame.span.long().range(), sequence)?;
+                Some((job, (frame, sequence)))
+            });
+            engine.open(memory, jobs, |(frame, sequence), result| {
+                frame.stage = match result {
+                    Ok(()) => Stage::Opened(Authentic { sequence }),
+                    Err(refused) => Stage::Refused(reason(refused)),
+                };
+            });
+        },
+    );
 }
 
 /// The transform of the packet before, which most packets share.
@@ -114,14 +124,20 @@ impl<'k, F: Fn(u32) -> Option<&'k Transform>> Known<'k, F> {
     }
 }
 
-/// Works on some frames while the processor fetches what the next ones need.
-fn in_steps<F>(frames: &mut [F], fetch: impl Fn(&[F]), mut work: impl FnMut(&mut [F])) {
-    let mut steps = frames.chunks_mut(STEP).peekable();
-    while let Some(frames) = steps.next() {
-        if let Some(next) = steps.peek() {
-            fetch(next);
-        }
-        work(frames);
+/// Works on some frames while the processor fetches what the next ones need. All first frames of one SA are one step: they need
+/// nothing more, and each step has to get going anew.
+fn in_steps<F>(frames: &mut [F], sa_of: impl Fn(&F) -> u32, fetch: impl Fn(&[F]), mut work: impl FnMut(&mut [F])) {
+    let step = |frames: &[F]| {
+        let first = frames.first().map(&sa_of);
+        let of_one_sa = frames.iter().take_while(|frame| Some(sa_of(frame)) == first).count();
+        of_one_sa.max(STEP).min(frames.len())
+    };
+    let (mut now, mut later) = frames.split_at_mut(step(frames));
+    while !now.is_empty() {
+        let (next, rest) = later.split_at_mut(step(later));
+        fetch(next);
+        work(now);
+        (now, later) = (next, rest);
     }
 }
 
