@@ -292,7 +292,7 @@ fn start_dataplane(
     settings: &Settings,
     crypto_engine: CryptoEngine,
 ) -> anyhow::Result<(Dataplane, tokio::sync::mpsc::Receiver<espdp_api::FromDataplane>)> {
-    let CryptoReport { aes_gcm, wrong } = CryptoReport::new(crypto_engine);
+    let CryptoReport { aes_gcm, wrong, .. } = CryptoReport::new(crypto_engine);
     for engine in wrong {
         tracing::warn!(engine, "a crypto engine computes wrong answers on this processor, and is not used");
     }

@@ -87,7 +87,9 @@ pub(super) fn stats(client: &mut Client, json: bool, out: &mut dyn Write) -> Res
     writeln!(out, "IKE SAs     {}, {} half-open", value("ikesas", "total"), value("ikesas", "half-open"))?;
     let (turns, longest) = (value("event-loop", "turns"), value("event-loop", "longest-turn-us"));
     writeln!(out, "event loop  {turns} turns, the longest took {longest} µs")?;
-    writeln!(out, "crypto      AES-GCM by {}", value("crypto", "aes-gcm"))?;
+    let by = |name: &str| value("crypto", name);
+    let (cbc, chacha) = (by("aes-cbc-sha256"), by("chacha20poly1305"));
+    writeln!(out, "crypto      AES-GCM by {}, AES-CBC with SHA-256 by {cbc}, ChaCha20 by {chacha}", by("aes-gcm"))?;
     for (name, interface) in stats.section("interfaces").into_iter().flat_map(Message::sections) {
         let side = |direction: &str| {
             let octets = text::number(interface, &format!("bytes-{direction}")).unwrap_or_default();

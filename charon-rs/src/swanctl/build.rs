@@ -167,7 +167,7 @@ fn child(name: &str, mode: Mode, draft: ChildDraft) -> Result<Child, Refusal> {
         interface: draft.interface.unwrap_or_else(defaults::interface),
         routes: Routes::FromSelectors,
         later_fragments: false,
-        per_resource: false,
+        per_resource: draft.per_resource,
         shape: draft.shape,
         start: draft.start.unwrap_or(StartAction::None),
         close: draft.close,

@@ -30,6 +30,7 @@ pub(crate) struct ChildDraft {
     pub(crate) interface: Option<InterfaceName>,
     pub(crate) shape: PacketShape,
     pub(crate) updown: Vec<String>,
+    pub(crate) per_resource: bool,
 }
 
 /// Traffic after which a child is rekeyed and after which it ends; 0 is never.
@@ -318,6 +319,16 @@ pub(crate) const CHILD_KEYS: &[Key<ChildDraft>] = &[
         toml: Toml::Together,
         set: |draft, value| {
             draft.shape.dscp = value.choice(&[("out", DscpPolicy::Copy), ("no", DscpPolicy::Fixed(0))])?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "per_cpu_sas",
+        takes: "`yes` or `no`",
+        default: "`no`",
+        toml: Toml::Switch("per_resource_sas"),
+        set: |draft, value| {
+            draft.per_resource = value.switch()?;
             Ok(())
         },
     },

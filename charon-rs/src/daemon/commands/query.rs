@@ -53,8 +53,9 @@ pub(super) async fn stats(daemon: &Daemon) -> Message {
         Message::new().with("turns", load.turns).with("longest-turn-us", load.longest_turn.as_micros()),
     );
     let crypto_engine = daemon.startup.as_ref().map_or_else(CryptoEngine::default, |startup| startup.crypto_engine);
-    let CryptoReport { aes_gcm, .. } = CryptoReport::new(crypto_engine);
-    message.put_section("crypto", Message::new().with("aes-gcm", aes_gcm));
+    let CryptoReport { aes_gcm, aes_cbc_sha256, chacha20poly1305, .. } = CryptoReport::new(crypto_engine);
+    let crypto = Message::new().with("aes-gcm", aes_gcm).with("aes-cbc-sha256", aes_cbc_sha256);
+    message.put_section("crypto", crypto.with("chacha20poly1305", chacha20poly1305));
     message.put_section("threads", threads());
     if let Ok(Some(statistics)) = statistics(daemon).await {
         message.put_section("interfaces", interfaces(&statistics));

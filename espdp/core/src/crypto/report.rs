@@ -9,6 +9,10 @@ use espdp_api::CryptoEngine;
 pub struct CryptoReport {
     /// The engine for AES-GCM with ICVs of 16 octets, or `library`.
     pub aes_gcm: &'static str,
+    /// The same for AES-CBC with HMAC-SHA2-256.
+    pub aes_cbc_sha256: &'static str,
+    /// The same for ChaCha20-Poly1305.
+    pub chacha20poly1305: &'static str,
     /// Engines that are not used because they computed wrong answers on this processor; somebody should be told.
     pub wrong: Vec<&'static str>,
 }
@@ -20,15 +24,19 @@ impl CryptoReport {
         match choice {
             CryptoEngine::Auto => {
                 let detected = Engine::detect();
-                let cbc_hmac = cbc_hmac::Engine::detect().wrong.map(cbc_hmac::Engine::name);
-                let chacha = chacha20poly1305::Engine::detect().wrong.map(chacha20poly1305::Engine::name);
-                let gcm = detected.wrong.iter().map(|engine| engine.name());
+                let (cbc_hmac, chacha) = (cbc_hmac::Engine::detect(), chacha20poly1305::Engine::detect());
+                let wrong = detected.wrong.iter().map(|engine| engine.name());
+                let wrong = wrong.chain(cbc_hmac.wrong.map(cbc_hmac::Engine::name));
                 Self {
                     aes_gcm: detected.engine.map_or(LIBRARY, Engine::name),
-                    wrong: gcm.chain(cbc_hmac).chain(chacha).collect(),
+                    aes_cbc_sha256: cbc_hmac.engine.map_or(LIBRARY, cbc_hmac::Engine::name),
+                    chacha20poly1305: chacha.engine.map_or(LIBRARY, chacha20poly1305::Engine::name),
+                    wrong: wrong.chain(chacha.wrong.map(chacha20poly1305::Engine::name)).collect(),
                 }
             }
-            CryptoEngine::Library => Self { aes_gcm: LIBRARY, wrong: Vec::new() },
+            CryptoEngine::Library => {
+                Self { aes_gcm: LIBRARY, aes_cbc_sha256: LIBRARY, chacha20poly1305: LIBRARY, wrong: Vec::new() }
+            }
         }
     }
 }
