@@ -233,6 +233,7 @@ fn with_workers(config: &str) -> String {
     let Some(wanted) = wanted else { return config.to_owned() };
     match config.split_once("[daemon]\n") {
         Some((before, behind)) => format!("{before}[daemon]\nworkers = {wanted}\n{behind}"),
-        None => format!("{config}\n[daemon]\nworkers = {wanted}\n"),
+        // In front, since tests add lines behind.
+        None => format!("[daemon]\nworkers = {wanted}\n{config}"),
     }
 }
