@@ -56,9 +56,8 @@ impl Key {
     pub fn prefetch(&self, octets: usize) {
         // Round keys, and as many powers as the packet has blocks, and one for the lengths; the first ones come last.
         let powers = (octets / 16 + 1).min(POWERS);
-        for line in self.round_keys.iter().step_by(LINE).chain(self.powers[POWERS - powers..].iter().step_by(LINE)) {
-            prefetch(line);
-        }
+        self.round_keys.iter().step_by(LINE).for_each(prefetch);
+        self.powers[POWERS - powers..].iter().step_by(LINE).for_each(prefetch);
         self.powers.last().into_iter().for_each(prefetch);
     }
 
