@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::gateway::connect;
+use crate::gateway::{connect, settings};
 use crate::traffic::ping;
 use crate::world::{World, may_run};
 use crate::{LEFT, NAT_T, RIGHT, gateways, gcm};
@@ -46,7 +46,7 @@ pub(crate) fn expect_sleep(world: &World) {
         .map(|namespace| namespace.run(|| std::fs::read_link("/proc/thread-self/ns/net").unwrap()));
     let deadline = Instant::now() + Duration::from_secs(30);
     let mut looks = workers(&namespaces);
-    assert_eq!(looks.len(), 2, "{looks:?}");
+    assert_eq!(looks.len(), 2 * settings().workers.ids().len(), "{looks:?}");
     loop {
         std::thread::sleep(Duration::from_millis(300));
         let again = workers(&namespaces);
