@@ -15,6 +15,7 @@
 //! | `manual`, `sa_keys`, `sa_secrets`, `policy_keys` | SAs that are keyed by hand, and policies |
 //! | `material`, `authentication` | files with certificates and keys, and what connections do with them |
 //! | `connections` | `%default`, `also` and children |
+//! | `log` | what is said about the log |
 //! | `build`, `weakness` | from what is written to the model, and what is doubtful about it |
 //! | `host`, `host_keys` | what the host's own network stack is to do |
 //! | `places` | the lines where keys stand, for those who explain failures |
@@ -36,6 +37,7 @@ mod interface_keys;
 mod item;
 mod key_secrets;
 mod keys;
+mod log;
 mod manual;
 mod material;
 mod places;
@@ -60,6 +62,7 @@ use espdp_api::{BridgeSpec, CryptoEngine, HostSpec, InterfaceSpec, PolicyAction}
 use ike_proto::Settings;
 use ike_proto::config::{Connection, LocalMethod, RemoteMethod, SharedSecret};
 use toml::de::{DeTable, DeValue};
+use tracing::level_filters::LevelFilter;
 
 use bridge::{BRIDGE_KEYS, Bridge, BridgeDraft};
 use build::Builder;
@@ -79,6 +82,8 @@ use source::{Complaint, Source};
 use crate::credentials::{FetchLimits, Layer};
 
 pub(crate) use child_keys::read_program;
+pub use log::LogFormat;
+pub(crate) use log::log_level;
 pub use manual::{ManualPolicy, ManualSa};
 pub use places::{Line, Places};
 pub use problem::{Place, Problem, Problems, Severity};
@@ -105,6 +110,8 @@ pub struct Loaded {
     pub interfaces: Vec<InterfaceSpec>,
     /// The policies that no connection negotiates, with their SAs.
     pub policies: Vec<ManualPolicy>,
+    /// The connections that are logged at a level of their own.
+    pub log_levels: BTreeMap<String, LevelFilter>,
     /// Where in the files all of this stands.
     pub places: Places,
     /// What the author of the configuration should know.
@@ -119,6 +126,8 @@ pub struct DaemonConfig {
     /// What is logged, as `tracing_subscriber::EnvFilter` reads it: `info` or `info,ike_proto=debug`; `None` leaves it to
     /// the environment and the default.
     pub log: Option<String>,
+    /// How lines of the log look.
+    pub log_format: LogFormat,
     /// The folder for Wireshark's key files; `None` writes none. [`Settings::export_keys`] agrees with it.
     pub keylog: Option<PathBuf>,
     /// The folder where fetched CRLs are kept; `None` for the built-in one.
@@ -271,7 +280,7 @@ fn read(
     let resolved = connections::resolve(&conns, report);
     loaded.places.add_connections(source, &resolved);
     for conn in resolved {
-        let span = conn.span.clone();
+        let (span, log_level) = (conn.span.clone(), conn.draft.log_level);
         let settings = &loaded.daemon.settings;
         let builder = Builder { source, interfaces: &interfaces, settings, material, report };
         let Some(connection) = read_connection(conn, builder) else { continue };
@@ -279,6 +288,7 @@ fn read(
         {
             report.add(source.warning(complaint));
         }
+        loaded.log_levels.extend(log_level.map(|level| (connection.name.clone(), level)));
         loaded.connections.push(connection);
     }
     let tables = manual::Tables {

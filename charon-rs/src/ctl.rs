@@ -125,10 +125,12 @@ enum Simple {
         /// Address or host name of the other gateway
         gateway: String,
     },
-    /// Shows what happened last
+    /// Shows what happened last, or has the daemon's own log say more or less about a connection
     Log {
-        /// Only this connection
-        name: Option<String>,
+        /// Only this connection. NAME=LEVEL: log it at this level (off, error, warn, info, debug, trace, or default for what the
+        /// configuration says). show: the levels
+        #[arg(value_name = "NAME|NAME=LEVEL|show")]
+        what: Option<String>,
         /// Go on with what happens from now on
         #[arg(long, short)]
         follow: bool,
@@ -281,7 +283,7 @@ fn carry_out(socket: Option<&Path>, json: bool, command: Simple, out: &mut dyn W
         Simple::List => status::list(&mut connect()?, json, out),
         Simple::Stats => status::stats(&mut connect()?, json, out),
         Simple::Top { interval, once } => top::top(&mut connect()?, Duration::from_secs(interval), once, out),
-        Simple::Log { name, follow } => log::log(&mut connect()?, name.as_deref(), follow, json, out),
+        Simple::Log { what, follow } => log::log(&mut connect()?, what.as_deref(), follow, json, out),
         Simple::Keys { folder } => keys::keys(&mut connect()?, &folder, json, out),
         Simple::Mtu { name } => mtu::mtu(&mut connect()?, name.as_deref(), json, out),
         Simple::Trace(what) => trace::trace(&mut connect()?, &what, json, out),

@@ -13,7 +13,7 @@
 //! | `dashboard`, `web` | the page to look at, and the server of it and of the metrics |
 //! | `metrics` | the same, and what is, for Prometheus |
 //! | `hooks` | programs that are run when SAs come and go |
-//! | `trace` | what happened, in the daemon's own log |
+//! | `trace`, `logs` | what happened, in the daemon's own log, and how that looks |
 //! | `keylog` | keys for Wireshark |
 //! | `random`, `notify` | the operating system's randomness, the service manager's socket |
 
@@ -27,6 +27,7 @@ mod hooks;
 mod host;
 mod journal;
 pub(crate) mod keylog;
+mod logs;
 mod manual;
 mod metrics;
 mod notify;
@@ -44,7 +45,7 @@ pub(crate) mod tests;
 mod trace;
 mod web;
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -62,6 +63,7 @@ use tracing_subscriber::EnvFilter;
 use self::applied::Wanted;
 use self::hooks::{HookEnd, Hooks, Runner};
 use self::keylog::KeyLog;
+use self::logs::Logs;
 use self::random::OsRandom;
 use self::service::Daemon;
 pub(crate) use self::service::Files;
@@ -122,9 +124,9 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     // The file that was named must be there, the default one need not.
     let loaded = (options.config.is_some() || files.config.exists()).then(|| files.load()).transpose();
     let loaded = loaded.map_err(|problems| anyhow!("the configuration cannot be used\n{problems}"))?;
-    start_log(&options, loaded.as_ref().map(|loaded| &loaded.daemon))?;
+    let logs = start_log(&options, loaded.as_ref().map(|loaded| &loaded.daemon))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    run_to_the_end(runtime, serve(options, files, loaded))
+    run_to_the_end(runtime, serve(options, files, loaded, logs))
 }
 
 /// Runs `main` and leaves behind what still blocks then, a look-up of a host name for example: a runtime that is just dropped
@@ -141,21 +143,14 @@ fn files(options: &Options) -> Files {
     Files { config, secrets: options.secrets.clone() }
 }
 
-fn start_log(options: &Options, daemon: Option<&DaemonConfig>) -> anyhow::Result<()> {
+fn start_log(options: &Options, daemon: Option<&DaemonConfig>) -> anyhow::Result<Logs> {
     let environment = std::env::var(EnvFilter::DEFAULT_ENV).ok();
     let configured = daemon.and_then(|daemon| daemon.log.clone());
     let filter = options.log.clone().or(environment).or(configured).unwrap_or_else(|| "info".to_owned());
-    let filter = EnvFilter::try_new(&filter).with_context(|| format!("`{filter}` is no log filter"))?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .init();
-    Ok(())
+    Logs::start(&filter, daemon.map(|daemon| daemon.log_format).unwrap_or_default())
 }
 
-async fn serve(options: Options, files: Files, loaded: Option<Loaded>) -> anyhow::Result<()> {
+async fn serve(options: Options, files: Files, loaded: Option<Loaded>, logs: Logs) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("signals cannot be received")?;
     let settings = loaded.as_ref().map_or_else(Settings::default, |loaded| loaded.daemon.settings.clone());
     let crypto_engine = loaded.as_ref().map_or_else(CryptoEngine::default, |loaded| loaded.daemon.crypto_engine);
@@ -163,6 +158,7 @@ async fn serve(options: Options, files: Files, loaded: Option<Loaded>) -> anyhow
     let (dataplane, from_dataplane) = start_dataplane(&settings, crypto_engine)?;
     let engine = Engine::new(settings, Box::new(OsRandom));
     let (mut shell, inputs, handle) = Shell::new(engine, Box::new(dataplane), from_dataplane, keys);
+    shell.logs = logs;
     let startup = loaded.as_ref().map(|loaded| loaded.daemon.clone());
     let fetching = startup.clone().unwrap_or_default();
     let (runner, hooks) = Runner::start(fetching.hooks.limit);
@@ -172,16 +168,7 @@ async fn serve(options: Options, files: Files, loaded: Option<Loaded>) -> anyhow
         .set_fetching(fetching.fetching, Some(fetching.cache_folder.as_deref().unwrap_or(Path::new(DEFAULT_CACHE))));
     if let Some(loaded) = loaded {
         loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-        shell.apply_file(Wanted {
-            connections: loaded.connections,
-            secrets: loaded.secrets,
-            credentials: loaded.credentials,
-            bridges: loaded.bridges,
-            interfaces: loaded.interfaces,
-            policies: loaded.policies,
-            host: loaded.host,
-            places: loaded.places,
-        });
+        shell.apply_file(loaded.into());
     } else {
         tracing::info!("there is no {DEFAULT_CONFIG}: waiting to be told over the control socket");
         shell.apply_file(Wanted { host: crate::config::defaults::host(), ..Wanted::default() });

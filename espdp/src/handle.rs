@@ -156,8 +156,8 @@ impl Pass for Departure {
 }
 
 fn queue(requests: &mpsc::UnboundedSender<Request>, request: Request) {
-    if let Err(mpsc::error::SendError(request)) = requests.send(request) {
-        tracing::error!(?request, "the dataplane's control thread has ended");
+    if requests.send(request).is_err() {
+        tracing::error!("the dataplane's control thread has ended");
     }
 }
 

@@ -100,7 +100,10 @@ impl Netlink {
         for step in plan(actual, kept) {
             match self.take(&step).await {
                 Ok(()) => step.record(actual),
-                Err(error) => tracing::warn!(%step, %error, "could not clean up"),
+                Err(error) => {
+                    tracing::warn!(%error, "could not clean up");
+                    tracing::debug!(%step, "what stays");
+                }
             }
         }
     }

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use ike_proto::config::{Childless, Fragmentation, Gateway, RedirectAt, RemoteAddress, UdpEncapsulation, Uniqueness};
 use ike_proto::proposal::{IkeProposal, parse_ike_list};
+use tracing::level_filters::LevelFilter;
 
 use super::auth_keys::AuthDraft;
 use super::child_keys::{ChildDraft, proposals};
 use super::daemon::port;
 use super::item::{At, Complaints, Item, collect};
 use super::keys::{Foreign, Key};
+use super::log;
 use super::source::Complaint;
 use super::values::{ValueError, address};
 
@@ -46,6 +48,7 @@ pub(super) struct ConnDraft {
     pub(super) fragment_size: Option<u16>,
     pub(super) ppk_id: Option<String>,
     pub(super) ppk_required: Option<bool>,
+    pub(super) log_level: Option<LevelFilter>,
     pub(super) auth: AuthDraft,
     pub(super) child: ChildDraft,
 }
@@ -369,6 +372,18 @@ pub(super) const CONN_KEYS: &[Key<ConnDraft>] = &[
               key of `ppk_id` is always required of a peer that knows of such keys.",
         set: |draft, item| {
             draft.ppk_required = Some(item.boolean()?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "log",
+        also_called: &[],
+        takes: "level",
+        default: "what holds for all of them",
+        doc: "What of this connection is logged: `off`, `error`, `warn`, `info`, `debug` or `trace`. Holds at once after a reload; \
+              `charonctl log NAME=LEVEL` changes it while the daemon runs.",
+        set: |draft, item| {
+            draft.log_level = Some(log::level(item)?);
             Ok(())
         },
     },

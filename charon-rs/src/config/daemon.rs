@@ -8,6 +8,7 @@ use espdp_api::{CryptoEngine, GuardMode, IpPrefix, Workers};
 
 use super::item::{At, Complaints, Item, collect};
 use super::keys::Key;
+use super::log::{self, LogFormat};
 use super::source::Complaint;
 use super::{DaemonConfig, DashboardConfig};
 
@@ -70,8 +71,6 @@ pub(super) struct CredentialPlaces {
     pub(super) crls: Option<Vec<String>>,
 }
 
-const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
-
 /// The keys of `[daemon]`.
 pub(super) const DAEMON_KEYS: &[Key<DaemonDraft>] = &[
     Key {
@@ -92,7 +91,19 @@ pub(super) const DAEMON_KEYS: &[Key<DaemonDraft>] = &[
         default: "what the environment variable `RUST_LOG` says, or `info`",
         doc: "What is logged on stderr: `error`, `warn`, `info`, `debug` or `trace`; by module: `info,ike_proto=debug`.",
         set: |draft, item| {
-            draft.config.log = Some(log(item)?);
+            draft.config.log = Some(log::filter(item)?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "log_format",
+        also_called: &[],
+        takes: "`text` or `json`",
+        default: "\"text\"",
+        doc: "How lines of the log look. `text`: for people; where the journal reads them, each with its priority. `json`: an object on \
+              each line.",
+        set: |draft, item| {
+            draft.config.log_format = item.choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)])?;
             Ok(())
         },
     },
@@ -483,19 +494,4 @@ fn path(item: Item<'_>) -> Result<PathBuf, Complaint> {
 
 fn places(item: Item<'_>) -> Result<Vec<String>, Complaints> {
     Ok(item.strings("a file or folder")?.iter().map(|text| text.as_str().to_owned()).collect())
-}
-
-fn log(item: Item<'_>) -> Result<String, Complaint> {
-    let text = item.text("a level such as \"info\"")?;
-    for directive in text.split(',') {
-        let (module, level) = directive.as_str().split_once('=').unwrap_or(("", directive.as_str()));
-        let is_level = LEVELS.contains(&level.to_ascii_lowercase().as_str());
-        if !is_level || (module.is_empty() && directive.as_str().contains('=')) {
-            return Err(directive
-                .complain(format!("`{}` is no level", directive.as_str()))
-                .expected("expected error, warn, info, debug, trace or off, or module=level")
-                .nearest(level, LEVELS));
-        }
-    }
-    Ok(text.as_str().to_owned())
 }

@@ -1,4 +1,4 @@
-//! What happened: the journal, and what follows.
+//! What happened: the journal, and what follows; and how much the daemon's own log says.
 
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -6,8 +6,54 @@ use std::ops::ControlFlow;
 use super::{Error, Outcome, json, refused, text};
 use crate::vici::{Client, Message};
 
-/// Shows the last lines of the journal, and with `follow` those that come.
+/// The word for the levels, in the place of a name.
+const SHOW: &str = "show";
+
+/// Does what `what` says: shows lines of a connection, or of all without any, changes a level (`NAME=LEVEL`), or shows the levels.
 pub(super) fn log(
+    client: &mut Client,
+    what: Option<&str>,
+    follow: bool,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<Outcome, Error> {
+    match what.map(|what| (what, what.split_once('='))) {
+        Some((_, Some((name, level)))) => set_level(client, name, level, json, out),
+        Some((SHOW, None)) if !follow => levels(client, json, out),
+        Some((name, None)) => lines(client, Some(name), follow, json, out),
+        None => lines(client, None, follow, json, out),
+    }
+}
+
+fn set_level(client: &mut Client, name: &str, level: &str, json: bool, out: &mut dyn Write) -> Result<Outcome, Error> {
+    let answer = client.request("log-level", Message::new().with("name", name).with("level", level))?;
+    if !answer.is_yes("success") {
+        return refused(&answer, json, out);
+    }
+    if json {
+        writeln!(out, "{}", json::of(&answer))?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn levels(client: &mut Client, json: bool, out: &mut dyn Write) -> Result<Outcome, Error> {
+    let answer = client.request("log-levels", Message::new())?;
+    if !answer.is_yes("success") {
+        return refused(&answer, json, out);
+    }
+    if json {
+        writeln!(out, "{}", json::of(&answer))?;
+        return Ok(Outcome::Done);
+    }
+    for (name, own) in answer.section("connections").iter().flat_map(|connections| connections.sections()) {
+        writeln!(out, "{name}: {} (by {})", text::text(own, "level"), text::text(own, "from"))?;
+    }
+    writeln!(out, "all else: {}", text::text(&answer, "default"))?;
+    Ok(Outcome::Done)
+}
+
+/// Shows the last lines of the journal, and with `follow` those that come.
+fn lines(
     client: &mut Client,
     name: Option<&str>,
     follow: bool,

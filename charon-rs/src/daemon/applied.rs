@@ -6,10 +6,11 @@ use std::time::Instant;
 use espdp_api::{BridgeName, BridgeSpec, HostSpec, InterfaceName, InterfaceSpec, PolicySpec};
 use ike_proto::config::{Connection, LocalMethod, RemoteMethod, SharedSecret};
 use ike_proto::io::Command;
+use tracing::level_filters::LevelFilter;
 
 use super::manual::Manual;
 use super::shell::Shell;
-use crate::config::{ManualPolicy, Places};
+use crate::config::{Loaded, ManualPolicy, Places};
 use crate::credentials::Layer;
 use crate::swanctl::Shunt;
 
@@ -110,8 +111,26 @@ pub(crate) struct Wanted {
     pub(crate) policies: Vec<ManualPolicy>,
     /// What the host's own network stack is to do.
     pub(crate) host: HostSpec,
+    /// The connections that are logged at a level of their own.
+    pub(crate) log_levels: BTreeMap<String, LevelFilter>,
     /// Where in the files all of this stands.
     pub(crate) places: Places,
+}
+
+impl From<Loaded> for Wanted {
+    fn from(loaded: Loaded) -> Self {
+        Self {
+            connections: loaded.connections,
+            secrets: loaded.secrets,
+            credentials: loaded.credentials,
+            bridges: loaded.bridges,
+            interfaces: loaded.interfaces,
+            policies: loaded.policies,
+            host: loaded.host,
+            log_levels: loaded.log_levels,
+            places: loaded.places,
+        }
+    }
 }
 
 /// What a reload did, by the names of the connections.
@@ -134,6 +153,10 @@ impl Shell {
     pub(crate) fn apply_file(&mut self, wanted: Wanted) -> Changes {
         let mut changes = Changes::default();
         self.applied.places = wanted.places;
+        let logged_before = self.logs.of_file();
+        if logged_before != wanted.log_levels {
+            self.logs.set_file(wanted.log_levels.clone());
+        }
         // Credentials first: a connection that starts at once needs its own.
         self.desk.store_mut().set_file(wanted.credentials);
         self.tell_authorities(&[Origin::Socket]);
@@ -157,7 +180,14 @@ impl Shell {
             self.desk.store().complete(&mut connection);
             let name = connection.name.clone();
             match self.applied.connections.get(&name) {
-                Some((Origin::File, own)) if *own == connection => changes.unchanged.push(name),
+                Some((Origin::File, own)) if *own == connection => {
+                    if logged_before.get(&name) == wanted.log_levels.get(&name) {
+                        changes.unchanged.push(name);
+                    } else {
+                        changes.changed.push(name.clone());
+                        changes.live.push(name);
+                    }
+                }
                 before => {
                     if before.is_some_and(|(_, before)| holds_at_once(before, &connection)) {
                         changes.live.push(name.clone());
@@ -195,11 +225,15 @@ impl Shell {
     /// What [`Self::apply_file`] would do to connections, and, in lines for people, to interfaces.
     pub(crate) fn differences(&self, wanted: &Wanted) -> (Changes, Vec<String>) {
         let mut changes = Changes::default();
+        let logged = self.logs.of_file();
+        let is_logged_alike = |name| logged.get(name) == wanted.log_levels.get(name);
         for connection in &wanted.connections {
             let mut complete = connection.clone();
             self.desk.store().complete(&mut complete);
             let list = match self.applied.connections.get(&connection.name) {
-                Some((Origin::File, own)) if *own == complete => &mut changes.unchanged,
+                Some((Origin::File, own)) if *own == complete && is_logged_alike(&connection.name) => {
+                    &mut changes.unchanged
+                }
                 Some((_, own)) => {
                     if holds_at_once(own, &complete) {
                         changes.live.push(connection.name.clone());
@@ -439,6 +473,7 @@ pub(super) mod tests {
             interfaces: interfaces.iter().map(spec).collect(),
             policies: Vec::new(),
             host: HostSpec::default(),
+            log_levels: BTreeMap::new(),
             places: Places::default(),
         }
     }

@@ -10,12 +10,14 @@
 //! | `trace` | trace-packets, list-traces |
 //! | `plan` | plan |
 //! | `load` | load-conn, load-shared, load-cert, load-key, load-authority and what takes them back |
+//! | `logs` | log-level, log-levels |
 //! | `certificates` | list-certs, list-authorities |
 
 mod certificates;
 mod control;
 mod explain;
 mod load;
+mod logs;
 mod mtu;
 mod own;
 mod plan;
@@ -70,6 +72,8 @@ pub(crate) async fn call(daemon: &Daemon, name: &str, arguments: &Message, strea
         "list-tunnels" => own::list_tunnels(daemon, arguments, streamer).await,
         "journal" => own::journal(daemon, arguments, streamer).await,
         "keys" => own::keys(daemon).await,
+        "log-level" => logs::set_level(daemon, arguments).await,
+        "log-levels" => logs::levels(daemon).await,
         "explain" => explain::explain(daemon, arguments, streamer).await,
         "list-mtus" => mtu::list(daemon, arguments, streamer).await,
         "trace-packets" => trace::add(daemon, arguments).await,

@@ -96,17 +96,7 @@ impl Daemon {
         if self.startup.as_ref().is_some_and(|startup| !are_alike(startup, &loaded.daemon)) {
             warnings.push("changes of the daemon's own settings take effect when it is restarted".into());
         }
-        let wanted = Wanted {
-            connections: loaded.connections,
-            secrets: loaded.secrets,
-            credentials: loaded.credentials,
-            bridges: loaded.bridges,
-            interfaces: loaded.interfaces,
-            policies: loaded.policies,
-            host: loaded.host,
-            places: loaded.places,
-        };
-        Ok((wanted, warnings))
+        Ok((loaded.into(), warnings))
     }
 }
 

@@ -17,6 +17,7 @@ use super::hooks::Hooks;
 use super::host::Host;
 use super::journal::Journal;
 use super::keylog::KeyLog;
+use super::logs::Logs;
 use super::metrics::Metrics;
 use super::outbox::{Outbox, SaKey};
 use super::trace;
@@ -131,6 +132,8 @@ pub(crate) struct Shell {
     pub(crate) counters: Counters,
     pub(crate) metrics: Metrics,
     pub(crate) keys: Option<KeyLog>,
+    /// How much of which connection is logged.
+    pub(crate) logs: Logs,
     /// Programs that are run when SAs come and go.
     pub(super) hooks: Option<Hooks>,
     pub(crate) applied: Applied,
@@ -204,6 +207,7 @@ impl Shell {
             counters: Counters::default(),
             metrics: Metrics::default(),
             keys,
+            logs: Logs::default(),
             hooks: None,
             applied: Applied::default(),
             host: Host::default(),
@@ -398,7 +402,7 @@ impl Shell {
             Output::Ask(id, Ask::Resolve(name)) => self.resolve(id, name),
             Output::Ask(id, Ask::Sign(request)) => self.desk.sign(id, request),
             Output::Ask(id, Ask::Verify(request)) => self.desk.verify(id, request),
-            Output::Ask(id, ask) => tracing::error!(?id, ?ask, "the engine asks for what this daemon cannot do"),
+            Output::Ask(id, _) => tracing::error!(?id, "the engine asks for what this daemon cannot do"),
             Output::Notice(notice) => self.on_notice(notice),
         }
     }

@@ -1,7 +1,7 @@
-//! Notices of the engine in the daemon's own log. Addresses and identities stay at `debug`: at `info`, an SA is told by
-//! the name of its connection.
+//! Notices of the engine in the daemon's own log. What comes and goes is told by the name of its connection; addresses of what is
+//! behind the gateways stay at `debug`.
 
-use ike_proto::io::{Failure, Notice, RemarkLevel};
+use ike_proto::io::{Failure, FailureCode, Notice, RemarkLevel};
 
 use super::phrases;
 
@@ -63,8 +63,24 @@ pub(crate) fn trace(notice: &Notice) {
     }
 }
 
-/// Both sides' view and the way out belong together, so a failure is one event with everything in it.
+/// Both sides' view and the way out belong together, so a failure is one event with everything in it. What each side wants to have
+/// protected tells of the networks and hosts behind the gateways, and is a detail.
 fn log_failure(failure: &Failure) {
+    let code = failure.code.name();
+    let (connection, child) = (&failure.connection, &failure.child);
+    let in_full = in_full(failure);
+    if failure.code == FailureCode::TsUnacceptable {
+        tracing::warn!(code, connection, child, "{}", failure.what);
+        tracing::debug!(code, connection, child, "{in_full}");
+    } else {
+        tracing::warn!(code, connection, child, "{in_full}");
+    }
+    if let Some(peer) = failure.peer {
+        tracing::debug!(code, connection, %peer, "the peer of this failure");
+    }
+}
+
+fn in_full(failure: &Failure) -> String {
     let mut text = failure.what.clone();
     for (label, items) in [("ours", &failure.ours), ("theirs", &failure.theirs)] {
         if !items.is_empty() {
@@ -74,9 +90,5 @@ fn log_failure(failure: &Failure) {
     if let Some(hint) = &failure.hint {
         text.push_str(&format!("; hint: {hint}"));
     }
-    let code = failure.code.name();
-    tracing::warn!(code, connection = failure.connection, child = failure.child, "{text}");
-    if let Some(peer) = failure.peer {
-        tracing::debug!(code, %peer, "the peer of this failure");
-    }
+    text
 }

@@ -45,6 +45,13 @@ pub(super) struct Job {
     pub(super) input: Vec<u8>,
 }
 
+impl Job {
+    /// The connection that it is for and the program, for the log.
+    fn names(&self) -> (&str, &str) {
+        (&self.order.connection, self.program.first().map_or("", String::as_str))
+    }
+}
+
 /// The way to the programs.
 #[derive(Clone, Debug)]
 pub(in crate::daemon) struct Runner {
@@ -84,7 +91,8 @@ impl Runner {
         if let Err(mpsc::error::TrySendError::Full(job) | mpsc::error::TrySendError::Closed(job)) =
             self.jobs.try_send(job)
         {
-            tracing::error!(program = ?job.program, "too many hooks are waiting: this one is not run");
+            let (connection, program) = job.names();
+            tracing::error!(connection, program, "too many hooks are waiting: this one is not run");
         }
     }
 }
@@ -133,7 +141,8 @@ async fn finish(running: &mut JoinSet<Order>, busy: &mut BTreeSet<Order>) {
 
 /// Runs one, and says in the log how that went.
 async fn run(job: &Job, limit: Duration) {
-    let Some((program, arguments)) = job.program.split_first() else { return };
+    let (connection, program) = job.names();
+    let Some((_, arguments)) = job.program.split_first() else { return };
     let spawned = Command::new(program)
         .args(arguments)
         .env_clear()
@@ -149,24 +158,24 @@ async fn run(job: &Job, limit: Duration) {
     let mut child = match spawned {
         Ok(child) => child,
         Err(error) => {
-            tracing::error!(program, %error, "a hook cannot be run");
+            tracing::error!(connection, program, %error, "a hook cannot be run");
             return;
         }
     };
     let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-    match tokio::time::timeout(limit, attend(&mut child, &job.input, program)).await {
-        Ok(Ok(status)) if status.success() => tracing::debug!(program, "a hook has run"),
-        Ok(Ok(status)) => tracing::warn!(program, %status, "a hook has failed"),
-        Ok(Err(error)) => tracing::error!(program, %error, "a hook cannot be waited for"),
+    match tokio::time::timeout(limit, attend(&mut child, job)).await {
+        Ok(Ok(status)) if status.success() => tracing::debug!(connection, program, "a hook has run"),
+        Ok(Ok(status)) => tracing::warn!(connection, program, %status, "a hook has failed"),
+        Ok(Err(error)) => tracing::error!(connection, program, %error, "a hook cannot be waited for"),
         Err(_) => {
-            tracing::error!(program, ?limit, "a hook takes too long: ending it and what it has started");
+            tracing::error!(connection, program, ?limit, "a hook takes too long: ending it and what it has started");
             if let Some(group) = group
                 && let Err(error) = kill_process_group(group, Signal::KILL)
             {
-                tracing::warn!(program, %error, "it cannot be ended");
+                tracing::warn!(connection, program, %error, "it cannot be ended");
             }
             if let Err(error) = child.wait().await {
-                tracing::warn!(program, %error, "it cannot be waited for");
+                tracing::warn!(connection, program, %error, "it cannot be waited for");
             }
         }
     }
@@ -174,16 +183,17 @@ async fn run(job: &Job, limit: Duration) {
 
 /// Feeds a program, logs what it says, and waits for its end. What it leaves running in the background with its output open
 /// does not hold us up.
-async fn attend(child: &mut Child, input: &[u8], program: &str) -> std::io::Result<std::process::ExitStatus> {
+async fn attend(child: &mut Child, job: &Job) -> std::io::Result<std::process::ExitStatus> {
+    let (connection, program) = job.names();
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let feed = async {
         if let Some(mut stdin) = stdin
-            && let Err(error) = stdin.write_all(input).await
+            && let Err(error) = stdin.write_all(&job.input).await
         {
-            tracing::debug!(program, %error, "a hook does not read its input");
+            tracing::debug!(connection, program, %error, "a hook does not read its input");
         }
     };
-    let listen = async { tokio::join!(log(stdout, program), log(stderr, program)) };
+    let listen = async { tokio::join!(log(stdout, job), log(stderr, job)) };
     let ended = async {
         let ((), status) = tokio::join!(feed, child.wait());
         status
@@ -193,7 +203,7 @@ async fn attend(child: &mut Child, input: &[u8], program: &str) -> std::io::Resu
         status = &mut ended => {
             // What it said last is there already.
             if tokio::time::timeout(Duration::from_millis(100), listen).await.is_err() {
-                tracing::debug!(program, "a hook has left something running");
+                tracing::debug!(connection, program, "a hook has left something running");
             }
             status
         }
@@ -201,7 +211,8 @@ async fn attend(child: &mut Child, input: &[u8], program: &str) -> std::io::Resu
     }
 }
 
-async fn log(output: Option<impl AsyncRead + Unpin>, program: &str) {
+async fn log(output: Option<impl AsyncRead + Unpin>, job: &Job) {
+    let (connection, program) = job.names();
     let Some(output) = output else { return };
     let mut output = BufReader::new(output);
     let mut line = Vec::new();
@@ -211,7 +222,7 @@ async fn log(output: Option<impl AsyncRead + Unpin>, program: &str) {
         match read_line(&mut output, &mut line).await {
             Ok(true) if lines < LINES => {
                 lines += 1;
-                tracing::info!(program, "{}", String::from_utf8_lossy(&line).trim_end());
+                tracing::info!(connection, program, "{}", String::from_utf8_lossy(&line).trim_end());
             }
             Ok(true) => {}
             Ok(false) | Err(_) => return,
