@@ -3,10 +3,14 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{self, JoinHandle};
+use std::time::{Instant, SystemTime};
 
-use espdp_api::{Command, Done, EspSpi, FromDataplane, IkePath, PolicyId, RequestId, Secret, ToDataplane, WorkerId};
+use espdp_api::{
+    CaptureSpec, Command, Done, EspSpi, FromDataplane, IkePath, PolicyId, RequestId, Secret, ToDataplane, WorkerId,
+};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::capture::CaptureQueue;
 use crate::control::{self, Control, Request};
 use crate::events::Events;
 use crate::worker::{Handover, Mailbox, Mailboxes, Pass, Ports, Reports, Worker};
@@ -96,6 +100,30 @@ impl Dataplane {
             ToDataplane::SendKeepalive { path } => {
                 self.mailboxes.post(WorkerId::FIRST, move |worker| worker.send_keepalive(&path));
             }
+        }
+    }
+
+    /// Has all workers copy packets to `queue` from now on, instead of to any other one.
+    pub fn capture(&self, spec: &CaptureSpec, queue: &CaptureQueue) {
+        let (now, clock) = (Instant::now(), SystemTime::now());
+        for worker in self.mailboxes.workers().ids() {
+            let (spec, queue) = (spec.clone(), queue.clone());
+            self.mailboxes.post(worker, move |worker| worker.core.capture(now, clock, spec, Box::new(queue)));
+        }
+    }
+
+    /// Has packets of other policies copied from now on; `None`: of all.
+    pub fn set_captured_policies(&self, policies: Option<&[PolicyId]>) {
+        for worker in self.mailboxes.workers().ids() {
+            let policies = policies.map(<[_]>::to_vec);
+            self.mailboxes.post(worker, move |worker| worker.core.set_captured_policies(policies));
+        }
+    }
+
+    /// Ends copying: soon no worker has the queue any more.
+    pub fn end_capture(&self) {
+        for worker in self.mailboxes.workers().ids() {
+            self.mailboxes.post(worker, |worker| worker.core.end_capture());
         }
     }
 

@@ -24,6 +24,7 @@
 //! with a strict reverse-path filter (`rp_filter = 1`) makes the kernel drop the peer's packets, since their way back seems to
 //! lead through the tunnel; the loose filter (2, the default of most distributions) does not.
 
+mod capture;
 mod control;
 mod events;
 mod handle;
@@ -33,7 +34,8 @@ mod leftovers;
 mod settings;
 mod worker;
 
-pub use espdp_core::CryptoReport;
+pub use capture::{CaptureQueue, Captured};
+pub use espdp_core::{CaptureSink, CryptoReport};
 pub use handle::Dataplane;
 pub use leftovers::Leftovers;
 pub use settings::{DataplaneSettings, StartError};

@@ -6,6 +6,7 @@
 
 mod algorithms;
 mod bridge;
+mod capture;
 mod host;
 mod interface;
 mod mac;
@@ -25,6 +26,7 @@ mod workers;
 
 pub use algorithms::{CryptoEngine, EspAlgorithms, EspCipher, EspIntegrity};
 pub use bridge::{BridgeName, BridgeNameError, BridgePort, BridgeSpec, Flood, Neighbour, StaticStation};
+pub use capture::{CaptureRemark, CaptureSpec, CapturedPacket, CapturedSa, Viewpoint};
 pub use host::{FilterRule, GuardMode, HostSpec, NatAction, NatRule, PacketMatch, StaticRoute, SteeringRule};
 pub use interface::{InterfaceKind, InterfaceName, InterfaceNameError, InterfaceSpec, IpPrefix, Mtu, PrefixError};
 pub use mac::{MacAddress, MacAddressError};

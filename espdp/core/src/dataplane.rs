@@ -11,6 +11,7 @@ use espdp_api::{
 };
 
 use crate::bridge::{BridgeTable, Egress};
+use crate::capture::Capturer;
 use crate::drops::DropCounters;
 use crate::events::EventQueue;
 use crate::interfaces::{InterfaceCounters, InterfaceId, InterfaceTable};
@@ -35,6 +36,7 @@ pub struct Dataplane {
     /// When an unknown SPI was last reported.
     pub(crate) unknown_spi: OncePerSecond,
     pub(crate) tracer: Tracer,
+    pub(crate) capturer: Capturer,
     /// What may compute the ciphers of new SAs.
     engine: CryptoEngine,
     iv_keys: IvKeys,
@@ -63,6 +65,7 @@ impl Dataplane {
             drops: DropCounters::default(),
             unknown_spi: OncePerSecond::default(),
             tracer: Tracer::default(),
+            capturer: Capturer::default(),
             engine: CryptoEngine::default(),
             iv_keys: IvKeys { seed: hmac::Key::new(hmac::HMAC_SHA256, seed.expose()), made: 0 },
             answers: Allowance::default(),

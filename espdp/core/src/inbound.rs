@@ -27,17 +27,21 @@ impl Dataplane {
         chunk.writes.clear();
         chunk.pieces.clear();
         self.admit_all(now, &mut chunk);
-        if self.tracer.is_armed() {
+        let is_watched = self.is_watched();
+        if is_watched {
             self.follow_admitted(now, chunk.memory, chunk.origins, chunk.frames);
+            self.capture_admitted(now, chunk.memory, chunk.origins, chunk.frames);
         }
         let sas = &self.inbound;
         open_batch(chunk.frames, chunk.memory, |place| sas.get(place).map(|sa| &sa.core.transform));
-        if self.tracer.is_armed() {
+        if is_watched {
             self.follow_opened(chunk.memory, chunk.frames);
+            self.capture_opened(now, chunk.memory, chunk.frames);
         }
         self.accept_all(now, &mut chunk);
-        if self.tracer.is_armed() {
+        if is_watched {
             self.follow_delivered(chunk.memory, chunk.frames);
+            self.capture_delivered(now, chunk.memory, chunk.frames);
         }
         coalesce(&mut chunk, offloads);
         batch.opened()
@@ -196,6 +200,7 @@ impl Dataplane {
                 Err(reason) => {
                     accepting.sa.core.drops.count(reason);
                     self.tracer.end_dropped(place, reason);
+                    self.capturer.end_dropped(place, reason);
                 }
             }
         }
@@ -231,6 +236,7 @@ impl Dataplane {
             }
         };
         self.tracer.end_dropped(place, reason);
+        self.capturer.end_dropped(place, reason);
     }
 
     /// Has the SA fetched of a packet that is due soon, unless it is that of the one before.

@@ -24,6 +24,7 @@ mod ah;
 mod batch;
 #[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 mod bridge;
+mod capture;
 #[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 mod coalesce;
 mod crypto;
@@ -59,6 +60,7 @@ pub use batch::{
     Sealed,
 };
 pub use bridge::Egress;
+pub use capture::CaptureSink;
 pub use crypto::{Authentic, CryptoReport, Transform, TransformError};
 pub use dataplane::Dataplane;
 pub use drops::DropReason;

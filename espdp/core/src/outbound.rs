@@ -14,7 +14,7 @@ mod template;
 
 use std::time::Instant;
 
-use espdp_api::{Direction, Event, IpsecProtocol, WorkerId};
+use espdp_api::{CaptureRemark, Direction, Event, IpsecProtocol, WorkerId};
 
 use crate::batch::{Exit, OutboundFrame, Span};
 use crate::crypto::seal_batch;
@@ -155,13 +155,15 @@ impl<'a> Filling<'a> {
         }
         match self.encapsulate(packet) {
             Ok(progress) => {
-                if self.dataplane.tracer.is_armed() {
-                    self.follow(packet, place, cleared);
+                if self.dataplane.is_watched() {
+                    self.follow(packet, (place, cleared), progress);
                 }
                 progress
             }
             Err(refused) => {
-                self.dataplane.follow_dropped(place, refused.reason);
+                if self.dataplane.is_watched() {
+                    self.follow_refused(packet, place, refused);
+                }
                 self.count(refused);
                 self.count_out(packet.interface, packet.packet.len());
                 Progress::Done
@@ -169,13 +171,26 @@ impl<'a> Filling<'a> {
         }
     }
 
-    /// Says what became of a packet that is traced: ESP packets from `place` on, or packets in clear from `cleared` on.
-    fn follow(&mut self, packet: &SuperPacket<'_>, place: usize, cleared: usize) {
-        if let Some(frame) = self.batch.frame(place) {
-            self.dataplane.follow_protected(place, &frame, self.batch.protected() - place);
-        } else if self.batch.cleared() > cleared {
+    /// Says what became of a packet that is watched: ESP packets from `place` on, or packets in clear from `cleared` on.
+    fn follow(&mut self, packet: &SuperPacket<'_>, (place, cleared): (usize, usize), progress: Progress) {
+        let frame = self.batch.frame(place);
+        let is_cleared = frame.is_none() && self.batch.cleared() > cleared;
+        if let Some(frame) = &frame {
+            self.dataplane.follow_protected(place, frame, self.batch.protected() - place);
+        } else if is_cleared {
             self.dataplane.follow_cleared(place, packet.interface, packet.packet.len());
         }
+        if progress == Progress::Done {
+            let (sa, remark) = (frame.map(|frame| frame.sa), is_cleared.then_some(CaptureRemark::InClear));
+            self.dataplane.capture_inside(self.now, packet.interface, packet.packet, sa, remark);
+        }
+    }
+
+    /// The same of one that goes no further.
+    fn follow_refused(&mut self, packet: &SuperPacket<'_>, place: usize, Refused { reason, sa }: Refused) {
+        self.dataplane.follow_dropped(place, reason);
+        let remark = Some(CaptureRemark::Dropped(reason.name().to_owned()));
+        self.dataplane.capture_inside(self.now, packet.interface, packet.packet, sa, remark);
     }
 
     /// Counts a packet that is not sent.
@@ -191,12 +206,17 @@ impl<'a> Filling<'a> {
     #[must_use]
     pub fn seal(mut self) -> Sealed<'a> {
         self.wrap_arrivals();
-        let Self { dataplane, batch, .. } = self;
+        let Self { dataplane, batch, now } = self;
+        let is_watched = dataplane.is_watched();
+        if is_watched {
+            dataplane.capture_unprotected(now, &batch.sealed());
+        }
         let sas = &dataplane.outbound;
         let (frames, memory) = batch.parts();
         seal_batch(frames, memory, |place| sas.get(place).map(|sa| &sa.core.transform));
-        if dataplane.tracer.is_armed() {
+        if is_watched {
             dataplane.follow_sealed(frames);
+            dataplane.capture_sealed(now, frames, memory);
         }
         let sas = &mut dataplane.outbound;
         if !batch.gather(|place| sas.get(place).map(OutboundSa::path)) {

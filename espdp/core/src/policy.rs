@@ -296,6 +296,21 @@ impl PolicyTable {
         self.cache.find(&FlowKey::new(interface, false, &Selected::outbound(header))).is_some()
     }
 
+    /// The policy that decides about an outbound packet, whatever it says.
+    pub(crate) fn selecting(
+        &self,
+        interface: InterfaceId,
+        kind: InterfaceKind,
+        header: &Header,
+        sas: &OutboundTable,
+    ) -> Option<PolicyId> {
+        let packet = Selected::outbound(header);
+        if kind == InterfaceKind::Ipip {
+            return self.first_ip_in_ip(interface, &packet, sas).map(|(policy, _)| policy.id);
+        }
+        self.first(interface, &packet, Policy::is_outbound).ok().map(|(_, policy)| policy.id)
+    }
+
     /// How packets of a flow are sent whose route was asked for before; `None` also when they are not sent on an SA.
     #[inline]
     pub(crate) fn ipv4_template(&self, flow: &Ipv4Flow) -> Option<&Template> {
@@ -438,6 +453,20 @@ impl PolicyTable {
     /// Where a packet goes on an interface that puts an IP header in front of it for those SAs that are in transport mode:
     /// what their policies select is the wrapped packet.
     fn search_ip_in_ip(&self, interface: InterfaceId, inner: &Selected, sas: &OutboundTable) -> Result<Route, Miss> {
+        match self.first_ip_in_ip(interface, inner, sas) {
+            Some((policy, Some(packet))) => policy.route(&packet, sas),
+            Some((policy, None)) => Err(Miss::NoSa(policy.id)),
+            None => Err(Miss::NoPolicy),
+        }
+    }
+
+    /// The first policy that selects such a packet, and what it selects; or one that would if it had an SA.
+    fn first_ip_in_ip(
+        &self,
+        interface: InterfaceId,
+        inner: &Selected,
+        sas: &OutboundTable,
+    ) -> Option<(&Policy, Option<Selected>)> {
         let policies = || {
             let ordered = self.database(interface).into_iter().flat_map(|database| &database.ordered);
             ordered.filter_map(|(_, slot)| self.slots.get(*slot)).filter(|policy| policy.is_outbound())
@@ -446,13 +475,13 @@ impl PolicyTable {
             let active = policy.active.and_then(|place| sas.get(place)).filter(|sa| sa.is_transport());
             let packet = active.map_or(*inner, |sa| sa.ip_in_ip(inner.remote.is_ipv4()));
             if policy.selectors.matches(&packet) {
-                return policy.route(&packet, sas);
+                return Some((policy, Some(packet)));
             }
         }
         // Which addresses the interface would put in front is known only with an SA, but it has to be two hosts.
         let is_waiting =
             |policy: &&Policy| policy.active.is_none() && policy.selectors.name_ip_in_ip(inner.remote.is_ipv4());
-        Err(policies().find(is_waiting).map_or(Miss::NoPolicy, |policy| Miss::NoSa(policy.id)))
+        policies().find(is_waiting).map(|policy| (policy, None))
     }
 }
 

@@ -259,7 +259,7 @@ impl OutboundFrame {
     }
 
     /// The packet with the outer headers that it brings.
-    fn whole(&self) -> Span {
+    pub(crate) fn whole(&self) -> Span {
         let (Span { offset, len }, own_header) = (self.span(), usize::from(self.own_header));
         Span { offset: offset.saturating_sub(own_header), len: len + own_header }
     }

@@ -56,7 +56,8 @@ impl Filling<'_> {
     #[inline]
     fn in_place(&self, interface: InterfaceId) -> Option<Surroundings> {
         let interface = self.dataplane.interfaces.get(interface)?;
-        let may_be = interface.tunnel.is_none() && !interface.lacks_tunnel() && !self.dataplane.tracer.is_armed();
+        let is_watched = self.dataplane.tracer.is_armed() || self.dataplane.capturer.is_inside();
+        let may_be = interface.tunnel.is_none() && !interface.lacks_tunnel() && !is_watched;
         interface.in_place.filter(|_| may_be)
     }
 

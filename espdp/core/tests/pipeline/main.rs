@@ -8,6 +8,7 @@ mod tunnels;
 
 #[expect(unreachable_pub, reason = "shared by the modules of this test")]
 mod ah;
+mod captures;
 mod control;
 mod headers;
 mod hostile;
