@@ -9,8 +9,8 @@ pub use arrivals::Elsewhere;
 pub(crate) use arrivals::{Arrival, Surroundings};
 pub(crate) use inbound::{Chunk, InboundFrame, Stage, Write};
 pub use inbound::{Delivery, InboundBatch, Opened, Origin};
-pub(crate) use outbound::OutboundFrame;
 pub use outbound::{ClearPacket, Exit, OutboundBatch, Reply, Run, Sealed};
+pub(crate) use outbound::{Free, OutboundFrame};
 pub use outer::OuterHeader;
 pub(crate) use outer::PackedOuter;
 

@@ -11,6 +11,8 @@ mod envelope;
 mod in_place;
 mod inside;
 mod template;
+mod together;
+mod trailer;
 
 use std::time::Instant;
 
@@ -338,6 +340,7 @@ impl<'a> Filling<'a> {
         place: u32,
         envelope: &Envelope,
     ) -> Result<Progress, Refused> {
+        self.protect_together(packet, content, place, envelope);
         let count = content.count();
         while packet.taken < count {
             let index = packet.taken;

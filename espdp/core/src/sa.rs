@@ -9,7 +9,7 @@ use espdp_api::{
 };
 
 pub(crate) use self::inbound::{InboundSa, InboundTable, Peer};
-pub(crate) use self::outbound::{OutboundSa, OutboundTable, SMALLEST_IPV6_MTU};
+pub(crate) use self::outbound::{Admitting, OutboundSa, OutboundTable, SMALLEST_IPV6_MTU};
 use crate::InterfaceId;
 use crate::ah;
 use crate::crypto::{ESP_HEADER_LEN, Transform};

@@ -20,12 +20,38 @@ enum Kind {
     /// As it is, with a checksum to be completed where `checksum` says so.
     Plain { checksum: Option<ChecksumPlace> },
     /// Cut into segments.
-    Super { transport: Transport, headers_len: usize, segment_size: usize },
+    Super(Cut),
+}
+
+/// How a super-packet is cut, and what checksums have in common.
+///
+/// ```text
+/// ┌────────────────────┬────────────┬────────────┬── ─ ─ ──┬──────┐
+/// │ headers of all     │ payload 0  │ payload 1  │         │ rest │
+/// └────────────────────┴────────────┴────────────┴── ─ ─ ──┴──────┘
+///  ◀── headers_len ───▶ ◀── size ──▶
+/// ```
+#[derive(Clone, Copy, Debug)]
+struct Cut {
+    transport: Transport,
+    headers_len: usize,
+    size: usize,
+    /// Of IPv4.
+    identification: u16,
+    /// The IPv4 header's sum without length, identification and checksum.
+    ip: Sum,
+    /// The sum of the pseudo header and the transport header, without lengths and checksum, and without what differs in TCP's:
+    /// sequence number, and the word with the flags.
+    covered: Sum,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Transport {
-    Tcp,
+    /// With the first segment's sequence number, and the word in which the flags are.
+    Tcp {
+        sequence: u32,
+        offset_and_flags: [u8; 2],
+    },
     Udp,
 }
 
@@ -61,8 +87,8 @@ impl<'a> Segmenter<'a> {
     pub(crate) fn count(&self) -> usize {
         match self.kind {
             Kind::Plain { .. } => 1,
-            Kind::Super { headers_len, segment_size, .. } => {
-                self.packet.len().saturating_sub(headers_len).div_ceil(segment_size).max(1)
+            Kind::Super(Cut { headers_len, size, .. }) => {
+                self.packet.len().saturating_sub(headers_len).div_ceil(size).max(1)
             }
         }
     }
@@ -71,7 +97,7 @@ impl<'a> Segmenter<'a> {
     pub(crate) fn len(&self, index: usize) -> usize {
         match self.kind {
             Kind::Plain { .. } => self.packet.len(),
-            Kind::Super { headers_len, .. } => headers_len.saturating_add(self.payload(index).len()),
+            Kind::Super(cut) => cut.headers_len.saturating_add(self.payload(&cut, index).len()),
         }
     }
 
@@ -83,10 +109,7 @@ impl<'a> Segmenter<'a> {
     pub(crate) fn write(&self, index: usize, skip: usize, out: &mut [u8]) -> Result<(), DropReason> {
         match self.kind {
             Kind::Plain { checksum } => self.write_plain(checksum, skip, out),
-            Kind::Super { transport, headers_len, segment_size } => {
-                let first_octet = index.checked_mul(segment_size);
-                first_octet.and_then(|from| self.write_segment(transport, headers_len, index, from, skip, out))
-            }
+            Kind::Super(cut) => self.write_segment(&cut, index, skip, out),
         }
         .ok_or(DropReason::Malformed)?;
         if let Some(most) = self.most_mss
@@ -99,31 +122,29 @@ impl<'a> Segmenter<'a> {
 
     fn kind(vnet: &VnetHeader, packet: &[u8], header: &Header) -> Option<Kind> {
         let needs_checksum = vnet.flags & VnetHeader::NEEDS_CSUM != 0;
-        let transport = match (vnet.gso_type & !VnetHeader::GSO_ECN, header.protocol) {
+        let transport_header = packet.get(header.transport_at..)?;
+        let (transport, transport_len) = match (vnet.gso_type & !VnetHeader::GSO_ECN, header.protocol) {
             (VnetHeader::GSO_NONE, _) => {
                 let checksum = if needs_checksum { Some(checksum_place(vnet, packet, header)?) } else { None };
                 return Some(Kind::Plain { checksum });
             }
-            (VnetHeader::GSO_TCPV4, protocol::TCP) if header.is_ipv4() => Transport::Tcp,
-            (VnetHeader::GSO_TCPV6, protocol::TCP) if !header.is_ipv4() => Transport::Tcp,
-            (VnetHeader::GSO_UDP_L4, protocol::UDP) => Transport::Udp,
+            (VnetHeader::GSO_TCPV4, protocol::TCP) if header.is_ipv4() => Transport::tcp(transport_header)?,
+            (VnetHeader::GSO_TCPV6, protocol::TCP) if !header.is_ipv4() => Transport::tcp(transport_header)?,
+            (VnetHeader::GSO_UDP_L4, protocol::UDP) => (Transport::Udp, UDP_HEADER_LEN),
             _ => return None,
         };
-        let transport_len = match transport {
-            Transport::Tcp => tcp_header_len(packet.get(header.transport_at..)?)?,
-            Transport::Udp => UDP_HEADER_LEN,
-        };
-        let headers_len = header.transport_at.checked_add(transport_len)?;
-        let segment_size = usize::from(vnet.gso_size);
-        let is_whole = !header.is_fragment && headers_len <= packet.len();
-        (is_whole && segment_size > 0).then_some(Kind::Super { transport, headers_len, segment_size })
+        let size = usize::from(vnet.gso_size);
+        if header.is_fragment || size == 0 {
+            return None;
+        }
+        Cut::new(packet, header, transport, transport_header.get(..transport_len)?, size).map(Kind::Super)
     }
 
     /// The payload of segment `index` of a super-packet.
-    fn payload(&self, index: usize) -> &'a [u8] {
-        let Kind::Super { headers_len, segment_size, .. } = self.kind else { return &[] };
-        let payload = self.packet.get(headers_len..).unwrap_or_default();
-        payload.chunks(segment_size).nth(index).unwrap_or_default()
+    #[inline]
+    fn payload(&self, cut: &Cut, index: usize) -> &'a [u8] {
+        let payload = self.packet.get(cut.headers_len..).unwrap_or_default();
+        payload.chunks(cut.size).nth(index).unwrap_or_default()
     }
 
     fn write_plain(&self, checksum: Option<ChecksumPlace>, skip: usize, out: &mut [u8]) -> Option<()> {
@@ -142,67 +163,112 @@ impl<'a> Segmenter<'a> {
         put(covered, at.checked_sub(start)?, checksum)
     }
 
-    fn write_segment(
-        &self,
-        transport: Transport,
-        headers_len: usize,
-        index: usize,
-        first_octet: usize,
-        skip: usize,
-        out: &mut [u8],
-    ) -> Option<()> {
-        let payload = self.payload(index);
-        let is_last = first_octet.checked_add(payload.len())? >= self.packet.len().checked_sub(headers_len)?;
-        let (headers, payload_out) = out.split_at_mut_checked(headers_len.checked_sub(skip)?)?;
-        if payload_out.len() != payload.len() {
+    #[inline]
+    fn write_segment(&self, cut: &Cut, index: usize, skip: usize, out: &mut [u8]) -> Option<()> {
+        let payload = self.payload(cut, index);
+        let headers_len = cut.headers_len.checked_sub(skip)?;
+        if out.len() != headers_len.checked_add(payload.len())? {
             return None;
         }
-        copy(self.packet.get(skip..headers_len)?, headers)?;
+        let from = self.packet.get(skip..)?;
+        match (from.first_chunk::<USUAL_HEADERS>(), out.first_chunk_mut()) {
+            // The payload comes over what is too much, and a length that is known beforehand takes no call.
+            (Some(from), Some(out)) if headers_len <= USUAL_HEADERS => *out = *from,
+            _ => out.get_mut(..headers_len)?.copy_from_slice(from.get(..headers_len)?),
+        }
+        let (headers, payload_out) = out.split_at_mut_checked(headers_len)?;
         let (ip, transport_header) = headers.split_at_mut_checked(self.header.transport_at.saturating_sub(skip))?;
         if skip == 0 {
-            self.fix_ip_header(ip, index, headers_len.checked_add(payload.len())?)?;
+            self.fix_ip_header(cut, ip, index, cut.headers_len.checked_add(payload.len())?)?;
         }
-        match transport {
-            Transport::Tcp => fix_tcp_header(transport_header, first_octet, index == 0, is_last)?,
+        let transport_len = u16::try_from(transport_header.len().checked_add(payload.len())?).ok()?.to_be_bytes();
+        let covered = cut.covered.plus(Sum::of(&transport_len)).plus(Sum::of_copy(payload, payload_out));
+        match cut.transport {
+            Transport::Tcp { sequence, offset_and_flags } => {
+                let first_octet = index.checked_mul(cut.size)?;
+                let end = cut.headers_len.checked_add(first_octet)?.checked_add(payload.len())?;
+                let (is_first, is_last) = (index == 0, end >= self.packet.len());
+                let sequence = sequence.wrapping_add(u32::try_from(first_octet).ok()?).to_be_bytes();
+                let offset_and_flags = flags_of_segment(offset_and_flags, is_first, is_last);
+                *transport_header.get_mut(4..)?.first_chunk_mut()? = sequence;
+                put(transport_header, TCP_OFFSET_AT, offset_and_flags)?;
+                let covered = covered.plus(Sum::of(&sequence)).plus(Sum::of(&offset_and_flags));
+                put(transport_header, TCP_CHECKSUM_AT, covered.checksum_never_zero())
+            }
             Transport::Udp => {
-                let len = u16::try_from(UDP_HEADER_LEN.checked_add(payload.len())?).ok()?;
-                put(transport_header, 4, len.to_be_bytes())?;
+                put(transport_header, UDP_LEN_AT, transport_len)?;
+                let checksum = covered.plus(Sum::of(&transport_len)).checksum_never_zero();
+                put(transport_header, UDP_CHECKSUM_AT, checksum)
             }
         }
-        let checksum_at = match transport {
-            Transport::Tcp => TCP_CHECKSUM_AT,
-            Transport::Udp => UDP_CHECKSUM_AT,
-        };
-        put(transport_header, checksum_at, [0, 0])?;
-        let transport_len = transport_header.len().checked_add(payload.len())?;
-        let Header { source, destination, protocol, .. } = *self.header;
-        let checksum = Sum::of_pseudo_header(source, destination, protocol, transport_len)
-            .plus(Sum::of(transport_header))
-            .plus(Sum::of_copy(payload, payload_out))
-            .checksum_never_zero();
-        put(transport_header, checksum_at, checksum)
     }
 
     /// Length, IPv4 identification (one more for each segment) and IPv4 checksum.
-    fn fix_ip_header(&self, ip: &mut [u8], index: usize, total_len: usize) -> Option<()> {
+    #[inline]
+    fn fix_ip_header(&self, cut: &Cut, ip: &mut [u8], index: usize, total_len: usize) -> Option<()> {
         if !self.header.is_ipv4() {
             let payload_len = total_len.checked_sub(self.header.fixed_len())?;
             return put(ip, 4, u16::try_from(payload_len).ok()?.to_be_bytes());
         }
-        let identification = u16::from_be_bytes(*ip.get(4..)?.first_chunk()?);
-        let step = u16::try_from(index).ok()?;
-        put(ip, 2, u16::try_from(total_len).ok()?.to_be_bytes())?;
-        put(ip, 4, identification.wrapping_add(step).to_be_bytes())?;
-        put(ip, 10, [0, 0])?;
-        let checksum = Sum::of(ip).checksum();
-        put(ip, 10, checksum)
+        let len = u16::try_from(total_len).ok()?.to_be_bytes();
+        let identification = cut.identification.wrapping_add(u16::try_from(index).ok()?).to_be_bytes();
+        put(ip, 2, len)?;
+        put(ip, 4, identification)?;
+        put(ip, 10, cut.ip.plus(Sum::of(&len)).plus(Sum::of(&identification)).checksum())
+    }
+}
+
+/// Headers that are not longer are copied faster: all but those with many options or extension headers.
+const USUAL_HEADERS: usize = 64;
+
+impl Cut {
+    /// `packet` reaches to where its IP header says, and `transport_header` is the one in it.
+    fn new(packet: &[u8], header: &Header, transport: Transport, transport_header: &[u8], size: usize) -> Option<Self> {
+        let &[v0, v1, _, _, i0, i1, f0, f1, t0, t1, _, _] = packet.first_chunk()?;
+        // Addresses and options.
+        let rest = packet.get(12..header.transport_at)?;
+        let Header { source, destination, protocol, .. } = *header;
+        let pseudo_header = Sum::of_pseudo_header(source, destination, protocol, 0);
+        Some(Self {
+            transport,
+            headers_len: header.transport_at.checked_add(transport_header.len())?,
+            size,
+            identification: u16::from_be_bytes([i0, i1]),
+            ip: Sum::of(&[v0, v1, f0, f1, t0, t1]).plus(Sum::of(rest)),
+            covered: pseudo_header.plus(transport.sum_in_common(transport_header)?),
+        })
+    }
+}
+
+impl Transport {
+    /// With the length of the header.
+    fn tcp(header: &[u8]) -> Option<(Self, usize)> {
+        let &[_, _, _, _, s0, s1, s2, s3, _, _, _, _, offset, flags] = header.first_chunk()?;
+        let sequence = u32::from_be_bytes([s0, s1, s2, s3]);
+        Some((Self::Tcp { sequence, offset_and_flags: [offset, flags] }, tcp_header_len(header)?))
+    }
+
+    /// What the headers of all segments have in common; see [`Cut::covered`].
+    fn sum_in_common(self, header: &[u8]) -> Option<Sum> {
+        match self {
+            Self::Tcp { .. } => {
+                let (fixed, options) = header.split_first_chunk::<20>()?;
+                let &[p0, p1, p2, p3, _, _, _, _, a0, a1, a2, a3, _, _, w0, w1, _, _, u0, u1] = fixed;
+                Some(Sum::of(&[p0, p1, p2, p3, a0, a1, a2, a3, w0, w1, u0, u1]).plus(Sum::of(options)))
+            }
+            Self::Udp => header.first_chunk::<4>().map(|ports| Sum::of(ports)),
+        }
     }
 }
 
 /// Octets of a UDP header.
 pub(crate) const UDP_HEADER_LEN: usize = 8;
+/// Where the length stands in a UDP header.
+const UDP_LEN_AT: usize = 4;
 /// Where the checksum stands in a UDP header.
 pub(crate) const UDP_CHECKSUM_AT: usize = 6;
+/// Where the data offset stands in a TCP header, and right behind it the flags.
+const TCP_OFFSET_AT: usize = 12;
 /// Where the checksum stands in a TCP header.
 pub(crate) const TCP_CHECKSUM_AT: usize = 16;
 
@@ -229,19 +295,12 @@ pub(crate) fn put(buffer: &mut [u8], at: usize, octets: [u8; 2]) -> Option<()> {
     Some(())
 }
 
-/// Sequence number moved on; FIN and PSH only on the last segment, CWR only on the first (RFC 3168 §6.1.2).
-fn fix_tcp_header(tcp: &mut [u8], first_octet: usize, is_first: bool, is_last: bool) -> Option<()> {
-    let sequence: &mut [u8; 4] = tcp.get_mut(4..)?.first_chunk_mut()?;
-    let step = u32::try_from(first_octet).ok()?;
-    *sequence = u32::from_be_bytes(*sequence).wrapping_add(step).to_be_bytes();
-    let flags = tcp.get_mut(13)?;
-    if !is_last {
-        *flags &= !(tcp_flags::FIN | tcp_flags::PSH);
-    }
-    if !is_first {
-        *flags &= !tcp_flags::CWR;
-    }
-    Some(())
+/// FIN and PSH only on the last segment, CWR only on the first (RFC 3168 §6.1.2).
+#[inline]
+fn flags_of_segment([offset, flags]: [u8; 2], is_first: bool, is_last: bool) -> [u8; 2] {
+    let not_here =
+        if is_last { 0 } else { tcp_flags::FIN | tcp_flags::PSH } | if is_first { 0 } else { tcp_flags::CWR };
+    [offset, flags & !not_here]
 }
 
 /// Checks that the checksum lies in the transport header: not in the IP header, which another pass may drop.

@@ -6,6 +6,8 @@
 //! An engine is a value that exists only on a processor that has what it needs, and only after it has computed known answers
 //! right ([`gcm::Engine::detect`]); who holds one can use it without further checks. Where there is none, a library does the work.
 //!
+//! The Internet checksum of what is inside is made in the same way ([`checksum`]).
+//!
 //! No branch and no address depends on a key or on content: only lengths, and whether an ICV was right, decide what is done.
 
 #![deny(unsafe_op_in_unsafe_fn)]
@@ -14,6 +16,7 @@
 mod aes;
 pub mod cbc_hmac;
 pub mod chacha20poly1305;
+pub mod checksum;
 pub mod gcm;
 #[cfg(target_arch = "x86_64")]
 mod lanes;

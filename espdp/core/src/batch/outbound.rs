@@ -74,6 +74,15 @@ pub(crate) struct OutboundFrame {
 
 const _: () = assert!(size_of::<OutboundFrame>() == 32, "two frames in a cache line");
 
+/// What of a batch nothing is in yet.
+pub(crate) struct Free<'a> {
+    /// As many as there may still be.
+    pub(crate) frames: &'a mut [OutboundFrame],
+    pub(crate) memory: &'a mut [u8],
+    /// Where that begins in the memory of the batch.
+    pub(crate) offset: usize,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct RunSpan {
     /// The SA of the last packet.
@@ -189,6 +198,24 @@ impl OutboundBatch {
     pub(crate) fn finish_wrapped(&mut self, packets: usize) {
         self.protected += packets;
         self.arrivals.finish(packets);
+    }
+
+    /// Where the next packets go; they join the batch with [`Self::add_together`].
+    pub(crate) fn free(&mut self) -> Free<'_> {
+        let packets = Self::FRAMES.saturating_sub(self.packets());
+        let frames = self.frames.get_mut(self.protected..).unwrap_or_default();
+        let most = packets.min(frames.len());
+        Free {
+            frames: frames.get_mut(..most).unwrap_or_default(),
+            memory: self.memory.get_mut(self.used..).unwrap_or_default(),
+            offset: self.used,
+        }
+    }
+
+    /// Adds so many packets with so many octets, which stand where [`Self::free`] said.
+    pub(crate) fn add_together(&mut self, packets: usize, octets: usize) {
+        self.protected += packets;
+        self.used += octets;
     }
 
     /// The ESP packets.

@@ -107,6 +107,16 @@ impl Envelope {
         }
     }
 
+    /// Whether ESP stands around whole packets, with nothing but padding behind them.
+    pub(super) fn is_around_whole(&self) -> bool {
+        self.skip == 0 && self.own.is_none() && self.fill_to == 0
+    }
+
+    /// The protocol of what is inside.
+    pub(super) fn next_header(&self) -> u8 {
+        self.next_header
+    }
+
     /// The longest packet that the path carries so.
     pub(super) fn most(&self) -> usize {
         self.most

@@ -157,7 +157,7 @@ fn suites() -> Vec<EspAlgorithms> {
     ]
 }
 
-fn setups() -> impl Strategy<Value = Setup> {
+pub(crate) fn setups() -> impl Strategy<Value = Setup> {
     let kinds = vec![
         (Mode::Tunnel, InterfaceKind::Ipsec),
         (Mode::Tunnel, InterfaceKind::Ipsec),
@@ -180,7 +180,7 @@ fn setups() -> impl Strategy<Value = Setup> {
 }
 
 /// What an outbound gateway can be asked afterwards.
-fn state(gateway: &mut Gateway) -> impl PartialEq + std::fmt::Debug + use<> {
+pub(crate) fn state(gateway: &mut Gateway) -> impl PartialEq + std::fmt::Debug + use<> {
     let interface = gateway.interface;
     let events = gateway.events();
     (

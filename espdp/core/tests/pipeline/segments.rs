@@ -4,6 +4,7 @@ use espdp_api::Direction;
 use espdp_core::{Offloads, OutboundBatch, VnetHeader};
 use proptest::prelude::*;
 
+use crate::in_place::{setups, state};
 use crate::support::{INNER, Setup, checksum, ip};
 
 const FIN: u8 = 1;
@@ -43,7 +44,11 @@ fn checksum_at(packet: &[u8]) -> usize {
 fn fix_transport_checksum(packet: &mut [u8]) {
     let at = checksum_at(packet);
     packet[at..at + 2].fill(0);
-    let sum = checksum(&[&pseudo_header(packet), &packet[header_len(packet)..]]);
+    // RFC 768: zero means that there is none.
+    let sum = match checksum(&[&pseudo_header(packet), &packet[header_len(packet)..]]) {
+        0 => 0xffff,
+        sum => sum,
+    };
     packet[at..at + 2].copy_from_slice(&sum.to_be_bytes());
 }
 
@@ -58,11 +63,63 @@ fn assert_checksums(packet: &[u8]) {
     assert_eq!(checksum(&[&pseudo_header(packet), transport]), 0);
 }
 
+/// A UDP packet, its checksum complete.
+fn udp(ipv4: bool, payload: &[u8]) -> Vec<u8> {
+    let mut datagram = vec![0x9c, 0x40, 0, 53];
+    datagram.extend((8 + payload.len() as u16).to_be_bytes());
+    datagram.extend([0, 0]);
+    datagram.extend(payload);
+    let (source, destination) = if ipv4 { INNER[0] } else { INNER[1] };
+    let mut packet = ip(source, destination, 17, 0, &datagram);
+    fix_transport_checksum(&mut packet);
+    packet
+}
+
+/// The packets that a super-packet with segments of `size` octets stands for.
+fn cut(packet: &[u8], size: usize) -> Vec<Vec<u8>> {
+    let (ip_len, is_tcp) = (header_len(packet), checksum_at(packet) - header_len(packet) == 16);
+    let (headers, payload) = packet.split_at(ip_len + if is_tcp { 32 } else { 8 });
+    let count = payload.len().div_ceil(size);
+    let segment = |(index, payload): (usize, &[u8])| {
+        let mut segment = [headers, payload].concat();
+        let (total_len, transport_len) = (segment.len() as u16, (segment.len() - ip_len) as u16);
+        if ip_len == 20 {
+            let identification = u16::from_be_bytes([headers[4], headers[5]]).wrapping_add(index as u16);
+            segment[2..4].copy_from_slice(&total_len.to_be_bytes());
+            segment[4..6].copy_from_slice(&identification.to_be_bytes());
+            segment[10..12].fill(0);
+            let sum = checksum(&[&segment[..20]]);
+            segment[10..12].copy_from_slice(&sum.to_be_bytes());
+        } else {
+            segment[4..6].copy_from_slice(&transport_len.to_be_bytes());
+        }
+        if is_tcp {
+            let sequence = u32::from_be_bytes(headers[ip_len + 4..][..4].try_into().unwrap());
+            let sequence = sequence.wrapping_add((index * size) as u32);
+            segment[ip_len + 4..][..4].copy_from_slice(&sequence.to_be_bytes());
+            let not_here = if index + 1 < count { FIN | PSH } else { 0 } | if index > 0 { CWR } else { 0 };
+            segment[ip_len + 13] &= !not_here;
+        } else {
+            segment[ip_len + 4..][..2].copy_from_slice(&transport_len.to_be_bytes());
+        }
+        fix_transport_checksum(&mut segment);
+        segment
+    };
+    payload.chunks(size).enumerate().map(segment).collect()
+}
+
 /// The vnet header with which the kernel would hand over a TCP super-packet.
 fn tso(packet: &[u8], mss: u16) -> VnetHeader {
     let gso_type = if packet[0] >> 4 == 4 { VnetHeader::GSO_TCPV4 } else { VnetHeader::GSO_TCPV6 };
     let start = header_len(packet) as u16;
     VnetHeader { flags: 1, gso_type, hdr_len: start + 32, gso_size: mss, csum_start: start, csum_offset: 16 }
+}
+
+/// The same for a UDP super-packet.
+fn uso(packet: &[u8], size: u16) -> VnetHeader {
+    let start = header_len(packet) as u16;
+    let gso_type = VnetHeader::GSO_UDP_L4;
+    VnetHeader { flags: 1, gso_type, hdr_len: start + 8, gso_size: size, csum_start: start, csum_offset: 6 }
 }
 
 fn payload(len: usize) -> Vec<u8> {
@@ -346,5 +403,37 @@ proptest! {
             stream.extend_from_slice(&packet[header_len(&packet) + 32..]);
         }
         prop_assert_eq!(stream, payload(len));
+    }
+
+    /// Segments of a super-packet go a way of their own, which must lead to the same place as that of packets that come one by one.
+    #[test]
+    fn segments_become_what_they_become_as_packets_of_their_own(
+        setup in setups(),
+        packets in proptest::collection::vec(
+            (any::<[bool; 2]>(), 1usize..20_000, 100u16..1400, any::<u32>(), any::<u8>()),
+            1..12,
+        ),
+    ) {
+        let packets: Vec<_> = packets.into_iter().map(|([is_ipv4, is_tcp], len, size, sequence, flags)| {
+            if is_tcp {
+                let original = tcp(is_ipv4, sequence, flags & (FIN | PSH | CWR) | ACK, &payload(len));
+                (tso(&original, size), original)
+            } else {
+                let original = udp(is_ipv4, &payload(len));
+                (uso(&original, size), original)
+            }
+        }).collect();
+        let cut = |(vnet, original): &(VnetHeader, Vec<u8>)| cut(original, usize::from(vnet.gso_size));
+        let one_by_one: Vec<_> = packets.iter().flat_map(cut).map(|packet| (VnetHeader::default(), packet)).collect();
+        let (mut together, mut alone) = (setup.connect().0, setup.connect().0);
+        alone.now = together.now;
+        for _ in 0..2 {
+            let is_same = together.send_copied(&packets) == alone.send_copied(&one_by_one);
+            prop_assert!(is_same, "what is sent differs");
+            // A super-packet that is refused is one drop, where packets are one each.
+            if alone.drops(Direction::Outbound).is_empty() {
+                prop_assert_eq!(state(&mut together), state(&mut alone));
+            }
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::flow::{AnyFlow, Flow};
 use crate::batch::{Arrival, OutboundFrame, PackedOuter, Span};
 use crate::checksum::Sum;
-use crate::outbound::Template;
+use crate::outbound::{Template, trailer};
 use crate::packet::{IPV4_HEADER_LEN, IPV6_HEADER_LEN};
 use crate::policy::PolicyTable;
 use crate::sa::OutboundTable;
@@ -161,7 +161,7 @@ fn write_around<const HEADER: usize>(
     let (start, end) = (at - HEADER, at + len + around.tail_len(len));
     let (header, rest) = memory.get_mut(start..end)?.split_first_chunk_mut::<HEADER>()?;
     let (packet, behind) = rest.split_at_mut_checked(len)?;
-    let (header, trailer) = (header.first_chunk_mut()?, behind.first_chunk_mut()?);
+    let header = header.first_chunk_mut()?;
     let inner = inner(packet)?;
     let needs_care = arrival.vnet.flags & VnetHeader::NEEDS_CSUM != 0 || template.heeds_mss;
     if needs_care && !prepare(packet, &arrival.vnet, template.heeds_mss) {
@@ -169,11 +169,7 @@ fn write_around<const HEADER: usize>(
     }
     let sequence = admit(len);
     *header = (u64::from(template.spi) << 32 | sequence & u64::from(u32::MAX)).to_be_bytes();
-    let padding = around.padding(len);
-    match short_trailer(padding, template.next_header) {
-        Some(short) => *trailer = short,
-        None => write_long_trailer(behind, padding, template.next_header),
-    }
+    trailer::write(behind, around.padding(len), template.next_header);
     Some(OutboundFrame {
         sequence,
         outer: template.outer(inner),
@@ -232,38 +228,5 @@ fn complete_checksum(covered: &mut [u8], at: usize) {
     let checksum = Sum::of(covered).checksum_never_zero();
     if let Some(place) = covered.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {
         *place = checksum;
-    }
-}
-
-/// Padding of none to three octets, its length and the next header, and what may stand where the ICV will (RFC 4303 §2.4: 1, 2,
-/// 3 …).
-#[inline]
-fn short_trailer(padding: usize, next_header: u8) -> Option<[u8; 8]> {
-    /// Without next header, the first octet lowest.
-    const SHORT: [u64; 4] = [0, 0x01_01, 0x02_02_01, 0x03_03_02_01];
-    let short = SHORT.get(padding)?;
-    Some((short | u64::from(next_header) << (8 * (padding + 1))).to_le_bytes())
-}
-
-/// The same for padding of any length.
-fn write_long_trailer(behind: &mut [u8], padding: usize, next_header: u8) {
-    let values = (1u8..).take(padding).chain([padding as u8, next_header]);
-    for (octet, value) in behind.iter_mut().zip(values) {
-        *octet = value;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn short_trailers_are_like_long_ones() {
-        for padding in 0..=3 {
-            let mut long = [0; 8];
-            write_long_trailer(&mut long, padding, 41);
-            assert_eq!(short_trailer(padding, 41), Some(long));
-        }
-        assert_eq!(short_trailer(4, 41), None);
     }
 }
