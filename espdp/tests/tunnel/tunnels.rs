@@ -178,7 +178,8 @@ fn the_kernels_vxlan_is_a_peer_of_ours_over_both_families() {
         traffic_crosses(&world, 1430);
         let (_, report, drops) = left.statistics();
         assert!(report.bytes_in > OCTETS as u64, "{report:?}");
-        assert!(drops.is_empty(), "{drops:?}");
+        // What the kernel says about itself may come before our device is served.
+        assert!(drops.iter().all(|drop| drop.reason == "device"), "{drops:?}");
         left.stop();
     }
 }

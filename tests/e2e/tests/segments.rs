@@ -26,7 +26,11 @@ impl Segment {
     fn start(config: impl Fn(usize, &str, &str) -> String) -> Result<Self> {
         let (world, folder) = (World::two_sites()?, tempfile::tempdir()?);
         for (host, address) in [("alice", ALICE), ("bob", BOB)] {
-            world.sh(host, &format!("ip address add {address}/24 dev eth0 && ip link set eth0 mtu 1400"))?;
+            // Otherwise it gives up after having asked three times for the address of a station that is not there yet, and drops
+            // what is for it for as long as it has given up.
+            let ask_on = "echo 100 > /proc/sys/net/ipv4/neigh/eth0/mcast_solicit";
+            let address = format!("ip address add {address}/24 dev eth0 && ip link set eth0 mtu 1400");
+            world.sh(host, &format!("{ask_on} && {address}"))?;
         }
         let (here, there) = (Site::MOON.outer4, Site::SUN.outer4);
         let sun = Gateway::start(&world, "sun", folder.path(), &config(1, there, here), SECRETS)?;
