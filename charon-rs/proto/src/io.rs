@@ -338,6 +338,13 @@ pub enum Notice {
         /// The new one.
         sa: Box<IkeSaReport>,
     },
+    /// An IKE SA goes over to another path: an end has moved, or a NAT in front of it.
+    IkeMoved {
+        /// As it was before.
+        sa: Box<IkeSaReport>,
+        /// Where its messages go from now on.
+        path: IkePath,
+    },
     /// A Child SA is installed in both directions.
     ChildUp {
         /// Its IKE SA.

@@ -10,7 +10,7 @@ use super::shell::Statistics;
 use crate::vici::Message;
 
 /// All events that clients can register for.
-pub(crate) const NAMES: [&str; 15] = [
+pub(crate) const NAMES: [&str; 16] = [
     "log",
     "control-log",
     "list-sa",
@@ -22,6 +22,7 @@ pub(crate) const NAMES: [&str; 15] = [
     "list-mtu",
     "ike-updown",
     "ike-rekey",
+    "ike-update",
     "child-updown",
     "child-rekey",
     "trace",
@@ -67,6 +68,7 @@ pub(crate) fn is_about_an_sa(notice: &Notice) -> bool {
         Notice::IkeUp(_)
             | Notice::IkeDown { .. }
             | Notice::IkeRekeyed { .. }
+            | Notice::IkeMoved { .. }
             | Notice::ChildUp { .. }
             | Notice::ChildDown { .. }
             | Notice::ChildRekeyed { .. }
@@ -100,6 +102,15 @@ pub(crate) fn updown_or_rekey(notice: &Notice, last: &Statistics, now: Instant) 
                 .with_section("old", report::ike_sa(&before, now))
                 .with_section("new", report::ike_sa(sa, now));
             ("ike-rekey", Message::new().with_section(&sa.connection, both))
+        }
+        Notice::IkeMoved { sa, path } => {
+            // The section tells the SA as it was.
+            let new = Message::new()
+                .with("local-host", path.local.ip())
+                .with("local-port", path.local.port())
+                .with("remote-host", path.remote.ip())
+                .with("remote-port", path.remote.port());
+            ("ike-update", new.with_section(&sa.connection, report::ike_sa(sa, now)))
         }
         Notice::ChildRekeyed { sa, old, new } => {
             let both = Message::new()
@@ -141,6 +152,19 @@ mod tests {
         let (name, message) = updown_or_rekey(&down, &Statistics::default(), now).unwrap();
         assert_eq!((name, message.text("up")), ("child-updown", None));
         assert!(message.section("net").unwrap().section("child-sas").unwrap().section("net-1").is_some());
+    }
+
+    #[test]
+    fn an_ike_sa_that_moves_is_told_with_where_it_goes_and_as_it_was() {
+        let sa = Box::new(testing::ike_sa());
+        let path = espdp_api::IkePath { local: "[2001:db8::1]:4500".parse().unwrap(), remote: sa.path.remote };
+        let moved = Notice::IkeMoved { sa, path };
+        assert!(is_about_an_sa(&moved));
+        let (name, message) = updown_or_rekey(&moved, &Statistics::default(), Instant::now()).unwrap();
+        assert_eq!(name, "ike-update");
+        assert_eq!(message.text("local-host"), Some("2001:db8::1"));
+        assert_eq!(message.text("remote-port"), Some("4500"));
+        assert_eq!(message.section("net").unwrap().text("local-host"), Some("192.168.0.1"));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Notices of the engine as lines for people, in strongSwan's wording where it has one: scripts look for it.
 
+use std::net::SocketAddr;
+
 use ike_proto::io::{
     ChildSaReport, DownReason, Failure, IkeSaId, IkeSaReport, MessageTrace, Notice, RemarkLevel, Repetition,
 };
@@ -31,6 +33,13 @@ pub(crate) fn lines(notice: &Notice) -> Vec<Line> {
         }
         Notice::IkeRekeyed { sa, .. } => {
             vec![of_sa(sa, "IKE", 0, format!("IKE_SA {} rekeyed between {}", sa_name(sa), ends(sa)))]
+        }
+        Notice::IkeMoved { sa, path } => {
+            let ends = [("local", sa.path.local, path.local), ("remote", sa.path.remote, path.remote)];
+            let moved = ends.into_iter().filter(|(_, before, after)| before != after);
+            let text =
+                |(end, before, after)| format!("{end} endpoint changed from {} to {}", host(before), host(after));
+            moved.map(|moved| of_sa(sa, "IKE", 1, text(moved))).collect()
         }
         Notice::ChildUp { sa, child } => {
             vec![of_sa(sa, "IKE", 0, format!("CHILD_SA {} established with {}", child_name(child), spis_and_ts(child)))]
@@ -86,6 +95,10 @@ fn sa_name(sa: &IkeSaReport) -> String {
 
 fn child_name(child: &ChildSaReport) -> String {
     format!("{}{{{}}}", child.name, child.id.0)
+}
+
+fn host(address: SocketAddr) -> String {
+    format!("{}[{}]", address.ip(), address.port())
 }
 
 fn ends(sa: &IkeSaReport) -> String {
@@ -161,6 +174,11 @@ mod tests {
         assert_eq!(
             texts(&Notice::ChildUp { sa, child }),
             ["[IKE] CHILD_SA net{1} established with SPIs bc721029_i 61d75315_o and TS 10.1.0.0/24 === 10.2.0.0/24"]
+        );
+        let elsewhere = espdp_api::IkePath { remote: "192.168.0.3:4500".parse().unwrap(), ..testing::ike_sa().path };
+        assert_eq!(
+            texts(&Notice::IkeMoved { sa: Box::new(testing::ike_sa()), path: elsewhere }),
+            ["[IKE] remote endpoint changed from 192.168.0.2[4500] to 192.168.0.3[4500]"]
         );
         assert_eq!(
             texts(&Notice::Message(testing::message(Some("net"), true, "IKE_SA_INIT request 0 [ SA KE No ]"))),

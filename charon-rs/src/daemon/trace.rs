@@ -19,6 +19,11 @@ pub(crate) fn trace(notice: &Notice) {
         Notice::IkeRekeyed { sa, .. } => {
             tracing::info!(connection = sa.connection, ike_sa = sa.id.0, "IKE SA rekeyed");
         }
+        Notice::IkeMoved { sa, path } => {
+            let (connection, ike_sa, before) = (&sa.connection, sa.id.0, sa.path);
+            tracing::info!(connection, ike_sa, "IKE SA goes over to another path");
+            tracing::debug!(connection, ike_sa, local = %path.local, remote = %path.remote, old_local = %before.local, old_remote = %before.remote, "where it goes");
+        }
         Notice::ChildUp { sa, child } => {
             let (connection, ike_sa) = (&sa.connection, sa.id.0);
             tracing::info!(connection, ike_sa, child = child.name, child_sa = child.id.0, "Child SA established");

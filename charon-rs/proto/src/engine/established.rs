@@ -354,13 +354,14 @@ impl Established {
 
     /// Has requests go over another path from now on, and the SA found by where the peer is then.
     pub(super) fn set_path(&mut self, cx: &mut Context, path: IkePath) {
+        if path != self.session.path && self.life == Life::Up {
+            cx.notice(Notice::IkeMoved { sa: Box::new(self.report()), path });
+        }
         self.session.path = path;
         cx.contacts.moved(self.local_spi(), path.remote.ip());
     }
 
     pub(super) fn move_to(&mut self, cx: &mut Context, path: IkePath) {
-        let text = format!("the peer moved from {} to {}", self.session.path.remote, path.remote);
-        cx.remark(Some(self.connection_name()), RemarkLevel::Debug, text);
         self.set_path(cx, path);
         let outer = self.session.outer_path(cx.settings.nat_port);
         for child in self.children.values_mut() {

@@ -366,6 +366,7 @@ impl World {
             Notice::ChildRekeyed { old, new, .. } => {
                 println!("{at:9.3} {who:?}     child {} -> {}", old.spi_in, new.spi_in);
             }
+            Notice::IkeMoved { sa, path } => println!("{at:9.3} {who:?}     {:?} -> {path:?}", sa.path),
             Notice::ChildUp { child, .. } => println!("{at:9.3} {who:?}     child {} up", child.spi_in),
             Notice::ChildDown { child, reason, .. } => {
                 println!("{at:9.3} {who:?}     child {} down: {reason:?}", child.spi_in);

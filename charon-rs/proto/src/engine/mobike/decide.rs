@@ -32,10 +32,6 @@ impl Established {
     /// Goes over to another path: IKE at once, ESP too unless the peer has yet to show that it is there, and the peer is
     /// told to follow. What waits for an answer is sent over the new path right away.
     pub(super) fn change_path(&mut self, cx: &mut Context, now: Instant, path: IkePath) {
-        let before = self.session.path;
-        let text = format!("going over from {} - {} to {} - {}", before.local, before.remote, path.local, path.remote);
-        let level = if self.life == Life::Up { RemarkLevel::Info } else { RemarkLevel::Debug };
-        cx.remark(Some(self.connection_name()), level, text);
         let outer = self.session.outer_path(cx.settings.nat_port);
         self.set_path(cx, path);
         if path.remote.ip() == outer.remote {

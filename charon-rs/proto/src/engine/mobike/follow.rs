@@ -13,7 +13,6 @@ use super::messages::{
 };
 use super::{Move, Told};
 use crate::config::{Connection, RemoteAddress};
-use crate::io::RemarkLevel;
 use crate::rules::{Body, notifies};
 use crate::wire::{Notify, NotifyType, Payload};
 
@@ -76,10 +75,6 @@ impl Established {
     /// that it is there, for it might have us flood somebody else (R4555-3.7-1).
     pub(super) fn follow_to(&mut self, cx: &mut Context, now: Instant, path: IkePath) {
         let outer = self.session.outer_path(cx.settings.nat_port);
-        if path != self.session.path {
-            let text = format!("the peer goes over from {} to {}", self.session.path.remote, path.remote);
-            cx.remark(Some(self.connection_name()), RemarkLevel::Info, text);
-        }
         self.set_path(cx, path);
         self.session.unconfirmed = None;
         if let Some(mobike) = &mut self.mobike {
@@ -126,8 +121,6 @@ impl Established {
         if path == self.session.path || cx.has_address(self.session.path.local.ip()) {
             return;
         }
-        let text = format!("our address {} is gone, going on with {}", self.session.path.local, path.local);
-        cx.remark(Some(self.connection_name()), RemarkLevel::Info, text);
         self.set_path(cx, path);
         match self.session.unconfirmed {
             Some(outer) => self.hold_children(cx, OuterPath { local: path.local.ip(), ..outer }),

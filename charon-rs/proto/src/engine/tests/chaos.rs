@@ -137,7 +137,9 @@ fn assert_notices_add_up(world: &mut World, who: Who, seed: u64) {
         match notice {
             Notice::IkeUp(sa) => assert!(ike_sas.insert(sa.id), "seed {seed}"),
             Notice::IkeDown { sa, .. } => assert!(ike_sas.remove(&sa.id), "seed {seed}"),
-            Notice::IkeRekeyed { sa, .. } => assert!(ike_sas.contains(&sa.id), "seed {seed}"),
+            Notice::IkeRekeyed { sa, .. } | Notice::IkeMoved { sa, .. } => {
+                assert!(ike_sas.contains(&sa.id), "seed {seed}");
+            }
             Notice::ChildUp { child, .. } => assert!(children.insert(child.id), "seed {seed}"),
             Notice::ChildDown { child, .. } => assert!(children.remove(&child.id), "seed {seed}: {child:?}"),
             Notice::ChildRekeyed { old, new, .. } => {

@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use espdp_api::{AddressRange, Encapsulation, Mode, OuterPath};
+use espdp_api::{AddressRange, Encapsulation, IkePath, Mode, OuterPath};
 
 use super::super::mobike::Move;
 use super::super::task::{Queued, Task};
 use super::super::testbed::{Datagram, Fate, Who, World};
 use crate::config::{ChildSelector, Connection, Dpd, DpdAction, RemoteAddress, UdpEncapsulation, Uniqueness};
-use crate::io::{FailureCode, IkeSaReport, Target};
+use crate::io::{FailureCode, IkeSaReport, Notice, Target};
 use crate::wire::{ExchangeType, MessageKind};
 
 const ELSEWHERE: &str = "192.0.2.77";
@@ -52,6 +52,15 @@ fn assert_esp_between(world: &mut World, moon: &str, sun: &str) {
     let (at_moon, at_sun) = (esp_path(world, Who::Moon), esp_path(world, Who::Sun));
     assert_eq!((at_moon.local, at_moon.remote), (address(moon), address(sun)), "Moon");
     assert_eq!((at_sun.local, at_sun.remote), (address(sun), address(moon)), "Sun");
+}
+
+/// What the IKE SAs that moved are said to have changed: an end of their path, before and after.
+fn moved(world: &mut World, who: Who, end: fn(&IkePath) -> IpAddr) -> Vec<(IpAddr, IpAddr)> {
+    let moves = world.side(who).notices.iter().filter_map(|notice| {
+        let Notice::IkeMoved { sa, path } = notice else { return None };
+        Some((end(&sa.path), end(path)))
+    });
+    moves.collect()
 }
 
 fn is_request(datagram: &Datagram, from: Who) -> bool {
@@ -103,6 +112,10 @@ fn the_initiator_moves_and_all_goes_on_with_the_same_sas() {
         assert_eq!(names(&moon), before);
         world.assert_agreement(1);
     }
+    let moves = [("192.0.2.1", ELSEWHERE), (ELSEWHERE, SECOND), (SECOND, "192.0.2.1")];
+    let moves = moves.map(|(from, to)| (address(from), address(to)));
+    assert_eq!(moved(&mut world, Who::Moon, |path| path.local.ip()), moves, "each is told once");
+    assert_eq!(moved(&mut world, Who::Sun, |path| path.remote.ip()), moves);
     assert_eq!(world.count(ExchangeType::CreateChildSa, MessageKind::Request), 0);
     assert_eq!(world.count(ExchangeType::IkeAuth, MessageKind::Request), 1);
     assert_eq!((world.failures(Who::Moon), world.failures(Who::Sun)), (vec![], vec![]));
