@@ -1,20 +1,21 @@
 //! What the daemon holds of the dataplane.
 
+mod rounds;
+
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{self, JoinHandle};
 use std::time::{Instant, SystemTime};
 
-use espdp_api::{
-    CaptureSpec, Command, Done, EspSpi, FromDataplane, IkePath, PolicyId, RequestId, Secret, ToDataplane, WorkerId,
-};
+use espdp_api::{CaptureSpec, Command, FromDataplane, PolicyId, Secret, ToDataplane, WorkerId};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::capture::CaptureQueue;
 use crate::control::{self, Control, Request};
 use crate::events::Events;
-use crate::worker::{Handover, Mailbox, Mailboxes, Pass, Ports, Reports, Worker};
+use crate::worker::{Handover, Mailbox, Mailboxes, Ports, Reports, Worker};
 use crate::{DataplaneSettings, StartError};
+use rounds::{Activation, Departure};
 
 /// A running dataplane. Dropping it stops it, as [`Self::stop`] does.
 #[derive(Debug)]
@@ -93,10 +94,10 @@ impl Dataplane {
             // not when the kernel has done what was asked of it earlier.
             ToDataplane::Request(id, Command::Activate { policy, spi }) => {
                 let requests = self.requests.clone();
-                self.mailboxes.pass_on(Activation { id, policy, spi, requests });
+                self.mailboxes.pass_on(Activation::new(id, (policy, spi), requests));
             }
             ToDataplane::Request(id, command) => queue(&self.requests, Request::Todo { id, command }),
-            ToDataplane::SendIke { path, message } => self.mailboxes.pass_on(Departure { path, message }),
+            ToDataplane::SendIke { path, message } => self.mailboxes.pass_on(Departure::new(path, message)),
             ToDataplane::SendKeepalive { path } => {
                 self.mailboxes.post(WorkerId::FIRST, move |worker| worker.send_keepalive(&path));
             }
@@ -142,44 +143,6 @@ impl Drop for Dataplane {
             self.mailboxes.post(worker, Worker::stop);
         }
         self.workers.drain(..).for_each(|worker| join(Some(worker)));
-    }
-}
-
-/// The wish to activate an SA, on its way to the worker that has it.
-struct Activation {
-    id: RequestId,
-    policy: PolicyId,
-    spi: EspSpi,
-    requests: mpsc::UnboundedSender<Request>,
-}
-
-impl Pass for Activation {
-    fn visit(self, here: &mut Worker) -> Option<Self> {
-        let Self { id, policy, spi, .. } = self;
-        let request = match here.activate(policy, spi) {
-            Ok(()) => Request::Done { id, outcome: Ok(Done::Ok) },
-            Err(_) if here.id() != WorkerId::FIRST => return Some(self),
-            // What was asked earlier, and makes policy or SA, may not be done yet: then it waits for its turn.
-            Err(_) => Request::Todo { id, command: Command::Activate { policy, spi } },
-        };
-        queue(&self.requests, request);
-        None
-    }
-}
-
-/// An IKE message on its way to the first worker. It takes the way of activations, and so leaves after what was activated before.
-struct Departure {
-    path: IkePath,
-    message: Vec<u8>,
-}
-
-impl Pass for Departure {
-    fn visit(self, here: &mut Worker) -> Option<Self> {
-        if here.id() != WorkerId::FIRST {
-            return Some(self);
-        }
-        here.send_ike(&self.path, &self.message);
-        None
     }
 }
 

@@ -19,7 +19,7 @@ use std::os::fd::OwnedFd;
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
-use espdp_api::{Carries, DropCount, Encapsulation, EspSpi, Event, IkePath, OuterPath, PolicyId, Refusal, WorkerId};
+use espdp_api::{DropCount, Encapsulation, Event, IkePath, OuterPath, WorkerId};
 use espdp_core::{
     Dataplane, Egress, Elsewhere, Filling, InboundBatch, InterfaceId, Offloads, Opened, Origin, OutboundBatch,
     Progress, Reply, Sealed, SuperPacket, VnetHeader,
@@ -66,6 +66,8 @@ pub(crate) struct Worker {
     buffer: Box<[u8]>,
     /// When to look for SAs that were silent for too long; `None`: now.
     dummies_due: Option<Instant>,
+    /// Activations that some of the workers have not heard of yet. The first worker counts them, and holds IKE messages back.
+    pub(crate) settling: usize,
     stopping: bool,
 }
 
@@ -106,6 +108,7 @@ impl Worker {
             inbound: InboundBatch::new(),
             buffer: vec![0; Device::READ_LEN].into_boxed_slice(),
             dummies_due: None,
+            settling: 0,
             stopping: false,
         })
     }
@@ -152,19 +155,14 @@ impl Worker {
         self.id
     }
 
-    /// Makes an outbound SA the one its policy sends on. If it carries the packets of all workers, the others learn that.
-    pub(crate) fn activate(&mut self, policy: PolicyId, spi: EspSpi) -> Result<(), Refusal> {
-        if self.core.activate(policy, spi)? == Carries::All {
-            let home = self.id;
-            for other in self.all.workers().ids().filter(|other| *other != home) {
-                self.all.post(other, move |worker| {
-                    if let Err(refusal) = worker.core.set_home(policy, home) {
-                        tracing::debug!(%refusal, "a policy is gone before its SA was active everywhere");
-                    }
-                });
-            }
-        }
-        Ok(())
+    /// Has a job visit all workers from here on, see [`Mailboxes::pass_on`].
+    pub(crate) fn pass_on<J: Pass>(&self, job: J) {
+        self.all.pass_on(job);
+    }
+
+    /// Whether this is the last worker: it is the first one that a [`Pass`] visits.
+    pub(crate) fn is_last(&self) -> bool {
+        self.all.workers().ids().next_back() == Some(self.id)
     }
 
     /// Ends [`Self::run`].

@@ -2,6 +2,8 @@
 
 use espdp_api::{Done, Outcome, PolicyId, PolicySpec, Refusal, WorkerId};
 
+use espdp_core::Dataplane;
+
 use super::book::Policy;
 use super::{Control, refusal};
 
@@ -12,12 +14,9 @@ impl Control {
             return Err(Refusal::UnknownInterface(spec.interface));
         }
         let sources = self.sources(&spec).await.map_err(refusal)?;
-        let (id, for_core) = (spec.id, spec.clone());
-        self.in_cores(move |core| core.set_policy(&for_core)).await?;
+        let id = spec.id;
         let old = self.book.policies.get(&id);
-        if old.is_none() {
-            self.find_home(id);
-        }
+        self.tell_policy(&spec, old.is_none()).await?;
         let worker = old.map(|old| old.worker).unwrap_or_default();
         let old = self.book.policies.insert(id, Policy { spec, sources, worker });
         let Err(error) = self.apply().await else {
@@ -53,14 +52,16 @@ impl Control {
         Ok(Done::Ok)
     }
 
-    /// Packets of a policy without an SA wait at the first worker, so that they ask for one only there.
-    fn find_home(&self, policy: PolicyId) {
-        for worker in self.settings.workers.ids().filter(|worker| *worker != WorkerId::FIRST) {
-            self.mailboxes.post(worker, move |worker| {
-                if let Err(refusal) = worker.core.set_home(policy, WorkerId::FIRST) {
-                    tracing::debug!(%refusal, "a policy is gone before it had a home");
-                }
-            });
+    /// Tells all workers a policy. Packets of a new one, which has no SA, are the first worker's, so that they ask for one only there.
+    async fn tell_policy(&self, spec: &PolicySpec, is_new: bool) -> Outcome {
+        for worker in self.settings.workers.ids() {
+            let spec = spec.clone();
+            let tell = move |core: &mut Dataplane| {
+                core.set_policy(&spec)?;
+                if is_new && worker != WorkerId::FIRST { core.set_home(spec.id, WorkerId::FIRST) } else { Ok(()) }
+            };
+            self.in_core(worker, tell).await?;
         }
+        Ok(Done::Ok)
     }
 }

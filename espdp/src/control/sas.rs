@@ -1,8 +1,8 @@
 //! SPIs and SAs: which worker has them, and what follows from them.
 
 use espdp_api::{
-    Direction, Done, EspSpi, InboundSaSpec, OutboundSaSpec, Outcome, OuterPath, PolicyId, Refusal, SpiWish, WorkerId,
-    Workers,
+    Carries, Direction, Done, EspSpi, InboundSaSpec, OutboundSaSpec, Outcome, OuterPath, PolicyId, Refusal, SpiWish,
+    WorkerId, Workers,
 };
 
 use super::book::{Interface, Outbound};
@@ -74,7 +74,12 @@ impl Control {
 
     pub(super) async fn activate(&mut self, policy: PolicyId, spi: EspSpi) -> Outcome {
         let worker = self.worker_of_outbound(policy, spi);
-        self.ask(worker, move |worker| worker.activate(policy, spi)).await??;
+        let carries = self.ask(worker, move |worker| worker.core.activate(policy, spi)).await??;
+        if carries == Carries::All {
+            for other in self.settings.workers.ids().filter(|other| *other != worker) {
+                self.in_core(other, move |core| core.set_home(policy, worker)).await?;
+            }
+        }
         Ok(Done::Ok)
     }
 

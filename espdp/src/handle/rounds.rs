@@ -1,0 +1,257 @@
+//! What goes round all workers, one after the other: activations, and IKE messages, which leave after them.
+
+use espdp_api::{Carries, Command, Done, EspSpi, IkePath, PolicyId, RequestId, WorkerId};
+use tokio::sync::mpsc;
+
+use super::queue;
+use crate::control::Request;
+use crate::worker::{Pass, Worker};
+
+/// The wish to activate an SA, on its way to the worker that has it, and to all others, who have to know if it carries their packets.
+///
+/// Those above that worker were passed before it was found, so a second round may be needed:
+///
+/// ```text
+///   worker 2    worker 1    worker 0
+///      ├──────────▶├──────────▶┤        worker 1 has the SA; worker 0 learns that
+///      ├──────────▶├──────────▶┤        worker 2 learns it; done
+/// ```
+pub(super) struct Activation {
+    id: RequestId,
+    policy: PolicyId,
+    spi: EspSpi,
+    requests: mpsc::UnboundedSender<Request>,
+    found: Found,
+}
+
+/// Who has the SA that is activated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    /// Nobody that was asked so far.
+    NotYet,
+    /// A worker whose own packets only it carries.
+    ForItself,
+    /// This worker has it, for all; `is_last` if nobody was passed before it.
+    ForAll { home: WorkerId, is_last: bool },
+    /// The same, on the second round.
+    Again { home: WorkerId },
+}
+
+impl Activation {
+    /// A wish whose outcome goes to `requests`.
+    pub(super) fn new(
+        id: RequestId,
+        (policy, spi): (PolicyId, EspSpi),
+        requests: mpsc::UnboundedSender<Request>,
+    ) -> Self {
+        Self { id, policy, spi, requests, found: Found::NotYet }
+    }
+
+    /// What this worker has to do with it.
+    fn look(&mut self, here: &mut Worker) {
+        let policy = self.policy;
+        match self.found {
+            Found::NotYet => match here.core.activate(policy, self.spi) {
+                Ok(Carries::All) => self.found = Found::ForAll { home: here.id(), is_last: here.is_last() },
+                Ok(Carries::OwnWorker) => self.found = Found::ForItself,
+                Err(refusal) => tracing::trace!(%refusal, "another worker may have the SA"),
+            },
+            Found::ForAll { home, .. } | Found::Again { home } if home != here.id() => {
+                if let Err(refusal) = here.core.set_home(policy, home) {
+                    tracing::debug!(%refusal, "a policy is gone before its SA was active everywhere");
+                }
+            }
+            Found::ForItself | Found::ForAll { .. } | Found::Again { .. } => {}
+        }
+    }
+}
+
+impl Pass for Activation {
+    fn visit(mut self, here: &mut Worker) -> Option<Self> {
+        self.look(here);
+        if here.id() != WorkerId::FIRST {
+            return Some(self);
+        }
+        let Self { id, policy, spi, .. } = self;
+        let done = Request::Done { id, outcome: Ok(Done::Ok) };
+        match self.found {
+            // What was asked earlier, and makes policy or SA, may not be done yet: then it waits for its turn.
+            Found::NotYet => {
+                let command = Command::Activate { policy, spi };
+                queue(&self.requests, Request::Todo { id, command });
+            }
+            Found::ForItself | Found::ForAll { is_last: true, .. } => queue(&self.requests, done),
+            Found::ForAll { home, is_last: false } => {
+                here.settling += 1;
+                here.pass_on(Self { found: Found::Again { home }, ..self });
+            }
+            Found::Again { .. } => {
+                here.settling = here.settling.saturating_sub(1);
+                queue(&self.requests, done);
+            }
+        }
+        None
+    }
+}
+
+/// An IKE message on its way to the first worker. It takes the way of activations, as often as they do, and so leaves when all workers
+/// know what was activated before.
+pub(super) struct Departure {
+    path: IkePath,
+    message: Vec<u8>,
+}
+
+impl Departure {
+    /// A message that is to leave by this path.
+    pub(super) fn new(path: IkePath, message: Vec<u8>) -> Self {
+        Self { path, message }
+    }
+}
+
+impl Pass for Departure {
+    fn visit(self, here: &mut Worker) -> Option<Self> {
+        if here.id() != WorkerId::FIRST {
+            return Some(self);
+        }
+        if here.settling > 0 {
+            here.pass_on(self);
+        } else {
+            here.send_ike(&self.path, &self.message);
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{SocketAddr, UdpSocket};
+    use std::time::{Duration, Instant};
+
+    use espdp_api::*;
+    use espdp_core::{OutboundBatch, Progress, SuperPacket, VnetHeader};
+
+    use crate::worker::Worker;
+    use crate::{Dataplane, DataplaneSettings};
+
+    const POLICY: PolicyId = PolicyId(7);
+    const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
+
+    /// Runs in a network of its own, whose loopback device is up.
+    fn in_a_namespace(body: impl FnOnce() + Send + 'static) {
+        use rustix::thread::{UnshareFlags, unshare_unsafe};
+        if !rustix::process::geteuid().is_root() {
+            assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "this test makes a namespace: it needs root");
+            println!("not run: this test makes a namespace, which needs root");
+            return;
+        }
+        let body = move || {
+            #[expect(unsafe_code, reason = "unshare has no safe form")]
+            // SAFETY: only the network of this thread changes, which nothing else depends on.
+            unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+            runtime.block_on(async {
+                let (connection, netlink, _) = rtnetlink::new_connection().unwrap();
+                tokio::spawn(connection);
+                let up = rtnetlink::LinkUnspec::new_with_index(1).up().build();
+                netlink.link().change(up).execute().await.unwrap();
+            });
+            body();
+        };
+        std::thread::spawn(body).join().unwrap();
+    }
+
+    fn everything() -> Vec<TrafficSelector> {
+        vec![TrafficSelector::any_protocol(AddressRange::new([0; 4].into(), [255; 4].into()).unwrap())]
+    }
+
+    fn policy() -> PolicySpec {
+        PolicySpec::protect(POLICY, InterfaceName::new("ipsec0").unwrap(), everything(), everything())
+    }
+
+    fn outbound(spi: EspSpi) -> OutboundSaSpec {
+        let cipher = EspCipher::AesGcm16 { key_bits: 128 };
+        let sa = SaSpec {
+            protocol: IpsecProtocol::Esp,
+            spi,
+            policy: POLICY,
+            algorithms: EspAlgorithms { cipher, integrity: EspIntegrity::None, extended_sequence_numbers: false },
+            encryption_key: Secret::new(vec![7; 20]),
+            integrity_key: Secret::new(Vec::new()),
+            mode: Mode::Tunnel,
+            path: OuterPath { local: LOOPBACK.into(), remote: LOOPBACK.into(), encapsulation: Encapsulation::Esp },
+            local: everything(),
+            remote: everything(),
+            limits: SaLimits::default(),
+        };
+        let (shape, sequence_end) = (PacketShape::default(), SequenceEnd::Stop);
+        OutboundSaSpec { sa, shape, sequence_end, inbound: None, carries: Carries::All }
+    }
+
+    /// What a worker answers.
+    fn ask<T: Send + 'static>(
+        dataplane: &Dataplane,
+        worker: WorkerId,
+        job: impl FnOnce(&mut Worker) -> T + Send + 'static,
+    ) -> T {
+        let (answer, result) = std::sync::mpsc::channel();
+        dataplane.mailboxes.post(worker, move |worker| answer.send(job(worker)).unwrap());
+        result.recv_timeout(Duration::from_secs(20)).unwrap()
+    }
+
+    /// What a worker would do with a packet of the policy.
+    fn push(worker: &mut Worker) -> Progress {
+        let interface =
+            worker.core.set_interface(&InterfaceName::new("ipsec0").unwrap(), InterfaceKind::Ipsec).unwrap();
+        let mut packet = vec![0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0x66, 0xcf, 10, 0, 0, 1, 10, 0, 0, 2];
+        packet.extend([0, 9, 0, 9, 0, 8, 0, 0]);
+        let mut packet = SuperPacket::new(interface, VnetHeader::default(), &packet);
+        worker.core.fill(Instant::now(), &mut OutboundBatch::new()).push(&mut packet)
+    }
+
+    /// The other worker has let activation and message pass, which it does before it knows who has the SA, and is busy then.
+    #[test]
+    fn an_ike_message_leaves_only_when_all_workers_know_what_was_activated_before() {
+        in_a_namespace(|| {
+            let settings = DataplaneSettings { workers: Workers::new(2).unwrap(), ..DataplaneSettings::default() };
+            let (dataplane, _receiver) = Dataplane::start(settings).unwrap();
+            let (first, other) = (WorkerId(0), WorkerId(1));
+            let spi = EspSpi::from_wire([0, 0, 9, 9]).unwrap();
+            for worker in [first, other] {
+                ask(&dataplane, worker, move |worker| {
+                    worker.core.set_interface(&policy().interface, InterfaceKind::Ipsec).unwrap();
+                    worker.core.set_policy(&policy()).unwrap();
+                    if worker.id() == first {
+                        worker.core.install_outbound(&outbound(spi)).unwrap();
+                    }
+                });
+            }
+            let peer = UdpSocket::bind(SocketAddr::from((LOOPBACK, 0))).unwrap();
+            let path = IkePath { local: SocketAddr::from((LOOPBACK, 500)), remote: peer.local_addr().unwrap() };
+
+            // So that nothing passes the other worker before all of it stands in its mailbox.
+            let (go, wait_to_go) = std::sync::mpsc::channel::<()>();
+            dataplane.mailboxes.post(other, move |_| wait_to_go.recv().unwrap());
+            dataplane.send(ToDataplane::Request(RequestId(1), Command::Activate { policy: POLICY, spi }));
+            dataplane.send(ToDataplane::SendIke { path, message: b"delete the old one".to_vec() });
+            let (release, wait_for_release) = std::sync::mpsc::channel::<()>();
+            let (busy, wait_until_busy) = std::sync::mpsc::channel();
+            dataplane.mailboxes.post(other, move |_| {
+                busy.send(()).unwrap();
+                wait_for_release.recv().unwrap();
+            });
+            go.send(()).unwrap();
+            wait_until_busy.recv().unwrap();
+
+            assert_eq!(ask(&dataplane, first, push), Progress::Done, "it is active");
+            peer.set_nonblocking(true).unwrap();
+            let early = peer.recv(&mut [0; 64]).map_err(|error| error.kind());
+            assert_eq!(early, Err(std::io::ErrorKind::WouldBlock), "the other worker does not know yet");
+            release.send(()).unwrap();
+            peer.set_nonblocking(false).unwrap();
+            peer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            assert_eq!(peer.recv(&mut [0; 64]).unwrap(), 18);
+            assert_eq!(ask(&dataplane, other, push), Progress::Elsewhere(first));
+            dataplane.stop();
+        });
+    }
+}
