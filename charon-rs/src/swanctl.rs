@@ -19,5 +19,5 @@ pub(crate) mod conn_keys;
 pub(crate) mod keys;
 mod reference;
 
-pub(crate) use build::{CHILD_REKEY_TIME, IKE_REKEY_TIME, Read, Shunt, read};
+pub(crate) use build::{CHILD_REKEY_TIME, IKE_REKEY_TIME, Read, SHUNT_PRIORITY, Shunt, read};
 pub(crate) use reference::reference;

@@ -416,6 +416,8 @@ pub struct Child {
     pub replay_window: u32,
     /// The interface its traffic goes through.
     pub interface: InterfaceName,
+    /// The place of its policies among others: the lowest number is asked first.
+    pub priority: u32,
     /// The routes that come and go with it.
     pub routes: Routes,
     /// Whether fragments of a packet but the first may travel in it although it is for certain ports, if the peer agrees.

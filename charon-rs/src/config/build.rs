@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::time::Duration;
 
-use espdp_api::{InterfaceName, Mode, PortRange, Routes, TrafficLimit, TrafficSelector};
+use espdp_api::{InterfaceName, Mode, PolicySpec, PortRange, Routes, TrafficLimit, TrafficSelector};
 use ike_proto::Settings;
 use ike_proto::config::{
     Child, ChildSelector, Childless, Connection, Dpd, DpdAction, Lifetime, PpkUse, Redirect, RedirectAt, RemoteAddress,
@@ -156,6 +156,7 @@ impl Builder<'_> {
             replay_window: self.replay_window(draft.replay_window.as_ref()),
             interface,
             routes: draft.routes.clone().unwrap_or(routes),
+            priority: draft.priority.unwrap_or(PolicySpec::DEFAULT_PRIORITY),
             later_fragments: draft.later_fragments.unwrap_or(false),
             per_resource: draft.per_resource.unwrap_or(false),
             shape: draft.shape,

@@ -38,6 +38,7 @@ pub(super) struct ChildDraft {
     pub(super) life_packets: Option<At<u64>>,
     pub(super) margin_packets: Option<At<u64>>,
     pub(super) interface: Option<At<InterfaceName>>,
+    pub(super) priority: Option<u32>,
     pub(super) routes: Option<Routes>,
     pub(super) replay_window: Option<At<u32>>,
     pub(super) later_fragments: Option<bool>,
@@ -301,6 +302,18 @@ pub(super) const CHILD_KEYS: &[Key<ChildDraft>] = &[
         },
     },
     Key {
+        name: "priority",
+        also_called: &[],
+        takes: "number",
+        default: "`1000`",
+        doc: "The place of its policies among others and those of `[policy.NAME]`: the lowest number is asked first; of several with \
+              one number the narrowest.",
+        set: |draft, item| {
+            draft.priority = Some(priority(item)?);
+            Ok(())
+        },
+    },
+    Key {
         name: "replay_window",
         also_called: &[],
         takes: "packets: 0, or 64 to 65536",
@@ -467,6 +480,12 @@ pub(crate) fn read_program(line: &str) -> Result<Vec<String>, &'static str> {
         Some(path) if path.starts_with('/') => Ok(words),
         Some(_) | None => Err("expected an absolute path such as \"/etc/charon-rs/updown\", with or without arguments"),
     }
+}
+
+/// The place of a policy among others.
+pub(super) fn priority(item: Item<'_>) -> Result<u32, Complaint> {
+    let number = item.integer(0..=u64::from(u32::MAX) - 1)?;
+    u32::try_from(number).map_err(|_| item.wrong_type("a number"))
 }
 
 /// Reads the size of a replay window.

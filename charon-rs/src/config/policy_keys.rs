@@ -6,7 +6,7 @@ use espdp_api::{
     InterfaceName, PolicyAction, PolicyDirections, PolicyId, PolicySpec, PortRange, Routes, TrafficSelector,
 };
 
-use super::child_keys::{routes, subnets};
+use super::child_keys::{priority, routes, subnets};
 use super::defaults;
 use super::item::{At, Item};
 use super::keys::Key;
@@ -70,11 +70,10 @@ pub(super) const POLICY_KEYS: &[Key<PolicyDraft>] = &[
         also_called: &[],
         takes: "number",
         default: "1000",
-        doc: "The policy with the lowest number is asked first; of several with one number the narrowest. Policies of connections \
-              have 1000.",
+        doc: "The policy with the lowest number is asked first; of several with one number the narrowest. Those of connections have \
+              1000 if they do not say otherwise.",
         set: |draft, item| {
-            let number = item.integer(0..=u64::from(u32::MAX) - 1)?;
-            draft.priority = Some(u32::try_from(number).map_err(|_| item.wrong_type("a number"))?);
+            draft.priority = Some(priority(item)?);
             Ok(())
         },
     },

@@ -55,12 +55,12 @@ impl Store {
     }
 
     /// What a connection signs with.
-    pub(super) fn signer(&self, name: &CredentialName) -> Option<&Signer> {
+    pub(crate) fn signer(&self, name: &CredentialName) -> Option<&Signer> {
         self.layers().find_map(|layer| layer.signers.get(name)).map(AsRef::as_ref)
     }
 
     /// What a connection demands.
-    pub(super) fn demand(&self, name: &TrustName) -> Option<&Arc<Demand>> {
+    pub(crate) fn demand(&self, name: &TrustName) -> Option<&Arc<Demand>> {
         self.layers().find_map(|layer| layer.demands.get(name))
     }
 

@@ -453,6 +453,7 @@ pub(super) mod tests {
             interface: InterfaceName::new(interface).unwrap(),
             routes: Routes::FromSelectors,
             later_fragments: false,
+            priority: espdp_api::PolicySpec::DEFAULT_PRIORITY,
             per_resource: false,
             shape: PacketShape::default(),
             start: StartAction::None,

@@ -7,17 +7,18 @@ use espdp_api::{
     Direction, Encapsulation, EspIntegrity, EspSpi, IpsecProtocol, Mode, PolicyAction, PolicyDirections, PolicySpec,
     SaStatistics,
 };
-use ike_proto::config::{
-    Child, CloseAction, Connection, DpdAction, LocalMethod, RemoteAddress, RemoteMethod, StartAction, Uniqueness,
-};
-use ike_proto::identity::IdentityPattern;
 use ike_proto::io::{ChildSaReport, ChildState, IkeSaReport, IkeState};
 use ike_proto::proposal::{AdditionalGroups, Algorithm};
 
+pub(crate) use config::connection;
+pub(crate) use selectors::{child_selector, selector};
+
 use super::shell::Statistics;
 use crate::config::{ManualPolicy, ManualSa};
-use crate::swanctl::Shunt;
 use crate::vici::Message;
+
+mod config;
+mod selectors;
 
 /// An IKE SA with its Child SAs, as in `list-sa` events. Without `statistics`, there are no counters.
 pub(crate) fn ike_sa_with_children(sa: &IkeSaReport, statistics: Option<&Statistics>, now: Instant) -> Message {
@@ -31,8 +32,8 @@ pub(crate) fn ike_sa_with_children(sa: &IkeSaReport, statistics: Option<&Statist
 /// A policy of a child, as strongSwan shows it.
 pub(crate) fn policy(connection: &str, child: &str, mode: &str, spec: &PolicySpec) -> Message {
     let mut section = Message::new().with("child", child).with("ike", connection).with("mode", mode);
-    section.put_list("local-ts", &spec.local);
-    section.put_list("remote-ts", &spec.remote);
+    section.put_list("local-ts", spec.local.iter().map(selector));
+    section.put_list("remote-ts", spec.remote.iter().map(selector));
     Message::new().with_section(&format!("{connection}/{child}"), section)
 }
 
@@ -51,8 +52,8 @@ pub(crate) fn manual_policy(policy: &ManualPolicy, statistics: &Statistics) -> M
         PolicyDirections::Inbound => "in",
     };
     let mut section = Message::new().with("child", &policy.name).with("mode", mode);
-    section.put_list("local-ts", &spec.local);
-    section.put_list("remote-ts", &spec.remote);
+    section.put_list("local-ts", spec.local.iter().map(selector));
+    section.put_list("remote-ts", spec.remote.iter().map(selector));
     section.put("action", action);
     section.put("priority", spec.priority);
     section.put("direction", direction);
@@ -165,8 +166,8 @@ pub(crate) fn child_sa(child: &ChildSaReport, statistics: Option<&Statistics>, n
     section.put_some("rekey-time", child.rekey_at.map(|at| seconds_until(at, now)));
     section.put_some("life-time", child.expires_at.map(|at| seconds_until(at, now)));
     section.put("install-time", seconds_since(child.installed, now));
-    section.put_list("local-ts", &child.local);
-    section.put_list("remote-ts", &child.remote);
+    section.put_list("local-ts", child.local.iter().map(selector));
+    section.put_list("remote-ts", child.remote.iter().map(selector));
     section
 }
 
@@ -198,127 +199,6 @@ pub(crate) fn ike_sa_in_full(sa: &IkeSaReport, statistics: &Statistics, now: Ins
         children.put_section(&child_key(child), full);
     }
     section.with_section("child-sas", children)
-}
-
-/// A connection as in `list-conn` events, with its children that nobody negotiates.
-pub(crate) fn connection(connection: &Connection, shunts: &[Shunt]) -> Message {
-    let mut section = Message::new();
-    section.put_list("local_addrs", or_any(connection.local_addresses.iter().map(ToString::to_string)));
-    section.put_list("remote_addrs", or_any(connection.remote_addresses.iter().map(remote_address)));
-    section.put("version", "IKEv2");
-    section.put("reauth_time", connection.reauth_after.map_or(0, |after| after.as_secs()));
-    section.put("rekey_time", connection.ike_lifetime.rekey_after.map_or(0, |after| after.as_secs()));
-    section.put("unique", uniqueness(connection.uniqueness));
-    section.put_some("dpd_delay", connection.dpd.map(|dpd| dpd.delay.as_secs()));
-    let local = std::iter::once(&connection.local).chain(&connection.more_local);
-    for (index, round) in local.enumerate() {
-        let id = round.identity.as_ref().map(ToString::to_string);
-        section.put_section(&format!("local-{}", index + 1), auth(id, local_class(&round.method)));
-    }
-    let remote = std::iter::once(&connection.remote).chain(&connection.more_remote);
-    for (index, round) in remote.enumerate() {
-        let name = format!("remote-{}", index + 1);
-        let id = Some(&round.identity).filter(|id| **id != IdentityPattern::Any).map(ToString::to_string);
-        section.put_section(&name, auth(id, remote_class(&round.method)));
-    }
-    let mut children = Message::new();
-    for child in &connection.children {
-        let dpd = child.dpd.or(connection.dpd.map(|dpd| dpd.action));
-        children.put_section(&child.name, child_config(child, dpd));
-    }
-    for shunt in shunts {
-        children.put_section(&shunt.name, shunt_config(shunt));
-    }
-    section.with_section("children", children)
-}
-
-fn shunt_config(shunt: &Shunt) -> Message {
-    let mut section = Message::new()
-        .with("mode", shunt_mode(shunt.policy.spec.action))
-        .with("rekey_time", shunt.rekey_time.as_secs())
-        .with("rekey_bytes", 0)
-        .with("rekey_packets", 0)
-        .with("dpd_action", "none")
-        .with("close_action", "none");
-    section.put_list("local-ts", &shunt.policy.spec.local);
-    section.put_list("remote-ts", &shunt.policy.spec.remote);
-    section
-}
-
-/// strongSwan's names.
-fn uniqueness(uniqueness: Uniqueness) -> &'static str {
-    match uniqueness {
-        Uniqueness::Never => "UNIQUE_NEVER",
-        Uniqueness::No => "UNIQUE_NO",
-        Uniqueness::Replace => "UNIQUE_REPLACE",
-        Uniqueness::Keep => "UNIQUE_KEEP",
-    }
-}
-
-fn child_config(child: &Child, dpd: Option<DpdAction>) -> Message {
-    let dpd_action = match dpd {
-        Some(DpdAction::Restart) => "start",
-        Some(DpdAction::Hold) => "trap",
-        Some(DpdAction::Clear) | None => "none",
-    };
-    let close_action = match child.close {
-        _ if child.start == StartAction::Start => "start",
-        CloseAction::Start => "start",
-        CloseAction::Trap => "trap",
-        CloseAction::None => "none",
-    };
-    let mut section = Message::new()
-        .with("mode", mode(child.mode))
-        .with("rekey_time", child.lifetime.rekey_after.map_or(0, |after| after.as_secs()))
-        .with("rekey_bytes", child.rekey_after_traffic.bytes.unwrap_or(0))
-        .with("rekey_packets", child.rekey_after_traffic.packets.unwrap_or(0))
-        .with("dpd_action", dpd_action)
-        .with("close_action", close_action);
-    section.put_list("local-ts", &child.local_selectors);
-    section.put_list("remote-ts", &child.remote_selectors);
-    section
-}
-
-/// How we authenticate, with strongSwan's names.
-fn local_class(method: &LocalMethod) -> &'static str {
-    match method {
-        LocalMethod::PreSharedKey => "pre-shared key",
-        LocalMethod::Signature(_) => "public key",
-        _ => "unknown",
-    }
-}
-
-/// How the peer must authenticate.
-fn remote_class(method: &RemoteMethod) -> &'static str {
-    match method {
-        RemoteMethod::PreSharedKey => "pre-shared key",
-        RemoteMethod::Signature(_) => "public key",
-        _ => "unknown",
-    }
-}
-
-fn auth(id: Option<String>, class: &str) -> Message {
-    let mut section = Message::new();
-    section.put_some("id", id);
-    section.put("class", class);
-    for list in ["groups", "cert_policy", "certs", "cacerts"] {
-        section.put_list(list, [""; 0]);
-    }
-    section
-}
-
-fn remote_address(address: &RemoteAddress) -> String {
-    match address {
-        RemoteAddress::Address(address) => address.to_string(),
-        RemoteAddress::Range(range) => range.to_string(),
-        RemoteAddress::Name(name) => name.clone(),
-        RemoteAddress::Any => "%any".to_owned(),
-    }
-}
-
-fn or_any(addresses: impl Iterator<Item = String>) -> Vec<String> {
-    let addresses: Vec<String> = addresses.collect();
-    if addresses.is_empty() { vec!["%any".to_owned()] } else { addresses }
 }
 
 /// strongSwan's name of an IKE SA's state.

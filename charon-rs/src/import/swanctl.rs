@@ -12,7 +12,7 @@ use crate::swanctl::auth_keys::{self, LOCAL_KEYS, LocalDraft, REMOTE_KEYS, Remot
 use crate::swanctl::child_keys::{self, CHILD_KEYS, ChildDraft, ChildMode, Limits};
 use crate::swanctl::conn_keys::{self, CONN_KEYS, ConnDraft};
 use crate::swanctl::keys::{Key, Refusal, Toml, Value, apply_all};
-use crate::swanctl::{CHILD_REKEY_TIME, IKE_REKEY_TIME};
+use crate::swanctl::{CHILD_REKEY_TIME, IKE_REKEY_TIME, SHUNT_PRIORITY};
 use crate::vici::Message;
 
 /// Translates swanctl.conf; `folder` is the one that it stands in, with the certificates and keys beside it.
@@ -227,6 +227,9 @@ impl Importer<'_> {
         for (unit, limits) in [("bytes", draft.bytes), ("packets", draft.packets)] {
             self.traffic(&path, unit, limits);
         }
+        if let Some(priority) = draft.priority {
+            self.config.raw("priority", priority);
+        }
         if let Some(window) = draft.replay_window {
             self.config.raw("replay_window", if window == 0 { 0 } else { window.max(64) });
         }
@@ -293,7 +296,7 @@ impl Importer<'_> {
         let name = path.iter().filter(|part| !matches!(**part, "connections" | "children")).copied();
         self.config.table(&["policy", &name.collect::<Vec<_>>().join("-")]);
         self.config.string("action", if mode == ChildMode::Pass { "bypass" } else { "discard" });
-        self.config.raw("priority", espdp_api::PolicySpec::DEFAULT_PRIORITY / 2);
+        self.config.raw("priority", draft.priority.unwrap_or(SHUNT_PRIORITY));
         self.config.list("leftsubnet", draft.local.as_deref().unwrap_or_default());
         self.config.list("rightsubnet", draft.remote.as_deref().unwrap_or_default());
         if mode == ChildMode::Pass {

@@ -31,7 +31,7 @@ pub(crate) const IKE_REKEY_TIME: Duration = Duration::from_secs(4 * 3600);
 pub(crate) const CHILD_REKEY_TIME: Duration = Duration::from_secs(3600);
 
 /// The place of policies that let packets pass or drop them: they are asked before those that protect, as at strongSwan.
-const SHUNT_PRIORITY: u32 = PolicySpec::DEFAULT_PRIORITY / 2;
+pub(crate) const SHUNT_PRIORITY: u32 = PolicySpec::DEFAULT_PRIORITY / 2;
 
 /// The largest replay window; the smallest is 64.
 const REPLAY_WINDOWS: std::ops::RangeInclusive<u32> = 64..=65536;
@@ -165,6 +165,7 @@ fn child(name: &str, mode: Mode, draft: ChildDraft) -> Result<Child, Refusal> {
         expire_after_traffic: TrafficLimit { bytes: hard_bytes, packets: hard_packets },
         replay_window: replay_window(draft.replay_window)?,
         interface: draft.interface.unwrap_or_else(defaults::interface),
+        priority: draft.priority.unwrap_or(PolicySpec::DEFAULT_PRIORITY),
         routes: Routes::FromSelectors,
         later_fragments: false,
         per_resource: draft.per_resource,
@@ -224,7 +225,7 @@ fn shunt(connection: &Connection, name: &str, action: PolicyAction, draft: &Chil
     let spec = PolicySpec {
         action,
         routes,
-        priority: SHUNT_PRIORITY,
+        priority: draft.priority.unwrap_or(SHUNT_PRIORITY),
         // Nobody else has to agree: later fragments share the fate of the first.
         later_fragments: true,
         ..PolicySpec::protect(PolicyId(0), interface, local, remote)

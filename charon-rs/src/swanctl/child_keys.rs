@@ -28,6 +28,7 @@ pub(crate) struct ChildDraft {
     pub(crate) packets: Limits,
     pub(crate) replay_window: Option<u32>,
     pub(crate) interface: Option<InterfaceName>,
+    pub(crate) priority: Option<u32>,
     pub(crate) shape: PacketShape,
     pub(crate) updown: Vec<String>,
     pub(crate) per_resource: bool,
@@ -265,6 +266,16 @@ pub(crate) const CHILD_KEYS: &[Key<ChildDraft>] = &[
         },
     },
     Key {
+        name: "priority",
+        takes: "number; the lowest is asked first",
+        default: "`0`: children that pass or drop packets are asked before those that protect them",
+        toml: Toml::Together,
+        set: |draft, value| {
+            draft.priority = Some(value.number()?).filter(|priority| *priority > 0);
+            Ok(())
+        },
+    },
+    Key {
         name: "updown",
         takes: "absolute path of a program, and its arguments",
         default: "none",
@@ -355,7 +366,6 @@ pub(crate) const CHILD_KEYS: &[Key<ChildDraft>] = &[
     },
     Key { name: "ipcomp", takes: "`no`", default: "`no`", toml: Toml::Nothing, set: |_, value| value.only(&["no"]) },
     Key { name: "sha256_96", takes: "`no`", default: "`no`", toml: Toml::Nothing, set: |_, value| value.only(&["no"]) },
-    Key { name: "priority", takes: "`0`", default: "`0`", toml: Toml::Nothing, set: |_, value| value.only(&["0"]) },
     Key { name: "reqid", takes: "`0`", default: "`0`", toml: Toml::Nothing, set: |_, value| value.only(&["0"]) },
     Key {
         name: "inactivity",
@@ -364,8 +374,20 @@ pub(crate) const CHILD_KEYS: &[Key<ChildDraft>] = &[
         toml: Toml::Nothing,
         set: |_, value| value.only(&["0", "0s"]),
     },
-    Key { name: "mark_in", takes: "`0`", default: "`0`", toml: Toml::Nothing, set: |_, value| value.only(NO_MARK) },
-    Key { name: "mark_out", takes: "`0`", default: "`0`", toml: Toml::Nothing, set: |_, value| value.only(NO_MARK) },
+    Key {
+        name: "mark_in",
+        takes: "`0`",
+        default: "`0`",
+        toml: Toml::Nothing,
+        set: |_, value| value.only_or(NO_MARK, BY_INTERFACE),
+    },
+    Key {
+        name: "mark_out",
+        takes: "`0`",
+        default: "`0`",
+        toml: Toml::Nothing,
+        set: |_, value| value.only_or(NO_MARK, BY_INTERFACE),
+    },
     Key {
         name: "mark_in_sa",
         takes: "`no`",
@@ -373,17 +395,38 @@ pub(crate) const CHILD_KEYS: &[Key<ChildDraft>] = &[
         toml: Toml::Nothing,
         set: |_, value| value.only(&["no"]),
     },
-    Key { name: "set_mark_in", takes: "`0`", default: "`0`", toml: Toml::Nothing, set: |_, value| value.only(NO_MARK) },
+    Key {
+        name: "set_mark_in",
+        takes: "`0`",
+        default: "`0`",
+        toml: Toml::Nothing,
+        set: |_, value| value.only_or(NO_MARK, BY_INTERFACE),
+    },
     Key {
         name: "set_mark_out",
         takes: "`0`",
         default: "`0`",
         toml: Toml::Nothing,
-        set: |_, value| value.only(NO_MARK),
+        set: |_, value| value.only_or(NO_MARK, BY_INTERFACE),
     },
-    Key { name: "if_id_in", takes: "`0`", default: "`0`", toml: Toml::Nothing, set: |_, value| value.only(&["0"]) },
-    Key { name: "if_id_out", takes: "`0`", default: "`0`", toml: Toml::Nothing, set: |_, value| value.only(&["0"]) },
+    Key {
+        name: "if_id_in",
+        takes: "`0`",
+        default: "`0`",
+        toml: Toml::Nothing,
+        set: |_, value| value.only_or(&["0"], BY_INTERFACE),
+    },
+    Key {
+        name: "if_id_out",
+        takes: "`0`",
+        default: "`0`",
+        toml: Toml::Nothing,
+        set: |_, value| value.only_or(&["0"], BY_INTERFACE),
+    },
 ];
+
+/// What takes the place of marks and interface identifiers of the kernel's IPsec.
+pub(super) const BY_INTERFACE: &str = "packets take the child's way here because they are routed into its interface: give each such child an interface = NAME of its own";
 
 const NO_MARK: &[&str] = &["0", "0/0", "0x0", "0x00000000/0x00000000"];
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use ike_proto::config::{Childless, Fragmentation, RemoteAddress, SendCertificates, Uniqueness};
 use ike_proto::proposal::{IkeProposal, default_ike_proposals, parse_ike_list};
 
+use super::child_keys::BY_INTERFACE;
 use super::keys::{Foreign, Key, Toml};
 use crate::config::values::address;
 
@@ -287,8 +288,20 @@ pub(crate) const CONN_KEYS: &[Key<ConnDraft>] = &[
         set: |_, value| value.only(&["000000"]),
     },
     Key { name: "mediation", takes: "`no`", default: "`no`", toml: Toml::Nothing, set: |_, value| value.only(&["no"]) },
-    Key { name: "if_id_in", takes: "`0`", default: "`0`", toml: Toml::Nothing, set: |_, value| value.only(&["0"]) },
-    Key { name: "if_id_out", takes: "`0`", default: "`0`", toml: Toml::Nothing, set: |_, value| value.only(&["0"]) },
+    Key {
+        name: "if_id_in",
+        takes: "`0`",
+        default: "`0`",
+        toml: Toml::Nothing,
+        set: |_, value| value.only_or(&["0"], BY_INTERFACE),
+    },
+    Key {
+        name: "if_id_out",
+        takes: "`0`",
+        default: "`0`",
+        toml: Toml::Nothing,
+        set: |_, value| value.only_or(&["0"], BY_INTERFACE),
+    },
 ];
 
 /// Keys of a connection that mean something here nobody does.

@@ -261,6 +261,14 @@ impl<'a> Value<'a> {
         if harmless.contains(&text) { Ok(()) } else { Err(format!("{} = {text} is not supported", self.name)) }
     }
 
+    /// As [`Self::only`], and says what does the same here.
+    ///
+    /// # Errors
+    /// When it is another one.
+    pub(crate) fn only_or(self, harmless: &[&str], advice: &str) -> Result<(), String> {
+        self.only(harmless).map_err(|error| format!("{error}: {advice}"))
+    }
+
     fn wrong(self, why: impl fmt::Display) -> String {
         format!("invalid value for: {}: {why}", self.name)
     }

@@ -208,7 +208,7 @@ impl TrafficSelector {
 }
 
 impl fmt::Display for TrafficSelector {
-    /// As strongSwan prints it: `10.1.0.0/16` or `10.1.0.0/16[tcp/443]`.
+    /// `10.1.0.0/16` or `10.1.0.0/16[tcp/443]`; ICMP as type and code: `10.1.0.0/16[icmp/3(4)]`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.addresses)?;
         if self.protocol == 0 && self.ports == PortRange::ANY {
@@ -220,13 +220,26 @@ impl fmt::Display for TrafficSelector {
             1 => f.write_str("icmp")?,
             6 => f.write_str("tcp")?,
             17 => f.write_str("udp")?,
+            47 => f.write_str("gre")?,
             58 => f.write_str("ipv6-icmp")?,
             other => write!(f, "{other}")?,
         }
-        if self.ports != PortRange::ANY {
-            write!(f, "/{:?}", self.ports)?;
+        match (self.protocol, self.ports) {
+            (_, PortRange::ANY) => {}
+            (1 | 58, ports) if ports != PortRange::OPAQUE => fmt_icmp(ports, f)?,
+            (_, ports) => write!(f, "/{ports:?}")?,
         }
         f.write_str("]")
+    }
+}
+
+/// A type alone is one with all its codes; what is neither that nor one code is written as the port field would be.
+fn fmt_icmp(ports: PortRange, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match (ports.start.to_be_bytes(), ports.end.to_be_bytes()) {
+        ([first, 0], [last, u8::MAX]) if first == last => write!(f, "/{first}"),
+        ([first, 0], [last, u8::MAX]) => write!(f, "/{first}-{last}"),
+        ([kind, code], _) if ports.start == ports.end => write!(f, "/{kind}({code})"),
+        _ => write!(f, "/{ports:?}"),
     }
 }
 

@@ -3,11 +3,12 @@
 //! (`tests/run` puts it there).
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use harness::{Charon, Gateway, Site, StrongSwan, World, finish};
+use interop::certificates::Certificates;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
@@ -21,9 +22,20 @@ struct Two {
 
 impl Two {
     fn start() -> Result<Self> {
+        Self::with(&[])
+    }
+
+    /// Both with these files in their swanctl folders.
+    fn with(files: &[(&str, PathBuf)]) -> Result<Self> {
         let world = World::two_sites()?;
         let folder = tempfile::tempdir()?;
-        let theirs = StrongSwan::start(&world, Site::SUN.gateway, folder.path(), Charon::default(), "")?;
+        let charon = Charon { files, ..Charon::default() };
+        let theirs = StrongSwan::start(&world, Site::SUN.gateway, folder.path(), charon, "")?;
+        for (name, source) in files {
+            let target = folder.path().join("ours").join(name);
+            target.parent().map_or(Ok(()), fs::create_dir_all)?;
+            fs::copy(source, target)?;
+        }
         let ours = Gateway::start(&world, Site::MOON.gateway, folder.path(), "", "")?;
         Ok(Self { ours, theirs, folder, _world: world })
     }
@@ -186,6 +198,103 @@ fn stock_swanctl_prints_the_same_for_both_daemons() -> Result<()> {
     ensure!(done && said.contains("2 unloaded"), "{said}");
     Ok(())
 }
+
+/// What configurations of strongSwan's own tests have: certificates and CAs, rounds, keys, protocols, ports and priorities.
+const OF_EVERY_KIND: &str = r"
+connections {
+  rw {
+    version = 2
+    local_addrs = 192.0.2.1
+    local { auth = pubkey
+      certs = gw.pem
+      id = moon.example.org }
+    remote { auth = pubkey
+      cacerts = ca.pem
+      revocation = ifuri }
+    proposals = aes128-sha256-modp3072
+    children {
+      icmp { local_ts = 10.1.0.0/16[icmp/2048]
+        remote_ts = dynamic[icmp/2048]
+        hostaccess = yes
+        updown = /usr/local/libexec/ipsec/_updown iptables }
+      ftp-ssh { local_ts = 10.1.0.0/16[tcp/21-22], 10.1.0.0/16[tcp/https]
+        remote_ts = dynamic[tcp/32768-65535], dynamic[udp/1701]
+        rekey_time = 5400
+        rekey_bytes = 500000000
+        rekey_packets = 1000000
+        esp_proposals = aes128gcm128-modp3072 }
+      gre { mode = transport
+        local_ts = dynamic[gre]
+        remote_ts = dynamic[gre] }
+      first { local_ts = 10.1.0.0/16, 224.0.0.251/32
+        priority = 2
+        policies_fwd_out = yes }
+    }
+  }
+  home {
+    version = 2
+    remote_addrs = 192.0.2.2
+    mobike = no
+    reauth_time = 10800
+    ppk_id = carol@example.org
+    ppk_required = yes
+    local { auth = psk
+      id = carol@example.org }
+    remote { auth = pubkey
+      id = *@example.org
+      revocation = strict }
+    remote-2 { auth = psk }
+    children { home { remote_ts = 10.1.0.0/16 } }
+  }
+  shunts {
+    version = 2
+    children {
+      drop-all { local_ts = 10.66.0.0/16
+        remote_ts = 10.67.0.0/16
+        priority = 4
+        mode = drop
+        start_action = trap }
+      pass-ssh { local_ts = 10.66.0.0/16[tcp/ssh]
+        remote_ts = 10.67.0.0/16[tcp]
+        priority = 1
+        mode = pass
+        start_action = trap }
+    }
+  }
+}
+authorities { root { cacert = ca.pem
+  crl_uris = http://crl.example.org/root.crl
+  ocsp_uris = http://ocsp.example.org:8880 } }
+secrets { ppk { id = carol@example.org
+  secret = 0x0102030405060708 } }
+";
+
+#[test]
+fn configurations_of_every_kind_are_listed_the_same_by_both_daemons() -> Result<()> {
+    let certificates = Certificates::new("--type ecdsa --size 256")?;
+    let moon = certificates.folder().join("moon.example.org");
+    let two = Two::with(&[
+        ("x509ca/ca.pem", moon.join("cacerts/ca.pem")),
+        ("x509/gw.pem", moon.join("certs/moon.example.org.pem")),
+        ("private/gw.pem", moon.join("private/moon.example.org.pem")),
+    ])?;
+    two.theirs.load(OF_EVERY_KIND)?;
+    let (done, said) = two.swanctl(OF_EVERY_KIND, &["--load-all"])?;
+    ensure!(done && said.contains("successfully loaded 3 connections"), "{said}");
+    for question in ["--list-conns", "--list-pols", "--list-authorities"] {
+        let theirs = two.theirs.swanctl(&[question, "--raw"])?;
+        let (_, ours) = two.swanctl(OF_EVERY_KIND, &[question, "--raw"])?;
+        // Connections that nobody negotiates have no rounds at strongSwan.
+        let comparable = |text: &str| sorted(text).replace(WITHOUT_ROUNDS, "").replace(DEFAULT_ROUNDS, "");
+        let (ours, theirs) = (comparable(&ours), comparable(&theirs));
+        ensure!(ours == theirs, "{question}\n--- ours\n{ours}\n--- strongSwan's\n{theirs}");
+    }
+    Ok(())
+}
+
+const WITHOUT_ROUNDS: &str =
+    "local-1 {groups=[] cert_policy=[] certs=[] cacerts=[]} remote-1 {groups=[] cert_policy=[] certs=[] cacerts=[]} ";
+const DEFAULT_ROUNDS: &str = "local-1 {class=pre-shared key groups=[] cert_policy=[] certs=[] cacerts=[]} remote-1 {class=pre-shared key groups=[] cert_policy=[] certs=[] cacerts=[]} ";
 
 /// The arguments of `load-conn` and `load-shared` as the Python client takes them.
 fn python_connection(side: Side) -> Result<Value> {

@@ -62,6 +62,7 @@ pub fn connection(here: IpAddr, there: IpAddr) -> Connection {
             interface: InterfaceName::new("ipsec0").expect("a name"),
             routes: Routes::FromSelectors,
             later_fragments: false,
+            priority: espdp_api::PolicySpec::DEFAULT_PRIORITY,
             per_resource: false,
             shape: PacketShape::default(),
             start: StartAction::None,

@@ -181,6 +181,7 @@ fn child(local_selectors: Vec<TrafficSelector>, remote_selectors: Vec<TrafficSel
         interface: InterfaceName::new("ipsec0").unwrap(),
         routes: Routes::FromSelectors,
         later_fragments: false,
+        priority: espdp_api::PolicySpec::DEFAULT_PRIORITY,
         per_resource: false,
         shape: PacketShape::default(),
         start: StartAction::None,

@@ -208,6 +208,7 @@ impl Policies {
             action: PolicyAction::Protect { acquire: policy.trap.is_some() },
             later_fragments,
             routes: child.routes.towards(remote),
+            priority: child.priority,
             ..PolicySpec::protect(id, child.interface.clone(), local.to_vec(), remote.to_vec())
         };
         if policy.in_use.as_ref() == Some(&spec) {
@@ -424,5 +425,6 @@ pub fn configured_policy(id: PolicyId, connection: &Connection, child: &Child) -
     let remote = at(&child.remote_selectors, peer)?;
     let routes = child.routes.towards(&remote);
     let action = PolicyAction::Protect { acquire: true };
-    Some(PolicySpec { action, routes, ..PolicySpec::protect(id, child.interface.clone(), local, remote) })
+    let priority = child.priority;
+    Some(PolicySpec { action, routes, priority, ..PolicySpec::protect(id, child.interface.clone(), local, remote) })
 }

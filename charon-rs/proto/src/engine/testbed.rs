@@ -678,6 +678,7 @@ pub(super) fn child(who: Who, name: &str) -> Child {
         interface: InterfaceName::new("ipsec0").unwrap(),
         routes: Routes::FromSelectors,
         later_fragments: false,
+        priority: espdp_api::PolicySpec::DEFAULT_PRIORITY,
         per_resource: false,
         shape: PacketShape::default(),
         start: StartAction::None,

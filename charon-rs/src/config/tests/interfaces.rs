@@ -143,7 +143,7 @@ fn child(interface: &str, conn: &str) -> (Vec<String>, Vec<String>, Routes) {
 fn children_of_a_tunnel_protect_its_packets_and_install_no_routes() {
     let none = Routes::Fixed(Vec::new());
     let (ours, theirs, routes) = child("gre0]", "type = \"transport\"");
-    assert_eq!((ours.join(" "), theirs.join(" ")), ("192.0.2.1/32[47]".into(), "192.0.2.2/32[47]".into()));
+    assert_eq!((ours.join(" "), theirs.join(" ")), ("192.0.2.1/32[gre]".into(), "192.0.2.2/32[gre]".into()));
     assert_eq!(routes, none);
     let (ours, theirs, _) = child("vxlan0]\nvni = 1", "type = \"transport\"");
     assert_eq!((ours.join(" "), theirs.join(" ")), ("192.0.2.1/32[udp]".into(), "192.0.2.2/32[udp]".into()));
@@ -153,7 +153,7 @@ fn children_of_a_tunnel_protect_its_packets_and_install_no_routes() {
     assert_eq!((ours.join(" "), theirs.join(" ")), ("0.0.0.0/0 ::/0".into(), "0.0.0.0/0 ::/0".into()));
     assert_eq!(routes, none);
     let (ours, theirs, _) = child("gre0]", "leftsubnet = \"192.0.2.0/24\"\ntype = \"transport\"");
-    assert_eq!((ours.join(" "), theirs.join(" ")), ("192.0.2.0/24".into(), "192.0.2.2/32[47]".into()));
+    assert_eq!((ours.join(" "), theirs.join(" ")), ("192.0.2.0/24".into(), "192.0.2.2/32[gre]".into()));
     let (ours, theirs, routes) = child("ipip0]", "");
     assert_eq!((ours.join(" "), theirs.join(" ")), ("dynamic".into(), "dynamic".into()));
     assert_eq!(routes, Routes::FromSelectors);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use espdp_api::{
     CryptoEngine, DfPolicy, DscpPolicy, FlowLabelPolicy, FragmentPolicy, HopLimitPolicy, InterfaceKind, IpsecProtocol,
-    Mode, MssPolicy, Mtu, PacketShape, PaddingPolicy, PathMtuPolicy, Routes, TrafficLimit,
+    Mode, MssPolicy, Mtu, PacketShape, PaddingPolicy, PathMtuPolicy, PolicySpec, Routes, TrafficLimit,
 };
 use ike_proto::config::{
     Child, ChildSelector, Childless, CloseAction, Dpd, DpdAction, Fragmentation, Lifetime, LocalMethod, RemoteAddress,
@@ -149,7 +149,7 @@ fn each_key_of_a_child_has_its_effect() {
     assert_eq!(printed(&beside), ["dynamic[tcp/22]", "10.1.0.0/16"]);
     let narrowed = child_with("leftsubnet = [\"10.1.0.0/16\", \"10.2.0.0/16[udp]\"]\nleftprotoport = \"tcp/443\"");
     assert_eq!(printed(&narrowed.local_selectors), ["10.1.0.0/16[tcp/443]", "10.2.0.0/16[udp]"]);
-    assert_eq!(printed(&child_with("rightprotoport = \"gre\"").remote_selectors), ["dynamic[47]"]);
+    assert_eq!(printed(&child_with("rightprotoport = \"gre\"").remote_selectors), ["dynamic[gre]"]);
     assert_eq!(printed(&child_with("esp = \"aes256gcm16-esn\"").esp_proposals), ["aes256gcm16-esn"]);
     assert_eq!(printed(&child_with("esp = [\"aes256gcm16\", \"chacha20poly1305\"]").esp_proposals).len(), 2);
     let ah = child_with("ah = \"sha256-esn\"").esp_proposals;
@@ -162,6 +162,7 @@ fn each_key_of_a_child_has_its_effect() {
         Routes::Fixed(vec!["10.9.0.0/16".parse().unwrap(), "0.0.0.0/0".parse().unwrap()])
     );
     assert_eq!(child_with("replay_window = 64").replay_window, 64);
+    assert_eq!((child_with("priority = 7").priority, child_with("").priority), (7, PolicySpec::DEFAULT_PRIORITY));
     assert!(child_with("later_fragments = true").later_fragments);
     assert!(child_with("per_resource_sas = true").per_resource && !child_with("").per_resource);
     assert_eq!(child_with("df = \"copy\"").shape.df, DfPolicy::Copy);

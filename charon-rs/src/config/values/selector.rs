@@ -6,10 +6,11 @@ use ike_proto::config::ChildSelector;
 use super::{ValueError, address};
 
 /// Protocols by name, as /etc/protocols has them.
-const PROTOCOLS: [(&str, u8); 15] = [
+const PROTOCOLS: [(&str, u8); 18] = [
     ("any", 0),
     ("%any", 0),
     ("icmp", 1),
+    ("igmp", 2),
     ("ipencap", 4),
     ("ipip", 4),
     ("tcp", 6),
@@ -17,9 +18,11 @@ const PROTOCOLS: [(&str, u8); 15] = [
     ("ipv6", 41),
     ("gre", 47),
     ("esp", 50),
+    ("ah", 51),
     ("icmpv6", 58),
     ("ipv6-icmp", 58),
     ("ospf", 89),
+    ("pim", 103),
     ("l2tp", 115),
     ("sctp", 132),
 ];
@@ -113,7 +116,7 @@ pub fn protocol_and_ports(text: &str) -> Result<(u8, PortRange), ValueError> {
     .ok_or_else(|| match protocol {
         1 | 58 => wrong(
             format!("`{ports_text}` is no ICMP type"),
-            "expected a type such as 8, a type with its code such as 3(4), or any",
+            "expected a type such as 8, a type with its code such as 3(4), types such as 3-4, or any",
         ),
         _ => wrong(format!("`{ports_text}` is no port"), PORTS_WANTED),
     })?;
@@ -135,20 +138,23 @@ fn ports(text: &str) -> Option<PortRange> {
     (ports.start <= ports.end).then_some(ports)
 }
 
-/// RFC 7296 §3.13.1: the type is the high octet of the port field, the code the low one.
+/// RFC 7296 §3.13.1: the type is the high octet of the port field, the code the low one. strongSwan writes that field as a number,
+/// too, or a range of it, where it is no type alone: `2048` is type 8 with code 0.
 fn icmp_types(text: &str) -> Option<PortRange> {
     if let Some(special) = special_ports(text) {
         return Some(special);
     }
-    let (kind, code) = match text.split_once('(') {
-        Some((kind, code)) => (kind, Some(code.strip_suffix(')')?.parse::<u8>().ok()?)),
-        None => (text, None),
+    if let Some((kind, code)) = text.split_once('(') {
+        let field = u16::from_be_bytes([kind.parse().ok()?, code.strip_suffix(')')?.parse().ok()?]);
+        return Some(PortRange { start: field, end: field });
+    }
+    let (start, end) = text.split_once('-').unwrap_or((text, text));
+    let of_code = |number: &str, code| -> Option<u16> {
+        let number: u16 = number.trim().parse().ok()?;
+        Some(u8::try_from(number).map_or(number, |kind| u16::from_be_bytes([kind, code])))
     };
-    let kind: u8 = kind.parse().ok()?;
-    Some(PortRange {
-        start: u16::from_be_bytes([kind, code.unwrap_or(0)]),
-        end: u16::from_be_bytes([kind, code.unwrap_or(u8::MAX)]),
-    })
+    let types = PortRange { start: of_code(start, 0)?, end: of_code(end, u8::MAX)? };
+    (types.start <= types.end).then_some(types)
 }
 
 fn special_ports(text: &str) -> Option<PortRange> {
@@ -171,9 +177,14 @@ mod tests {
             "10.1.0.0/16[tcp/443]",
             "fec3::/16[udp/1000-2000]",
             "10.0.0.1/32[gre]",
+            "10.0.0.1/32[89]",
+            "10.1.0.0/16[icmp/8]",
+            "10.1.0.0/16[icmp/3(4)]",
+            "10.1.0.0/16[icmp/3-4]",
+            "10.1.0.0/16[icmp/771-1024]",
+            "10.1.0.0/16[icmp/opaque]",
         ] {
-            let selector = selector(text).unwrap();
-            assert_eq!(selector.to_string(), text.replace("gre", "47"));
+            assert_eq!(selector(text).unwrap().to_string(), text);
         }
         assert_eq!(selector("10.1.0.1-10.1.0.6"), selector("10.1.0.1..10.1.0.6"));
         assert_eq!(selector("10.1.0.1"), selector("10.1.0.1/32"));
@@ -183,6 +194,8 @@ mod tests {
     fn the_type_of_icmp_is_the_high_octet() {
         assert_eq!(protocol_and_ports("icmp/8"), Ok((1, PortRange { start: 0x0800, end: 0x08ff })));
         assert_eq!(protocol_and_ports("icmp/3(4)"), Ok((1, PortRange { start: 0x0304, end: 0x0304 })));
+        assert_eq!(protocol_and_ports("icmp/2048"), Ok((1, PortRange { start: 0x0800, end: 0x0800 })));
+        assert_eq!(protocol_and_ports("icmp/3-4"), Ok((1, PortRange { start: 0x0300, end: 0x04ff })));
         assert_eq!(protocol_and_ports("17/%any"), Ok((17, PortRange::ANY)));
         assert_eq!(protocol_and_ports("tcp/opaque"), Ok((6, PortRange::OPAQUE)));
     }
@@ -193,7 +206,8 @@ mod tests {
             ("10.0.0.0/24[tpc/443]", "tpc"),
             ("10.0.0.0/24[tcp/htpp]", "htpp"),
             ("10.0.0.0/24[tcp/9-1]", "9-1"),
-            ("10.0.0.0/24[icmp/300]", "300"),
+            ("10.0.0.0/24[icmp/70000]", "70000"),
+            ("10.0.0.0/24[icmp/4-3]", "4-3"),
             ("10.0.0.0/24[icmp/3(4]", "3(4"),
             ("10.0.0.0/24[any/80]", "80"),
             ("10.0.0.0/24[tcp", "[tcp"),

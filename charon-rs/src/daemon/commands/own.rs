@@ -108,6 +108,8 @@ pub(super) async fn keys(daemon: &Daemon) -> Message {
 #[derive(Default)]
 pub(super) struct Tunnel {
     pub(super) connection: Option<Connection>,
+    /// The connection as `list-conns` shows it.
+    config: Message,
     sas: Vec<IkeSaReport>,
     pub(super) failure: Option<Arc<Entry>>,
 }
@@ -118,6 +120,7 @@ pub(super) fn tunnels(shell: &mut Shell, wanted: Option<&str>) -> BTreeMap<Strin
     for connection in shell.engine.connections() {
         let tunnel = tunnels.entry(connection.name.clone()).or_default();
         tunnel.connection = Some(connection.clone());
+        tunnel.config = report::connection(connection, &[], shell.desk.store());
         tunnel.failure = shell.journal.failure(Some(&connection.name)).cloned();
     }
     // SAs of a connection that was just removed are shown until they are deleted.
@@ -157,7 +160,7 @@ impl Tunnel {
         let mut section = Message::new().with("state", self.state());
         if let Some(connection) = &self.connection {
             section.put("start", start_of(connection));
-            section.put_section("config", report::connection(connection, &[]));
+            section.put_section("config", self.config.clone());
         }
         if let Some(failure) = self.failure.as_deref().and_then(dated_failure) {
             section.put_section("failure", failure);

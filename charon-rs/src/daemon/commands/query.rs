@@ -107,7 +107,7 @@ pub(super) async fn list_conns(daemon: &Daemon, arguments: &Message, streamer: &
         connections
             .map(|connection| {
                 let shunts = shell.applied.shunts(&connection.name);
-                (connection.name.clone(), report::connection(connection, shunts))
+                (connection.name.clone(), report::connection(connection, shunts, shell.desk.store()))
             })
             .collect()
     };
