@@ -1,5 +1,7 @@
 //! Connections and their children: the one model that every configuration front end fills.
 
+mod change;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,6 +12,8 @@ use espdp_api::{
 
 use crate::identity::{Identity, IdentityPattern};
 use crate::proposal::{EspProposal, IkeProposal, default_ike_proposals};
+
+pub use self::change::Effect;
 
 /// How to reach, authenticate and protect one peer (or, with wildcards, a class of peers).
 #[derive(Clone, Debug, PartialEq)]

@@ -115,6 +115,9 @@ pub(super) fn reload(client: &mut Client, json: bool, out: &mut dyn Write) -> Re
         if !names.is_empty() {
             writeln!(out, "{what:<9}  {}", names.join(" "))?;
         }
+        if what == "changed" {
+            names.iter().try_for_each(|name| writeln!(out, "  {name}: {}", super::plan::when(&answer, name)))?;
+        }
     }
     Ok(Outcome::Done)
 }

@@ -19,17 +19,9 @@ pub(super) fn plan(client: &mut Client, json: bool, out: &mut dyn Write) -> Resu
         eprintln!("{warning}");
     }
     let mut is_empty = true;
-    let live = answer.list("live");
-    for (list, what) in [
-        ("added", "new"),
-        (
-            "changed",
-            "changed for SAs that are set up from now on; `charonctl rekey --reauth` makes them anew without a gap",
-        ),
-        ("removed", "removed, its SAs end"),
-    ] {
+    for (list, what) in [("added", "new"), ("changed", ""), ("removed", "removed, its SAs end")] {
         for name in answer.list(list) {
-            let what = if list == "changed" && live.contains(&name) { "changed, holds at once" } else { what };
+            let what = if list == "changed" { when(&answer, &name) } else { what };
             writeln!(out, "connection {name}: {what}")?;
             is_empty = false;
         }
@@ -46,4 +38,16 @@ pub(super) fn plan(client: &mut Client, json: bool, out: &mut dyn Write) -> Resu
         writeln!(out, "nothing would change")?;
     }
     Ok(Outcome::Done)
+}
+
+/// From when on SAs that are up are as a changed connection says.
+pub(super) fn when(answer: &Message, name: &str) -> &'static str {
+    let is_in = |list| answer.list(list).iter().any(|own| own == name);
+    if is_in("live") {
+        "changed, holds at once"
+    } else if is_in("next-rekey") {
+        "changed, holds from the next rekeying on; `charonctl rekey` does that now"
+    } else {
+        "changed for SAs that are set up from now on; `charonctl rekey --reauth` makes them anew without a gap"
+    }
 }

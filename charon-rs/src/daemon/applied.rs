@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use espdp_api::{BridgeName, BridgeSpec, HostSpec, InterfaceName, InterfaceSpec, PolicySpec};
-use ike_proto::config::{Connection, LocalMethod, RemoteMethod, SharedSecret};
+use ike_proto::config::{Connection, Effect, LocalMethod, RemoteMethod, SharedSecret};
 use ike_proto::io::Command;
 use tracing::level_filters::LevelFilter;
 
@@ -138,24 +138,47 @@ impl From<Loaded> for Wanted {
 pub(crate) struct Changes {
     /// New ones.
     pub(crate) added: Vec<String>,
-    /// Replaced ones: what is up goes on with what was negotiated.
+    /// Replaced ones. Where not all is said by the next two lists, what is up goes on, in part at least, with what was negotiated.
     pub(crate) changed: Vec<String>,
     /// Those of the replaced ones of which everything holds at once, also for what is up.
     pub(crate) live: Vec<String>,
+    /// Those of the replaced ones that what is up follows when it is rekeyed.
+    pub(crate) at_rekey: Vec<String>,
     /// Those that are gone, with their SAs.
     pub(crate) removed: Vec<String>,
     /// Those that nobody touched.
     pub(crate) unchanged: Vec<String>,
 }
 
+impl Changes {
+    /// Takes a connection of the file in, which takes the place of what was there.
+    fn add(&mut self, before: Option<(Origin, Effect)>, logs: Effect, name: &str) {
+        let name = || name.to_owned();
+        match before.map(|(origin, effect)| (origin, effect.max(logs))) {
+            None => return self.added.push(name()),
+            Some((Origin::File, Effect::Nothing)) => return self.unchanged.push(name()),
+            Some((_, Effect::Nothing | Effect::AtOnce)) => self.live.push(name()),
+            Some((_, Effect::AtRekey)) => self.at_rekey.push(name()),
+            Some((_, Effect::NewSas)) => {}
+        }
+        self.changed.push(name());
+    }
+}
+
 impl Shell {
+    /// What a connection of the file would change, which is complete.
+    fn effect(&self, new: &Connection) -> Option<(Origin, Effect)> {
+        let (origin, own) = self.applied.connections.get(&new.name)?;
+        Some((*origin, own.effect_of(new)))
+    }
+
     /// Makes what the file says the truth, without touching what is the same already.
     pub(crate) fn apply_file(&mut self, wanted: Wanted) -> Changes {
         let mut changes = Changes::default();
         self.applied.places = wanted.places;
-        let logged_before = self.logs.of_file();
-        if logged_before != wanted.log_levels {
-            self.logs.set_file(wanted.log_levels.clone());
+        let logs = LogChanges { before: self.logs.of_file(), after: wanted.log_levels };
+        if logs.before != logs.after {
+            self.logs.set_file(logs.after.clone());
         }
         // Credentials first: a connection that starts at once needs its own.
         self.desk.store_mut().set_file(wanted.credentials);
@@ -179,22 +202,10 @@ impl Shell {
         for mut connection in wanted.connections {
             self.desk.store().complete(&mut connection);
             let name = connection.name.clone();
-            match self.applied.connections.get(&name) {
-                Some((Origin::File, own)) if *own == connection => {
-                    if logged_before.get(&name) == wanted.log_levels.get(&name) {
-                        changes.unchanged.push(name);
-                    } else {
-                        changes.changed.push(name.clone());
-                        changes.live.push(name);
-                    }
-                }
-                before => {
-                    if before.is_some_and(|(_, before)| holds_at_once(before, &connection)) {
-                        changes.live.push(name.clone());
-                    }
-                    if before.is_some() { &mut changes.changed } else { &mut changes.added }.push(name);
-                    self.set_connection(Origin::File, connection);
-                }
+            let before = self.effect(&connection);
+            changes.add(before, logs.effect(&name), &name);
+            if before != Some((Origin::File, Effect::Nothing)) {
+                self.set_connection(Origin::File, connection);
             }
         }
         changes.removed = missing(self.applied.connection_names(Origin::File), &connections);
@@ -225,24 +236,11 @@ impl Shell {
     /// What [`Self::apply_file`] would do to connections, and, in lines for people, to interfaces.
     pub(crate) fn differences(&self, wanted: &Wanted) -> (Changes, Vec<String>) {
         let mut changes = Changes::default();
-        let logged = self.logs.of_file();
-        let is_logged_alike = |name| logged.get(name) == wanted.log_levels.get(name);
+        let logs = LogChanges { before: self.logs.of_file(), after: wanted.log_levels.clone() };
         for connection in &wanted.connections {
             let mut complete = connection.clone();
             self.desk.store().complete(&mut complete);
-            let list = match self.applied.connections.get(&connection.name) {
-                Some((Origin::File, own)) if *own == complete && is_logged_alike(&connection.name) => {
-                    &mut changes.unchanged
-                }
-                Some((_, own)) => {
-                    if holds_at_once(own, &complete) {
-                        changes.live.push(connection.name.clone());
-                    }
-                    &mut changes.changed
-                }
-                None => &mut changes.added,
-            };
-            list.push(connection.name.clone());
+            changes.add(self.effect(&complete), logs.effect(&connection.name), &connection.name);
         }
         let names = wanted.connections.iter().map(|connection| connection.name.clone()).collect();
         changes.removed = missing(self.applied.connection_names(Origin::File), &names);
@@ -404,22 +402,17 @@ impl Shell {
     }
 }
 
-/// Whether all that differs between two versions of a connection holds at once, also for what is up: what becomes of children
-/// that fall, programs, and children that are new. All else is for SAs that are set up from now on.
-fn holds_at_once(before: &Connection, after: &Connection) -> bool {
-    let mut as_after = before.clone();
-    for child in &mut as_after.children {
-        let Some(new) = after.children.iter().find(|new| new.name == child.name) else { return false };
-        (child.start, child.close, child.dpd) = (new.start, new.close, new.dpd);
-        child.updown.clone_from(&new.updown);
+/// The levels of connections in the log.
+struct LogChanges {
+    before: BTreeMap<String, LevelFilter>,
+    after: BTreeMap<String, LevelFilter>,
+}
+
+impl LogChanges {
+    fn effect(&self, connection: &str) -> Effect {
+        let is_same = self.before.get(connection) == self.after.get(connection);
+        if is_same { Effect::Nothing } else { Effect::AtOnce }
     }
-    let is_new = |child: &&ike_proto::config::Child| before.children.iter().all(|old| old.name != child.name);
-    as_after.children.extend(after.children.iter().filter(is_new).cloned());
-    let order = |connection: &mut Connection| connection.children.sort_by(|a, b| a.name.cmp(&b.name));
-    let mut after = after.clone();
-    order(&mut as_after);
-    order(&mut after);
-    as_after == after
 }
 
 fn missing<'a>(names: impl Iterator<Item = &'a str>, wanted: &BTreeSet<String>) -> Vec<String> {
@@ -493,6 +486,7 @@ pub(super) mod tests {
                 added: names(&["d"]),
                 changed: names(&["b"]),
                 live: Vec::new(),
+                at_rekey: Vec::new(),
                 removed: names(&["c"]),
                 unchanged: names(&["a"])
             }
@@ -530,24 +524,24 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn a_plan_tells_what_holds_at_once_from_what_is_for_new_sas() {
+    async fn a_plan_tells_what_holds_at_once_or_with_the_next_rekeying_from_what_is_for_new_sas() {
         let (mut shell, _wire) = Wire::shell();
         let with = |children: Vec<Child>, port| Connection { children, ..connection("a", port) };
         let first = wanted(&[with(vec![child("ipsec0")], 500)], &["ipsec0"]);
         shell.apply_file(first);
         let plan = |shell: &Shell, connection: Connection| {
             let (changes, _) = shell.differences(&wanted(&[connection], &["ipsec0"]));
-            (changes.changed.len(), changes.live.len())
+            (changes.changed.len(), changes.live.len(), changes.at_rekey.len())
         };
         let closing = Child { close: CloseAction::Start, ..child("ipsec0") };
         let second = Child { name: "second".into(), ..child("ipsec0") };
         let shorter = Child { replay_window: 128, ..child("ipsec0") };
-        assert_eq!(plan(&shell, with(vec![child("ipsec0")], 500)), (0, 0));
-        assert_eq!(plan(&shell, with(vec![closing.clone()], 500)), (1, 1));
-        assert_eq!(plan(&shell, with(vec![second, child("ipsec0")], 500)), (1, 1));
-        assert_eq!(plan(&shell, with(vec![shorter], 500)), (1, 0));
-        assert_eq!(plan(&shell, with(vec![child("ipsec0")], 4500)), (1, 0));
-        assert_eq!(plan(&shell, with(Vec::new(), 500)), (1, 0));
+        assert_eq!(plan(&shell, with(vec![child("ipsec0")], 500)), (0, 0, 0));
+        assert_eq!(plan(&shell, with(vec![closing.clone()], 500)), (1, 1, 0));
+        assert_eq!(plan(&shell, with(vec![second, child("ipsec0")], 500)), (1, 1, 0));
+        assert_eq!(plan(&shell, with(vec![shorter], 500)), (1, 0, 1));
+        assert_eq!(plan(&shell, with(vec![child("ipsec0")], 4500)), (1, 0, 0));
+        assert_eq!(plan(&shell, with(Vec::new(), 500)), (1, 0, 0));
         assert_eq!(shell.apply_file(wanted(&[with(vec![closing], 500)], &["ipsec0"])).live, ["a"]);
     }
 

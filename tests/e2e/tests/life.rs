@@ -125,8 +125,13 @@ fn a_reload_does_what_the_plan_says_and_loses_no_packet() -> Result<()> {
         ),
         (
             before.replace("auto = \"add\"", "auto = \"add\"\nlifetime = \"50m\""),
+            "from the next rekeying on",
+            "live: [], at_rekey: [\"net\"]",
+        ),
+        (
+            before.replace("auto = \"add\"", "auto = \"add\"\nmobike = false"),
             "from now on",
-            "changed: [\"net\"], live: []",
+            "changed: [\"net\"], live: [], at_rekey: []",
         ),
         (
             format!(
@@ -144,6 +149,31 @@ fn a_reload_does_what_the_plan_says_and_loses_no_packet() -> Result<()> {
     }
     let pings = stream.stop()?;
     ensure!(pings.lossless(), "{pings:?}\n{}", twins.moon.log());
+    Ok(())
+}
+
+/// The plan says that other algorithms hold from the next rekeying on, and so they do, without a loss.
+#[test]
+fn a_reload_changes_the_algorithms_of_a_tunnel_when_it_is_rekeyed() -> Result<()> {
+    let twins = Twins::start(Case::default())?;
+    twins.up()?;
+    for gateway in [&twins.moon, &twins.sun] {
+        let file = gateway.folder().join("ipsec.toml");
+        let before = std::fs::read_to_string(&file)?;
+        std::fs::write(&file, before.replace("aes256gcm16-esn", "chacha20poly1305"))?;
+        let plan = gateway.json(&["plan"])?;
+        ensure!(plan["next-rekey"] == serde_json::json!(["net"]), "{plan}");
+        gateway.expect_ctl(&["reload"])?;
+    }
+    let stream = PingStream::start(&twins.world, "alice", Site::SUN.host4)?;
+    ensure!(!twins.moon.json(&["status"])?.to_string().contains("CHACHA20_POLY1305"), "nothing is rekeyed yet");
+    twins.moon.expect_ctl(&["rekey", "net", "--child", "net"])?;
+    for gateway in [&twins.moon, &twins.sun] {
+        gateway.wait_status(LIMIT, "other algorithms", |status| status.to_string().contains("CHACHA20_POLY1305"))?;
+    }
+    let pings = stream.stop()?;
+    ensure!(pings.lossless(), "{pings:?}\n{}", twins.moon.log());
+    ensure!(twins.moon.log().matches("IKE_AUTH request").count() == 1, "{}", twins.moon.log());
     Ok(())
 }
 

@@ -25,7 +25,7 @@ use super::serve::Serving;
 use super::session::Session;
 use super::task::{Progress, Queued, Running, Task, TaskQueue};
 use super::window::{Arrival, OurWindow, TheirWindow};
-use crate::config::Connection;
+use crate::config::{Child, Connection};
 use crate::io::{ChildSaId, DownReason, IkeSpi, Notice, RemarkLevel};
 use crate::rules::notifies;
 use crate::wire::{ExchangeType, MessageKind, Notify, NotifyType, Payload, WireError};
@@ -147,14 +147,18 @@ impl Established {
         cx.contacts.note(self.connection_name(), self.local_spi(), identities, address);
     }
 
-    /// The connection was configured anew: new Child SAs are as it says now, unless this is not its peer any more. All
-    /// that was negotiated stays.
+    /// The connection was configured anew: new Child SAs, and what replaces others, are as it says now, unless this is not its
+    /// peer any more. All that was negotiated stays until then.
     pub(super) fn reconfigure(&mut self, connection: &Connection) {
         if self.is_meant_by(connection) {
-            let children = connection.children.clone();
-            let before = Connection::clone(&self.session.connection);
-            self.session.connection = Arc::new(Connection { children, ..before });
+            self.session.connection = Arc::new(self.session.connection.succeeded_by(connection));
         }
+    }
+
+    /// What a Child SA is replaced by: what was agreed on for it, as it is configured now.
+    pub(super) fn replacement_for(&self, old: &ChildSa) -> Arc<Child> {
+        let configured = self.session.connection.children.iter().find(|child| child.name == old.child.name);
+        configured.map_or_else(|| old.child.clone(), |new| Arc::new(old.child.rekeyed_as(new)))
     }
 
     /// Whether the peer and we are still who the connection says, known in the way that it says.

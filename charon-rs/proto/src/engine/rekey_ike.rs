@@ -26,7 +26,7 @@ use super::window::{OurWindow, TheirWindow};
 use crate::crypto::key_exchange::{KeyExchange, respond};
 use crate::crypto::schedule::{IkeExchange, IkeKeys};
 use crate::io::{ChildSaId, DownReason, IkeSpi, Notice};
-use crate::proposal::{IkeSuite, check_ike_answer, ike_offer};
+use crate::proposal::{IkeProposal, IkeSuite, check_ike_answer, ike_offer};
 use crate::rules::Body;
 use crate::wire::{ExchangeType, KeyExchange as KeyExchangePayload, NotifyType, Payload, Role};
 
@@ -36,6 +36,8 @@ pub(super) struct IkeOffer {
     pub(super) spi: IkeSpi,
     nonce: Vec<u8>,
     key_exchange: KeyExchange,
+    /// What was offered: the connection may be configured anew before the answer comes.
+    proposals: Vec<IkeProposal>,
 }
 
 /// What the peer made to replace an SA that we are replacing as well: it has no children until it is decided which of
@@ -94,13 +96,13 @@ impl Established {
     // As the one who asks.
 
     pub(super) fn start_rekey_ike(&mut self, cx: &mut Context, now: Instant, queued: Queued, group: Option<u16>) {
-        let proposals = &self.session.connection.ike_proposals;
+        let proposals = self.session.connection.ike_proposals.clone();
         let wanted = group.unwrap_or(self.session.suite.group as u16);
-        let group = offered_group(proposals, wanted).unwrap_or(self.session.suite.group);
+        let group = offered_group(&proposals, wanted).unwrap_or(self.session.suite.group);
         let key_exchange = KeyExchange::generate(group, &mut *cx.random);
-        let offer = IkeOffer { spi: cx.new_ike_spi(), nonce: cx.new_nonce(), key_exchange };
+        let offer = IkeOffer { spi: cx.new_ike_spi(), nonce: cx.new_nonce(), key_exchange, proposals };
         let mut payloads = vec![
-            Payload::SecurityAssociation(ike_offer(proposals, Some(offer.spi))),
+            Payload::SecurityAssociation(ike_offer(&offer.proposals, Some(offer.spi))),
             Payload::Nonce(offer.nonce.clone()),
             Payload::KeyExchange(KeyExchangePayload {
                 group: group as u16,
@@ -194,8 +196,8 @@ impl Established {
             });
         }
         let not_offered = |what: String| Trouble::NotOffered(what);
-        let agreement = check_ike_answer(&self.session.connection.ike_proposals, body.proposals()?)
-            .map_err(|error| not_offered(error.to_string()))?;
+        let agreement =
+            check_ike_answer(&offer.proposals, body.proposals()?).map_err(|error| not_offered(error.to_string()))?;
         let peer_spi = agreement.peer_spi.filter(|spi| *spi != IkeSpi::default());
         let responder_spi = peer_spi.ok_or_else(|| not_offered("the new IKE SA has no SPI".to_owned()))?;
         let theirs = body.key_exchange()?;

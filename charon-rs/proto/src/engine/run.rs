@@ -267,7 +267,7 @@ impl Established {
             // The peer may have replaced or deleted it meanwhile.
             Task::RekeyChild { child, group } if self.may_rekey(*child) => match self.children.get(child) {
                 Some(old) => {
-                    let wish = ChildWish { group: *group, ..ChildWish::new(old.child.clone()) };
+                    let wish = ChildWish { group: *group, ..ChildWish::new(self.replacement_for(old)) };
                     (wish, Some(Replaced::new(old)))
                 }
                 None => return cx.release_spi(spi),

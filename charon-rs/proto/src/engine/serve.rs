@@ -60,7 +60,7 @@ impl Established {
             },
         };
         let replaces =
-            replaces.and_then(|id| self.children.get(&id)).map(|old| (Replaced::new(old), old.child.clone()));
+            replaces.and_then(|id| self.children.get(&id)).map(|old| (Replaced::new(old), self.replacement_for(old)));
         if self.children.len() >= MAX_CHILDREN {
             cx.remark(Some(self.connection_name()), crate::io::RemarkLevel::Warn, "the peer wants too many Child SAs");
             self.answer(cx, now, request, vec![Payload::Notify(Notify::new(NotifyType::NoAdditionalSas))]);

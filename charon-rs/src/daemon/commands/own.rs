@@ -25,6 +25,7 @@ pub(super) async fn reload(daemon: &Daemon) -> Message {
             answer.put_list("added", &reloaded.changes.added);
             answer.put_list("changed", &reloaded.changes.changed);
             answer.put_list("live", &reloaded.changes.live);
+            answer.put_list("next-rekey", &reloaded.changes.at_rekey);
             answer.put_list("removed", &reloaded.changes.removed);
             answer.put_list("unchanged", &reloaded.changes.unchanged);
             answer.put_list("warnings", &reloaded.warnings);

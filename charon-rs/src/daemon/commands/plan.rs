@@ -24,6 +24,7 @@ pub(super) async fn plan(daemon: &Daemon) -> Message {
     answer.put_list("added", &preview.changes.added);
     answer.put_list("changed", &preview.changes.changed);
     answer.put_list("live", &preview.changes.live);
+    answer.put_list("next-rekey", &preview.changes.at_rekey);
     answer.put_list("removed", &preview.changes.removed);
     answer.put_list("unchanged", &preview.changes.unchanged);
     answer.put_list("interfaces", &preview.interfaces);
