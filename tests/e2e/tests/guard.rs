@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use charon_rs::lab::netns::NetnsError;
-use e2e::{Case, LIMIT, SECRETS};
-use harness::{Capture, Gateway, Site, World, built, finish, ping, wait_until};
+use e2e::{Case, LIMIT, SECRETS, Twins};
+use harness::{Capture, Gateway, Site, World, built, finish, ping, tshark, wait_until};
 
 /// What nobody outside may see.
 const MARKER: &[u8] = b"this marker belongs into the tunnel";
@@ -68,6 +68,20 @@ fn nothing_leaves_in_clear_while_tunnels_and_daemons_come_and_go() -> Result<()>
     let octets = std::fs::read(capture.stop()?)?;
     ensure!(octets.len() > 10_000, "the capture saw the tunnels");
     ensure!(!octets.windows(MARKER.len()).any(|window| window == MARKER), "the marker was seen outside");
+    Ok(())
+}
+
+/// IKE_SA_INIT cannot be cut by IKE (RFC 7383 §2.5.1): its packet comes in fragments, of which only the first has ports.
+#[test]
+fn fragments_of_ike_arrive_where_everything_between_the_gateways_is_covered() -> Result<()> {
+    for outer6 in [false, true] {
+        let ike = "aes256gcm16-prfsha384-mlkem1024";
+        let twins = Twins::start(Case { outer6, host_to_host: true, ike, ..Case::default() })?;
+        let capture = Capture::start(&twins.world, "moon", twins.folder.path())?;
+        twins.up()?;
+        let later = if outer6 { "ipv6.fraghdr.offset > 0" } else { "ip.frag_offset > 0" };
+        ensure!(!tshark(&capture.stop()?, None, later, &["frame.number"])?.is_empty(), "nothing came in fragments");
+    }
     Ok(())
 }
 
