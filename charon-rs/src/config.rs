@@ -17,6 +17,7 @@
 //! | `connections` | `%default`, `also` and children |
 //! | `log` | what is said about the log |
 //! | `build`, `weakness` | from what is written to the model, and what is doubtful about it |
+//! | `pool` | pools of virtual addresses |
 //! | `host`, `host_keys` | what the host's own network stack is to do |
 //! | `places` | the lines where keys stand, for those who explain failures |
 //! | `reference` | the reference of all keys |
@@ -42,6 +43,7 @@ mod manual;
 mod material;
 mod places;
 mod policy_keys;
+mod pool;
 mod problem;
 mod reference;
 mod sa_keys;
@@ -60,7 +62,7 @@ use std::time::Duration;
 
 use espdp_api::{BridgeSpec, CryptoEngine, HostSpec, InterfaceSpec, PolicyAction};
 use ike_proto::Settings;
-use ike_proto::config::{Connection, LocalMethod, RemoteMethod, SharedSecret};
+use ike_proto::config::{Connection, LocalMethod, Pool, RemoteMethod, SharedSecret};
 use toml::de::{DeTable, DeValue};
 use tracing::level_filters::LevelFilter;
 
@@ -74,6 +76,7 @@ use item::At;
 use keys::{Key, Section, names, unknown_key};
 use material::Material;
 use policy_keys::POLICY_KEYS;
+use pool::{POOL_KEYS, Pools};
 use problem::Report;
 use sa_keys::SA_KEYS;
 use sa_secrets::SaKeys;
@@ -98,6 +101,8 @@ pub struct Loaded {
     pub daemon: DaemonConfig,
     /// The connections that are not `auto = "ignore"`, in the order of the file.
     pub connections: Vec<Connection>,
+    /// The pools of virtual addresses, those that connections write down themselves among them, by name.
+    pub pools: Vec<Pool>,
     /// Pre-shared keys, in the order of the file.
     pub secrets: Vec<SharedSecret>,
     /// Certificates and private keys, and what connections say about them.
@@ -208,7 +213,8 @@ pub fn load(config: &Path, secrets: Option<&Path>) -> Result<Loaded, Problems> {
     Ok(loaded)
 }
 
-const TABLES: [&str; 10] = ["daemon", "interface", "bridge", "conn", "sa", "policy", "spd", "nat", "filter", "route"];
+const TABLES: [&str; 11] =
+    ["daemon", "interface", "bridge", "conn", "pool", "sa", "policy", "spd", "nat", "filter", "route"];
 
 /// What the secrets file says that is no credential.
 struct Secrets<'a> {
@@ -235,7 +241,7 @@ fn read(
             _ => {
                 let complaint = complaint.nearest(entry.name, TABLES);
                 complaint.expected(
-                    "expected [daemon], [interface.NAME], [bridge.NAME], [conn.NAME], [sa.NAME], [policy.NAME], [spd], \
+                    "expected [daemon], [interface.NAME], [bridge.NAME], [conn.NAME], [pool.NAME], [sa.NAME], [policy.NAME], [spd], \
                      [nat.NAME], [filter.NAME] or [route.NAME]",
                 )
             }
@@ -276,13 +282,14 @@ fn read(
     for complaint in bridges.iter().filter_map(|bridge| bridge.complaint(&interfaces)) {
         report.add(source.error(complaint));
     }
+    let mut pools = Pools::read(&sections("pool", "tables [pool.NAME]", report), report);
     let conns = sections("conn", "tables [conn.NAME]", report);
     let resolved = connections::resolve(&conns, report);
     loaded.places.add_connections(source, &resolved);
     for conn in resolved {
         let (span, log_level) = (conn.span.clone(), conn.draft.log_level);
         let settings = &loaded.daemon.settings;
-        let builder = Builder { source, interfaces: &interfaces, settings, material, report };
+        let builder = Builder { source, interfaces: &interfaces, settings, pools: &mut pools, material, report };
         let Some(connection) = read_connection(conn, builder) else { continue };
         if let Some(complaint) = secrets.file.and_then(|file| secret_problem(&connection, span, file, &loaded.secrets))
         {
@@ -291,6 +298,7 @@ fn read(
         loaded.log_levels.extend(log_level.map(|level| (connection.name.clone(), level)));
         loaded.connections.push(connection);
     }
+    loaded.pools = pools.into_vec();
     let tables = manual::Tables {
         sas: sections("sa", "tables [sa.NAME]", report),
         policies: sections("policy", "tables [policy.NAME]", report),
@@ -423,6 +431,8 @@ fn place_of(name: &str) -> Option<&'static str> {
         Some("[interface.NAME]")
     } else if Key::find(POLICY_KEYS, name).is_some() {
         Some("[policy.NAME]")
+    } else if Key::find(POOL_KEYS, name).is_some() {
+        Some("[pool.NAME]")
     } else if Key::find(SA_KEYS, name).is_some() {
         Some("[sa.NAME]")
     } else if Key::find(BRIDGE_KEYS, name).is_some() {

@@ -7,7 +7,7 @@
 //! | module | what lives there |
 //! |---|---|
 //! | `keys` | keys in general, and what is said about all others |
-//! | `conn_keys`, `auth_keys`, `child_keys`, `authority_keys` | the keys there are |
+//! | `conn_keys`, `auth_keys`, `child_keys`, `authority_keys`, `pool_keys` | the keys there are |
 //! | `build` | from what is written to the model |
 //! | `reference` | the reference of all keys |
 
@@ -17,7 +17,9 @@ mod build;
 pub(crate) mod child_keys;
 pub(crate) mod conn_keys;
 pub(crate) mod keys;
+pub(crate) mod pool_keys;
 mod reference;
 
 pub(crate) use build::{CHILD_REKEY_TIME, IKE_REKEY_TIME, Read, SHUNT_PRIORITY, Shunt, read};
+pub(crate) use pool_keys::read_pool;
 pub(crate) use reference::reference;

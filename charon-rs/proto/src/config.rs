@@ -1,6 +1,7 @@
 //! Connections and their children: the one model that every configuration front end fills.
 
 mod change;
+mod pool;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,8 +13,11 @@ use espdp_api::{
 
 use crate::identity::{Identity, IdentityPattern};
 use crate::proposal::{EspProposal, IkeProposal, default_ike_proposals};
+use crate::wire::ConfigurationAttribute;
 
 pub use self::change::Effect;
+pub use self::pool::Pool;
+pub(crate) use self::pool::{address_at, last_offset};
 
 /// How to reach, authenticate and protect one peer (or, with wildcards, a class of peers).
 #[derive(Clone, Debug, PartialEq)]
@@ -69,6 +73,12 @@ pub struct Connection {
     pub follow_redirects: bool,
     /// Where we send peers that can be redirected (RFC 5685).
     pub redirect: Option<Redirect>,
+    /// The virtual addresses that we ask the peer for (RFC 7296 §2.19), an unspecified one for any of its family. Empty: none.
+    pub virtual_addresses: Vec<IpAddr>,
+    /// The names of the pools from which the peer gets virtual addresses, which it then must ask for. Empty: it gets none.
+    pub pools: Vec<String>,
+    /// What the peer is told with its address, before what its pool says.
+    pub pool_attributes: Vec<ConfigurationAttribute>,
     /// The Child SAs of the connection. The first goes with IKE_AUTH when no other is asked for.
     pub children: Vec<Child>,
 }
@@ -108,6 +118,9 @@ impl Connection {
             ppk: None,
             follow_redirects: true,
             redirect: None,
+            virtual_addresses: Vec::new(),
+            pools: Vec::new(),
+            pool_attributes: Vec::new(),
             children: Vec::new(),
         }
     }
@@ -446,7 +459,8 @@ pub struct Child {
 pub enum ChildSelector {
     /// Packets from or to these addresses.
     Fixed(TrafficSelector),
-    /// Packets from or to the address that the IKE SA has on this side (strongSwan's `dynamic`).
+    /// Packets from or to the host on this side (strongSwan's `dynamic`): its virtual addresses if it has any, else the address
+    /// of the IKE SA.
     Dynamic {
         /// The IP protocol number, 0 for any.
         protocol: u8,
@@ -462,11 +476,15 @@ impl ChildSelector {
     /// What it selects where the IKE SA has the address `host`.
     #[must_use]
     pub fn at(&self, host: IpAddr) -> TrafficSelector {
+        self.within(AddressRange::single(host))
+    }
+
+    /// What it selects where the host has an address of `hosts`.
+    #[must_use]
+    pub fn within(&self, hosts: AddressRange) -> TrafficSelector {
         match *self {
             Self::Fixed(selector) => selector,
-            Self::Dynamic { protocol, ports } => {
-                TrafficSelector { addresses: AddressRange::single(host), protocol, ports }
-            }
+            Self::Dynamic { protocol, ports } => TrafficSelector { addresses: hosts, protocol, ports },
         }
     }
 

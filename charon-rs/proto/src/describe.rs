@@ -2,7 +2,7 @@
 
 use crate::io::CertificateData;
 use crate::proposal::{describe_proposal, describe_transform};
-use crate::wire::{Delete, Notify, NotifyType, Payload, TransformType, WireTransform};
+use crate::wire::{ConfigurationAttribute, Delete, Notify, NotifyType, Payload, TransformType, WireTransform};
 
 /// The lines for these payloads, in their order. Nothing in them is secret, and what comes from a peer is escaped.
 #[must_use]
@@ -41,10 +41,27 @@ fn lines_of(payload: &Payload) -> Vec<String> {
         Payload::SelectorsInitiator(selectors) => vec![format!("TSi {}", listed(selectors))],
         Payload::SelectorsResponder(selectors) => vec![format!("TSr {}", listed(selectors))],
         Payload::Delete(delete) => vec![delete_line(delete)],
+        Payload::Configuration(configuration) => configuration.attributes.iter().filter_map(attribute_line).collect(),
         Payload::Notify(notify) => notify_line(notify).into_iter().collect(),
         Payload::CertificateRequest(_) | Payload::Nonce(_) | Payload::VendorId(_) | Payload::Opaque { .. } => {
             Vec::new()
         }
+    }
+}
+
+/// What is asked for or given; what nobody here knows is left out.
+fn attribute_line(attribute: &ConfigurationAttribute) -> Option<String> {
+    let line =
+        |what: &str, value: Option<String>| Some(format!("{what} {}", value.unwrap_or_else(|| "any".to_owned())));
+    match attribute {
+        ConfigurationAttribute::Ip4Address(address) => line("virtual IPv4 address", address.map(|ip| ip.to_string())),
+        ConfigurationAttribute::Ip6Address(address) => {
+            line("virtual IPv6 address", address.map(|(ip, bits)| format!("{ip}/{bits}")))
+        }
+        ConfigurationAttribute::Ip4Dns(address) => line("name server for IPv4", address.map(|ip| ip.to_string())),
+        ConfigurationAttribute::Ip6Dns(address) => line("name server for IPv6", address.map(|ip| ip.to_string())),
+        ConfigurationAttribute::DnsDomain(name) => line("domain", name.clone()),
+        ConfigurationAttribute::Other { .. } => None,
     }
 }
 

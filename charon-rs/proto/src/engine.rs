@@ -20,6 +20,7 @@ mod inbox;
 mod informational;
 mod initiator;
 mod intermediate;
+mod leases;
 mod lost_spi;
 mod mobike;
 mod nat;
@@ -48,6 +49,7 @@ mod tickets;
 mod timers;
 mod twins;
 mod uniqueness;
+mod virtual_addresses;
 mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,7 +67,9 @@ use self::context::{Asker, Context};
 use self::ike_sa::{FollowUp, IkeSa, Received};
 use self::task::ChildWish;
 use crate::config::{Child, Connection};
-use crate::io::{Answer, AskId, Command, DownReason, IkeSaReport, IkeSpi, Notice, Output, RemarkLevel, TimerKind};
+use crate::io::{
+    Answer, AskId, Command, DownReason, IkeSaReport, IkeSpi, Notice, Output, PoolReport, RemarkLevel, TimerKind,
+};
 use crate::wire::{ExchangeType, Message, MessageKind, Role, peek_header};
 use crate::{SecureRandom, Settings};
 
@@ -235,6 +239,12 @@ impl Engine {
         self.cx.connections.iter().map(|connection| &**connection)
     }
 
+    /// The pools of virtual addresses, by name.
+    #[must_use]
+    pub fn pools(&self) -> Vec<PoolReport> {
+        self.cx.leases.report()
+    }
+
     /// The policies that wait for packets, each with the names of connection and child.
     pub fn traps(&self) -> impl Iterator<Item = (&str, &str, &PolicySpec)> {
         self.cx.policies.traps()
@@ -393,6 +403,7 @@ impl Engine {
     fn forget(&mut self, spi: IkeSpi) {
         self.set_deadline(spi, None);
         self.admission.gone(spi);
+        self.cx.leases.release(spi);
         self.cx.release_ike_spi(spi);
     }
 

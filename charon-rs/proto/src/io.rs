@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use espdp_api::{EspAlgorithms, EspSpi, IkePath, IpsecProtocol, Mode, OuterPath, PolicyId, Secret, TrafficSelector};
 
-use crate::config::{Connection, CredentialName, Gateway, SharedSecret, TrustName};
+use crate::config::{Connection, CredentialName, Gateway, Pool, SharedSecret, TrustName};
 use crate::identity::Identity;
 
 pub use failure::{ConfigKey, Cure, Failure, FailureCode};
@@ -193,6 +193,10 @@ pub enum Command {
     SetSecret(SharedSecret),
     /// Forgets a secret.
     RemoveSecret(String),
+    /// Adds a pool of virtual addresses, or replaces the one of this name. Peers keep the addresses that they have.
+    SetPool(Pool),
+    /// Forgets a pool. Peers keep the addresses that they have.
+    RemovePool(String),
     /// Brings a connection or one of its children up. Settled at once when it is up already.
     Initiate {
         /// For the answer, [`Notice::Settled`].
@@ -515,6 +519,14 @@ pub struct IkeSaReport {
     pub nat_remote: bool,
     /// We pretend to be behind a NAT.
     pub nat_fake: bool,
+    /// The virtual addresses that the peer gave us.
+    pub local_virtual: Vec<IpAddr>,
+    /// The virtual addresses that we gave the peer.
+    pub remote_virtual: Vec<IpAddr>,
+    /// The name servers that the peer told us of.
+    pub name_servers: Vec<IpAddr>,
+    /// The domains for which those are to be asked (RFC 8598); empty: for all.
+    pub domains: Vec<String>,
     /// When it was established.
     pub established: Option<Instant>,
     /// When it will be rekeyed.
@@ -527,6 +539,34 @@ pub struct IkeSaReport {
     pub tasks: Vec<String>,
     /// Its Child SAs.
     pub children: Vec<ChildSaReport>,
+}
+
+/// A pool of virtual addresses as people see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolReport {
+    /// The pool.
+    pub pool: Pool,
+    /// Addresses that peers have or have had, in their order.
+    pub leases: Vec<LeaseReport>,
+}
+
+impl PoolReport {
+    /// How many addresses are in use.
+    #[must_use]
+    pub fn online(&self) -> usize {
+        self.leases.iter().filter(|lease| lease.online).count()
+    }
+}
+
+/// Whose a virtual address is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseReport {
+    /// The address.
+    pub address: IpAddr,
+    /// The peer's identity.
+    pub identity: String,
+    /// Whether an IKE SA uses it; otherwise it is kept for the peer as long as nobody else needs it.
+    pub online: bool,
 }
 
 /// The state of an IKE SA, with strongSwan's names.

@@ -4,10 +4,11 @@ use espdp_api::TrafficSelector;
 
 use crate::io::{CertificateData, CertificateRequest};
 use crate::wire::{
-    Authentication, Delete, Identification, KeyExchange, Notify, NotifyType, Payload, PayloadType, WireProposal,
+    Authentication, ConfigurationAttribute, ConfigurationKind, Delete, Identification, KeyExchange, Notify, NotifyType,
+    Payload, PayloadType, WireProposal,
 };
 
-/// The shape of a message. Notify, Vendor ID, certificates, requests for them and payloads that are of no use here may
+/// The shape of a message. Notify, Vendor ID, Configuration, certificates, requests for them and payloads that are of no use here may
 /// stand anywhere, in any number and order (R7296-2.5-6); payloads that are neither required nor optional are left aside.
 #[derive(Debug)]
 pub(crate) struct Form {
@@ -242,6 +243,14 @@ impl Body {
         self.payloads
             .iter()
             .filter_map(|payload| if let Payload::Delete(delete) = payload { Some(delete) } else { None })
+    }
+
+    /// The attributes of the first Configuration payload of this kind.
+    pub(crate) fn configuration(&self, kind: ConfigurationKind) -> Option<&[ConfigurationAttribute]> {
+        let all = self.payloads.iter().filter_map(|payload| {
+            if let Payload::Configuration(configuration) = payload { Some(configuration) } else { None }
+        });
+        all.filter(|configuration| configuration.kind == kind).map(|found| found.attributes.as_slice()).next()
     }
 
     /// The notifications.

@@ -18,6 +18,7 @@
 mod authentication;
 mod certificate;
 mod chain;
+mod configuration;
 mod delete;
 mod error;
 mod header;
@@ -43,6 +44,7 @@ mod traffic_selectors;
 mod writer;
 
 pub use authentication::{Authentication, AuthenticationMethod};
+pub use configuration::{Configuration, ConfigurationAttribute, ConfigurationKind, MAX_CONFIGURATION_ATTRIBUTES};
 pub use delete::Delete;
 pub use error::WireError;
 pub use header::{ExchangeType, HEADER_LEN, Header, MessageKind, Role, peek_header};

@@ -20,6 +20,7 @@ use super::defaults;
 use super::interface::{self, Interfaces};
 use super::item::At;
 use super::material::Material;
+use super::pool::Pools;
 use super::problem::Report;
 use super::source::{Complaint, Source, nearest};
 use super::values::identity;
@@ -32,6 +33,8 @@ pub(super) struct Builder<'a> {
     pub(super) interfaces: &'a Interfaces,
     /// The settings of the file.
     pub(super) settings: &'a Settings,
+    /// The pools of the file, and those that connections write down.
+    pub(super) pools: &'a mut Pools,
     /// Certificates and keys.
     pub(super) material: &'a mut Material,
     pub(super) report: &'a mut Report,
@@ -96,6 +99,9 @@ impl Builder<'_> {
             fragmentation: draft.fragmentation.unwrap_or(fallback.fragmentation),
             fragment_size: draft.fragment_size.unwrap_or(fallback.fragment_size),
             ppk: PpkUse::wanted(draft.ppk_id.clone(), draft.ppk_required),
+            virtual_addresses: wanted_addresses(&draft),
+            pools: self.pools_of(&draft),
+            pool_attributes: draft.right_dns.clone(),
             children,
             ..fallback
         };
@@ -120,6 +126,7 @@ impl Builder<'_> {
                 .expected("expected auto = \"add\", or a `right` that can be called"),
             );
         }
+        self.check_virtual(draft, conn, start);
         if let Some(esp) = &draft.esp {
             esp.value.iter().filter_map(weakness::of_esp).for_each(|weak| self.warning(&esp.span, weak));
         }
@@ -168,6 +175,30 @@ impl Builder<'_> {
                 .filter(|action| Some(*action) != conn.child.dpd_action)
                 .map(|action| action.unwrap_or(DpdAction::Clear)),
         })
+    }
+
+    /// The names of the pools that peers get their addresses from.
+    fn pools_of(&mut self, draft: &ConnDraft) -> Vec<String> {
+        let (source, report) = (self.source, &mut *self.report);
+        draft.right_source.iter().filter_map(|used| self.pools.resolve(used, source, report)).collect()
+    }
+
+    /// Virtual addresses are those of hosts in tunnels, and not known before there is one.
+    fn check_virtual(&mut self, draft: &ChildDraft, conn: &ConnDraft, start: StartAction) {
+        let Some(source) = &conn.left_source else { return };
+        let is_fixed = |at: &At<Vec<ChildSelector>>| at.value.iter().all(|selector| selector.fixed().is_some());
+        if let Some(auto) = &draft.auto
+            && start.traps()
+            && !draft.left_subnets.as_ref().is_some_and(is_fixed)
+        {
+            let complaint =
+                Complaint::new(auto.span.clone(), "no packet can come from an address that is still to be given");
+            self.error(complaint.expected("expected auto = \"start\" or \"add\" with leftsourceip, or a leftsubnet"));
+        }
+        if draft.mode == Some(Mode::Transport) {
+            let complaint = Complaint::new(source.span.clone(), "transport mode has no virtual addresses");
+            self.error(complaint.expected("expected type = \"tunnel\" with leftsourceip"));
+        }
     }
 
     /// When the IKE SA is rekeyed, and when it is made anew: ipsec.conf does one or the other.
@@ -375,6 +406,20 @@ fn selectors(
         }
     }
     Some(selectors)
+}
+
+/// What the peer is asked for: where no family is given, that of the tunnel's ends.
+fn wanted_addresses(draft: &ConnDraft) -> Vec<IpAddr> {
+    let is_ipv6 = |address: &RemoteAddress| match address {
+        RemoteAddress::Address(address) => address.is_ipv6(),
+        RemoteAddress::Range(range) => !range.is_ipv4(),
+        RemoteAddress::Name(_) | RemoteAddress::Any => false,
+    };
+    let over_ipv6 = draft.right.as_ref().is_some_and(|right| right.value.iter().all(is_ipv6))
+        || draft.left.as_ref().is_some_and(|left| !left.value.is_empty() && left.value.iter().all(IpAddr::is_ipv6));
+    let any: IpAddr =
+        if over_ipv6 { std::net::Ipv6Addr::UNSPECIFIED.into() } else { std::net::Ipv4Addr::UNSPECIFIED.into() };
+    draft.left_source.iter().flat_map(|source| &source.value).map(|wanted| wanted.unwrap_or(any)).collect()
 }
 
 fn left_host(conn: &ConnDraft) -> Option<IpAddr> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ike_proto::config::{Childless, Fragmentation, Gateway, RedirectAt, RemoteAddress, UdpEncapsulation, Uniqueness};
 use ike_proto::proposal::{IkeProposal, parse_ike_list};
+use ike_proto::wire::ConfigurationAttribute;
 use tracing::level_filters::LevelFilter;
 
 use super::auth_keys::AuthDraft;
@@ -15,6 +16,7 @@ use super::daemon::port;
 use super::item::{At, Complaints, Item, collect};
 use super::keys::{Foreign, Key};
 use super::log;
+use super::pool::{PoolUse, Wanted, attributes, uses, wanted};
 use super::source::Complaint;
 use super::values::{ValueError, address};
 
@@ -49,6 +51,9 @@ pub(super) struct ConnDraft {
     pub(super) ppk_id: Option<String>,
     pub(super) ppk_required: Option<bool>,
     pub(super) log_level: Option<LevelFilter>,
+    pub(super) left_source: Option<At<Vec<Wanted>>>,
+    pub(super) right_source: Vec<At<PoolUse>>,
+    pub(super) right_dns: Vec<ConfigurationAttribute>,
     pub(super) auth: AuthDraft,
     pub(super) child: ChildDraft,
 }
@@ -103,6 +108,42 @@ pub(super) const CONN_KEYS: &[Key<ConnDraft>] = &[
               is taken for the peer's port behind a NAT and does not change, unless `leftikeport = 500` is given.",
         set: |draft, item| {
             draft.right_port = Some(port(item)?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "leftsourceip",
+        also_called: &[],
+        takes: "`%config`, `%config4`, `%config6`, an address, or a list",
+        default: "none: no virtual address is asked for",
+        doc: "The virtual address that we ask the peer for: any of the tunnel's own family, of IPv4, of IPv6, or a certain one, for which \
+              the peer may give another. `interface` has it while the connection is up, and a child without `leftsubnet` is for it. \
+              Without any the connection does not come up. Name servers and domains go to `updown` and hooks.",
+        set: |draft, item| {
+            draft.left_source = Some(item.at(wanted(item)?));
+            Ok(())
+        },
+    },
+    Key {
+        name: "rightsourceip",
+        also_called: &[],
+        takes: "network, range, address, `%NAME` of a `[pool.NAME]`, or a list",
+        default: "none: peers get no virtual addresses",
+        doc: "Where peers get their virtual addresses from, one of each family that they ask for. A peer keeps its address as long as \
+              others do not need it, and gets no Child SA without. A child without `rightsubnet` is for it.",
+        set: |draft, item| {
+            draft.right_source = uses(item)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "rightdns",
+        also_called: &[],
+        takes: "address, or a list",
+        default: "none",
+        doc: "Name servers that peers are told of with their virtual addresses, before those of the pool.",
+        set: |draft, item| {
+            draft.right_dns = attributes("dns", &item.texts("an address")?)?;
             Ok(())
         },
     },
@@ -415,11 +456,6 @@ pub(super) const FOREIGN_KEYS: &[Foreign] = &[
     Foreign { name: "inactivity", advice: "it is not supported; leave it out" },
     Foreign { name: "leftfirewall", advice: "the daemon changes no firewall; write rules for the tunnel's interface" },
     Foreign { name: "rightfirewall", advice: "the daemon changes no firewall; write rules for the tunnel's interface" },
-    Foreign {
-        name: "leftsourceip",
-        advice: "virtual addresses are not supported yet; give the interface its addresses",
-    },
-    Foreign { name: "rightsourceip", advice: "address pools are not supported yet" },
     Foreign { name: "rightsendcert", advice: "the peer is asked for its certificate; see sendcertreq" },
     Foreign { name: "strictcrlpolicy", advice: "write revocation = \"strict\" or \"ifuri\"" },
     Foreign { name: "leftrsasigkey", advice: "write leftsigkey" },
@@ -429,7 +465,10 @@ pub(super) const FOREIGN_KEYS: &[Foreign] = &[
         name: "lefthostaccess",
         advice: "the daemon changes no firewall; write rules for the tunnel's interface",
     },
-    Foreign { name: "leftdns", advice: "it is not supported yet; leave it out" },
+    Foreign {
+        name: "leftdns",
+        advice: "name servers are asked for whenever `leftsourceip` asks for an address; `updown` and hooks get them",
+    },
 ];
 
 fn gateway(text: &str) -> Result<Gateway, ValueError> {

@@ -10,6 +10,7 @@ use super::interface_keys::INTERFACE_KEYS;
 use super::key_secrets::KEY_KEYS;
 use super::keys::Key;
 use super::policy_keys::{POLICY_KEYS, SPD_KEYS};
+use super::pool::POOL_KEYS;
 use super::sa_keys::SA_KEYS;
 use super::sa_secrets::SA_SECRET_KEYS;
 use super::secrets::{PPK_KEYS, SECRET_KEYS};
@@ -47,6 +48,12 @@ pub fn reference() -> String {
         "Packets, in `[conn.NAME.child.CHILD]` or `[conn.NAME]`",
         "How the packets of a Child SA are shaped. The two gateways need not agree on any of it.",
         SHAPE_KEYS,
+    );
+    section(
+        &mut text,
+        "`[pool.NAME]`",
+        "Virtual addresses for peers, and what they are told with them. A connection uses it with `rightsourceip = \"%NAME\"`.",
+        POOL_KEYS,
     );
     section(
         &mut text,

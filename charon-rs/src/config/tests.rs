@@ -9,6 +9,7 @@ mod mistakes;
 mod model;
 mod places;
 mod policies;
+mod pools;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

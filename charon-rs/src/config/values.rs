@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod identity;
+pub mod pool;
 pub mod selector;
 
 use std::ops::Range;

@@ -181,6 +181,12 @@ fn print_ike_sa(out: &mut dyn Write, sa: &Message) -> io::Result<()> {
         let nat = if sa.is_yes(&format!("nat-{side}")) { "  behind NAT" } else { "" };
         writeln!(out, "    {side:<9} {host}[{port}]  {}{nat}", get(&format!("{side}-id")))?;
     }
+    for (label, key) in [("our vip", "local-vips"), ("their vip", "remote-vips")] {
+        let addresses = sa.list(key);
+        if !addresses.is_empty() {
+            writeln!(out, "    {label:<9} {}", addresses.join(", "))?;
+        }
+    }
     writeln!(out, "    SPIs      {} initiator, {} responder", get("initiator-spi"), get("responder-spi"))?;
     if sa.text("encr-alg").is_some() {
         writeln!(out, "    suite     {}", suite(sa, &["prf-alg", "dh-group"]))?;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use espdp_api::{BridgeName, BridgeSpec, HostSpec, InterfaceName, InterfaceSpec, PolicySpec};
-use ike_proto::config::{Connection, Effect, LocalMethod, RemoteMethod, SharedSecret};
+use ike_proto::config::{Connection, Effect, LocalMethod, Pool, RemoteMethod, SharedSecret};
 use ike_proto::io::Command;
 use tracing::level_filters::LevelFilter;
 
@@ -30,6 +30,7 @@ pub(crate) struct Applied {
     bridges: BTreeMap<BridgeName, BridgeSpec>,
     interfaces: BTreeMap<InterfaceName, InterfaceSpec>,
     secrets: BTreeMap<String, Origin>,
+    pools: BTreeMap<String, (Origin, Pool)>,
     /// The policies of the file that no connection negotiates.
     policies: Vec<ManualPolicy>,
     /// The children of connections from the socket that nobody negotiates.
@@ -49,6 +50,11 @@ impl Applied {
     /// The names of the secrets from `origin`.
     pub(crate) fn secret_names(&self, origin: Origin) -> impl Iterator<Item = &str> {
         self.secrets.iter().filter(move |(_, own)| **own == origin).map(|(name, _)| name.as_str())
+    }
+
+    /// Where the pool of this name was told.
+    pub(crate) fn pool_origin(&self, name: &str) -> Option<Origin> {
+        self.pools.get(name).map(|(origin, _)| *origin)
     }
 
     /// The connection of this name, and where it was told.
@@ -99,6 +105,8 @@ impl Applied {
 pub(crate) struct Wanted {
     /// The connections.
     pub(crate) connections: Vec<Connection>,
+    /// The pools of virtual addresses.
+    pub(crate) pools: Vec<Pool>,
     /// The secrets.
     pub(crate) secrets: Vec<SharedSecret>,
     /// Certificates and private keys.
@@ -121,6 +129,7 @@ impl From<Loaded> for Wanted {
     fn from(loaded: Loaded) -> Self {
         Self {
             connections: loaded.connections,
+            pools: loaded.pools,
             secrets: loaded.secrets,
             credentials: loaded.credentials,
             bridges: loaded.bridges,
@@ -187,6 +196,10 @@ impl Shell {
         for secret in wanted.secrets {
             self.set_secret(Origin::File, secret);
         }
+        let pools: BTreeSet<String> = wanted.pools.iter().map(|pool| pool.name.clone()).collect();
+        for pool in wanted.pools {
+            self.set_pool(Origin::File, pool);
+        }
         let bridges: BTreeSet<BridgeName> = wanted.bridges.iter().map(|spec| spec.name.clone()).collect();
         for spec in wanted.bridges {
             self.want_bridge(spec);
@@ -211,6 +224,10 @@ impl Shell {
         changes.removed = missing(self.applied.connection_names(Origin::File), &connections);
         for name in &changes.removed {
             self.remove_connection(name);
+        }
+        let of_file = self.applied.pools.iter().filter(|(_, (origin, _))| *origin == Origin::File);
+        for name in missing(of_file.map(|(name, _)| name.as_str()), &pools) {
+            self.remove_pool(&name);
         }
         for name in missing(self.applied.secret_names(Origin::File), &secrets) {
             self.remove_secret(&name);
@@ -368,6 +385,20 @@ impl Shell {
         self.engine.handle_command(Instant::now(), Command::RemoveConnection(name.to_owned()));
     }
 
+    /// Adds a pool or replaces the one of its name; leases that fit stay.
+    pub(crate) fn set_pool(&mut self, origin: Origin, pool: Pool) {
+        let told = (origin, pool.clone());
+        if self.applied.pools.insert(pool.name.clone(), told.clone()) != Some(told) {
+            self.engine.handle_command(Instant::now(), Command::SetPool(pool));
+        }
+    }
+
+    /// Forgets a pool.
+    pub(crate) fn remove_pool(&mut self, name: &str) {
+        self.applied.pools.remove(name);
+        self.engine.handle_command(Instant::now(), Command::RemovePool(name.to_owned()));
+    }
+
     /// Adds a secret or replaces the one of its name.
     pub(crate) fn set_secret(&mut self, origin: Origin, secret: SharedSecret) {
         self.applied.secrets.insert(secret.name.clone(), origin);
@@ -461,6 +492,7 @@ pub(super) mod tests {
             |name: &&str| InterfaceSpec::new(InterfaceName::new(*name).unwrap(), espdp_api::InterfaceKind::Ipsec);
         Wanted {
             connections: connections.to_vec(),
+            pools: Vec::new(),
             secrets: Vec::new(),
             credentials: Layer::default(),
             bridges: Vec::new(),

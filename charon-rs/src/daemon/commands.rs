@@ -9,6 +9,7 @@
 //! | `mtu` | list-mtus |
 //! | `trace` | trace-packets, list-traces |
 //! | `plan` | plan |
+//! | `pools` | load-pool, unload-pool, get-pools |
 //! | `load` | load-conn, load-shared, load-cert, load-key, load-authority and what takes them back |
 //! | `logs` | log-level, log-levels |
 //! | `certificates` | list-certs, list-authorities |
@@ -21,6 +22,7 @@ mod logs;
 mod mtu;
 mod own;
 mod plan;
+mod pools;
 mod query;
 mod trace;
 
@@ -45,8 +47,9 @@ pub(crate) async fn call(daemon: &Daemon, name: &str, arguments: &Message, strea
         "list-policies" => query::list_policies(daemon, arguments, streamer).await,
         "list-certs" => certificates::list_certs(daemon, arguments, streamer).await,
         "list-authorities" => certificates::list_authorities(daemon, arguments, streamer).await,
-        "get-pools" => Message::new(),
-        "load-pool" | "unload-pool" => failed("address pools are not supported: addresses are not handed out"),
+        "get-pools" => pools::get_pools(daemon, arguments).await,
+        "load-pool" => pools::load_pool(daemon, arguments).await,
+        "unload-pool" => pools::unload_pool(daemon, arguments).await,
         "load-token" => load::load_token(),
         "load-cert" => load::credentials::load_cert(daemon, arguments).await,
         "load-key" => load::credentials::load_key(daemon, arguments).await,

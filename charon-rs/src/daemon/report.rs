@@ -120,6 +120,11 @@ pub(crate) fn ike_sa(sa: &IkeSaReport, now: Instant) -> Message {
         section.put_some("rekey-time", sa.rekey_at.map(|at| seconds_until(at, now)));
         section.put_some("reauth-time", sa.reauth_at.map(|at| seconds_until(at, now)));
     }
+    for (name, addresses) in [("local-vips", &sa.local_virtual), ("remote-vips", &sa.remote_virtual)] {
+        if !addresses.is_empty() {
+            section.put_list(name, addresses.iter().map(ToString::to_string));
+        }
+    }
     if !sa.tasks.is_empty() {
         section.put_list("tasks-queued", &sa.tasks);
     }

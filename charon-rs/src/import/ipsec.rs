@@ -258,8 +258,7 @@ mod tests {
 
     #[test]
     fn keys_that_nobody_knows_are_told_with_the_nearest_one() {
-        let mut imported =
-            config("conn a\n  lefsubnet=10.0.0.0/8\n  type=passthrough\n  leftsourceip=%config\nnonsense\n  x\n");
+        let mut imported = config("conn a\n  lefsubnet=10.0.0.0/8\n  type=passthrough\n  mark=42\nnonsense\n  x\n");
         imported.left_out.sort();
         imported.left_out.sort();
         let whys: Vec<&str> = imported.left_out.iter().map(|left| left.why.as_str()).collect();

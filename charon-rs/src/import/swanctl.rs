@@ -1,5 +1,6 @@
 //! swanctl.conf in the words of ours, by the tables of its keys.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,7 +13,8 @@ use crate::swanctl::auth_keys::{self, LOCAL_KEYS, LocalDraft, REMOTE_KEYS, Remot
 use crate::swanctl::child_keys::{self, CHILD_KEYS, ChildDraft, ChildMode, Limits};
 use crate::swanctl::conn_keys::{self, CONN_KEYS, ConnDraft};
 use crate::swanctl::keys::{Key, Refusal, Toml, Value, apply_all};
-use crate::swanctl::{CHILD_REKEY_TIME, IKE_REKEY_TIME, SHUNT_PRIORITY};
+use crate::swanctl::pool_keys::{ADDRESSES, is_in_toml};
+use crate::swanctl::{CHILD_REKEY_TIME, IKE_REKEY_TIME, SHUNT_PRIORITY, read_pool};
 use crate::vici::Message;
 
 /// Translates swanctl.conf; `folder` is the one that it stands in, with the certificates and keys beside it.
@@ -23,11 +25,13 @@ pub(super) fn import(text: &str, folder: &Path) -> Imported {
     for (name, section) in sections(&root, "connections") {
         importer.connection(name, section);
     }
+    for (name, section) in sections(&root, "pools") {
+        importer.pool(name, section);
+    }
     let secrets = importer.secrets(&root);
-    for (kind, why) in [
-        ("authorities", "where to ask about revocation stands in the certificates; CAs are those of `cacerts`"),
-        ("pools", "addresses are not handed out"),
-    ] {
+    for (kind, why) in
+        [("authorities", "where to ask about revocation stands in the certificates; CAs are those of `cacerts`")]
+    {
         for (name, _) in sections(&root, kind) {
             importer.leave_out(&[kind, name], format!("{kind}.{name}: {why}"));
         }
@@ -83,6 +87,18 @@ impl Importer<'_> {
         if let Some(proposals) = draft.proposals.as_deref().filter(|proposals| !proposals.is_empty()) {
             self.config.list("ike", proposals);
         }
+        let wanted = draft.virtual_addresses.iter().map(|address| match address {
+            IpAddr::V4(any) if any.is_unspecified() => "%config4".to_owned(),
+            IpAddr::V6(any) if any.is_unspecified() => "%config6".to_owned(),
+            IpAddr::V4(_) | IpAddr::V6(_) => address.to_string(),
+        });
+        let wanted: Vec<String> = wanted.collect();
+        let pools: Vec<String> = draft.pools.iter().map(|name| format!("%{name}")).collect();
+        for (key, items) in [("leftsourceip", wanted), ("rightsourceip", pools)] {
+            if !items.is_empty() {
+                self.config.list(key, &items);
+            }
+        }
         self.ike_times(&path, &draft);
         if let Some(delay) = draft.dpd_delay.filter(|delay| !delay.is_zero()) {
             self.config.string("dpdaction", "clear");
@@ -91,6 +107,22 @@ impl Importer<'_> {
         self.authentication(name, section);
         for (child, section) in sections(section, "children") {
             self.child(name, child, section);
+        }
+    }
+
+    /// A pool; `rightsourceip` names it.
+    fn pool(&mut self, name: &str, section: &Message) {
+        if let Err(why) = read_pool(name, section) {
+            return self.leave_out(&["pools", name], format!("pools.{name}: {why}"));
+        }
+        self.config.table(&["pool", name]);
+        for (key, _) in section.entries() {
+            let values = Value::of(section, key).and_then(|value| value.items().ok()).unwrap_or_default();
+            if key == ADDRESSES || is_in_toml(key) {
+                self.config.list(key, &values);
+            } else {
+                self.leave_out(&["pools", name, key], format!("pools.{name}.{key}: clients are not told"));
+            }
         }
     }
 
@@ -424,7 +456,6 @@ connections {
     send_cert = always
     over_time = 10m
     rand_time = 5m
-    vips = 0.0.0.0
     local { auth = psk
       id = moon.example.org }
     remote { auth = psk
@@ -457,10 +488,13 @@ connections {
     }
   }
   rw { remote_addrs = %any
+    vips = 0.0.0.0, 10.3.0.7
+    pools = p
     reauth_time = 2h
     ppk_id = quantum
     local { auth = psk }
-    remote { auth = psk } }
+    remote { auth = psk }
+    children { host { } } }
 }
 secrets {
   ike-1 { id-1 = moon.example.org
@@ -471,7 +505,9 @@ secrets {
   eap-carol { id = carol
     secret = x }
 }
-pools { p { addrs = 10.3.0.0/24 } }
+pools { p { addrs = 10.3.0.0/24
+    dns = 10.2.0.53, 10.2.0.54
+    28675 = hello } }
 "#;
 
     #[test]
@@ -486,7 +522,7 @@ pools { p { addrs = 10.3.0.0/24 } }
         let loaded = crate::config::load(&config, Some(&secrets)).unwrap_or_else(|problems| {
             panic!("{problems}\n{}\n{}", imported.config, imported.secrets);
         });
-        let conf = Conf::parse(&TEXT.replace("    vips = 0.0.0.0\n", "").replace("        mark_in = 42\n", ""));
+        let conf = Conf::parse(&TEXT.replace("        mark_in = 42\n", ""));
         for (name, section) in sections(&conf.root, "connections") {
             let read = crate::swanctl::read(name, section, &mut Layer::default()).unwrap();
             let own = loaded.connections.iter().find(|own| own.name == name);
@@ -500,6 +536,11 @@ pools { p { addrs = 10.3.0.0/24 } }
                 assert_eq!((policy.spec.clone(), shunt.installs), (shunt.policy.spec, true));
             }
         }
+        let pool = |(name, section): (&str, &Message)| {
+            let pool = read_pool(name, section).unwrap();
+            ike_proto::config::Pool { attributes: pool.attributes[..2].to_vec(), ..pool }
+        };
+        assert!(loaded.pools.iter().cloned().eq(sections(&conf.root, "pools").map(pool)));
         let names: Vec<&str> = loaded.secrets.iter().map(|secret| secret.name.as_str()).collect();
         assert_eq!(names.len(), 2, "{names:?}");
     }
@@ -509,10 +550,10 @@ pools { p { addrs = 10.3.0.0/24 } }
         let imported = import(TEXT, Path::new("/nowhere"));
         let line = |needle: &str| TEXT.lines().position(|line| line.contains(needle)).unwrap() + 1;
         let told: Vec<usize> = imported.left_out.iter().map(|left| left.line).collect();
-        for needle in ["vips", "mark_in", "eap-carol", "pools"] {
+        for needle in ["mark_in", "eap-carol", "28675"] {
             assert!(told.contains(&line(needle)), "{needle}: {:?}", imported.left_out);
         }
-        assert_eq!(told.len(), 4, "{:?}", imported.left_out);
+        assert_eq!(told.len(), 3, "{:?}", imported.left_out);
     }
 
     #[test]

@@ -98,6 +98,8 @@ fn connection(name: &str, draft: ConnDraft) -> Result<Connection, Refusal> {
         childless: draft.childless.unwrap_or(Childless::Allow),
         fragmentation: draft.fragmentation.unwrap_or(Fragmentation::Offer),
         ppk: PpkUse::wanted(draft.ppk_id, draft.ppk_required),
+        virtual_addresses: draft.virtual_addresses,
+        pools: draft.pools,
         send_certificate_requests: draft.send_requests.unwrap_or(true),
         send_certificates: draft.send_certificates.unwrap_or(SendCertificates::IfAsked),
         ..Connection::new(name)
@@ -356,6 +358,8 @@ fn refused_value(key: &str, error: impl std::fmt::Display) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use super::*;
     use crate::credentials::testing::Entity;
     use ike_proto::identity::Identity;
@@ -422,8 +426,18 @@ mod tests {
             read(&with_child(Message::new().with("local_tss", "10.0.0.0/8"))).unwrap_err(),
             "child 'net': unknown option: local_tss (did you mean local_ts?)"
         );
-        let vips = read(&Message::new().with("vips", "0.0.0.0")).unwrap_err();
-        assert!(vips.starts_with("option vips is not supported: "), "{vips}");
+        let mediated = read(&Message::new().with("mediated_by", "x")).unwrap_err();
+        assert!(mediated.starts_with("option mediated_by is not supported: "), "{mediated}");
+    }
+
+    #[test]
+    fn virtual_addresses_are_asked_for_and_given() {
+        let section = example().with("vips", "0.0.0.0, ::").with("pools", "rw, rw6");
+        let read = super::read("gw", &section, &mut Layer::default()).unwrap().connection;
+        let unspecified: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        assert_eq!(read.virtual_addresses, unspecified);
+        assert_eq!(read.pools, ["rw", "rw6"]);
+        assert!(super::read("gw", &example().with("vips", "%any"), &mut Layer::default()).is_err());
     }
 
     #[test]

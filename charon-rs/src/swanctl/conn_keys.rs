@@ -1,5 +1,6 @@
 //! The keys of `connections.NAME`.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ike_proto::config::{Childless, Fragmentation, RemoteAddress, SendCertificates, Uniqueness};
@@ -29,6 +30,8 @@ pub(crate) struct ConnDraft {
     pub(crate) fragmentation: Option<Fragmentation>,
     pub(crate) ppk_id: Option<String>,
     pub(crate) ppk_required: Option<bool>,
+    pub(crate) virtual_addresses: Vec<IpAddr>,
+    pub(crate) pools: Vec<String>,
     pub(crate) send_requests: Option<bool>,
     pub(crate) send_certificates: Option<SendCertificates>,
 }
@@ -79,6 +82,26 @@ pub(crate) const CONN_KEYS: &[Key<ConnDraft>] = &[
         toml: Toml::Number("rightikeport"),
         set: |draft, value| {
             draft.remote_port = Some(value.number()?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "vips",
+        takes: "addresses; `0.0.0.0` and `::` for any",
+        default: "none are asked for",
+        toml: Toml::Together,
+        set: |draft, value| {
+            draft.virtual_addresses = value.list(|text| text.parse::<IpAddr>())?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "pools",
+        takes: "names of pools",
+        default: "peers get no virtual addresses",
+        toml: Toml::Together,
+        set: |draft, value| {
+            draft.pools = value.items()?;
             Ok(())
         },
     },
@@ -306,8 +329,6 @@ pub(crate) const CONN_KEYS: &[Key<ConnDraft>] = &[
 
 /// Keys of a connection that mean something here nobody does.
 pub(crate) const FOREIGN_KEYS: &[Foreign] = &[
-    Foreign { name: "vips", advice: "virtual addresses are not asked for; give the interface its addresses" },
-    Foreign { name: "pools", advice: "addresses are not handed out" },
     Foreign { name: "mediated_by", advice: "there is no mediation" },
     Foreign { name: "mediation_peer", advice: "there is no mediation" },
     Foreign { name: "ocsp", advice: "the peer is asked for OCSP answers where revocation is strict or ifuri" },

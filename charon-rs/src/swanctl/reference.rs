@@ -21,6 +21,7 @@ pub(crate) fn reference() -> String {
     section(&mut text, "`connections.NAME.remote…`", REMOTE_KEYS, auth_keys::FOREIGN_KEYS);
     section(&mut text, "`connections.NAME.children.CHILD`", CHILD_KEYS, child_keys::FOREIGN_KEYS);
     section(&mut text, "`authorities.NAME`", AUTHORITY_KEYS, authority_keys::FOREIGN_KEYS);
+    text.push_str(&super::pool_keys::reference());
     text
 }
 

@@ -1,6 +1,7 @@
 //! Policies: what becomes of which traffic of an interface, and which SA carries what is protected.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +70,8 @@ pub struct PolicySpec {
     /// Whether fragments of a packet but the first may travel in SAs that are for certain ports: both ends have to agree
     /// (RFC 4301 §7.3). SAs for any port carry them anyway.
     pub later_fragments: bool,
+    /// Virtual addresses that the interface has for as long as the policy exists: its own traffic comes from there.
+    pub addresses: Vec<IpAddr>,
     /// The routes that lead traffic into the interface for as long as the policy exists.
     pub routes: Vec<IpPrefix>,
 }
@@ -101,6 +104,7 @@ impl PolicySpec {
             local,
             remote,
             later_fragments: false,
+            addresses: Vec::new(),
             routes: Vec::new(),
         }
     }

@@ -1,5 +1,6 @@
 //! A Child SA: what was agreed, and how far its two halves are in the dataplane.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -173,13 +174,18 @@ impl ChildSa {
             child: agreed.child,
         };
         sa.export_keys(cx, &agreed.keys_in, &agreed.keys_out);
-        sa.ask_for_halves(cx, owner, (agreed.keys_in, agreed.keys_out));
+        sa.ask_for_halves(cx, (owner, &session.virtual_addresses.ours), (agreed.keys_in, agreed.keys_out));
         sa
     }
 
-    fn ask_for_halves(&mut self, cx: &mut Context, owner: IkeSpi, (keys_in, keys_out): (DirectionKeys, DirectionKeys)) {
+    fn ask_for_halves(
+        &mut self,
+        cx: &mut Context,
+        (owner, addresses): (IkeSpi, &[IpAddr]),
+        (keys_in, keys_out): (DirectionKeys, DirectionKeys),
+    ) {
         let selectors = (&self.local[..], &self.remote[..]);
-        let policy = cx.policies.use_for(self.policy, &self.child, selectors, self.later_fragments);
+        let policy = cx.policies.use_for(self.policy, &self.child, selectors, addresses, self.later_fragments);
         let mut commands: Vec<_> = policy.map(|command| (InstallStep::Policy, command)).into_iter().collect();
         let replay_window = self.child.replay_window;
         let inbound = InboundSaSpec { sa: self.spec(self.spi_in, keys_in), replay_window };

@@ -42,6 +42,8 @@ impl Engine {
                 self.cx.secrets.remove(&name);
                 self.cx.ppks.remove(&name);
             }
+            Command::SetPool(pool) => self.cx.leases.set(pool),
+            Command::RemovePool(name) => self.cx.leases.remove(&name),
             Command::Initiate { ticket, connection, child } => self.initiate(now, ticket, connection, child),
             Command::Install { ticket, connection, child } => self.install(ticket, connection.as_deref(), &child),
             Command::Uninstall { ticket, connection, child } => self.uninstall(ticket, connection.as_deref(), &child),

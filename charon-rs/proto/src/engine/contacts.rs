@@ -93,6 +93,12 @@ impl Contacts {
         same.map(|(other, _)| other).filter(|other| *other != spi).collect()
     }
 
+    /// Those of them whose peer is where that of this one is.
+    pub(super) fn near(&self, spi: IkeSpi) -> Vec<IkeSpi> {
+        let address = |spi: &IkeSpi| self.all.get(spi).map(|contact| contact.address);
+        self.same_as(spi).into_iter().filter(|other| address(other) == address(&spi)).collect()
+    }
+
     /// Where the peers of a connection's SAs with these identities are.
     pub(super) fn addresses(&self, connection: &str, local: &Identity, remote: &Identity) -> Vec<IpAddr> {
         let identities = (local.canonical(), remote.canonical());

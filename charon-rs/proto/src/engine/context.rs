@@ -10,6 +10,7 @@ use super::child::InstallStep;
 use super::connections::Connections;
 use super::contacts::Contacts;
 use super::ike_sa::FollowUp;
+use super::leases::Leases;
 use super::policies::{Departure, Member, Policies, Stage};
 use super::reconcile::{Reconciler, Waits};
 use super::secrets::Secrets;
@@ -34,6 +35,7 @@ pub(super) struct Context {
     /// Post-quantum pre-shared keys (RFC 8784), by name.
     pub(super) ppks: BTreeMap<String, SharedSecret>,
     pub(super) policies: Policies,
+    pub(super) leases: Leases,
     pub(super) reconciler: Reconciler,
     /// The addresses of this host, once somebody has told.
     host_addresses: Option<BTreeSet<IpAddr>>,
@@ -84,6 +86,7 @@ impl Context {
             secrets: Secrets::default(),
             ppks: BTreeMap::new(),
             policies: Policies::default(),
+            leases: Leases::default(),
             reconciler: Reconciler::default(),
             host_addresses: None,
             tickets: Tickets::default(),

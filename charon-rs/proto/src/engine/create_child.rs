@@ -14,6 +14,7 @@ use super::negotiate::esp_incompatible;
 use super::resources::{Resource, is_like};
 use super::session::Session;
 use super::task::ChildWish;
+use super::virtual_addresses::Hosts;
 use crate::config::{Child, ChildSelector, Connection};
 use crate::crypto::key_exchange::{KeyExchange, respond};
 use crate::crypto::schedule::{ChildExchange, ChildKeys};
@@ -283,6 +284,8 @@ impl ChildOffer {
             (FailureCode::ChildNoProposal, proposals.collect())
         } else if kind == NotifyType::TsUnacceptable {
             (FailureCode::TsUnacceptable, selectors())
+        } else if kind == NotifyType::FailedCpRequired {
+            (FailureCode::AddressNotAskedFor, vec!["no request for a virtual address".to_owned()])
         } else {
             return Trouble::Refused(kind);
         };
@@ -298,7 +301,8 @@ impl ChildOffer {
                 Mode::Tunnel => hint_for_refusal(kind),
             }
             .map(str::to_owned),
-            cure: None,
+            cure: (kind == NotifyType::FailedCpRequired)
+                .then(|| Cure::new(ConfigKey::VirtualAddresses, Some("%config".to_owned()))),
         }))
     }
 
@@ -323,6 +327,11 @@ impl ChildOffer {
         if mode == Mode::Transport {
             // RFC 7296 §2.23.1: the peer answers with the addresses that it sees.
             session.nat.show_hosts(session.path, &mut local, &mut remote);
+        }
+        if self.replaces.is_none() && !session.virtual_addresses.ours.is_empty() {
+            // What was offered is all addresses, of which we have been given this one (RFC 7296 §2.19).
+            let (ours, _) = configured_selectors(&session.hosts(), &self.wish.child);
+            local = narrow(&ours, &local);
         }
         if let Some(old) = &self.replaces
             && !covers_old(session, mode, old, (&local, &remote))
@@ -415,7 +424,7 @@ impl ChildAnswer {
             Mode::Transport => Mode::Transport,
             Mode::Tunnel => Mode::Tunnel,
         };
-        let (local, remote) = answered_selectors(session, child, mode, body)?;
+        let (local, remote) = answered_selectors(session, &session.hosts(), (child, mode), body)?;
         if let Some(old) = replaces
             && !covers_old(session, mode, old, (&local, &remote))
         {
@@ -461,11 +470,12 @@ impl ChildAnswer {
 
     /// Whether another child is for the rest of what the peer wants (RFC 7296 §2.9).
     fn leaves_more(&self, session: &Session, body: &Body) -> bool {
+        let hosts = session.hosts();
         let others = session.connection.children.iter().filter(|other| other.name != self.child.name);
         let is_new = |found: &[TrafficSelector], have: &[TrafficSelector]| {
             found.iter().any(|selector| !have.iter().any(|known| known.covers(selector)))
         };
-        let mut found = others.filter_map(|other| answered_selectors(session, other, other.mode, body).ok());
+        let mut found = others.filter_map(|other| answered_selectors(session, &hosts, (other, other.mode), body).ok());
         found.any(|(local, remote)| is_new(&local, &self.local) || is_new(&remote, &self.remote))
     }
 
@@ -582,8 +592,8 @@ fn answer_key_exchange(
 /// here.
 fn answered_selectors(
     session: &Session,
-    child: &Child,
-    mode: Mode,
+    hosts: &Hosts,
+    (child, mode): (&Child, Mode),
     body: &Body,
 ) -> Result<(Vec<TrafficSelector>, Vec<TrafficSelector>), Trouble> {
     let (mut for_us, mut for_them) = (body.selectors_responder()?.to_vec(), body.selectors_initiator()?.to_vec());
@@ -591,7 +601,7 @@ fn answered_selectors(
         // R7296-2.23-1: behind NATs the peers know other addresses than those that we see.
         session.nat.show_hosts(session.path, &mut for_us, &mut for_them);
     }
-    let (our_local, our_remote) = configured_selectors(session, child);
+    let (our_local, our_remote) = configured_selectors(hosts, child);
     let (local, remote) = (narrow(&our_local, &for_us), narrow(&our_remote, &for_them));
     if share_a_family(&local, &remote) && has_few_routes(child, &remote) {
         return Ok((local, remote));
@@ -635,12 +645,13 @@ fn swapped(ours: &[TrafficSelector], for_them: &[TrafficSelector]) -> &'static s
 
 /// Whether a connection has a child for what the peer wants.
 pub(super) fn has_child_for(session: &Session, connection: &Connection, body: &Body) -> bool {
-    connection.children.iter().any(|child| answered_selectors(session, child, child.mode, body).is_ok())
+    let hosts = session.hosts_to_be(connection);
+    connection.children.iter().any(|child| answered_selectors(session, &hosts, (child, child.mode), body).is_ok())
 }
 
 /// Whether nothing of the child's selectors would be narrowed away.
 fn is_asked_for_as_a_whole(session: &Session, child: &Child, body: &Body) -> bool {
-    let (local, remote) = configured_selectors(session, child);
+    let (local, remote) = configured_selectors(&session.hosts(), child);
     body.selectors_responder().is_ok_and(|theirs| is_narrowed(&local, theirs))
         && body.selectors_initiator().is_ok_and(|theirs| is_narrowed(&remote, theirs))
 }
@@ -689,7 +700,7 @@ fn listed(selectors: &[TrafficSelector]) -> String {
 
 /// What we want: the packet that waits first, so that it is not narrowed away (RFC 7296 §2.9), then all that is configured.
 fn wanted_selectors(session: &Session, wish: &ChildWish) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
-    let (mut local, mut remote) = configured_selectors(session, &wish.child);
+    let (mut local, mut remote) = configured_selectors(&session.hosts(), &wish.child);
     if let Some(packet) = &wish.packet {
         let (ours, theirs) = selectors_of_packet(packet);
         if local.iter().any(|ts| ts.covers(&ours)) && remote.iter().any(|ts| ts.covers(&theirs)) {
@@ -712,10 +723,19 @@ fn selectors_of_packet(packet: &PacketSummary) -> (TrafficSelector, TrafficSelec
     (side(packet.source, packet.source_port), side(packet.destination, packet.destination_port))
 }
 
-/// The selectors of the configuration, with the addresses of the IKE SA where those are meant.
-fn configured_selectors(session: &Session, child: &Child) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
-    let at = |selectors: &[ChildSelector], host| selectors.iter().map(|selector| selector.at(host)).collect();
-    (at(&child.local_selectors, session.path.local.ip()), at(&child.remote_selectors, session.path.remote.ip()))
+/// The selectors of the configuration, with the addresses of the hosts where those are meant.
+fn configured_selectors(hosts: &Hosts, child: &Child) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
+    let at = |selectors: &[ChildSelector], hosts: &[AddressRange]| {
+        let mut found: Vec<TrafficSelector> = Vec::new();
+        for selector in selectors.iter().flat_map(|selector| hosts.iter().map(|range| selector.within(*range))) {
+            // What is fixed is the same for each of the hosts.
+            if !found.contains(&selector) {
+                found.push(selector);
+            }
+        }
+        found
+    };
+    (at(&child.local_selectors, &hosts.local), at(&child.remote_selectors, &hosts.remote))
 }
 
 /// The connection is for an IKE SA alone.

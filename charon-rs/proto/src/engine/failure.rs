@@ -350,7 +350,7 @@ pub(super) fn hint_for_refusal(kind: NotifyType) -> Option<&'static str> {
 
 const MAX_LINES: usize = 16;
 
-const HINTS: [(NotifyType, &str); 4] = [
+const HINTS: [(NotifyType, &str); 5] = [
     (
         NotifyType::NoProposalChosen,
         "compare `ike` and `esp` with the peer's proposals: key lengths, a PFS group in `esp` on one side only, integrity \
@@ -365,6 +365,7 @@ const HINTS: [(NotifyType, &str); 4] = [
         "the peer's log knows the reason: usually another pre-shared key, a certificate whose CA it does not trust, or a `leftid` \
          that it does not expect",
     ),
+    (NotifyType::FailedCpRequired, "the peer has us ask for a virtual address: `leftsourceip = \"%config\"`"),
     (NotifyType::InvalidKePayload, "name a group in `ike` or `esp` that the peer accepts"),
 ];
 

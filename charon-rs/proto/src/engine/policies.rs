@@ -201,12 +201,14 @@ impl Policies {
         id: PolicyId,
         child: &Child,
         (local, remote): (&[TrafficSelector], &[TrafficSelector]),
+        addresses: &[IpAddr],
         later_fragments: bool,
     ) -> Option<Command> {
         let policy = self.set.get_mut(&id)?;
         let spec = PolicySpec {
             action: PolicyAction::Protect { acquire: policy.trap.is_some() },
             later_fragments,
+            addresses: addresses.to_vec(),
             routes: child.routes.towards(remote),
             priority: child.priority,
             ..PolicySpec::protect(id, child.interface.clone(), local.to_vec(), remote.to_vec())
@@ -417,12 +419,14 @@ pub fn configured_policy(id: PolicyId, connection: &Connection, child: &Child) -
     let at = |selectors: &[ChildSelector], host: Option<IpAddr>| -> Option<Vec<TrafficSelector>> {
         selectors.iter().map(|selector| selector.fixed().or_else(|| host.map(|host| selector.at(host)))).collect()
     };
-    let local = at(&child.local_selectors, connection.local_addresses.first().copied())?;
+    // Virtual addresses are not known before there is an SA.
+    let ours = connection.local_addresses.first().filter(|_| connection.virtual_addresses.is_empty());
+    let local = at(&child.local_selectors, ours.copied())?;
     let peer = connection.remote_addresses.iter().find_map(|remote| match remote {
         RemoteAddress::Address(address) => Some(*address),
         RemoteAddress::Range(_) | RemoteAddress::Name(_) | RemoteAddress::Any => None,
     });
-    let remote = at(&child.remote_selectors, peer)?;
+    let remote = at(&child.remote_selectors, peer.filter(|_| connection.pools.is_empty()))?;
     let routes = child.routes.towards(&remote);
     let action = PolicyAction::Protect { acquire: true };
     let priority = child.priority;

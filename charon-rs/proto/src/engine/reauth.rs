@@ -4,6 +4,7 @@
 //! RFC 4478: a responder announces when it wants that, and an initiator does it in time.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -81,6 +82,8 @@ pub(super) struct Succession {
     pub(super) old: IkeSaId,
     /// Whose commands end with it.
     pub(super) tickets: Vec<Ticket>,
+    /// The virtual addresses that we have over the old one, and would like to keep.
+    pub(super) addresses: Vec<IpAddr>,
     /// Children of the old one that were asked for.
     tried: BTreeSet<String>,
 }
@@ -182,7 +185,8 @@ impl Engine {
         }
         let tried = wishes.iter().map(|wish| wish.child.name.clone()).collect();
         let (address, mut redirections) = (sa.session.path.remote.ip(), sa.redirections.clone());
-        let succession = Succession { old: sa.session.names.id, tickets, tried };
+        let addresses = sa.session.virtual_addresses.ours.clone();
+        let succession = Succession { old: sa.session.names.id, tickets, addresses, tried };
         if let Some(gateway) = &gateway {
             if !redirections.follow(now, address) {
                 return Err((Trouble::redirected_too_often().to_string(), succession.tickets));

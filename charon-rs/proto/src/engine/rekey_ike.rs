@@ -346,7 +346,9 @@ impl Established {
             nonce_r: nonce_r.clone(),
             extensions: old.extensions.clone(),
         };
-        Session::new(now, parts).map_err(|error| Trouble::Local(error.to_string()))
+        let mut session = Session::new(now, parts).map_err(|error| Trouble::Local(error.to_string()))?;
+        session.virtual_addresses = old.virtual_addresses.clone();
+        Ok(session)
     }
 
     /// The new SA, still without children. Its peer is the one that was authenticated in this one, and its messages are
@@ -413,6 +415,9 @@ impl Established {
         let too_many = ancestors.len().saturating_sub(MAX_ANCESTORS);
         for spi in ancestors.drain(..too_many) {
             cx.follow_up(FollowUp::Close { spi, reason: DownReason::Replaced });
+        }
+        if let Some(predecessor) = ancestors.last() {
+            cx.leases.share(*predecessor, self.local_spi());
         }
         self.ancestors = ancestors;
         self.children.append(&mut children);

@@ -66,6 +66,9 @@ impl Established {
             self.answer(cx, now, request, vec![Payload::Notify(Notify::new(NotifyType::NoAdditionalSas))]);
             return Ok(());
         }
+        if self.session.virtual_addresses.missing {
+            return Err(self.not_asked_for());
+        }
         let mut answer = ChildAnswer::negotiate(cx, &self.session, &body, Occasion::CreateChildSa, replaces)?;
         self.assign_resource(cx.settings.workers, &mut answer, &body)?;
         self.serve(cx, request, Vec::new(), answer);
@@ -87,6 +90,11 @@ impl Established {
             proof.push(Payload::Notify(redirect));
             self.await_departure(now);
             return self.answer(cx, now, request, proof);
+        }
+        match self.give_addresses(cx, body) {
+            // RFC 7296 §2.19: it stands before the SA payload.
+            Ok(reply) => proof.extend(reply),
+            Err(trouble) => return self.refuse_child(cx, now, request, proof, trouble),
         }
         if body.proposals().is_err() {
             cx.follow_up(FollowUp::Unique { spi: self.local_spi() });

@@ -12,6 +12,7 @@ use super::ike_sa::Received;
 use super::inbox::{Delivered, Delivery, Inbox};
 use super::nat::Nat;
 use super::packets::Packets;
+use super::virtual_addresses::VirtualAddresses;
 use crate::config::{Connection, Fragmentation};
 use crate::crypto::protection::{MessageCipher, UnsoundSuite};
 use crate::crypto::schedule::{IkeExchange, IkeKeys};
@@ -72,6 +73,7 @@ pub(super) struct Session {
     pub(super) nonce_r: Vec<u8>,
     /// What the peer announced.
     pub(super) extensions: Extensions,
+    pub(super) virtual_addresses: VirtualAddresses,
     /// When something was sent last to where the peer is.
     pub(super) last_sent: Instant,
     pub(super) inbox: Inbox,
@@ -111,6 +113,7 @@ impl Session {
             nonce_i,
             nonce_r,
             extensions,
+            virtual_addresses: VirtualAddresses::default(),
             last_sent,
             inbox,
             sealing,

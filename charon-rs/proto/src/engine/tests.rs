@@ -24,4 +24,5 @@ mod resources;
 mod scripted;
 mod twins;
 mod upkeep;
+mod virtual_addresses;
 mod windows;

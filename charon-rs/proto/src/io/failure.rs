@@ -113,6 +113,10 @@ pub enum ConfigKey {
     Fragmentation,
     /// The longest packet with a fragment of an IKE message.
     FragmentSize,
+    /// The virtual addresses that we ask for.
+    VirtualAddresses,
+    /// The pools that peers get virtual addresses from.
+    Pools,
 }
 
 macro_rules! failure_codes {
@@ -222,6 +226,14 @@ failure_codes! {
     AuthPolicy = "AUTH_CERT_POLICY";
     /// A certificate in the peer's chain has a critical extension that we do not know.
     AuthCriticalExtension = "AUTH_CRITICAL_EXTENSION";
+    /// The peer asked for a virtual address, and all addresses of the pools are in use.
+    PoolExhausted = "CP_POOL_EXHAUSTED";
+    /// The peer asked for a virtual address, and the connection has no pool for it.
+    NoPool = "CP_NO_POOL";
+    /// The connection gives the peer a virtual address, and the peer did not ask for one; or the other way round.
+    AddressNotAskedFor = "CP_REQUIRED";
+    /// We asked for a virtual address, and the peer gave us none.
+    AddressRefused = "CP_ADDRESS_REFUSED";
     /// The peer does not answer.
     PeerSilent = "PEER_SILENT";
     /// The peer answered on its IKE port and is silent on the NAT-T port: somebody lets only the first one through.
@@ -275,6 +287,8 @@ impl FailureCode {
             Self::AuthCertificateRevoked | Self::AuthCrlUnavailable | Self::AuthCrlStale => ConfigKey::Revocation,
             Self::NatPortSilent => ConfigKey::Encapsulation,
             Self::LargeMessageLost => ConfigKey::FragmentSize,
+            Self::PoolExhausted | Self::NoPool | Self::AddressNotAskedFor => ConfigKey::Pools,
+            Self::AddressRefused => ConfigKey::VirtualAddresses,
             // The peer's certificate or software, our clock or our machine.
             Self::AuthTimeout
             | Self::AuthCertificateLimit

@@ -4,6 +4,7 @@ use espdp_api::TrafficSelector;
 
 use super::authentication::Authentication;
 use super::certificate::{encode_certificate, encode_request, parse_certificate, parse_request};
+use super::configuration::Configuration;
 use super::delete::Delete;
 use super::error::WireError;
 use super::identification::Identification;
@@ -24,8 +25,8 @@ pub const MIN_NONCE_OCTETS: usize = 16;
 /// The longest nonce (RFC 7296 §3.9).
 pub const MAX_NONCE_OCTETS: usize = 256;
 
-/// A payload that is not encrypted, or was decrypted. There are no Configuration payloads, so that nothing is replied to
-/// them or their attributes (R7296-2.19-1, R7296-3.15.1-1), and nothing is compressed (R7296-2.22-1).
+/// A payload that is not encrypted, or was decrypted. Nothing is compressed
+/// (R7296-2.22-1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload {
     /// Proposals: an offer, or the one that was chosen.
@@ -48,6 +49,8 @@ pub enum Payload {
     Notify(Notify),
     /// SAs that are gone.
     Delete(Delete),
+    /// Addresses and what belongs to them, wanted or given.
+    Configuration(Configuration),
     /// Something about the maker of the peer.
     VendorId(Vec<u8>),
     /// What the initiator of the exchange protects. Selectors of unknown types are left out, and so are ranges that end
@@ -88,6 +91,7 @@ impl Payload {
             Self::Nonce(_) => PayloadType::Nonce,
             Self::Notify(_) => PayloadType::Notify,
             Self::Delete(_) => PayloadType::Delete,
+            Self::Configuration(_) => PayloadType::Configuration,
             Self::VendorId(_) => PayloadType::VendorId,
             Self::SelectorsInitiator(_) => PayloadType::SelectorsInitiator,
             Self::SelectorsResponder(_) => PayloadType::SelectorsResponder,
@@ -108,6 +112,7 @@ impl Payload {
             PayloadType::Nonce => Self::Nonce(parse_nonce(&mut body)?),
             PayloadType::Notify => Self::Notify(Notify::parse(&mut body)?),
             PayloadType::Delete => Self::Delete(Delete::parse(&mut body)?),
+            PayloadType::Configuration => Self::Configuration(Configuration::parse(&mut body)?),
             PayloadType::VendorId => Self::VendorId(body.rest().to_vec()),
             PayloadType::SelectorsInitiator => Self::SelectorsInitiator(parse_selectors(&mut body)?),
             PayloadType::SelectorsResponder => Self::SelectorsResponder(parse_selectors(&mut body)?),
@@ -137,6 +142,7 @@ impl Payload {
             Self::Authentication(authentication) => authentication.encode(out),
             Self::Notify(notify) => notify.encode(out),
             Self::Delete(delete) => delete.encode(out)?,
+            Self::Configuration(configuration) => configuration.encode(out)?,
             Self::SelectorsInitiator(selectors) | Self::SelectorsResponder(selectors) => {
                 encode_selectors(self.kind(), selectors, out)?;
             }

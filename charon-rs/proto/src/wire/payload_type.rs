@@ -35,6 +35,8 @@ pub enum PayloadType {
     SelectorsResponder,
     /// Encrypted and Authenticated, 46.
     Encrypted,
+    /// Configuration, 47.
+    Configuration,
     /// Encrypted and Authenticated Fragment, 53 (RFC 7383).
     EncryptedFragment,
     /// Any other number, assigned or not.
@@ -61,6 +63,7 @@ impl PayloadType {
             44 => Self::SelectorsInitiator,
             45 => Self::SelectorsResponder,
             46 => Self::Encrypted,
+            47 => Self::Configuration,
             53 => Self::EncryptedFragment,
             other => Self::Other(other),
         }
@@ -85,6 +88,7 @@ impl PayloadType {
             Self::SelectorsInitiator => 44,
             Self::SelectorsResponder => 45,
             Self::Encrypted => 46,
+            Self::Configuration => 47,
             Self::EncryptedFragment => 53,
             Self::Other(number) => number,
         }
@@ -117,7 +121,7 @@ impl fmt::Display for PayloadType {
             Self::SelectorsInitiator => "TSi",
             Self::SelectorsResponder => "TSr",
             Self::Encrypted => "SK",
-            Self::Other(47) => "CP",
+            Self::Configuration => "CP",
             Self::Other(48) => "EAP",
             Self::Other(49) => "GSPM",
             Self::Other(50) => "IDg",

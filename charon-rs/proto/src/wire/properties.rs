@@ -97,6 +97,21 @@ fn delete() -> impl Strategy<Value = Delete> {
     prop_oneof![Just(Delete::IkeSa), vec(esp_spi(), 0..9).prop_map(Delete::Esp)]
 }
 
+fn configuration() -> impl Strategy<Value = Configuration> {
+    let attribute = prop_oneof![
+        any::<Option<[u8; 4]>>().prop_map(|octets| ConfigurationAttribute::Ip4Address(octets.map(Into::into))),
+        any::<Option<[u8; 16]>>().prop_map(|octets| ConfigurationAttribute::Ip6Dns(octets.map(Into::into))),
+        (any::<[u8; 16]>(), 0u8..=128)
+            .prop_map(|(octets, bits)| ConfigurationAttribute::Ip6Address(Some((octets.into(), bits)))),
+        "[a-z0-9][a-z0-9.-]{0,60}".prop_map(|name| ConfigurationAttribute::of_domain(&name).unwrap()),
+        (26u16..0x8000, vec(any::<u8>(), 0..30))
+            .prop_map(|(kind, value)| ConfigurationAttribute::Other { kind, value }),
+    ];
+    let kind =
+        prop_oneof![Just(ConfigurationKind::Request), Just(ConfigurationKind::Reply), Just(ConfigurationKind::Set)];
+    (kind, vec(attribute, 0..9)).prop_map(|(kind, attributes)| Configuration { kind, attributes })
+}
+
 fn payload() -> impl Strategy<Value = Payload> {
     prop_oneof![
         vec(proposal(), 1..4).prop_map(Payload::SecurityAssociation),
@@ -115,6 +130,7 @@ fn payload() -> impl Strategy<Value = Payload> {
         vec(any::<u8>(), MIN_NONCE_OCTETS..=MAX_NONCE_OCTETS).prop_map(Payload::Nonce),
         notify().prop_map(Payload::Notify),
         delete().prop_map(Payload::Delete),
+        configuration().prop_map(Payload::Configuration),
         vec(any::<u8>(), 0..30).prop_map(Payload::VendorId),
         vec(selector(), 1..6).prop_map(Payload::SelectorsInitiator),
         vec(selector(), 1..6).prop_map(Payload::SelectorsResponder),

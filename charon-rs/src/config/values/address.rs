@@ -103,7 +103,7 @@ pub(in crate::config) fn is_host_name(text: &str) -> bool {
 }
 
 /// The two addresses of `first-last` or `first..last`.
-fn range_ends(text: &str) -> Option<(IpAddr, IpAddr)> {
+pub(super) fn range_ends(text: &str) -> Option<(IpAddr, IpAddr)> {
     let (first, last) = text.split_once("..").or_else(|| text.split_once('-'))?;
     Some((first.trim().parse().ok()?, last.trim().parse().ok()?))
 }

@@ -64,6 +64,8 @@ const NAMES: &[(ConfigKey, &str, Table, &str)] = &[
     (K::Uniqueness, "uniqueids", Connection, "unique"),
     (K::Encapsulation, "encapsulation", Connection, "encap"),
     (K::Fragmentation, "fragmentation", Connection, "fragmentation"),
+    (K::VirtualAddresses, "leftsourceip", Connection, "vips"),
+    (K::Pools, "rightsourceip", Connection, "pools"),
     (K::FragmentSize, "fragmentsize", Connection, "fragment_size"),
 ];
 

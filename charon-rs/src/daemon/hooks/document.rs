@@ -20,8 +20,10 @@ pub(super) fn of(
         time: crate::daemon::events::unix_time(SystemTime::now()),
         connection: &sa.connection,
         unique_id: sa.id.0,
-        local: End::new(sa.path.local, sa.local_id.as_deref()),
-        remote: End::new(sa.path.remote, sa.remote_id.as_deref()),
+        local: End::new(sa.path.local, sa.local_id.as_deref(), &sa.local_virtual),
+        remote: End::new(sa.path.remote, sa.remote_id.as_deref(), &sa.remote_virtual),
+        name_servers: &sa.name_servers,
+        domains: &sa.domains,
         child: child.map(|child| Child {
             name: &child.name,
             unique_id: child.id.0,
@@ -58,6 +60,11 @@ struct Document<'a> {
     unique_id: u32,
     local: End<'a>,
     remote: End<'a>,
+    /// What the peer told us with our virtual addresses.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    name_servers: &'a [IpAddr],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    domains: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     child: Option<Child<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,11 +77,13 @@ struct End<'a> {
     address: IpAddr,
     port: u16,
     id: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    virtual_addresses: &'a [IpAddr],
 }
 
 impl<'a> End<'a> {
-    fn new(address: SocketAddr, id: Option<&'a str>) -> Self {
-        Self { address: address.ip(), port: address.port(), id }
+    fn new(address: SocketAddr, id: Option<&'a str>, virtual_addresses: &'a [IpAddr]) -> Self {
+        Self { address: address.ip(), port: address.port(), id, virtual_addresses }
     }
 }
 

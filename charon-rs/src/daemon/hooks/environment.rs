@@ -1,12 +1,13 @@
 //! The environment that strongSwan's `updown` scripts expect.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use espdp_api::{AddressRange, Encapsulation, InterfaceName, IpsecProtocol, TrafficSelector};
 use ike_proto::io::{ChildSaReport, IkeSaReport};
 
 /// A variable and its value.
-pub(super) type Variable = (&'static str, String);
+pub(super) type Variable = (Cow<'static, str>, String);
 
 /// The environments of the calls for a child: one for each pair of selectors of one family.
 pub(super) fn of(
@@ -35,35 +36,57 @@ fn of_pair(
     let side = if ours.addresses == AddressRange::single(me) { "host" } else { "client" };
     let family = if ours.addresses.is_ipv4() { "" } else { "-v6" };
     let mut variables = vec![
-        ("PLUTO_VERSION", "1.1".to_owned()),
-        ("PLUTO_VERB", format!("{verb}-{side}{family}")),
-        ("PLUTO_CONNECTION", child.name.clone()),
-        ("PLUTO_INTERFACE", interface.map_or_else(|| "unknown".to_owned(), ToString::to_string)),
-        ("PLUTO_REQID", child.policy.0.to_string()),
+        ("PLUTO_VERSION".into(), "1.1".to_owned()),
+        ("PLUTO_VERB".into(), format!("{verb}-{side}{family}")),
+        ("PLUTO_CONNECTION".into(), child.name.clone()),
+        ("PLUTO_INTERFACE".into(), interface.map_or_else(|| "unknown".to_owned(), ToString::to_string)),
+        ("PLUTO_REQID".into(), child.policy.0.to_string()),
         (
-            "PLUTO_PROTO",
+            "PLUTO_PROTO".into(),
             match child.protocol {
                 IpsecProtocol::Esp => "esp",
                 IpsecProtocol::Ah => "ah",
             }
             .to_owned(),
         ),
-        ("PLUTO_UNIQUEID", sa.id.0.to_string()),
-        ("PLUTO_ME", me.to_string()),
-        ("PLUTO_MY_ID", sa.local_id.clone().unwrap_or_default()),
-        ("PLUTO_MY_CLIENT", network(ours.addresses)),
-        ("PLUTO_MY_PORT", port(ours)),
-        ("PLUTO_MY_PROTOCOL", ours.protocol.to_string()),
-        ("PLUTO_PEER", child.path.remote.to_string()),
-        ("PLUTO_PEER_ID", sa.remote_id.clone().unwrap_or_default()),
-        ("PLUTO_PEER_CLIENT", network(theirs.addresses)),
-        ("PLUTO_PEER_PORT", port(theirs)),
-        ("PLUTO_PEER_PROTOCOL", theirs.protocol.to_string()),
+        ("PLUTO_UNIQUEID".into(), sa.id.0.to_string()),
+        ("PLUTO_ME".into(), me.to_string()),
+        ("PLUTO_MY_ID".into(), sa.local_id.clone().unwrap_or_default()),
+        ("PLUTO_MY_CLIENT".into(), network(ours.addresses)),
+        ("PLUTO_MY_PORT".into(), port(ours)),
+        ("PLUTO_MY_PROTOCOL".into(), ours.protocol.to_string()),
+        ("PLUTO_PEER".into(), child.path.remote.to_string()),
+        ("PLUTO_PEER_ID".into(), sa.remote_id.clone().unwrap_or_default()),
+        ("PLUTO_PEER_CLIENT".into(), network(theirs.addresses)),
+        ("PLUTO_PEER_PORT".into(), port(theirs)),
+        ("PLUTO_PEER_PROTOCOL".into(), theirs.protocol.to_string()),
     ];
+    variables.extend(source_addresses("MY", &sa.local_virtual));
+    variables.extend(source_addresses("PEER", &sa.remote_virtual));
+    variables.extend(numbered("PLUTO_DNS", &sa.name_servers));
+    if !sa.domains.is_empty() {
+        variables.push(("PLUTO_DNS_DOMAINS".into(), sa.domains.join(" ")));
+    }
     if let Encapsulation::Udp { remote_port, .. } = child.path.encapsulation {
-        variables.push(("PLUTO_UDP_ENC", remote_port.to_string()));
+        variables.push(("PLUTO_UDP_ENC".into(), remote_port.to_string()));
     }
     variables
+}
+
+/// The virtual addresses of one end: the first one by itself, as older scripts want it, and all by family and number.
+fn source_addresses(end: &str, addresses: &[IpAddr]) -> Vec<Variable> {
+    let name = format!("PLUTO_{end}_SOURCEIP");
+    let first = addresses.first().map(|address| (Cow::from(name.clone()), address.to_string()));
+    first.into_iter().chain(numbered(&name, addresses)).collect()
+}
+
+/// `NAME4_1`, `NAME4_2`, `NAME6_1`.
+fn numbered(name: &str, addresses: &[IpAddr]) -> Vec<Variable> {
+    let of_family = |ipv4: bool| addresses.iter().filter(move |address| address.is_ipv4() == ipv4).zip(1..);
+    let variable = |family: u8| {
+        move |(address, number): (&IpAddr, u32)| (Cow::from(format!("{name}{family}_{number}")), address.to_string())
+    };
+    of_family(true).map(variable(4)).chain(of_family(false).map(variable(6))).collect()
 }
 
 /// The single port, or 0 for any and for a range.
@@ -127,7 +150,7 @@ mod tests {
         let interface = InterfaceName::new("ipsec0").unwrap();
         let calls = of(&sa, &child, Some(&interface), true);
         let values = |name: &str| -> Vec<String> {
-            let value = |call: &Vec<Variable>| call.iter().find(|(own, _)| *own == name).unwrap().1.clone();
+            let value = |call: &Vec<Variable>| call.iter().find(|(own, _)| own == name).unwrap().1.clone();
             calls.iter().map(value).collect()
         };
         assert_eq!(values("PLUTO_VERB"), ["up-client", "up-host", "up-client-v6"]);
@@ -137,5 +160,28 @@ mod tests {
         assert_eq!(values("PLUTO_PEER_CLIENT"), ["10.2.0.0/24", "10.2.0.0/24", "2001:db8:1::/112"]);
         assert_eq!(values("PLUTO_PEER_ID"), ["sun.strongswan.org"; 3]);
         assert_eq!(values("PLUTO_UDP_ENC"), ["4500"; 3]);
+    }
+
+    #[test]
+    fn virtual_addresses_and_name_servers_are_numbered_by_family() {
+        let ips = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
+        let mut sa = testing::ike_sa();
+        (sa.local_virtual, sa.name_servers) = (ips(&["10.3.0.1", "fec3::1"]), ips(&["10.2.0.53", "10.2.0.54"]));
+        sa.domains = vec!["corp.example".to_owned(), "lab.example".to_owned()];
+        let child = sa.children.first().unwrap().clone();
+        let calls = of(&sa, &child, None, true);
+        let value = |name: &str| calls[0].iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str());
+        for (name, expected) in [
+            ("PLUTO_MY_SOURCEIP", Some("10.3.0.1")),
+            ("PLUTO_MY_SOURCEIP4_1", Some("10.3.0.1")),
+            ("PLUTO_MY_SOURCEIP6_1", Some("fec3::1")),
+            ("PLUTO_PEER_SOURCEIP", None),
+            ("PLUTO_DNS4_1", Some("10.2.0.53")),
+            ("PLUTO_DNS4_2", Some("10.2.0.54")),
+            ("PLUTO_DNS6_1", None),
+            ("PLUTO_DNS_DOMAINS", Some("corp.example lab.example")),
+        ] {
+            assert_eq!(value(name), expected, "{name}");
+        }
     }
 }

@@ -147,7 +147,7 @@ async fn run(job: &Job, limit: Duration) {
         .args(arguments)
         .env_clear()
         .env("PATH", PATH)
-        .envs(job.environment.iter().map(|(name, value)| (*name, value.as_str())))
+        .envs(job.environment.iter().map(|(name, value)| (name.as_ref(), value.as_str())))
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -263,7 +263,7 @@ mod tests {
         Job {
             order: Order { connection: "net".to_owned(), ike_sa: None, child: Some(child.to_owned()) },
             program: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
-            environment: vec![("PLUTO_VERB", "up-client".to_owned())],
+            environment: vec![("PLUTO_VERB".into(), "up-client".to_owned())],
             input: b"{}\n".to_vec(),
         }
     }

@@ -1,6 +1,7 @@
 //! Pairs of gateways with a mistake in a file or on the way: `explain` names the cause and the key that decides, on both ends
 //! where both can know, and what it says to paste makes the tunnel come up.
 
+mod addresses;
 mod authentication;
 mod certificates;
 mod network;

@@ -25,6 +25,7 @@ use crate::engine::mobike::{Mobike, announcement};
 use crate::engine::redirect::{redirected_in, remark_redirection};
 use crate::engine::session::Session;
 use crate::engine::task::{ChildWish, Queued, Task};
+use crate::engine::virtual_addresses::VirtualAddresses;
 use crate::engine::window::{OurWindow, Retransmit, TheirWindow};
 use crate::identity::IdentityPattern;
 use crate::io::{Ask, CertificateRequest, ProofRefusal, Signed, Ticket, TimerKind, Verified};
@@ -78,6 +79,8 @@ impl InitiatorAuth {
     /// Begins with a child, or without if both ends want it so (RFC 6023).
     pub(in crate::engine) fn begin(cx: &mut Context, now: Instant, keyed: Keyed) -> Option<IkeSa> {
         let Keyed { attempt, mut session, transcript, window, requested } = keyed;
+        let before = attempt.succession.as_ref().map(|succession| succession.addresses.as_slice()).unwrap_or_default();
+        session.virtual_addresses = VirtualAddresses::asking(&attempt.connection, before);
         session.export_keys(cx);
         let ppk = match Offered::new(cx, &mut session) {
             Ok(ppk) => ppk,
@@ -366,6 +369,8 @@ impl Handshake {
         payloads.extend(announcements_in_auth_request());
         payloads.extend(window_announcement(&cx.settings));
         payloads.extend(announcement(cx, &self.session, true));
+        // RFC 7296 §2.19: before the SA payload.
+        payloads.extend(self.session.virtual_addresses.request());
         payloads.extend(self.offer.iter().flat_map(ChildOffer::payloads));
         payloads
     }
@@ -432,7 +437,11 @@ impl Handshake {
         match std::mem::take(&mut self.passed).complete(&connection, local_id) {
             Ok(who) => match redirected_in(&connection, body) {
                 Some(gateway) => self.go_elsewhere(cx, now, gateway),
-                None => Some(self.establish(cx, now, who, body)),
+                None => match self.session.adopt_addresses(body) {
+                    Ok(()) => Some(self.establish(cx, now, who, body)),
+                    // RFC 7296 §3.15.4: nothing can be done without, so the SA goes, and is tried again later.
+                    Err(trouble) => self.refuse_with(cx, now, trouble, Payload::Delete(Delete::IkeSa)),
+                },
             },
             Err(trouble) => self.refuse(cx, now, trouble),
         }

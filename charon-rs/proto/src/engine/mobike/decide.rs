@@ -1,10 +1,9 @@
 //! The end that decides which addresses are used: the one that initiated the first IKE SA (RFC 4555 §3.5).
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use espdp_api::{IkePath, TrafficSelector};
+use espdp_api::{AddressRange, IkePath, TrafficSelector};
 
 use super::super::context::Context;
 use super::super::established::{Established, Life};
@@ -112,15 +111,15 @@ impl Established {
 
     /// Children whose selectors are the addresses that have changed protect nothing any more: they are made anew.
     fn renew_hosts(&mut self, cx: &mut Context, now: Instant) {
-        let path = self.session.path;
-        let is_stale = |selectors: &[TrafficSelector], configured: &[ChildSelector], address: IpAddr| {
+        let hosts = self.session.hosts();
+        let is_stale = |selectors: &[TrafficSelector], configured: &[ChildSelector], hosts: &[AddressRange]| {
             configured.iter().any(|selector| selector.fixed().is_none())
-                && !selectors.iter().any(|selector| selector.addresses.contains(address))
+                && !selectors.iter().any(|selector| hosts.iter().any(|host| selector.addresses.contains(host.start())))
         };
         let stale = self.children.values().filter(|sa| {
             sa.is_useful()
-                && (is_stale(&sa.local, &sa.child.local_selectors, path.local.ip())
-                    || is_stale(&sa.remote, &sa.child.remote_selectors, path.remote.ip()))
+                && (is_stale(&sa.local, &sa.child.local_selectors, &hosts.local)
+                    || is_stale(&sa.remote, &sa.child.remote_selectors, &hosts.remote))
         });
         let stale: Vec<(ChildSaId, Arc<Child>)> = stale.map(|sa| (sa.id, sa.child.clone())).collect();
         for (id, child) in stale {

@@ -23,6 +23,8 @@ pub(in crate::engine) struct Dataplane {
     pub(in crate::engine) trapped: BTreeSet<PolicyId>,
     /// Those that let later fragments through.
     pub(in crate::engine) later_fragments: BTreeSet<PolicyId>,
+    /// The virtual addresses that policies bring along.
+    pub(in crate::engine) virtual_addresses: BTreeMap<PolicyId, Vec<IpAddr>>,
     pub(in crate::engine) active: BTreeMap<PolicyId, EspSpi>,
     pub(in crate::engine) workers: Workers,
     /// Outbound SAs for single workers; whether they send.
@@ -46,6 +48,7 @@ impl Dataplane {
             policies: BTreeSet::new(),
             trapped: BTreeSet::new(),
             later_fragments: BTreeSet::new(),
+            virtual_addresses: BTreeMap::new(),
             active: BTreeMap::new(),
             workers: Workers::ONE,
             own: BTreeMap::new(),
@@ -140,6 +143,7 @@ impl Dataplane {
             }
             DataplaneCommand::SetPolicy(spec) => {
                 self.policies.insert(spec.id);
+                self.virtual_addresses.insert(spec.id, spec.addresses);
                 self.later_fragments.remove(&spec.id);
                 self.later_fragments.extend(spec.later_fragments.then_some(spec.id));
                 if spec.action == (PolicyAction::Protect { acquire: true }) {
@@ -151,6 +155,7 @@ impl Dataplane {
             DataplaneCommand::RemovePolicy(policy) => {
                 assert!(self.policies.remove(&policy), "{who:?} removes {policy:?}, which is not set");
                 self.trapped.remove(&policy);
+                self.virtual_addresses.remove(&policy);
                 let left = self.inbound.values().any(|other| *other == policy)
                     || self.outbound.keys().any(|(other, _)| *other == policy);
                 assert!(!left, "{who:?} removes {policy:?} with SAs in it");
