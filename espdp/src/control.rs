@@ -322,7 +322,9 @@ impl Control {
         let own_link = netlink.link_index(&spec.interface).await?;
         let mut addresses = netlink.local_addresses().await?;
         addresses.sort_by_key(|address| address.link != own_link);
-        let addresses: Vec<IpAddr> = addresses.into_iter().map(|address| address.address).collect();
+        // The virtual ones come with the policy.
+        let known = addresses.into_iter().map(|address| address.address);
+        let addresses: Vec<IpAddr> = spec.addresses.iter().copied().chain(known).collect();
         let source =
             |route: &IpPrefix| Some((*route, preferred_source(*route, &spec.local, &spec.remote, &addresses)?));
         Ok(spec.routes.iter().filter_map(source).collect())

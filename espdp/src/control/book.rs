@@ -167,11 +167,14 @@ impl Book {
         let is_here = |own: &Interface| own.spec.netns.as_deref() == netns && !self.lost.contains(&own.id);
         let link = |own: &Interface| Link { mtu: own.mtu, addresses: own.spec.addresses.iter().copied().collect() };
         let made = self.interfaces.iter().filter(|(_, own)| is_here(own) && DeviceSource::of(&own.spec).is_made());
-        let links = made.map(|(name, own)| (name.clone(), link(own))).collect();
+        let mut links: Links = made.map(|(name, own)| (name.clone(), link(own))).collect();
         let mut routes = BTreeMap::new();
         for Policy { spec, sources, .. } in self.policies.values() {
             if !self.interfaces.get(&spec.interface).is_none_or(is_here) {
                 continue;
+            }
+            if let Some(link) = links.get_mut(&spec.interface) {
+                link.addresses.extend(spec.addresses.iter().filter_map(|address| host_prefix(*address)));
             }
             for route in &spec.routes {
                 let target = || RouteTarget { interface: spec.interface.clone(), source: sources.get(route).copied() };
@@ -369,6 +372,11 @@ fn fixed_mtu(spec: &InterfaceSpec) -> Option<u32> {
     }
 }
 
+/// The prefix of one address alone.
+fn host_prefix(address: IpAddr) -> Option<IpPrefix> {
+    IpPrefix::new(address, if address.is_ipv4() { 32 } else { 128 }).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use espdp_api::{AddressRange, Encapsulation, EspCipher, EspIntegrity, TrafficSelector};
@@ -526,6 +534,24 @@ mod tests {
         book.set_path(address(PEER), link(1000));
         book.set_mtus();
         assert_eq!(mtu(&book), 1280);
+    }
+
+    #[test]
+    fn virtual_addresses_are_on_the_link_as_long_as_a_policy_brings_them() {
+        let mut book = book();
+        let on_link = |book: &Book| -> Vec<String> {
+            book.desired().links[&name("ipsec0")].addresses.iter().map(ToString::to_string).collect()
+        };
+        let before = on_link(&book);
+        for id in [2, 3] {
+            let mut policy = policy(id, "ipsec0", &[]);
+            policy.spec.addresses = vec![address("10.3.0.1"), address("fec3::1")];
+            book.policies.insert(PolicyId(id), policy);
+        }
+        book.policies.remove(&PolicyId(2));
+        assert_eq!(on_link(&book), [&before[..], &["10.3.0.1/32".to_owned(), "fec3::1/128".to_owned()]].concat());
+        book.policies.remove(&PolicyId(3));
+        assert_eq!(on_link(&book), before);
     }
 
     #[test]

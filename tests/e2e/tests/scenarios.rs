@@ -26,6 +26,11 @@ fn nat() -> Result<()> {
 }
 
 #[test]
+fn road_warrior() -> Result<()> {
+    play("road-warrior", &["eth:ethertype:ip:esp"])
+}
+
+#[test]
 fn transport() -> Result<()> {
     play("transport", &["eth:ethertype:ip:esp", "eth:ethertype:ipv6:esp"])
 }

@@ -24,6 +24,7 @@ const EXAMPLES: &[Example] = examples! {
     "net-to-net": "scenario.toml" "moon.toml" "sun.toml" "secrets.toml";
     "certificates": "scenario.toml" "moon.toml" "sun.toml";
     "nat": "scenario.toml" "moon.toml" "sun.toml" "secrets.toml";
+    "road-warrior": "scenario.toml" "carol.toml" "moon.toml" "secrets.toml";
     "transport": "scenario.toml" "moon.toml" "sun.toml" "secrets.toml";
     "v6-in-v4": "scenario.toml" "moon.toml" "sun.toml" "secrets.toml";
     "v4-in-v6": "scenario.toml" "moon.toml" "sun.toml" "secrets.toml";
