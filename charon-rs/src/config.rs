@@ -306,6 +306,7 @@ fn read(
     let context =
         manual::Context { keys: &secrets.sa_keys, interfaces: &interfaces, nat_port: loaded.daemon.settings.nat_port };
     loaded.policies = manual::read(&tables, &context, report);
+    loaded.places.add_policies(source, &tables.policies);
     let of_children = loaded.connections.iter().flat_map(|conn| &conn.children).map(|child| &child.interface);
     let mut wanted = of_children.chain(loaded.policies.iter().map(|policy| &policy.spec.interface));
     if wanted.any(|name| *name == defaults::interface()) && !interfaces.contains_key(&defaults::interface()) {

@@ -9,6 +9,8 @@
 //! | `check` | check |
 //! | `mtu` | mtu |
 //! | `trace` | trace |
+//! | `capture` | capture |
+//! | `whatif` | whatif |
 //! | `plan` | plan |
 //! | `guard` | guard |
 //! | `explain` | explain |
@@ -17,6 +19,7 @@
 //! | `json`, `text` | how messages of the daemon look for programs and for people |
 
 mod act;
+mod capture;
 mod check;
 mod explain;
 mod guard;
@@ -34,6 +37,7 @@ mod tests;
 mod text;
 mod top;
 mod trace;
+mod whatif;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -157,6 +161,11 @@ enum Simple {
     /// Follows single packets through the gateway, step by step
     #[command(subcommand)]
     Trace(trace::Trace),
+    /// Says what would become of a packet: interface, policy, SA, sizes
+    Whatif(whatif::WhatIf),
+    /// Writes packets to a file for Wireshark, as they are inside and outside
+    #[command(subcommand)]
+    Capture(capture::Capture),
     /// Has the daemon read its configuration again; what did not change is not touched
     Reload,
     /// Shows how long packets may be, and where the octets go that they may not have
@@ -287,6 +296,8 @@ fn carry_out(socket: Option<&Path>, json: bool, command: Simple, out: &mut dyn W
         Simple::Keys { folder } => keys::keys(&mut connect()?, &folder, json, out),
         Simple::Mtu { name } => mtu::mtu(&mut connect()?, name.as_deref(), json, out),
         Simple::Trace(what) => trace::trace(&mut connect()?, &what, json, out),
+        Simple::Whatif(what) => whatif::what_if(&mut connect()?, &what, json, out),
+        Simple::Capture(what) => capture::capture(&mut connect()?, &what, json, out),
         Simple::Import { file } => import::run(&file, json, out),
         Simple::Check { file, secrets } => check::check(&file, secrets.as_deref(), json, out),
     }

@@ -15,9 +15,11 @@
 //! | `hooks` | programs that are run when SAs come and go |
 //! | `trace`, `logs` | what happened, in the daemon's own log, and how that looks |
 //! | `keylog` | keys for Wireshark |
+//! | `capture` | packets for Wireshark |
 //! | `random`, `notify` | the operating system's randomness, the service manager's socket |
 
 mod applied;
+mod capture;
 mod commands;
 mod counters;
 mod dashboard;

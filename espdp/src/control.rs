@@ -12,6 +12,7 @@ mod namespaces;
 mod policies;
 mod sas;
 mod statistics;
+mod whatif;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -236,6 +237,7 @@ impl Control {
             Command::ReadMtus => Ok(Done::Mtus(self.book.mtu_reports())),
             Command::Trace { packets, filter } => self.trace(packets, filter).await,
             Command::ReadTraces => self.read_traces().await,
+            Command::WhatIf(question) => self.what_if(*question).await,
         }
     }
 

@@ -144,6 +144,27 @@ impl Netlink {
         Ok(PathToPeer { source: source.ok_or_else(no_source)?, mtu, known_from, link_mtu })
     }
 
+    /// The name of the link that the kernel would send packets to.
+    ///
+    /// # Errors
+    /// [`NetlinkError`] when there is no route, or it leads to no link.
+    pub async fn link_to(&self, destination: IpAddr) -> Result<String, NetlinkError> {
+        let failed = |source| NetlinkError { operation: format!("look up the route to {destination}"), source };
+        let route = self.route_to(destination, 0).await.map_err(failed)?;
+        let index = |attribute: &RouteAttribute| {
+            if let RouteAttribute::Oif(index) = attribute { Some(*index) } else { None }
+        };
+        let index = route.attributes.iter().find_map(index);
+        let nowhere = || failed(io::Error::from_raw_os_error(libc::ENETUNREACH));
+        let request = self.handle.link().get().match_index(index.ok_or_else(nowhere)?);
+        let link = request.execute().try_next().await.map_err(|error| failed(into_io(error)))?;
+        let name = |attribute: &LinkAttribute| {
+            if let LinkAttribute::IfName(name) = attribute { Some(name.clone()) } else { None }
+        };
+        let name = link.iter().flat_map(|link| &link.attributes).find_map(name);
+        name.ok_or_else(nowhere)
+    }
+
     /// The addresses of this host that can be used now, in the kernel's order.
     ///
     /// # Errors

@@ -228,6 +228,17 @@ impl Engine {
         [of_sas, reconnect, cookies, shut_down].into_iter().flatten().min()
     }
 
+    /// What it was made with.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.cx.settings
+    }
+
+    /// Has each message told in plain text from now on ([`Notice::PlainText`]), or not any more.
+    pub fn export_plain_text(&mut self, wanted: bool) {
+        self.cx.exports_plain_text = wanted;
+    }
+
     /// All IKE SAs as people see them.
     #[must_use]
     pub fn ike_sas(&self) -> Vec<IkeSaReport> {

@@ -403,6 +403,8 @@ pub enum Notice {
     IkeKeys(Box<IkeKeyExport>),
     /// The keys of a Child SA, for Wireshark. Only when [`crate::Settings::export_keys`] is on.
     ChildKeys(Box<ChildKeyExport>),
+    /// A message in plain text, for those who look on. Only as long as [`crate::Engine::export_plain_text`] is on.
+    PlainText(PlainText),
     /// Everything is deleted; the engine can be dropped.
     ShutDown,
 }
@@ -463,6 +465,30 @@ pub struct MessageTrace {
     pub details: Vec<String>,
     /// Octets on the wire without marker.
     pub octets: usize,
+}
+
+/// A message as if nobody had encrypted or fragmented it: what was inside its Encrypted payload stands right behind its header. It
+/// tells identities, certificates and proofs, but no keys.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PlainText {
+    /// The connection, if known.
+    pub connection: Option<String>,
+    /// The addresses.
+    pub path: IkePath,
+    /// `true` when we sent it.
+    pub sent: bool,
+    /// From the IKE header on, without marker.
+    pub message: Vec<u8>,
+}
+
+/// Says how long it is, and not what it says.
+impl fmt::Debug for PlainText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { connection, path, sent, message } = self;
+        let mut all = f.debug_struct("PlainText");
+        all.field("connection", connection).field("path", path).field("sent", sent);
+        all.field("octets", &message.len()).finish_non_exhaustive()
+    }
 }
 
 /// A message that nobody answered, or whose answer got lost, went out or came in again.

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::connections::Resolved;
+use super::keys::Section;
 use super::source::{Lines, Source};
 
 /// The lines of all connections and secrets.
@@ -13,6 +14,7 @@ use super::source::{Lines, Source};
 pub struct Places {
     connections: BTreeMap<String, OfConnection>,
     secrets: BTreeMap<String, Line>,
+    policies: BTreeMap<String, Line>,
     /// Where new secrets would be put.
     secrets_file: Option<Arc<Path>>,
 }
@@ -65,6 +67,12 @@ impl Places {
         self.secrets.get(name)
     }
 
+    /// The first line of a policy that no connection negotiates.
+    #[must_use]
+    pub fn of_policy(&self, name: &str) -> Option<&Line> {
+        self.policies.get(name)
+    }
+
     /// The file that holds the secrets.
     #[must_use]
     pub fn secrets_file(&self) -> Option<&Path> {
@@ -87,6 +95,13 @@ impl Places {
             let own = OfConnection { header: line(&file, &lines, &conn.span), keys, children: children.collect() };
             self.connections.insert(conn.name.to_owned(), own);
         }
+    }
+
+    /// Takes policies in, by their tables.
+    pub(super) fn add_policies(&mut self, source: &Source, policies: &[Section<'_>]) {
+        let (file, lines): (Arc<Path>, Lines<'_>) = (source.path().into(), source.lines());
+        let policies = policies.iter().map(|policy| (policy.name.to_owned(), line(&file, &lines, &policy.span)));
+        self.policies.extend(policies);
     }
 
     /// Takes secrets in, by their names and where they stand.

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::vici::{Message, Node};
 
 /// Values of these names are numbers. Others may look like one, as SPIs do.
-const NUMBERS: [&str; 41] = [
+const NUMBERS: [&str; 48] = [
     "uniqueid",
     "version",
     "local-port",
@@ -47,6 +47,13 @@ const NUMBERS: [&str; 41] = [
     "tunnels",
     "after-us",
     "packets",
+    "octets",
+    "lost",
+    "limit",
+    "since",
+    "wire-octets",
+    "path-octets",
+    "longest",
 ];
 
 /// Sections that hold nothing but numbers.

@@ -137,3 +137,28 @@ fn without_a_daemon_the_error_says_where_and_how_to_start_one() {
     let text = error.to_string();
     assert!(text.contains(socket.to_str().unwrap()) && text.contains("systemctl start charon-rs"), "{text}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_capture_shows_ike_in_plain_text_and_says_how_it_went() {
+    let pair = Pair::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ike.pcapng");
+    let run = |arguments: &[&str]| charonctl(&pair.moon.socket, arguments);
+    assert!(run(&["capture", "show"]).1.starts_with("no packets were captured"));
+    let refused = json(&run(&["capture", "start", file.to_str().unwrap(), "--connection", "typo", "--json"]).1);
+    assert_eq!(refused["errmsg"], "there is no connection and no policy `typo`; there are: gw");
+    let start = ["capture", "start", file.to_str().unwrap(), "--connection", "gw"];
+    assert_eq!(run(&start).0, Outcome::Done);
+    let refused = json(&run(&[&start[..], &["--json"]].concat()).1);
+    assert!(refused["errmsg"].as_str().unwrap().contains("runs already"), "{refused}");
+    assert_eq!(run(&["up", "gw"]).0, Outcome::Done);
+    assert!(run(&["capture", "show"]).1.contains("ike.pcapng  running\n  inner, outer, ike-plain of gw"));
+    let (_, stopped) = run(&["capture", "stop"]);
+    assert!(stopped.contains("ended\n") && stopped.contains("  4 packet(s), "), "{stopped}");
+    assert_eq!(run(&["capture", "stop"]).0, Outcome::Failed);
+    let octets = std::fs::read(&file).unwrap();
+    // An identity, which is encrypted on the wire.
+    assert!(octets.windows(19).any(|octets| octets == b"moon.strongswan.org"));
+    let again = run(&start);
+    assert_eq!(again.0, Outcome::Done, "an older capture makes way: {}", again.1);
+}

@@ -8,12 +8,15 @@
 //! | `explain` | explain |
 //! | `mtu` | list-mtus |
 //! | `trace` | trace-packets, list-traces |
+//! | `capture` | capture-start, capture-stop, capture-show |
+//! | `whatif` | what-if |
 //! | `plan` | plan |
 //! | `pools` | load-pool, unload-pool, get-pools |
 //! | `load` | load-conn, load-shared, load-cert, load-key, load-authority and what takes them back |
 //! | `logs` | log-level, log-levels |
 //! | `certificates` | list-certs, list-authorities |
 
+mod capture;
 mod certificates;
 mod control;
 mod explain;
@@ -25,6 +28,7 @@ mod plan;
 mod pools;
 mod query;
 mod trace;
+mod whatif;
 
 use std::fmt;
 
@@ -79,6 +83,10 @@ pub(crate) async fn call(daemon: &Daemon, name: &str, arguments: &Message, strea
         "log-levels" => logs::levels(daemon).await,
         "explain" => explain::explain(daemon, arguments, streamer).await,
         "list-mtus" => mtu::list(daemon, arguments, streamer).await,
+        "capture-start" => capture::start(daemon, arguments).await,
+        "capture-stop" => capture::stop(daemon).await,
+        "capture-show" => capture::show(daemon).await,
+        "what-if" => whatif::ask(daemon, arguments).await,
         "trace-packets" => trace::add(daemon, arguments).await,
         "list-traces" => trace::show(daemon, streamer).await,
         _ => return None,

@@ -11,6 +11,7 @@ use ike_proto::io::{Answer, Ask, AskId, Command, Notice, Output, SettledCount, T
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::applied::Applied;
+use super::capture::Captures;
 use super::counters::Counters;
 use super::events;
 use super::hooks::Hooks;
@@ -33,6 +34,9 @@ const EVENTS_BEHIND: usize = 4096;
 /// A host name is given up after this long; the engine tries again later.
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(5);
 
+/// When the daemon ends, a capture may take this long to be complete.
+const CAPTURE_DEADLINE: Duration = Duration::from_secs(1);
+
 /// A turn of the loop that takes longer than this is worth a warning: nobody else is served meanwhile.
 const LONG_TURN: Duration = Duration::from_millis(250);
 
@@ -40,11 +44,20 @@ const LONG_TURN: Duration = Duration::from_millis(250);
 pub(crate) trait Port: Send {
     /// Hands a message over without waiting.
     fn send(&self, message: ToDataplane);
+
+    /// The dataplane that packets can be captured from; a test may have none.
+    fn dataplane(&self) -> Option<&espdp::Dataplane> {
+        None
+    }
 }
 
 impl Port for espdp::Dataplane {
     fn send(&self, message: ToDataplane) {
         espdp::Dataplane::send(self, message);
+    }
+
+    fn dataplane(&self) -> Option<&espdp::Dataplane> {
+        Some(self)
     }
 }
 
@@ -132,6 +145,8 @@ pub(crate) struct Shell {
     pub(crate) counters: Counters,
     pub(crate) metrics: Metrics,
     pub(crate) keys: Option<KeyLog>,
+    /// Packets that are written to a file.
+    pub(crate) captures: Captures,
     /// How much of which connection is logged.
     pub(crate) logs: Logs,
     /// Programs that are run when SAs come and go.
@@ -207,6 +222,7 @@ impl Shell {
             counters: Counters::default(),
             metrics: Metrics::default(),
             keys,
+            captures: Captures::default(),
             logs: Logs::default(),
             hooks: None,
             applied: Applied::default(),
@@ -238,6 +254,10 @@ impl Shell {
                 State::Running | State::ShuttingDown { .. } => None,
             };
             if let Some(ending) = ending {
+                if let Some(written) = self.end_capture() {
+                    // Without an answer the file has no statistics at its end.
+                    drop(tokio::time::timeout(CAPTURE_DEADLINE, written).await);
+                }
                 return (ending, self.port);
             }
             let deadline = self.deadline();
@@ -393,7 +413,10 @@ impl Shell {
 
     fn carry_out(&mut self, output: Output) {
         match output {
-            Output::Transmit { path, message } => self.port.send(ToDataplane::SendIke { path, message }),
+            Output::Transmit { path, message } => {
+                self.captures.on_wire(&path, true, &message, self.engine.settings().nat_port);
+                self.port.send(ToDataplane::SendIke { path, message });
+            }
             Output::Keepalive(path) => self.port.send(ToDataplane::SendKeepalive { path }),
             Output::Ask(id, Ask::Dataplane(command)) => {
                 let removed = self.outbox.on_request(&command);
@@ -417,7 +440,12 @@ impl Shell {
                 self.counters.count_unknown_spi();
                 self.engine.handle_dataplane(Instant::now(), event);
             }
-            FromDataplane::Event(event) => self.engine.handle_dataplane(Instant::now(), event),
+            FromDataplane::Event(event) => {
+                if let espdp_api::Event::Ike { path, message } = &event {
+                    self.captures.on_wire(path, false, message, self.engine.settings().nat_port);
+                }
+                self.engine.handle_dataplane(Instant::now(), event);
+            }
         }
     }
 
@@ -487,6 +515,7 @@ impl Shell {
     #[expect(clippy::wildcard_enum_match_arm, reason = "most notices are of no interest here, and so are future ones")]
     fn on_notice(&mut self, notice: Notice) {
         trace::trace(&notice);
+        self.capture_notice(&notice);
         self.counters.count(&notice);
         self.metrics.on_notice(&notice, Instant::now());
         if let Some(keys) = &mut self.keys {
@@ -532,6 +561,11 @@ impl Shell {
         self.tickets.insert(ticket, reply);
         self.engine.handle_command(Instant::now(), command(ticket));
         settled
+    }
+
+    /// The way to the dataplane.
+    pub(super) fn port(&self) -> &dyn Port {
+        &*self.port
     }
 
     pub(super) fn request(&mut self, command: espdp_api::Command, waiting: Waiting) {

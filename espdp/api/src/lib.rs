@@ -22,6 +22,7 @@ mod shape;
 mod spi;
 mod trace;
 mod tunnel;
+mod whatif;
 mod workers;
 
 pub use algorithms::{CryptoEngine, EspAlgorithms, EspCipher, EspIntegrity};
@@ -52,4 +53,5 @@ pub use trace::{PacketTrace, TraceFilter, TraceStep};
 pub use tunnel::{
     Gre, L2tpCarrier, L2tpCookie, L2tpSublayer, L2tpv3, Layer, NextHop, Protection, TunnelEnds, Vni, VniTooLarge, Vxlan,
 };
+pub use whatif::{Carriage, Fitting, InboundVerdict, OutboundFate, OutboundVerdict, Question, WhatIf};
 pub use workers::{Carries, SpiWish, WorkerId, Workers};

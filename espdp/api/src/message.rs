@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     BridgeName, BridgeSpec, Direction, DropCount, EspSpi, HostSpec, IkePath, InboundSaSpec, InterfaceName,
-    InterfaceSpec, MtuReport, OutboundSaSpec, OuterPath, PacketTrace, PolicyId, PolicySpec, SaStatistics, SpiWish,
-    TraceFilter,
+    InterfaceSpec, MtuReport, OutboundSaSpec, OuterPath, PacketTrace, PolicyId, PolicySpec, Question, SaStatistics,
+    SpiWish, TraceFilter, WhatIf,
 };
 
 /// Pairs an [`Outcome`] with its [`Command`]; chosen by the daemon.
@@ -118,6 +118,8 @@ pub enum Command {
     },
     /// Asks for the packets that were traced. Answer: [`Done::Traces`].
     ReadTraces,
+    /// Asks what would become of a packet. Answer: [`Done::WhatIf`].
+    WhatIf(Box<Question>),
 }
 
 /// What became of a command.
@@ -149,6 +151,8 @@ pub enum Done {
     },
     /// The packets that were traced, oldest first.
     Traces(Vec<PacketTrace>),
+    /// What would become of a packet.
+    WhatIf(Box<WhatIf>),
 }
 
 /// What an interface looks like now.

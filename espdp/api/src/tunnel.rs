@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{DfPolicy, DscpPolicy, IpPrefix};
 
 /// What a tunnel carries.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Layer {
     /// IPv4 and IPv6 packets: the inside is a TUN device.
     #[default]

@@ -13,6 +13,7 @@ mod inside;
 mod template;
 mod together;
 mod trailer;
+mod whatif;
 
 use std::time::Instant;
 
@@ -285,18 +286,13 @@ impl<'a> Filling<'a> {
             Route::Protect(place) => Verdict::Protect(place),
             Route::Bypass => Verdict::Clear(Exit::Bypass),
         });
-        routed.or_else(|miss| match miss {
-            Miss::NoPolicy | Miss::OtherPolicy => Err(DropReason::NoPolicy.into()),
-            Miss::Discard => Err(DropReason::Discard.into()),
-            Miss::HiddenPorts => Err(DropReason::HiddenPorts.into()),
-            Miss::OutsideSa(place) => Err(Refused { reason: DropReason::OutsideSa, sa: Some(place) }),
-            Miss::Elsewhere(worker) => Ok(Verdict::HandOver(worker)),
-            Miss::NoSa(policy) => {
-                if policies.may_acquire(policy, self.now) {
-                    events.push(Event::Acquire { policy, packet: header.summary() });
-                }
-                Err(DropReason::NoSa.into())
+        routed.or_else(|miss| {
+            if let Miss::NoSa(policy) = miss
+                && policies.may_acquire(policy, self.now)
+            {
+                events.push(Event::Acquire { policy, packet: header.summary() });
             }
+            without_route(miss)
         })
     }
 
@@ -507,6 +503,18 @@ enum Verdict {
     Clear(Exit),
     /// Another worker has the SA.
     HandOver(WorkerId),
+}
+
+/// What becomes of a packet that no SA takes and no policy lets out.
+fn without_route(miss: Miss) -> Result<Verdict, Refused> {
+    match miss {
+        Miss::NoPolicy | Miss::OtherPolicy => Err(DropReason::NoPolicy.into()),
+        Miss::Discard => Err(DropReason::Discard.into()),
+        Miss::HiddenPorts => Err(DropReason::HiddenPorts.into()),
+        Miss::OutsideSa(place) => Err(Refused { reason: DropReason::OutsideSa, sa: Some(place) }),
+        Miss::Elsewhere(worker) => Ok(Verdict::HandOver(worker)),
+        Miss::NoSa(_) => Err(DropReason::NoSa.into()),
+    }
 }
 
 /// A packet that is not sent, and the SA that refused it.

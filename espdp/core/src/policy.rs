@@ -296,6 +296,16 @@ impl PolicyTable {
         self.cache.find(&FlowKey::new(interface, false, &Selected::outbound(header))).is_some()
     }
 
+    /// What a policy says.
+    pub(crate) fn action(&self, id: PolicyId) -> Option<PolicyAction> {
+        self.get(id).map(|policy| policy.action)
+    }
+
+    /// The first policy that selects a packet which came through an SA, whatever it says.
+    pub(crate) fn selecting_inbound(&self, interface: InterfaceId, packet: &Selected) -> Option<PolicyId> {
+        self.first(interface, packet, Policy::is_inbound).ok().map(|(_, policy)| policy.id)
+    }
+
     /// The policy that decides about an outbound packet, whatever it says.
     pub(crate) fn selecting(
         &self,

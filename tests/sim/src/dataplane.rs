@@ -90,6 +90,7 @@ impl Books {
             Command::Trace { .. } => Ok(Done::Ok),
             Command::ReadTraces => Ok(Done::Traces(Vec::new())),
             Command::ReadMtus => Ok(Done::Mtus(Vec::new())),
+            Command::WhatIf(_) => Ok(Done::WhatIf(Box::default())),
             Command::Statistics => Ok(Done::Statistics { sas: Vec::new(), interfaces: Vec::new(), drops: Vec::new() }),
         }
     }

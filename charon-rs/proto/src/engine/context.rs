@@ -20,14 +20,17 @@ use crate::config::SharedSecret;
 
 use crate::describe::describe;
 use crate::io::{
-    Ask, AskId, ChildSaId, Failure, IkeSaId, IkeSpi, MessageTrace, Notice, Output, RemarkLevel, Repetition, Ticket,
+    Ask, AskId, ChildSaId, Failure, IkeSaId, IkeSpi, MessageTrace, Notice, Output, PlainText, RemarkLevel, Repetition,
+    Ticket,
 };
-use crate::wire::{ExchangeType, Fragment, Header, Payload, fragment_summary, summary};
+use crate::wire::{ExchangeType, Fragment, Header, Payload, encode_message, fragment_summary, summary};
 use crate::{SecureRandom, Settings};
 
 /// Everything that an SA needs and does not own.
 pub(super) struct Context {
     pub(super) settings: Settings,
+    /// Whether messages are wanted in plain text.
+    pub(super) exports_plain_text: bool,
     pub(super) random: Box<dyn SecureRandom + Send>,
     pub(super) connections: Connections,
     pub(super) contacts: Contacts,
@@ -80,6 +83,7 @@ impl Context {
     pub(super) fn new(settings: Settings, random: Box<dyn SecureRandom + Send>) -> Self {
         Self {
             settings,
+            exports_plain_text: false,
             random,
             connections: Connections::default(),
             contacts: Contacts::default(),
@@ -195,7 +199,32 @@ impl Context {
         let explains =
             matches!(header.exchange, ExchangeType::IkeSaInit | ExchangeType::IkeAuth | ExchangeType::CreateChildSa);
         let details = if explains { describe(payloads) } else { Vec::new() };
+        if self.exports_plain_text {
+            self.export_plain_text(owner, &sent, header, payloads);
+        }
         self.journal(owner, sent, summary, details);
+    }
+
+    #[cold]
+    fn export_plain_text(
+        &mut self,
+        owner: Option<(&str, IkeSaId)>,
+        sent: &Sent,
+        header: &Header,
+        payloads: &[Payload],
+    ) {
+        let connection = owner.map(|(connection, _)| connection.to_owned());
+        match encode_message(header, payloads) {
+            Ok(message) => {
+                self.notice(Notice::PlainText(PlainText { connection, path: sent.path, sent: sent.by_us, message }));
+            }
+            // In fragments it may be longer than any one message.
+            Err(error) => self.remark(
+                connection.as_deref(),
+                RemarkLevel::Debug,
+                format!("a message cannot be shown in plain text: {error}"),
+            ),
+        }
     }
 
     /// Writes down that a message went or came again.

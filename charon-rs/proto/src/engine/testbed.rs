@@ -380,6 +380,7 @@ impl World {
             | Notice::Repetition(_)
             | Notice::Settled { .. }
             | Notice::IkeKeys(_)
+            | Notice::PlainText(_)
             | Notice::ChildKeys(_)
             | Notice::ShutDown) => {
                 println!("{at:9.3} {who:?}     {}", format!("{other:?}").chars().take(60).collect::<String>())

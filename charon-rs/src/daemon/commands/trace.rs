@@ -115,7 +115,7 @@ fn addresses(text: &str) -> Option<AddressRange> {
     AddressRange::new(network.network(), network.broadcast()).ok()
 }
 
-fn number<T: std::str::FromStr>(arguments: &Message, name: &str) -> Result<Option<T>, String> {
+pub(super) fn number<T: std::str::FromStr>(arguments: &Message, name: &str) -> Result<Option<T>, String> {
     let number = |text: &str| text.parse().map_err(|_| format!("`{text}` is no number for `{name}`"));
     arguments.text(name).map(number).transpose()
 }

@@ -162,6 +162,7 @@ impl Wire {
             }
             Command::ReadTraces => Done::Traces(Vec::new()),
             Command::ReadMtus => Done::Mtus(Vec::new()),
+            Command::WhatIf(_) => Done::WhatIf(Box::default()),
             Command::ClaimSpi(_)
             | Command::Trace { .. }
             | Command::ReleaseSpi(_)

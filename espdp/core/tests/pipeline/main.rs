@@ -20,3 +20,4 @@ mod segments;
 mod shape;
 mod spd;
 mod traces;
+mod whatif;

@@ -175,6 +175,7 @@ impl Dataplane {
             | DataplaneCommand::RemoveBridge(_)
             | DataplaneCommand::Trace { .. }
             | DataplaneCommand::ReadTraces
+            | DataplaneCommand::WhatIf(_)
             | DataplaneCommand::ReadMtus
             | DataplaneCommand::Statistics) => panic!("{other:?} is not for the engine"),
         }

@@ -152,6 +152,7 @@ fn assert_notices_add_up(world: &mut World, who: Who, seed: u64) {
             | Notice::Remark { .. }
             | Notice::Settled { .. }
             | Notice::IkeKeys(_)
+            | Notice::PlainText(_)
             | Notice::ChildKeys(_)
             | Notice::ShutDown => {}
         }
