@@ -269,6 +269,7 @@ impl Shell {
                 None => lines.push(format!("add interface {}", spec.name)),
             }
         }
+        lines.extend(self.pool_differences(&wanted.pools));
         let stay = wanted.connections.iter().chain(self.applied.connections_of_socket());
         let of_children = stay.flat_map(|connection| &connection.children).map(|child| &child.interface);
         let needed: BTreeSet<&InterfaceName> =
@@ -277,6 +278,22 @@ impl Shell {
         let gone = self.applied.interfaces.keys().filter(|name| !named(name) && !needed.contains(name));
         lines.extend(gone.map(|name| format!("remove interface {name}")));
         (changes, lines)
+    }
+
+    /// What a reload would do to pools, in lines for people.
+    fn pool_differences(&self, wanted: &[Pool]) -> Vec<String> {
+        let mut lines = Vec::new();
+        for pool in wanted {
+            match self.applied.pools.get(&pool.name) {
+                Some((_, own)) if own == pool => {}
+                Some(_) => lines.push(format!("change pool {}", pool.name)),
+                None => lines.push(format!("add pool {}", pool.name)),
+            }
+        }
+        let of_file = self.applied.pools.iter().filter(|(_, (origin, _))| *origin == Origin::File);
+        let gone = of_file.filter(|(name, _)| wanted.iter().all(|pool| pool.name != **name));
+        lines.extend(gone.map(|(name, _)| format!("remove pool {name}")));
+        lines
     }
 
     /// Changes the credentials that were told over the control socket. Connections that ask for other CAs then are told so.
@@ -575,6 +592,26 @@ pub(super) mod tests {
         assert_eq!(plan(&shell, with(vec![child("ipsec0")], 4500)), (1, 0, 0));
         assert_eq!(plan(&shell, with(Vec::new(), 500)), (1, 0, 0));
         assert_eq!(shell.apply_file(wanted(&[with(vec![closing], 500)], &["ipsec0"])).live, ["a"]);
+    }
+
+    #[tokio::test]
+    async fn pools_come_and_go_with_the_file_and_the_plan_says_so() {
+        let (mut shell, _wire) = Wire::shell();
+        let pool = |name: &str, last: u8| {
+            let [base, end] = [[10, 3, 0, 1], [10, 3, 0, last]].map(std::net::IpAddr::from);
+            let addresses = espdp_api::AddressRange::new(base, end).unwrap();
+            Pool { name: name.to_owned(), base, addresses, attributes: Vec::new() }
+        };
+        let with = |pools: Vec<Pool>| Wanted { pools, ..wanted(&[], &[]) };
+        shell.set_pool(Origin::Socket, pool("told", 4));
+        shell.apply_file(with(vec![pool("a", 5), pool("b", 6)]));
+        let second = with(vec![pool("b", 7), pool("c", 8)]);
+        assert_eq!(shell.differences(&second).1, ["change pool b", "add pool c", "remove pool a"]);
+        shell.apply_file(second.clone());
+        let known: Vec<(String, u64)> =
+            shell.engine.pools().into_iter().map(|known| (known.pool.name.clone(), known.pool.size())).collect();
+        assert_eq!(known, [("b".to_owned(), 7), ("c".to_owned(), 8), ("told".to_owned(), 4)]);
+        assert!(shell.differences(&second).1.is_empty());
     }
 
     #[tokio::test]

@@ -107,11 +107,22 @@ connections {
     remote_addrs = %any
     reauth_time = 2h
     unique = replace
+    vips = 0.0.0.0, ::
+    pools = clients, six
     local { auth = psk }
     remote { auth = psk
       id = *.example.org }
     children { one { remote_ts = dynamic } }
   }
+}
+pools {
+  clients { addrs = 10.3.0.0/24
+    dns = 10.3.0.53
+    subnet = 10.9.0.0/16
+    28675 = hello }
+  others { addrs = 10.4.0.5-10.4.0.9 }
+  six { addrs = fec3::/120
+    dns = fec3::53 }
 }
 secrets { ike-1 { id-1 = moon.example.org
   id-2 = sun.example.org
@@ -171,6 +182,8 @@ fn stock_swanctl_prints_the_same_for_both_daemons() -> Result<()> {
         &["--list-certs", "--raw"],
         &["--list-authorities", "--raw"],
         &["--list-pools", "--raw"],
+        &["--list-pools", "--leases", "--raw"],
+        &["--list-pools"],
         &["--list-sas", "--raw"],
         &["--counters", "--raw"],
         &["--counters", "--name", "nope", "--raw"],
@@ -196,6 +209,8 @@ fn stock_swanctl_prints_the_same_for_both_daemons() -> Result<()> {
     ensure!(done && said.contains("successfully loaded 2 connections, 0 unloaded"), "twice: {said}");
     let (done, said) = two.swanctl("connections { }", &["--load-conns"])?;
     ensure!(done && said.contains("2 unloaded"), "{said}");
+    let (done, said) = two.swanctl("pools { }", &["--load-pools"])?;
+    ensure!(done && said.contains("3 unloaded"), "{said}");
     Ok(())
 }
 
@@ -439,7 +454,19 @@ fn swanctl_is_told_which_key_is_refused_and_which_one_was_meant() -> Result<()> 
     let two = Two::start()?;
     let (done, said) = two.swanctl("connections { gw { mobik = no } }", &["--load-conns"])?;
     ensure!(!done && said.contains("unknown option: mobik (did you mean mobike?), config discarded"), "{said}");
-    let (done, said) = two.swanctl("pools { p { addrs = 10.3.0.0/24 } }", &["--load-pools"])?;
-    ensure!(!done && said.contains("not handed out"), "{said}");
+    for (pool, why) in [
+        ("addrs = nonsense", "invalid addrs value: nonsense"),
+        ("dns = 10.0.0.1", "missing addrs for pool 'p'"),
+        ("addrs = 10.3.0.0/24\n dns = foo", "invalid attribute value for dns"),
+        ("addrs = 10.3.0.0/24\n nonsense = 1", "invalid attribute: nonsense"),
+    ] {
+        let pools = format!("pools {{ p {{ {pool} }} }}");
+        let (done, said) = two.swanctl(&pools, &["--load-pools"])?;
+        two.theirs.load("connections { }")?;
+        fs::write(two.theirs.socket().with_file_name("swanctl").join("swanctl.conf"), &pools)?;
+        let theirs = two.theirs.try_swanctl(&["--load-pools"])?;
+        let theirs = String::from_utf8_lossy(&theirs.stderr).into_owned();
+        ensure!(!done && said.contains(why) && theirs.contains(why), "{pool}: {said}\n{theirs}");
+    }
     Ok(())
 }
