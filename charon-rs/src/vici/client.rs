@@ -5,6 +5,8 @@ use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use zeroize::Zeroizing;
+
 use super::message::Message;
 use super::packet::{Packet, PacketError, segment_len};
 
@@ -143,7 +145,7 @@ impl Client {
     fn receive(&mut self) -> Result<Packet, ClientError> {
         let mut prefix = [0; 4];
         self.read(&mut prefix)?;
-        let mut segment = vec![0; segment_len(prefix)?];
+        let mut segment = Zeroizing::new(vec![0; segment_len(prefix)?]);
         self.read(&mut segment)?;
         Ok(Packet::parse(&segment)?)
     }

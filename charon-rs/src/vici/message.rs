@@ -191,6 +191,19 @@ impl Message {
         self.text(name).is_some_and(|value| matches!(value, "yes" | "true" | "1"))
     }
 
+    /// How many octets [`Self::encode`] appends.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        let named = |name: &str| 2 + name.len();
+        let value = |value: &[u8]| 2 + value.len();
+        let of_node = |(name, node): &(String, Node)| match node {
+            Node::Value(octets) => named(name) + value(octets),
+            Node::List(items) => named(name) + items.iter().map(|item| 1 + value(item)).sum::<usize>() + 1,
+            Node::Section(section) => named(name) + section.encoded_len() + 1,
+        };
+        self.entries.iter().map(of_node).sum()
+    }
+
     /// Appends the elements to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         for (name, node) in &self.entries {

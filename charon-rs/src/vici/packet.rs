@@ -56,12 +56,14 @@ pub enum Packet {
 }
 
 impl Packet {
-    /// The whole segment: length and packet.
+    /// The whole segment: length and packet, wiped when it is dropped.
     ///
     /// # Errors
     /// [`PacketError::TooLong`] when it would exceed [`MAX_SEGMENT`].
-    pub fn encode(&self) -> Result<Vec<u8>, PacketError> {
-        let mut out = vec![0; 4];
+    pub fn encode(&self) -> Result<Zeroizing<Vec<u8>>, PacketError> {
+        // Made in one piece, since one that grows leaves copies of secrets behind.
+        let mut out = Zeroizing::new(Vec::with_capacity(self.longest_len()));
+        out.extend([0; 4]);
         match self {
             Self::Request { name, message } => encode_named(REQUEST, name, Some(message), &mut out),
             Self::Response(message) => {
@@ -82,6 +84,19 @@ impl Packet {
                 Ok(out)
             }
             _ => Err(PacketError::TooLong(len)),
+        }
+    }
+
+    /// As long as the segment at most.
+    fn longest_len(&self) -> usize {
+        const HEAD: usize = 4 + 2;
+        match self {
+            Self::Request { name, message } | Self::Event { name, message } => {
+                HEAD + name.len() + message.encoded_len()
+            }
+            Self::Response(message) => HEAD + message.encoded_len(),
+            Self::Register(name) | Self::Unregister(name) => HEAD + name.len(),
+            Self::Unknown | Self::Confirm | Self::EventUnknown => HEAD,
         }
     }
 
@@ -221,9 +236,29 @@ mod tests {
     }
 
     #[test]
+    fn a_segment_is_made_in_one_piece() {
+        let mut message = Message::new().with("key", "a secret").with_section("s", Message::new().with("inner", 7));
+        message.put_list("list", ["one", "another"]);
+        assert_eq!(message.encoded_len(), {
+            let mut out = Vec::new();
+            message.encode(&mut out);
+            out.len()
+        });
+        for packet in [
+            Packet::Request { name: "load-key".into(), message: message.clone() },
+            Packet::Response(message.clone()),
+            Packet::Event { name: "log".into(), message },
+            Packet::Register("log".into()),
+            Packet::Confirm,
+        ] {
+            assert!(packet.encode().unwrap().len() <= packet.longest_len(), "{packet:?}");
+        }
+    }
+
+    #[test]
     fn a_request_has_the_bytes_that_swanctl_sends() {
         let packet = Packet::Request { name: "initiate".into(), message: Message::new().with("child", "net") };
-        assert_eq!(packet.encode().unwrap(), b"\x00\x00\x00\x16\x00\x08initiate\x03\x05child\x00\x03net");
+        assert_eq!(packet.encode().unwrap().as_slice(), b"\x00\x00\x00\x16\x00\x08initiate\x03\x05child\x00\x03net");
     }
 
     /// vici_len.

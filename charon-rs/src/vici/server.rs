@@ -365,7 +365,7 @@ mod tests {
         let bench = Bench::start();
         let mut stream = UnixStream::connect(&bench.path).await.unwrap();
         let hang = Packet::Request { name: "hang".into(), message: Message::new() }.encode().unwrap();
-        stream.write_all(&[hang.clone(), hang].concat()).await.unwrap();
+        stream.write_all(&[&hang[..], &hang].concat()).await.unwrap();
         assert_eq!(stream.read(&mut [0; 1]).await.unwrap_or(0), 0);
         bench.with_client(|mut client| assert!(client.request("echo", Message::new()).is_ok())).await;
     }

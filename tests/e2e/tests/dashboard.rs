@@ -2,16 +2,22 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use e2e::{Case, LIMIT, Twins};
+use harness::{built, finish};
 use serde_json::Value;
 
 const TOKEN: &str = "a-token-for-tests-0123456789";
 
 /// Gateways of which moon has a dashboard, with a tunnel that is up and a connection whose peer is silent.
 fn with_dashboard() -> Result<(Twins, tempfile::TempDir)> {
-    let folder = tempfile::tempdir()?;
+    with_dashboard_and(tempfile::tempdir()?, "")
+}
+
+/// The same, with files in `folder` and these further lines for the daemon.
+fn with_dashboard_and(folder: tempfile::TempDir, lines: &str) -> Result<(Twins, tempfile::TempDir)> {
     let token = folder.path().join("token");
     fs::write(&token, format!("{TOKEN}\n"))?;
     fs::set_permissions(&token, fs::Permissions::from_mode(0o600))?;
@@ -19,7 +25,7 @@ fn with_dashboard() -> Result<(Twins, tempfile::TempDir)> {
         "[conn.silent]\nright = \"192.0.2.99\"\nleftid = \"moon.example\"\nrightid = \"sun.example\"\n\
          leftsubnet = \"10.7.0.0/16\"\nrightsubnet = \"10.8.0.0/16\"\nauto = \"start\"\nretransmit_tries = 1\n\
          retransmit_timeout = \"200ms\"\n\
-         [daemon]\ndashboard = \"127.0.0.1:8443\"\ndashboard_token = \"{}\"\n",
+         [daemon]\ndashboard = \"127.0.0.1:8443\"\ndashboard_token = \"{}\"\n{lines}",
         token.display()
     );
     let twins = Twins::start(Case { moon_lines, ..Case::default() })?;
@@ -76,6 +82,42 @@ fn nobody_sees_anything_without_the_token_and_nobody_can_change_anything() -> Re
     ensure!(!clear.contains("HTTP/1.1 200"), "served without TLS: {clear}");
     ensure!(twins.moon.log().contains("fingerprint"), "{}", twins.moon.log());
     ensure!(!twins.moon.log().contains(TOKEN), "the log tells the token");
+    Ok(())
+}
+
+/// Who shows a certificate of the named CA sees the page without the token; who shows another one does not even get a connection,
+/// and who shows none is asked for the token.
+#[test]
+fn a_certificate_of_the_right_ca_takes_the_place_of_the_token() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let program = built("pki")?;
+    for (out, subject, client) in [("ours", "CN=Dashboard CA", "alice"), ("theirs", "CN=Another CA", "mallory")] {
+        let mut quick = Command::new(&program);
+        quick.args(["quick", "--ca", subject, "--out"]).arg(folder.path().join(out)).arg(client);
+        let made = finish(quick)?;
+        ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    }
+    let file = |path: &str| folder.path().join(path).display().to_string();
+    let files = |out: &str, client: &str| {
+        let (certificate, key) =
+            (format!("{out}/{client}/certs/{client}.pem"), format!("{out}/{client}/private/{client}.pem"));
+        format!("--cert {} --key {}", file(&certificate), file(&key))
+    };
+    let lines = format!("dashboard_client_ca = \"{}\"\n", file("ours/alice/cacerts/ca.pem"));
+    let (ours, theirs) = (files("ours", "alice"), files("theirs", "mallory"));
+    let (twins, _folder) = with_dashboard_and(folder, &lines)?;
+    let state = "https://127.0.0.1:8443/state";
+    let seen = curl(&twins, &format!("{ours} {state}"))?;
+    ensure!(seen.starts_with("HTTP/1.1 200") && seen.contains("\"tunnels\""), "{seen}");
+    let refused = curl(&twins, &format!("{theirs} {state} || true"))?;
+    ensure!(!refused.contains("HTTP/1.1"), "a certificate of another CA: {refused}");
+    let with_token = format!("-H 'Authorization: Bearer {TOKEN}'");
+    let refused = curl(&twins, &format!("{with_token} {theirs} {state} || true"))?;
+    ensure!(!refused.contains("HTTP/1.1"), "the token does not make up for it: {refused}");
+    let without = curl(&twins, state)?;
+    ensure!(without.starts_with("HTTP/1.1 401"), "{without}");
+    let without = curl(&twins, &format!("{with_token} {state}"))?;
+    ensure!(without.starts_with("HTTP/1.1 200"), "{without}");
     Ok(())
 }
 
