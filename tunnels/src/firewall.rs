@@ -1,6 +1,6 @@
 //! Our table of the host's packet filter: the guard, translation, filters and the marks of packets that are steered.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use espdp_api::{
@@ -27,13 +27,34 @@ pub struct SteeringNumbers {
     pub priority: u32,
 }
 
+/// The place of each interface that packets are steered to: how far its numbers are from the first ones.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SteeringPlaces(BTreeMap<InterfaceName, u32>);
+
+impl SteeringPlaces {
+    /// The places for `rules`: an interface that has one keeps it, so that its flows do not notice what becomes of others, and a new
+    /// one takes the first that is free.
+    #[must_use]
+    pub fn followed_by(&self, rules: &[SteeringRule]) -> Self {
+        let targets = targets(rules);
+        let mut places = self.0.clone();
+        places.retain(|name, _| targets.contains(name));
+        for target in targets {
+            let taken: BTreeSet<u32> = places.values().copied().collect();
+            let free = (0..).find(|place| !taken.contains(place)).unwrap_or(u32::MAX);
+            places.entry(target.clone()).or_insert(free);
+        }
+        Self(places)
+    }
+}
+
 /// Our table for `spec`; `more` are policies that are set and not in it. `None`: nothing needs a table.
 #[must_use]
 pub fn host_table(
     spec: &HostSpec,
     more: &[&PolicySpec],
     context: GuardContext,
-    steering: SteeringNumbers,
+    (steering, places): (SteeringNumbers, &SteeringPlaces),
 ) -> Option<Table> {
     let mut table = Table { name: TABLE.to_owned(), sets: Vec::new(), chains: Vec::new() };
     let policies: Vec<&PolicySpec> = spec.guarded.iter().chain(more.iter().copied()).collect();
@@ -42,7 +63,7 @@ pub fn host_table(
     }
     let tunnels: BTreeSet<&InterfaceName> = policies.iter().map(|policy| &policy.interface).collect();
     let tunnels: Vec<Value> = tunnels.into_iter().map(name).collect();
-    table.chains.extend(steering_chains(&spec.steering, &tunnels, steering));
+    table.chains.extend(steering_chains(&spec.steering, &tunnels, (steering, places)));
     table.chains.extend(nat_chains(&spec.nat, &tunnels, context.mark));
     table.chains.extend(filter_chains(&spec.filter));
     (!table.chains.is_empty()).then_some(table)
@@ -51,9 +72,9 @@ pub fn host_table(
 /// The routes and rules that were asked for: static ones, and what leads marked packets to their interfaces. While an interface
 /// is not there, packets that are steered to it are dropped.
 #[must_use]
-pub fn asked_routes(spec: &HostSpec, numbers: SteeringNumbers) -> NetworkState {
+pub fn asked_routes(spec: &HostSpec, (numbers, places): (SteeringNumbers, &SteeringPlaces)) -> NetworkState {
     let mut state = NetworkState { static_routes: spec.routes.iter().cloned().collect(), ..NetworkState::default() };
-    for (target, offset) in targets(&spec.steering).into_iter().zip(0_u32..) {
+    for (target, &offset) in &places.0 {
         let rules = spec.steering.iter().filter(|rule| rule.interface == *target);
         let families: BTreeSet<Family> = rules.flat_map(|rule| families(&rule.packets)).collect();
         let table = numbers.table.saturating_add(offset);
@@ -78,19 +99,22 @@ pub fn asked_routes(spec: &HostSpec, numbers: SteeringNumbers) -> NetworkState {
     state
 }
 
-/// The interfaces that packets are steered to, each at the place of its numbers.
+/// The interfaces that packets are steered to.
 fn targets(steering: &[SteeringRule]) -> BTreeSet<&InterfaceName> {
     steering.iter().map(|rule| &rule.interface).collect()
 }
 
 /// Packets that carry a mark already are left alone: it is somebody else's, or that of an earlier rule.
-fn steering_chains(steering: &[SteeringRule], tunnels: &[Value], numbers: SteeringNumbers) -> Vec<Chain> {
-    let targets = targets(steering);
+fn steering_chains(
+    steering: &[SteeringRule],
+    tunnels: &[Value],
+    (numbers, places): (SteeringNumbers, &SteeringPlaces),
+) -> Vec<Chain> {
     let rules = |local: bool| -> Vec<Rule> {
         let mut rules = Vec::new();
         for rule in steering {
-            let mark = targets.iter().zip(numbers.mark..).find(|(target, _)| **target == &rule.interface);
-            let Some((_, mark)) = mark else { continue };
+            let Some(place) = places.0.get(&rule.interface) else { continue };
+            let mark = numbers.mark.saturating_add(*place);
             // Packets of this host come from no interface.
             if local && !rule.packets.from_interfaces.is_empty() {
                 continue;
@@ -308,7 +332,8 @@ mod tests {
     }
 
     fn lines(spec: &HostSpec, chain: &str) -> Vec<String> {
-        let table = host_table(spec, &[], CONTEXT, NUMBERS).unwrap();
+        let places = SteeringPlaces::default().followed_by(&spec.steering);
+        let table = host_table(spec, &[], CONTEXT, (NUMBERS, &places)).unwrap();
         let chain = table.chains.iter().find(|found| found.name == chain).unwrap();
         chain.rules.iter().map(Rule::to_string).collect()
     }
@@ -324,7 +349,8 @@ mod tests {
 
     #[test]
     fn nothing_asked_for_is_no_table() {
-        assert_eq!(host_table(&HostSpec::default(), &[], CONTEXT, NUMBERS), None);
+        let steering = (NUMBERS, &SteeringPlaces::default());
+        assert_eq!(host_table(&HostSpec::default(), &[], CONTEXT, steering), None);
     }
 
     #[test]
@@ -382,6 +408,31 @@ mod tests {
     }
 
     #[test]
+    fn an_interface_keeps_its_numbers_whatever_becomes_of_others() {
+        let rules = |names: &[&str]| -> Vec<SteeringRule> {
+            names.iter().map(|name| steered(name, name, &["10.1.0.0/24"])).collect()
+        };
+        let places = |places: &SteeringPlaces| {
+            let places = places.0.iter().map(|(name, place)| format!("{name}:{place}"));
+            places.collect::<Vec<_>>().join(" ")
+        };
+        let first = SteeringPlaces::default().followed_by(&rules(&["m", "z"]));
+        assert_eq!(places(&first), "m:0 z:1");
+        let more = first.followed_by(&rules(&["a", "m", "z"]));
+        assert_eq!(places(&more), "a:2 m:0 z:1");
+        let fewer = more.followed_by(&rules(&["a", "z"]));
+        assert_eq!(places(&fewer), "a:2 z:1");
+        assert_eq!(places(&fewer.followed_by(&rules(&["a", "b", "z"]))), "a:2 b:0 z:1");
+        let steps = |from: &SteeringPlaces, to: &SteeringPlaces| {
+            let state = |places, names: &[&str]| {
+                asked_routes(&HostSpec { steering: rules(names), ..HostSpec::default() }, (NUMBERS, places))
+            };
+            crate::plan(&state(from, &["m", "z"]), &state(to, &["a", "m", "z"])).len()
+        };
+        assert_eq!(steps(&first, &more), 3, "a rule, a route and a blackhole are added, and nothing else changes");
+    }
+
+    #[test]
     fn each_interface_that_packets_are_steered_to_has_a_mark_a_table_and_a_rule() {
         let steering = vec![
             steered("a", "ipsec1", &["10.1.0.0/24"]),
@@ -397,7 +448,8 @@ mod tests {
                 "meta mark 0 ip saddr 10.1.1.0/24 counter meta mark set 1124139009",
             ]
         );
-        let state = asked_routes(&spec, NUMBERS);
+        let places = SteeringPlaces::default().followed_by(&spec.steering);
+        let state = asked_routes(&spec, (NUMBERS, &places));
         let steps: Vec<String> =
             crate::plan(&NetworkState::default(), &state).iter().map(ToString::to_string).collect();
         assert_eq!(

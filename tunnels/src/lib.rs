@@ -19,7 +19,7 @@ mod source;
 mod state;
 mod taken;
 
-pub use firewall::{SteeringNumbers, TABLE, asked_routes, host_table};
+pub use firewall::{SteeringNumbers, SteeringPlaces, TABLE, asked_routes, host_table};
 pub use guard::{GuardContext, guard, is_covered};
 pub use link_watch::LinkWatch;
 pub use longest_match::LongestMatch;

@@ -9,7 +9,7 @@ use espdp_api::{
     PolicySpec, PortRange, SteeringRule, TrafficSelector,
 };
 use tunnels::nft::Table;
-use tunnels::{GuardContext, SteeringNumbers, guard, host_table};
+use tunnels::{GuardContext, SteeringNumbers, SteeringPlaces, guard, host_table};
 
 /// What a fresh namespace's table looks like after `nft` read this.
 fn listed(arguments: &str, input: &str) -> String {
@@ -115,7 +115,8 @@ fn nft_takes_translation_filters_and_steering() {
         ..HostSpec::default()
     };
     let numbers = SteeringNumbers { mark: 0x4301_0000, table: 4501, priority: 4201 };
-    let mut table = host_table(&spec, &[], CONTEXT, numbers).unwrap();
+    let mut table =
+        host_table(&spec, &[], CONTEXT, (numbers, &SteeringPlaces::default().followed_by(&spec.steering))).unwrap();
     table.name = "test".to_owned();
     let listed = in_both_forms(&table);
     for expected in

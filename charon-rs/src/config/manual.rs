@@ -151,6 +151,13 @@ fn read_sa(section: &Section<'_>, context: &Context<'_>, report: &mut Report) ->
         let complaint = unknown_key(entry, "[sa.NAME]", &[], all, place_of(entry.name));
         report.add(section.source.error(complaint));
     }
+    if draft.direction == Some(Direction::Inbound) {
+        for (key, span) in section.spans(SHAPE_KEYS) {
+            let message = format!("`{key}` has no effect on an SA to receive on: it is about packets that we send");
+            report
+                .add(section.source.error(Complaint::new(span, message).expected("expected it at the SA to send on")));
+        }
+    }
     if let Some(At { value: 1.., span }) = &draft.replay_window {
         let message = "the peer's packets are dropped from its next start on, when its numbers begin at 1 again";
         let complaint = Complaint::new(span.clone(), message);

@@ -22,7 +22,7 @@ use super::values::address;
 #[derive(Default)]
 pub(super) struct SaDraft {
     spi: Option<EspSpi>,
-    direction: Option<Direction>,
+    pub(super) direction: Option<Direction>,
     left: Option<At<IpAddr>>,
     right: Option<At<IpAddr>>,
     esp: Option<At<Vec<EspProposal>>>,

@@ -29,6 +29,8 @@ pub(crate) struct Applied {
     connections: BTreeMap<String, (Origin, Connection)>,
     bridges: BTreeMap<BridgeName, BridgeSpec>,
     interfaces: BTreeMap<InterfaceName, InterfaceSpec>,
+    /// Those that the dataplane refused as they were asked for last.
+    refused_interfaces: BTreeSet<InterfaceName>,
     secrets: BTreeMap<String, Origin>,
     pools: BTreeMap<String, (Origin, Pool)>,
     /// The policies of the file that no connection negotiates.
@@ -60,6 +62,15 @@ impl Applied {
     /// The connection of this name, and where it was told.
     pub(crate) fn connection(&self, name: &str) -> Option<(Origin, &Connection)> {
         self.connections.get(name).map(|(origin, connection)| (*origin, connection))
+    }
+
+    /// An interface is, or is not, as it was asked for.
+    pub(super) fn note_interface(&mut self, name: &InterfaceName, is_there: bool) {
+        if is_there {
+            self.refused_interfaces.remove(name);
+        } else {
+            self.refused_interfaces.insert(name.clone());
+        }
     }
 
     /// The policies of the file that no connection negotiates.
@@ -208,8 +219,7 @@ impl Shell {
         for spec in wanted.interfaces {
             self.want_interface(spec);
         }
-        self.applied.policies = wanted.policies;
-        self.set_policies();
+        self.set_file_policies(wanted.policies);
         let connections: BTreeSet<String> =
             wanted.connections.iter().map(|connection| connection.name.clone()).collect();
         for mut connection in wanted.connections {
@@ -239,6 +249,7 @@ impl Shell {
         let unused: Vec<InterfaceName> = self.applied.interfaces.keys().filter(is_unused).cloned().collect();
         for name in unused {
             self.applied.interfaces.remove(&name);
+            self.applied.refused_interfaces.remove(&name);
             self.remove_interface(name);
         }
         let unused: Vec<BridgeName> =
@@ -385,8 +396,14 @@ impl Shell {
         changed
     }
 
+    /// Has these policies of the file in force.
+    pub(super) fn set_file_policies(&mut self, policies: Vec<ManualPolicy>) {
+        self.applied.policies = policies;
+        self.set_policies();
+    }
+
     /// Has the policies in force that no connection negotiates: those of the file, and those of children from the socket.
-    fn set_policies(&mut self) {
+    pub(super) fn set_policies(&mut self) {
         let shunts = self.applied.all_shunts().filter(|(_, shunt)| shunt.installs);
         let shunts: Vec<ManualPolicy> = shunts.map(|(_, shunt)| shunt.policy.clone()).collect();
         self.change_policies(self.applied.policies.iter().cloned().chain(shunts).collect());
@@ -438,7 +455,8 @@ impl Shell {
 
     /// Makes sure that an interface is as `spec` says.
     pub(crate) fn want_interface(&mut self, spec: InterfaceSpec) {
-        if self.applied.interfaces.get(&spec.name) != Some(&spec) {
+        let is_there = !self.applied.refused_interfaces.contains(&spec.name);
+        if !is_there || self.applied.interfaces.get(&spec.name) != Some(&spec) {
             self.applied.interfaces.insert(spec.name.clone(), spec.clone());
             self.set_interface(spec);
         }

@@ -1,6 +1,6 @@
 //! Policies that no connection negotiates, and their SAs that are keyed by hand, in the dataplane.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use espdp_api::{
     Carries, Command, Direction, InboundSaSpec, InterfaceName, IpsecProtocol, OutboundSaSpec, PolicyId, PolicySpec,
@@ -14,8 +14,18 @@ use crate::config::{ManualPolicy, ManualSa};
 #[derive(Debug, Default)]
 pub(crate) struct Manual {
     policies: BTreeMap<String, (PolicyId, ManualPolicy)>,
+    /// What the dataplane has refused of them. It is tried again with the next change that may cure it.
+    refused: BTreeSet<Part>,
     /// Policies so far: no id is used twice.
     made: u64,
+}
+
+/// A policy, or one of its SAs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Part {
+    policy: PolicyId,
+    /// The SA's name; `None` is the policy itself.
+    sa: Option<String>,
 }
 
 impl Manual {
@@ -34,34 +44,48 @@ impl Manual {
         self.policies.values().map(|(_, policy)| &policy.spec.interface)
     }
 
-    /// What has to be done to have just the `wanted` policies: whatever is protected stays so meanwhile, and an SPI is given
+    /// Whether something of them is not in force.
+    pub(super) fn lacks_something(&self) -> bool {
+        !self.refused.is_empty()
+    }
+
+    /// The dataplane has refused it.
+    pub(super) fn was_refused(&mut self, part: Part) {
+        if self.policies.values().any(|(id, _)| *id == part.policy) {
+            self.refused.insert(part);
+        }
+    }
+
+    /// What has to be done to have just the `wanted` policies, what was refused before included: whatever is protected stays so meanwhile, and an SPI is given
     /// back before somebody else takes it.
     pub(super) fn change_to(&mut self, wanted: Vec<ManualPolicy>) -> Vec<Step> {
         let (mut set, mut gone, mut new) = (Vec::new(), Vec::new(), Vec::new());
         let mut before = std::mem::take(&mut self.policies);
+        let refused = std::mem::take(&mut self.refused);
         for policy in wanted {
             let old = before.remove(&policy.name);
             let id = old.as_ref().map_or_else(|| self.fresh_id(), |(id, _)| *id);
             let old = old.map(|(_, old)| old);
-            if old.as_ref().is_none_or(|old| old.spec != policy.spec) {
+            let is_refused = |sa: Option<&str>| refused.contains(&Part { policy: id, sa: sa.map(str::to_owned) });
+            if is_refused(None) || old.as_ref().is_none_or(|old| old.spec != policy.spec) {
                 let spec = PolicySpec { id, ..policy.spec.clone() };
                 let what = format!("policy `{}` cannot be set", policy.name);
-                set.push(Step { command: Command::SetPolicy(Box::new(spec)), then: None, what });
+                let part = Part { policy: id, sa: None };
+                set.push(step(Command::SetPolicy(Box::new(spec)), None, what, Some(part)));
             }
             // SAs carry the selectors of their policy, so they go when those change.
             let same_selectors =
                 |old: &ManualPolicy| (&old.spec.local, &old.spec.remote) == (&policy.spec.local, &policy.spec.remote);
             let stays = old.as_ref().is_some_and(same_selectors);
-            let old_sas = old.map(|old| old.sas).unwrap_or_default();
+            let mut old_sas = old.map(|old| old.sas).unwrap_or_default();
+            old_sas.retain(|sa| !is_refused(Some(&sa.name)));
             gone.extend(old_sas.iter().filter(|sa| !(stays && policy.sas.contains(sa))).map(|sa| removal(id, sa)));
             let added = policy.sas.iter().filter(|sa| !(stays && old_sas.contains(sa)));
-            new.extend(added.flat_map(|sa| installation(id, &policy.spec, sa)));
+            new.extend(added.map(|sa| installation(id, &policy.spec, sa)));
             self.policies.insert(policy.name.clone(), (id, policy));
         }
-        gone.extend(before.into_values().map(|(id, policy)| Step {
-            command: Command::RemovePolicy(id),
-            then: None,
-            what: format!("policy `{}` cannot be removed", policy.name),
+        gone.extend(before.into_values().map(|(id, policy)| {
+            step(Command::RemovePolicy(id), None, format!("policy `{}` cannot be removed", policy.name), None)
         }));
         set.into_iter().chain(gone).chain(new).collect()
     }
@@ -77,26 +101,52 @@ impl Manual {
 #[derive(Debug)]
 pub(super) struct Step {
     pub(super) command: Command,
+    pub(super) pending: PendingStep,
+}
+
+/// What is known of a step while the dataplane carries it out.
+#[derive(Debug)]
+pub(super) struct PendingStep {
     /// What follows when that is done.
     pub(super) then: Option<Command>,
     pub(super) what: String,
+    /// What is not in force if it is refused.
+    pub(super) part: Option<Part>,
 }
 
 impl Shell {
     /// Has just these policies in force.
     pub(super) fn change_policies(&mut self, wanted: Vec<ManualPolicy>) {
-        for Step { command, then, what } in self.applied.manual.change_to(wanted) {
-            self.order(command, then, what);
+        for step in self.applied.manual.change_to(wanted) {
+            self.order(step);
+        }
+    }
+
+    /// Something has changed that may have kept a policy or an SA from being in force.
+    pub(super) fn retry_policies(&mut self) {
+        if self.applied.manual.lacks_something() {
+            self.set_policies();
+        }
+    }
+
+    /// The dataplane has refused something that nobody negotiates.
+    pub(super) fn on_refused_part(&mut self, part: Option<Part>) {
+        if let Some(part) = part {
+            self.applied.manual.was_refused(part);
         }
     }
 }
 
-fn removal(policy: PolicyId, sa: &ManualSa) -> Step {
-    let command = Command::RemoveSa { direction: sa.direction, spi: sa.spi, policy };
-    Step { command, then: None, what: format!("sa `{}` cannot be removed", sa.name) }
+fn step(command: Command, then: Option<Command>, what: String, part: Option<Part>) -> Step {
+    Step { command, pending: PendingStep { then, what, part } }
 }
 
-fn installation(policy: PolicyId, spec: &PolicySpec, sa: &ManualSa) -> Vec<Step> {
+fn removal(policy: PolicyId, sa: &ManualSa) -> Step {
+    let command = Command::RemoveSa { direction: sa.direction, spi: sa.spi, policy };
+    step(command, None, format!("sa `{}` cannot be removed", sa.name), None)
+}
+
+fn installation(policy: PolicyId, spec: &PolicySpec, sa: &ManualSa) -> Step {
     let limits = sa.limits;
     let half = SaSpec {
         protocol: IpsecProtocol::Esp,
@@ -111,21 +161,21 @@ fn installation(policy: PolicyId, spec: &PolicySpec, sa: &ManualSa) -> Vec<Step>
         remote: spec.remote.clone(),
         limits,
     };
-    let commands = match sa.direction {
+    let (command, then) = match sa.direction {
         Direction::Inbound => {
             let spec = InboundSaSpec { sa: half, replay_window: sa.replay_window };
-            vec![(Command::ClaimSpi(sa.spi), None), (Command::InstallInbound(Box::new(spec)), None)]
+            (Command::ClaimSpi(sa.spi), Some(Command::InstallInbound(Box::new(spec))))
         }
         Direction::Outbound => {
             // Whoever does not look at the numbers does not mind when they begin anew.
             let sequence_end = if sa.replay_window == 0 { SequenceEnd::Wrap } else { SequenceEnd::Stop };
             let spec = OutboundSaSpec { sa: half, shape: sa.shape, sequence_end, inbound: None, carries: Carries::All };
             // Activating does not wait in the dataplane's queue, so it has to wait here.
-            vec![(Command::InstallOutbound(Box::new(spec)), Some(Command::Activate { policy, spi: sa.spi }))]
+            (Command::InstallOutbound(Box::new(spec)), Some(Command::Activate { policy, spi: sa.spi }))
         }
     };
-    let what = || format!("sa `{}` cannot be installed", sa.name);
-    commands.into_iter().map(|(command, then)| Step { command, then, what: what() }).collect()
+    let part = Some(Part { policy, sa: Some(sa.name.clone()) });
+    step(command, then, format!("sa `{}` cannot be installed", sa.name), part)
 }
 
 #[cfg(test)]
@@ -180,7 +230,7 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let steps = manual.change_to(wanted.to_vec()).into_iter();
-        steps.flat_map(|step| std::iter::once(step.command).chain(step.then)).map(said).collect()
+        steps.flat_map(|step| std::iter::once(step.command).chain(step.pending.then)).map(said).collect()
     }
 
     #[test]
@@ -194,6 +244,28 @@ mod tests {
         );
         assert!(steps(&mut manual, &first).is_empty());
         assert_eq!(steps(&mut manual, &[policy("a", 2, both())]), ["set 1 2"], "its SAs go on");
+    }
+
+    #[test]
+    fn what_was_refused_is_tried_again_and_nothing_else() {
+        let mut manual = Manual::default();
+        let both = || vec![sa("out", Direction::Outbound, 0x1001), sa("in", Direction::Inbound, 0x1002)];
+        let wanted = [policy("a", 1, both()), policy("b", 1, Vec::new())];
+        let first = manual.change_to(wanted.to_vec());
+        let part = |sa: Option<&str>| {
+            let is_it = |part: &&Part| part.policy.0 & 0xff == 1 && part.sa.as_deref() == sa;
+            first.iter().filter_map(|step| step.pending.part.as_ref()).find(is_it).unwrap().clone()
+        };
+        manual.was_refused(part(Some("in")));
+        assert!(manual.lacks_something());
+        assert_eq!(steps(&mut manual, &wanted), ["claim 00001002", "receive 1 00001002"]);
+        assert!(!manual.lacks_something() && steps(&mut manual, &wanted).is_empty(), "now it is in force");
+        manual.was_refused(part(None));
+        manual.was_refused(part(Some("out")));
+        assert_eq!(steps(&mut manual, &wanted), ["set 1 1", "send 1 00001001", "activate 00001001"]);
+        steps(&mut manual, &[]);
+        manual.was_refused(part(None));
+        assert!(!manual.lacks_something(), "nobody wants it any more");
     }
 
     #[test]

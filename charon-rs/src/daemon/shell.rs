@@ -19,6 +19,7 @@ use super::host::Host;
 use super::journal::Journal;
 use super::keylog::KeyLog;
 use super::logs::Logs;
+use super::manual::{PendingStep, Step};
 use super::metrics::Metrics;
 use super::outbox::{Outbox, SaKey};
 use super::trace;
@@ -126,8 +127,10 @@ pub(super) enum Waiting {
     Engine(AskId, Option<SaKey>),
     /// Nobody; what was tried is named when it fails.
     Nobody(String),
-    /// The next command, which comes only if this one is carried out.
-    Next(Box<espdp_api::Command>, String),
+    /// A step towards what nobody negotiates, and the SPI that was claimed for it.
+    Manual(PendingStep, Option<espdp_api::EspSpi>),
+    /// An interface that is to be as it was asked for.
+    Interface(InterfaceName),
     /// An interface that no connection needs any more.
     Removal(InterfaceName),
     /// A bridge domain that the file does not name any more.
@@ -353,17 +356,40 @@ impl Shell {
     /// Makes or changes an interface. It is in place before a connection that is set afterwards uses it.
     pub(crate) fn set_interface(&mut self, spec: espdp_api::InterfaceSpec) {
         self.leaving.remove(&spec.name);
-        let what = format!("interface `{}` cannot be set up", spec.name);
-        self.request(espdp_api::Command::SetInterface(Box::new(spec)), Waiting::Nobody(what));
+        let waiting = Waiting::Interface(spec.name.clone());
+        self.request(espdp_api::Command::SetInterface(Box::new(spec)), waiting);
     }
 
-    /// Has a command carried out that nobody waits for, and when that is done another one; `what` is logged when one fails.
-    pub(crate) fn order(&mut self, command: espdp_api::Command, then: Option<espdp_api::Command>, what: String) {
-        let waiting = match then {
-            Some(then) => Waiting::Next(Box::new(then), what),
-            None => Waiting::Nobody(what),
-        };
-        self.request(command, waiting);
+    /// Has a step carried out that nobody waits for.
+    pub(super) fn order(&mut self, step: Step) {
+        let Step { command, pending } = step;
+        let claimed = if let espdp_api::Command::InstallInbound(spec) = &command { Some(spec.sa.spi) } else { None };
+        self.request(command, Waiting::Manual(pending, claimed));
+    }
+
+    fn on_manual(&mut self, pending: PendingStep, claimed: Option<espdp_api::EspSpi>, outcome: Outcome) {
+        match (outcome, pending.then) {
+            (Ok(_), Some(command)) => self.order(Step { command, pending: PendingStep { then: None, ..pending } }),
+            (Ok(_), None) => {}
+            (Err(refusal), _) => {
+                tracing::error!(%refusal, "{}", pending.what);
+                if let Some(spi) = claimed {
+                    // Whoever tries again claims it again.
+                    let what = format!("the SPI {spi} cannot be given back");
+                    self.request(espdp_api::Command::ReleaseSpi(spi), Waiting::Nobody(what));
+                }
+                self.on_refused_part(pending.part);
+            }
+        }
+    }
+
+    /// An interface that is refused is asked for again with the next reload; one that is there may be what policies wait for.
+    fn on_interface(&mut self, name: &InterfaceName, outcome: Outcome) {
+        self.applied.note_interface(name, outcome.is_ok());
+        match outcome {
+            Ok(_) => self.retry_policies(),
+            Err(refusal) => tracing::error!(%refusal, "interface `{name}` cannot be set up"),
+        }
     }
 
     /// Removes an interface once no policy uses it any more.
@@ -467,10 +493,8 @@ impl Shell {
                     tracing::error!(%refusal, "{what}");
                 }
             }
-            Some(Waiting::Next(then, what)) => match outcome {
-                Ok(_) => self.request(*then, Waiting::Nobody(what)),
-                Err(refusal) => tracing::error!(%refusal, "{what}"),
-            },
+            Some(Waiting::Manual(pending, claimed)) => self.on_manual(pending, claimed, outcome),
+            Some(Waiting::Interface(name)) => self.on_interface(&name, outcome),
             Some(Waiting::Removal(name)) => self.on_removal(name, outcome),
             Some(Waiting::BridgeRemoval(name)) => self.on_bridge_removal(name, outcome),
             Some(Waiting::Statistics(reply)) => {
@@ -643,6 +667,28 @@ mod tests {
         assert_eq!(format!("{command:?}"), format!("{:?}", espdp_api::Command::RemoveInterface(name)));
         shell.on_dataplane(FromDataplane::Outcome(again, Ok(Done::Ok)));
         assert!(shell.leaving.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_was_refused_for_want_of_an_interface_comes_into_force_with_it() {
+        let (mut shell, mut wire) = Wire::shell();
+        let name = InterfaceName::new("ipsec0").unwrap();
+        let spec = espdp_api::InterfaceSpec::new(name.clone(), espdp_api::InterfaceKind::Ipsec);
+        let policy = espdp_api::PolicySpec::protect(espdp_api::PolicyId(0), name.clone(), Vec::new(), Vec::new());
+        let policy = crate::config::ManualPolicy { name: "p".into(), spec: policy, sas: Vec::new() };
+        shell.want_interface(spec.clone());
+        shell.set_file_policies(vec![policy]);
+        let [(interface, _), (first, command)] = wire.requests().try_into().unwrap();
+        shell.on_dataplane(FromDataplane::Outcome(interface, Err(Refusal::InterfaceInUse(name.clone()))));
+        shell.on_dataplane(FromDataplane::Outcome(first, Err(Refusal::UnknownInterface(name.clone()))));
+        assert!(wire.requests().is_empty(), "nothing changed yet");
+        shell.want_interface(spec);
+        let [(interface, _)] = wire.requests().try_into().unwrap();
+        shell.on_dataplane(FromDataplane::Outcome(interface, Ok(Done::Ok)));
+        let [(second, again)] = wire.requests().try_into().unwrap();
+        assert_eq!(format!("{again:?}"), format!("{command:?}"));
+        shell.on_dataplane(FromDataplane::Outcome(second, Ok(Done::Ok)));
+        assert!(wire.requests().is_empty());
     }
 
     #[tokio::test]

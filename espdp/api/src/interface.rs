@@ -17,10 +17,11 @@ impl InterfaceName {
     /// Checks `name`.
     ///
     /// # Errors
-    /// [`InterfaceNameError`] when Linux would refuse it.
+    /// [`InterfaceNameError`] when Linux would refuse it, or nftables take it for several.
     pub fn new(name: impl Into<String>) -> Result<Self, InterfaceNameError> {
         let name = name.into();
-        let fits = (1..=15).contains(&name.len()) && name != "." && name != "..";
+        // nftables takes an asterisk at the end for all names that begin so.
+        let fits = (1..=15).contains(&name.len()) && name != "." && name != ".." && !name.ends_with('*');
         if !fits || name.chars().any(|c| c == '/' || c == ':' || c.is_whitespace() || c.is_control()) {
             return Err(InterfaceNameError(name));
         }
@@ -54,9 +55,9 @@ impl fmt::Display for InterfaceName {
     }
 }
 
-/// A name that Linux would not give to an interface.
+/// A name that no interface can have here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no interface name: 1 to 15 characters without `/`, `:` and white space")]
+#[error("`{0}` is no interface name: 1 to 15 characters without `/`, `:` and white space, and no `*` at the end")]
 pub struct InterfaceNameError(pub String);
 
 /// An address with a prefix length: an interface address (host bits kept) or a route's destination.

@@ -7,8 +7,8 @@ use espdp_api::{Done, GuardMode, HostSpec, InterfaceName, InterfaceSpec, Outcome
 use espdp_core::InterfaceId;
 use tunnels::nft::{Nft, NftError, Table};
 use tunnels::{
-    Family, GuardContext, Netlink, NetlinkError, NetworkState, SteeringNumbers, TABLE, asked_routes, host_table,
-    is_covered, plan,
+    Family, GuardContext, Netlink, NetlinkError, NetworkState, SteeringNumbers, SteeringPlaces, TABLE, asked_routes,
+    host_table, is_covered, plan,
 };
 
 use super::book::Interface;
@@ -23,6 +23,8 @@ pub(super) struct Host {
     actual: NetworkState,
     /// Our table of the packet filter.
     table: InKernel,
+    /// The numbers of the interfaces that packets are steered to.
+    steering: SteeringPlaces,
     /// Whether routes or the table of the packet filter are not as they should be.
     is_stale: bool,
     /// When to try that again, and to make devices again that somebody deleted.
@@ -80,6 +82,7 @@ impl Host {
 
 impl Control {
     pub(super) async fn set_host(&mut self, spec: HostSpec) -> Outcome {
+        self.host.steering = self.host.steering.followed_by(&spec.steering);
         self.book.host = Some(spec);
         // From now on what a predecessor left behind is taken over or taken away.
         self.book.inherited = NetworkState::default();
@@ -107,13 +110,16 @@ impl Control {
 
     /// The steps that [`Self::set_host`] would take with `spec`, and the lines of our table that would change.
     pub(super) fn plan_host(&mut self, spec: HostSpec) -> Outcome {
-        let asked = asked_routes(&spec, steering(&self.settings));
+        let places = self.host.steering.followed_by(&spec.steering);
+        let asked = asked_routes(&spec, (steering(&self.settings), &places));
+        let steered = std::mem::replace(&mut self.host.steering, places);
         let before = self.book.host.replace(spec);
         let inherited = std::mem::take(&mut self.book.inherited);
         let desired = self.book.desired();
         let table = self.table();
         self.book.inherited = inherited;
         self.book.host = before;
+        self.host.steering = steered;
         let steps = plan(&self.actual, &desired).into_iter().chain(plan(&self.host.actual, &asked));
         let mut lines: Vec<String> = steps.map(|step| step.to_string()).collect();
         let current = match &self.host.table {
@@ -127,7 +133,7 @@ impl Control {
     /// Puts routes and rules there that were asked for. One that cannot be there now is tried again when links come.
     pub(super) async fn apply_asked(&mut self) {
         let Some(spec) = &self.book.host else { return };
-        let desired = asked_routes(spec, steering(&self.settings));
+        let desired = asked_routes(spec, (steering(&self.settings), &self.host.steering));
         for error in self.netlink.apply_each(&mut self.host.actual, &desired).await {
             tracing::warn!(%error, "a route or rule of the configuration is not there");
         }
@@ -185,7 +191,7 @@ impl Control {
         let set = self.book.policies.values().map(|policy| &policy.spec);
         let more: Vec<&PolicySpec> = set.filter(|policy| self.book.is_here(policy) && adds(policy, &spec)).collect();
         let context = GuardContext { mark, ike_ports: [ike_port, nat_port] };
-        host_table(&spec, &more, context, steering(&self.settings))
+        host_table(&spec, &more, context, (steering(&self.settings), &self.host.steering))
     }
 
     /// Guards a policy that was set or is gone, if the configuration does not cause that already.

@@ -109,6 +109,11 @@ fn every_mistake_with_keys_and_sas_is_told() {
             "esp = \"aes128-sha256\"\nreplay_window = 64",
             "the peer's packets are dropped from its next start on, when its numbers begin at 1 again",
         ),
+        (
+            "direction = \"in\"",
+            "direction = \"in\"\ndf = \"set\"",
+            "`df` has no effect on an SA to receive on: it is about packets that we send",
+        ),
         ("[\"out\", \"in\"]", "[\"out\", \"inn\"]", "there is no [sa.inn]"),
         ("[\"out\", \"in\"]", "\"out\"", "the policy has no SA to receive on"),
         ("[\"out\", \"in\"]", "\"in\"", "the policy has no SA to send on"),
