@@ -12,7 +12,7 @@ use std::time::Instant;
 use espdp_api::{InterfaceKind, PolicyAction, PolicyDirections, PolicyId, PolicySpec, WorkerId};
 
 use self::flows::{FlowCache, FlowKey, Found};
-pub(crate) use self::flows::{Ipv4Flow, Ipv6Flow};
+pub(crate) use self::flows::{FlowPlace, Ipv4Flow, Ipv6Flow};
 use self::fragments::FragmentTable;
 pub(crate) use self::fragments::Scope;
 use self::index::Index;
@@ -323,26 +323,26 @@ impl PolicyTable {
 
     /// How packets of a flow are sent whose route was asked for before; `None` also when they are not sent on an SA.
     #[inline]
-    pub(crate) fn ipv4_template(&self, flow: &Ipv4Flow) -> Option<&Template> {
-        self.cache.find_ipv4(flow).and_then(Found::template)
+    pub(crate) fn ipv4_template(&self, place: &FlowPlace<Ipv4Flow>) -> Option<&Template> {
+        self.cache.find_ipv4(place).and_then(Found::template)
     }
 
-    /// Has the processor fetch what [`Self::ipv4_template`] looks at.
+    /// Where [`Self::ipv4_template`] looks, which the processor is asked to fetch.
     #[inline]
-    pub(crate) fn prefetch_ipv4(&self, flow: &Ipv4Flow) {
-        self.cache.prefetch_ipv4(flow);
+    pub(crate) fn prefetch_ipv4(&self, flow: Ipv4Flow) -> FlowPlace<Ipv4Flow> {
+        self.cache.prefetch_ipv4(flow)
     }
 
     /// As [`Self::prefetch_ipv4`].
     #[inline]
-    pub(crate) fn prefetch_ipv6(&self, flow: &Ipv6Flow) {
-        self.cache.prefetch_ipv6(flow);
+    pub(crate) fn prefetch_ipv6(&self, flow: Ipv6Flow) -> FlowPlace<Ipv6Flow> {
+        self.cache.prefetch_ipv6(flow)
     }
 
     /// As [`Self::ipv4_template`].
     #[inline]
-    pub(crate) fn ipv6_template(&self, flow: &Ipv6Flow) -> Option<&Template> {
-        self.cache.find_ipv6(flow).and_then(Found::template)
+    pub(crate) fn ipv6_template(&self, place: &FlowPlace<Ipv6Flow>) -> Option<&Template> {
+        self.cache.find_ipv6(place).and_then(Found::template)
     }
 }
 

@@ -65,6 +65,14 @@ pub(crate) struct Ipv6Flow {
     others: Others,
 }
 
+/// What a flow is known by, and where it stands if it is known.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct FlowPlace<K> {
+    key: K,
+    /// Number of the set.
+    set: u32,
+}
+
 /// What a flow has besides addresses.
 ///
 /// ```text
@@ -108,28 +116,28 @@ impl FlowCache {
         }
     }
 
-    /// As [`Self::find`] for a family that is known.
+    /// As [`Self::find`] for a flow whose place is known.
     #[inline]
-    pub(super) fn find_ipv4(&self, key: &Ipv4Flow) -> Option<&Found> {
-        self.ipv4.find(key, self.generation)
+    pub(super) fn find_ipv4(&self, place: &FlowPlace<Ipv4Flow>) -> Option<&Found> {
+        self.ipv4.find_at(place, self.generation)
     }
 
-    /// As [`Self::find`] for a family that is known.
+    /// As [`Self::find`] for a flow whose place is known.
     #[inline]
-    pub(super) fn find_ipv6(&self, key: &Ipv6Flow) -> Option<&Found> {
-        self.ipv6.find(key, self.generation)
+    pub(super) fn find_ipv6(&self, place: &FlowPlace<Ipv6Flow>) -> Option<&Found> {
+        self.ipv6.find_at(place, self.generation)
     }
 
-    /// Has the processor fetch where the flow stands, unless its set is crowded.
+    /// Where the flow stands; unless its set is crowded, the processor is asked to fetch that.
     #[inline]
-    pub(super) fn prefetch_ipv4(&self, key: &Ipv4Flow) {
-        self.ipv4.prefetch(key);
+    pub(super) fn prefetch_ipv4(&self, key: Ipv4Flow) -> FlowPlace<Ipv4Flow> {
+        self.ipv4.prefetch(key)
     }
 
     /// As [`Self::prefetch_ipv4`].
     #[inline]
-    pub(super) fn prefetch_ipv6(&self, key: &Ipv6Flow) {
-        self.ipv6.prefetch(key);
+    pub(super) fn prefetch_ipv6(&self, key: Ipv6Flow) -> FlowPlace<Ipv6Flow> {
+        self.ipv6.prefetch(key)
     }
 
     pub(super) fn remember(&mut self, key: FlowKey, found: Found) {
@@ -168,21 +176,19 @@ impl FlowKey {
 }
 
 impl Ipv4Flow {
-    /// A whole outbound packet of a protocol with ports. `addresses` are the octets of source and destination, `ports` those of
-    /// source and destination port.
+    /// A whole outbound packet of a protocol with ports. `addresses` are source and destination, `ports` source and destination
+    /// port, the source in the high half.
     #[inline]
-    pub(crate) fn outbound(interface: InterfaceId, protocol: u8, addresses: [u8; 8], ports: [u8; 4]) -> Self {
-        let others = Others::outbound(interface, Others::IS_IPV4, protocol, ports);
-        Self { addresses: u64::from_be_bytes(addresses), others }
+    pub(crate) fn outbound(interface: InterfaceId, protocol: u8, addresses: u64, ports: u32) -> Self {
+        Self { addresses, others: Others::outbound(interface, Others::IS_IPV4, protocol, ports) }
     }
 }
 
 impl Ipv6Flow {
     /// As [`Ipv4Flow::outbound`].
     #[inline]
-    pub(crate) fn outbound(interface: InterfaceId, protocol: u8, addresses: [[u8; 8]; 4], ports: [u8; 4]) -> Self {
-        let others = Others::outbound(interface, 0, protocol, ports);
-        Self { addresses: addresses.map(u64::from_be_bytes), others }
+    pub(crate) fn outbound(interface: InterfaceId, protocol: u8, addresses: [u64; 4], ports: u32) -> Self {
+        Self { addresses, others: Others::outbound(interface, 0, protocol, ports) }
     }
 }
 
@@ -204,8 +210,8 @@ impl Others {
     }
 
     #[inline]
-    fn outbound(interface: InterfaceId, flags: u64, protocol: u8, ports: [u8; 4]) -> Self {
-        Self::put_together(interface, flags | Self::SHOWS_PORTS, protocol, u32::from_be_bytes(ports))
+    fn outbound(interface: InterfaceId, flags: u64, protocol: u8, ports: u32) -> Self {
+        Self::put_together(interface, flags | Self::SHOWS_PORTS, protocol, ports)
     }
 
     #[inline]
@@ -262,15 +268,23 @@ impl<K: Key> Table<K> {
 
     #[inline]
     fn find(&self, key: &K, generation: u32) -> Option<&Found> {
-        let set = self.sets.get(Self::set(key))?;
-        set.iter().find(|flow| flow.generation == generation && flow.key == *key).map(|flow| &flow.found)
+        self.find_at(&FlowPlace { key: *key, set: Self::set(key) as u32 }, generation)
     }
 
     #[inline]
-    fn prefetch(&self, key: &K) {
-        if let Some([first, ..]) = self.sets.get(Self::set(key)) {
+    fn find_at(&self, place: &FlowPlace<K>, generation: u32) -> Option<&Found> {
+        let set = self.sets.get(place.set as usize)?;
+        set.iter().find(|flow| flow.generation == generation && flow.key == place.key).map(|flow| &flow.found)
+    }
+
+    #[inline]
+    fn prefetch(&self, key: K) -> FlowPlace<K> {
+        let set = Self::set(&key);
+        if let Some([first, ..]) = self.sets.get(set) {
             prefetch(first);
         }
+        // There are far fewer sets.
+        FlowPlace { key, set: set as u32 }
     }
 
     fn remember(&mut self, key: K, generation: u32, found: Found) {
@@ -349,18 +363,14 @@ mod tests {
         cache.forget();
         assert_eq!(cache.generation, 1, "the generation in which the flow was remembered");
         assert_eq!(cache.find(&key), None);
-        assert_eq!(cache.find_ipv4(&Ipv4Flow::default()), None, "an empty place is no flow");
+        assert_eq!(cache.ipv4.find(&Ipv4Flow::default(), cache.generation), None, "an empty place is no flow");
     }
 
     #[test]
     fn a_flow_has_the_same_key_however_it_is_read() {
-        let (source, destination) = ([10, 1, 0, 1], [10, 2, 0, 7]);
-        let addresses = [source, destination].as_flattened().try_into().unwrap();
-        let read = Ipv4Flow::outbound(InterfaceId(3), 17, addresses, [0, 5, 0, 53]);
+        let read = Ipv4Flow::outbound(InterfaceId(3), 17, 0x0a01_0001_0a02_0007, 5 << 16 | 53);
         assert_eq!(flow(7, true), FlowKey::Ipv4(read));
-        let number = |number: u64| number.to_be_bytes();
-        let addresses = [number(0), number(1), number(0), number(7)];
-        let read = Ipv6Flow::outbound(InterfaceId(3), 17, addresses, [0, 5, 0, 53]);
+        let read = Ipv6Flow::outbound(InterfaceId(3), 17, [0, 1, 0, 7], 5 << 16 | 53);
         assert_eq!(flow(7, false), FlowKey::Ipv6(read));
         let inbound = FlowKey::new(InterfaceId(3), true, &selected(7, true));
         let completed = FlowKey::new(InterfaceId(3), false, &Selected { is_completed: true, ..selected(7, true) });

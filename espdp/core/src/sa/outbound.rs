@@ -197,6 +197,22 @@ impl OutboundSa {
         is_calm.then_some(Admitting { sequence: self.sequence, bytes: 0, sa: self })
     }
 
+    /// Whether one more packet with at most so many inner octets may be sent, and no limit has anything to say to it.
+    #[inline]
+    pub(crate) fn is_calm(&self, bytes: usize) -> bool {
+        let (calm_packets, calm_bytes) = self.core.usage.calm();
+        self.sequence < self.last_sequence && calm_packets > 0 && bytes as u64 <= calm_bytes
+    }
+
+    /// As [`Self::admit`] right after [`Self::is_calm`] has said so.
+    #[inline]
+    pub(crate) fn admit_calm(&mut self, bytes: usize, now: Instant) -> u64 {
+        self.sequence += 1;
+        self.core.usage.count_calm(1, bytes as u64);
+        self.core.usage.touch(now);
+        self.sequence
+    }
+
     pub(crate) fn is_transport(&self) -> bool {
         self.core.mode == Mode::Transport
     }

@@ -4,21 +4,24 @@ use crate::InterfaceId;
 use crate::batch::PackedOuter;
 use crate::outbound::Template;
 use crate::packet::{IPV4_DONT_FRAGMENT, IPV4_HEADER_LEN, IPV6_HEADER_LEN, protocol};
-use crate::policy::{Ipv4Flow, Ipv6Flow, PolicyTable};
+use crate::policy::{FlowPlace, Ipv4Flow, Ipv6Flow, PolicyTable};
 
 /// The packets of one flow of one family. Only whole packets without options and with ports are any flow's; `None` for others.
 pub(super) trait Flow: Sized {
+    /// What the flow is known by, and where that stands.
+    type Place: Copy + Default;
+
     /// The flow of a packet, and what its header says that may be copied.
     fn of(packet: &[u8]) -> Option<(PackedOuter, Self)>;
 
     /// What the header of a packet says that may be copied, if it is one of this flow.
     fn outer_of(&self, packet: &[u8]) -> Option<PackedOuter>;
 
-    /// Has the processor fetch what [`Self::template`] looks at.
-    fn prefetch(&self, policies: &PolicyTable, interface: InterfaceId);
+    /// Where [`Self::template`] looks, which the processor is asked to fetch.
+    fn prefetch(&self, policies: &PolicyTable, interface: InterfaceId) -> Self::Place;
 
-    /// How the packets of the flow are wrapped.
-    fn template<'p>(&self, policies: &'p PolicyTable, interface: InterfaceId) -> Option<&'p Template>;
+    /// How the packets of a flow are wrapped.
+    fn template<'p>(place: &Self::Place, policies: &'p PolicyTable) -> Option<&'p Template>;
 }
 
 /// The flow of a packet of either family.
@@ -31,53 +34,27 @@ pub(super) enum AnyFlow {
 impl AnyFlow {
     /// See [`Flow::of`].
     #[inline]
-    pub(super) fn of(packet: &[u8]) -> Option<(PackedOuter, Self)> {
+    pub(super) fn of(packet: &[u8]) -> Option<Self> {
         match Ipv4::of(packet) {
-            Some((outer, flow)) => Some((outer, Self::Ipv4(flow))),
-            None => Ipv6::of(packet).map(|(outer, flow)| (outer, Self::Ipv6(flow))),
-        }
-    }
-
-    /// Whether a packet is of this flow.
-    #[inline]
-    pub(super) fn has(&self, packet: &[u8]) -> bool {
-        match self {
-            Self::Ipv4(flow) => flow.outer_of(packet).is_some(),
-            Self::Ipv6(flow) => flow.outer_of(packet).is_some(),
-        }
-    }
-
-    /// See [`Flow::prefetch`].
-    #[inline]
-    pub(super) fn prefetch(&self, policies: &PolicyTable, interface: InterfaceId) {
-        match self {
-            Self::Ipv4(flow) => flow.prefetch(policies, interface),
-            Self::Ipv6(flow) => flow.prefetch(policies, interface),
-        }
-    }
-
-    /// See [`Flow::template`].
-    #[inline]
-    pub(super) fn template<'p>(&self, policies: &'p PolicyTable, interface: InterfaceId) -> Option<&'p Template> {
-        match self {
-            Self::Ipv4(flow) => flow.template(policies, interface),
-            Self::Ipv6(flow) => flow.template(policies, interface),
+            Some((_, flow)) => Some(Self::Ipv4(flow)),
+            None => Ipv6::of(packet).map(|(_, flow)| Self::Ipv6(flow)),
         }
     }
 }
 
-/// Octets of source and destination port.
-const PORTS_LEN: usize = 4;
-
-/// What the packets of a flow have in common, as it stands in them.
+/// What the packets of a flow have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ipv4 {
-    addresses: [u8; 8],
-    ports: [u8; PORTS_LEN],
+    /// Source and destination.
+    addresses: u64,
+    /// Source and destination port.
+    ports: u32,
     protocol: u8,
 }
 
 impl Flow for Ipv4 {
+    type Place = FlowPlace<Ipv4Flow>;
+
     #[inline]
     fn of(packet: &[u8]) -> Option<(PackedOuter, Self)> {
         Self::read(packet).filter(|(_, flow)| has_two_ports(flow.protocol))
@@ -91,40 +68,45 @@ impl Flow for Ipv4 {
     }
 
     #[inline]
-    fn prefetch(&self, policies: &PolicyTable, interface: InterfaceId) {
-        policies.prefetch_ipv4(&Ipv4Flow::outbound(interface, self.protocol, self.addresses, self.ports));
+    fn prefetch(&self, policies: &PolicyTable, interface: InterfaceId) -> Self::Place {
+        policies.prefetch_ipv4(Ipv4Flow::outbound(interface, self.protocol, self.addresses, self.ports))
     }
 
     #[inline]
-    fn template<'p>(&self, policies: &'p PolicyTable, interface: InterfaceId) -> Option<&'p Template> {
-        policies.ipv4_template(&Ipv4Flow::outbound(interface, self.protocol, self.addresses, self.ports))
+    fn template<'p>(place: &Self::Place, policies: &'p PolicyTable) -> Option<&'p Template> {
+        policies.ipv4_template(place)
     }
 }
 
 impl Ipv4 {
     #[inline]
     fn read(packet: &[u8]) -> Option<(PackedOuter, Self)> {
-        let &[version_ihl, traffic_class, l0, l1, _, _, flags, offset, hop_limit, protocol, _, _, ref rest @ ..] =
-            packet.first_chunk::<{ IPV4_HEADER_LEN + PORTS_LEN }>()?;
-        let (addresses, ports) = rest.split_first_chunk()?;
-        // The highest bit of the flags means nothing.
-        let is_whole = u16::from_be_bytes([flags & !IPV4_DONT_FRAGMENT & 0x7f, offset]) == 0;
-        let is_right = version_ihl == 0x45 && usize::from(u16::from_be_bytes([l0, l1])) == packet.len();
-        let dont_fragment = flags & IPV4_DONT_FRAGMENT != 0;
-        let flow = Self { addresses: *addresses, ports: *ports.first_chunk()?, protocol };
-        (is_right && is_whole).then(|| (PackedOuter::of_inner(traffic_class, hop_limit, 0, dont_fragment), flow))
+        let (words, _) = packet.first_chunk::<{ IPV4_HEADER_LEN + PORTS_LEN }>()?.as_chunks::<8>();
+        let &[first, second, third] = words.first_chunk()?;
+        let [first, second, third] = [first, second, third].map(u64::from_be_bytes);
+        // Without options, and whole; the highest bit of the flags means nothing.
+        let is_right = first & 0xff00_0000_0000_3fff == 0x45 << 56 && (first >> 32) as u16 as usize == packet.len();
+        let dont_fragment = first & u64::from(IPV4_DONT_FRAGMENT) << 8 != 0;
+        let outer = PackedOuter::of_inner((first >> 48) as u8, (second >> 56) as u8, 0, dont_fragment);
+        let flow = Self { addresses: second << 32 | third >> 32, ports: third as u32, protocol: (second >> 48) as u8 };
+        is_right.then_some((outer, flow))
     }
 }
+
+/// Octets of source and destination port.
+const PORTS_LEN: usize = 4;
 
 /// As [`Ipv4`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ipv6 {
-    addresses: [[u8; 8]; 4],
-    ports: [u8; PORTS_LEN],
+    addresses: [u64; 4],
+    ports: u32,
     protocol: u8,
 }
 
 impl Flow for Ipv6 {
+    type Place = FlowPlace<Ipv6Flow>;
+
     #[inline]
     fn of(packet: &[u8]) -> Option<(PackedOuter, Self)> {
         Self::read(packet).filter(|(_, flow)| has_two_ports(flow.protocol))
@@ -137,28 +119,30 @@ impl Flow for Ipv6 {
     }
 
     #[inline]
-    fn prefetch(&self, policies: &PolicyTable, interface: InterfaceId) {
-        policies.prefetch_ipv6(&Ipv6Flow::outbound(interface, self.protocol, self.addresses, self.ports));
+    fn prefetch(&self, policies: &PolicyTable, interface: InterfaceId) -> Self::Place {
+        policies.prefetch_ipv6(Ipv6Flow::outbound(interface, self.protocol, self.addresses, self.ports))
     }
 
     #[inline]
-    fn template<'p>(&self, policies: &'p PolicyTable, interface: InterfaceId) -> Option<&'p Template> {
-        policies.ipv6_template(&Ipv6Flow::outbound(interface, self.protocol, self.addresses, self.ports))
+    fn template<'p>(place: &Self::Place, policies: &'p PolicyTable) -> Option<&'p Template> {
+        policies.ipv6_template(place)
     }
 }
 
 impl Ipv6 {
     #[inline]
     fn read(packet: &[u8]) -> Option<(PackedOuter, Self)> {
-        let &[class0, class1, label0, label1, l0, l1, protocol, hop_limit, ref rest @ ..] =
-            packet.first_chunk::<{ IPV6_HEADER_LEN + PORTS_LEN }>()?;
-        let (addresses, ports) = rest.split_first_chunk::<32>()?;
-        let (words, _) = addresses.as_chunks();
-        let flow = Self { addresses: *words.first_chunk()?, ports: *ports.first_chunk()?, protocol };
-        let traffic_class = class0 << 4 | class1 >> 4;
-        let flow_label = u32::from_be_bytes([0, class1 & 0x0f, label0, label1]);
-        let is_right = class0 >> 4 == 6 && usize::from(u16::from_be_bytes([l0, l1])) + IPV6_HEADER_LEN == packet.len();
-        is_right.then(|| (PackedOuter::of_inner(traffic_class, hop_limit, flow_label, true), flow))
+        let head: &[u8; IPV6_HEADER_LEN + PORTS_LEN] = packet.first_chunk()?;
+        let (words, _) = head.as_chunks::<8>();
+        let &[first, a, b, c, d] = words.first_chunk()?;
+        let [first, a, b, c, d] = [first, a, b, c, d].map(u64::from_be_bytes);
+        let len = (first >> 16) as u16 as usize + IPV6_HEADER_LEN;
+        let is_right = first >> 60 == 6 && len == packet.len();
+        let flow_label = (first >> 32) as u32 & 0x000f_ffff;
+        let outer = PackedOuter::of_inner((first >> 52) as u8, first as u8, flow_label, true);
+        let ports = u32::from_be_bytes(*head.last_chunk()?);
+        let flow = Self { addresses: [a, b, c, d], ports, protocol: (first >> 8) as u8 };
+        is_right.then_some((outer, flow))
     }
 }
 

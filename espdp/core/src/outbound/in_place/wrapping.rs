@@ -38,43 +38,47 @@ impl Wrapping<'_> {
     /// is wrapped, the first one has to go the general way.
     #[inline]
     pub(super) fn wrap_some(&mut self, arrivals: &[Arrival], frames: &mut [OutboundFrame]) -> Counted {
-        let flow = arrivals.first().and_then(|first| AnyFlow::of(packet(self.memory, first)));
-        let Some((_, flow)) = flow else { return Counted::default() };
-        if !arrivals.get(RUN - 1).is_some_and(|later| flow.has(packet(self.memory, later))) {
-            return self.wrap_block(arrivals.get(..BLOCK).unwrap_or(arrivals), frames);
+        match arrivals.first().and_then(|first| AnyFlow::of(packet(self.memory, first))) {
+            Some(AnyFlow::Ipv4(flow)) => self.wrap_some_of(flow, arrivals, frames),
+            Some(AnyFlow::Ipv6(flow)) => self.wrap_some_of(flow, arrivals, frames),
+            None => Counted::default(),
         }
-        let counted = match flow {
-            AnyFlow::Ipv4(flow) => self.wrap_flow(flow, arrivals, frames),
-            AnyFlow::Ipv6(flow) => self.wrap_flow(flow, arrivals, frames),
-        };
-        counted.unwrap_or_default()
     }
 
-    /// Wraps packets of any flows. One step is taken with all of them, at most [`BLOCK`], before the next one, so that the processor
-    /// fetches what they need side by side.
-    fn wrap_block(&mut self, arrivals: &[Arrival], frames: &mut [OutboundFrame]) -> Counted {
-        let policies = self.policies;
-        let mut flows = [None; BLOCK];
-        for (arrival, flow) in arrivals.iter().zip(&mut flows) {
-            *flow = AnyFlow::of(packet(self.memory, arrival));
-            if let Some((_, flow)) = flow {
-                flow.prefetch(policies, arrival.interface);
+    /// The same where the first packet is of `flow`.
+    #[inline]
+    fn wrap_some_of<F: Flow>(&mut self, flow: F, arrivals: &[Arrival], frames: &mut [OutboundFrame]) -> Counted {
+        match arrivals.get(RUN - 1) {
+            Some(later) if flow.outer_of(packet(self.memory, later)).is_some() => {
+                self.wrap_flow(flow, arrivals, frames).unwrap_or_default()
             }
+            _ => self.wrap_block::<F>(arrivals.get(..BLOCK).unwrap_or(arrivals), frames),
+        }
+    }
+
+    /// Wraps packets of any flows of one family. One step is taken with all of them, at most [`BLOCK`], before the next one, so that
+    /// the processor fetches what they need side by side.
+    #[inline(never)]
+    fn wrap_block<F: Flow>(&mut self, arrivals: &[Arrival], frames: &mut [OutboundFrame]) -> Counted {
+        let (policies, mut packets) = (self.policies, 0);
+        let interface = arrivals.first().map(|first| first.interface);
+        let mut places = [(PackedOuter::default(), F::Place::default()); BLOCK];
+        for (arrival, place) in arrivals.iter().zip(&mut places) {
+            let flow = F::of(packet(self.memory, arrival)).filter(|_| Some(arrival.interface) == interface);
+            let Some((inner, flow)) = flow else { break };
+            *place = (inner, flow.prefetch(policies, arrival.interface));
+            packets += 1;
         }
         let mut templates = [None; BLOCK];
-        for ((arrival, flow), found) in arrivals.iter().zip(&flows).zip(&mut templates) {
-            *found = flow.as_ref().and_then(|(_, flow)| flow.template(policies, arrival.interface));
+        for ((_, place), found) in places.iter().zip(&mut templates).take(packets) {
+            *found = F::template(place, policies);
             if let Some(sa) = found.and_then(|template| self.sas.get(template.sa())) {
                 sa.prefetch();
             }
         }
         let mut counted = Counted::default();
-        let first = arrivals.first().map(|first| first.interface);
-        for (((arrival, frame), flow), template) in arrivals.iter().zip(frames).zip(flows).zip(templates) {
-            let (Some((inner, _)), Some(template)) = (flow, template) else { break };
-            if Some(arrival.interface) != first {
-                break;
-            }
+        for (((arrival, frame), (inner, _)), template) in arrivals.iter().zip(frames).zip(places).zip(templates) {
+            let Some(template) = template else { break };
             let Some(wrapped) = self.wrap_one(inner, template, arrival) else { break };
             *frame = wrapped;
             counted.packets += 1;
@@ -86,21 +90,19 @@ impl Wrapping<'_> {
     /// Wraps a packet whose header says `inner`.
     #[inline]
     fn wrap_one(&mut self, inner: PackedOuter, template: &Template, arrival: &Arrival) -> Option<OutboundFrame> {
-        let sa = self.sas.get_mut(template.sa())?;
-        let mut admitting = sa.admit_many(1, OutboundBatch::SPACE)?;
-        let (inner, admit) = (|_: &[u8]| Some(inner), |len| admitting.admit(len));
-        let frame = match template.around.header_len() {
-            16 => write_around::<16>(self.memory, template, arrival, inner, admit)?,
-            24 => write_around::<24>(self.memory, template, arrival, inner, admit)?,
-            _ => return None,
-        };
-        admitting.finish(self.now);
-        Some(frame)
+        let sa = self.sas.get_mut(template.sa()).filter(|sa| sa.is_calm(usize::from(arrival.len)))?;
+        let (inner, admit) = (|_: &[u8]| Some(inner), |len| sa.admit_calm(len, self.now));
+        match template.around.header_len() {
+            16 => write_around::<16>(self.memory, template, arrival, inner, admit),
+            24 => write_around::<24>(self.memory, template, arrival, inner, admit),
+            _ => None,
+        }
     }
 
     #[inline]
     fn wrap_flow<F: Flow>(&mut self, flow: F, arrivals: &[Arrival], frames: &mut [OutboundFrame]) -> Option<Counted> {
-        let template = flow.template(self.policies, arrivals.first()?.interface)?;
+        let place = flow.prefetch(self.policies, arrivals.first()?.interface);
+        let template = F::template(&place, self.policies)?;
         match template.around.header_len() {
             16 => self.wrap_around::<F, 16>(&flow, template, arrivals, frames),
             24 => self.wrap_around::<F, 24>(&flow, template, arrivals, frames),
