@@ -1,6 +1,7 @@
 //! From ESP packets, and packets of tunnels in clear, to what is inside.
 
 mod general;
+mod in_order;
 mod plain;
 mod wrapped;
 
@@ -150,7 +151,8 @@ impl Dataplane {
                 self.accept_other(start, chunk);
                 start + 1
             };
-            for place in start + 1..end {
+            // In the middle of a run nothing is new.
+            for place in (start + 1).max(end.saturating_sub(AHEAD))..end {
                 self.prefetch_for_acceptance(chunk.frames, place);
             }
             start = end;
@@ -162,14 +164,14 @@ impl Dataplane {
     /// need not be looked at for each of them is looked at once.
     #[inline]
     fn accept_run(&mut self, now: Instant, start: usize, chunk: &mut Chunk<'_>, counting: &mut Counting) -> usize {
-        let mut end = start + 1;
         let frames = chunk.frames.get_mut(start..).unwrap_or_default();
-        let Some(first) = frames.first_mut() else { return end };
+        let Some(first) = frames.first_mut() else { return start + 1 };
         let (of, from) = (first.sa, first.origin);
         let (Some(sa), Some(origin)) = (self.inbound.get_mut(of), chunk.origins.get(usize::from(from))) else {
             first.stage = Stage::Dropped;
-            return end;
+            return start + 1;
         };
+        let mut end = start;
         let run = Run::new(origin, sa, &self.interfaces);
         counting.enter(run.interface, &mut self.interfaces);
         // Only authentic packets show that the peer uses the SA.
@@ -185,16 +187,28 @@ impl Dataplane {
             outbound: &self.outbound,
             events: &mut self.events,
         };
-        for (place, frame) in (start..).zip(frames) {
-            if (frame.sa, frame.origin) != (of, from) || !matches!(frame.stage, Stage::Opened(_)) {
+        let is_of_run = |frame: &InboundFrame| (frame.sa, frame.origin) == (of, from);
+        let mut left = frames;
+        loop {
+            // For one alone it is not worth it.
+            if left.get(1).is_some_and(is_of_run) {
+                let taken = accepting.accept_in_order(left, chunk.memory, &run, is_of_run);
+                counting.count(taken.packets, taken.octets);
+                end += taken.packets;
+                left = left.get_mut(taken.packets..).unwrap_or_default();
+            }
+            let Some((frame, rest)) = left.split_first_mut().filter(|(frame, _)| is_of_run(frame)) else { break };
+            if !matches!(frame.stage, Stage::Opened(_)) {
                 break;
             }
             let Stage::Opened(proof) = std::mem::replace(&mut frame.stage, Stage::Dropped) else { break };
-            end = place + 1;
+            let place = end;
+            end += 1;
+            left = rest;
             let memory = Memory { octets: chunk.memory, used: chunk.used };
             match accepting.accept(proof, frame, memory, &run) {
                 Ok((span, to)) => {
-                    counting.count(span.len);
+                    counting.count(1, span.len as u64);
                     (frame.span, frame.stage) = (span.into(), Stage::Delivered(to));
                 }
                 Err(reason) => {
@@ -301,9 +315,9 @@ impl Counting {
     }
 
     #[inline]
-    fn count(&mut self, octets: usize) {
-        self.counters.packets_in += 1;
-        self.counters.bytes_in += octets as u64;
+    fn count(&mut self, packets: usize, octets: u64) {
+        self.counters.packets_in += packets as u64;
+        self.counters.bytes_in += octets;
     }
 
     fn finish(&mut self, interfaces: &mut InterfaceTable) {

@@ -98,6 +98,12 @@ impl ReplayWindow {
         Ok(())
     }
 
+    /// Begins to take the numbers that follow the newest one without a gap.
+    #[inline]
+    pub(crate) fn in_order(&mut self) -> InOrder<'_> {
+        InOrder { last: self.newest, window: self }
+    }
+
     #[inline]
     fn check(&self, sequence: u64) -> Result<(), DropReason> {
         if sequence > self.newest {
@@ -132,6 +138,39 @@ impl ReplayWindow {
     }
 }
 
+/// Numbers that follow the newest one of a window without a gap, as most do. They are marked together, in the end.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct InOrder<'a> {
+    window: &'a mut ReplayWindow,
+    /// The last one of them, or the newest of the window where there are none.
+    last: u64,
+}
+
+impl InOrder<'_> {
+    /// Whether a number is the next one.
+    #[inline]
+    pub(crate) fn is_next(&self, sequence: u64) -> bool {
+        self.last.checked_add(1) == Some(sequence)
+    }
+
+    /// Takes a packet whose number is the next one; others do not count.
+    #[expect(clippy::needless_pass_by_value, reason = "a proof is used up")]
+    #[inline]
+    pub(crate) fn take(&mut self, proof: Authentic) {
+        if self.is_next(proof.sequence()) {
+            self.last = proof.sequence();
+        }
+    }
+
+    /// Marks them as seen.
+    #[inline]
+    pub(crate) fn commit(self) {
+        self.window.words.set_all(self.window.newest, self.last);
+        self.window.newest = self.last;
+    }
+}
+
 impl Words {
     fn all(&self) -> &[u64] {
         match self {
@@ -161,6 +200,15 @@ impl Words {
         }
     }
 
+    /// Sets what stands for the numbers after `newest` up to `last`.
+    #[inline]
+    fn set_all(&mut self, newest: u64, last: u64) {
+        self.change_between(newest, last, |word, numbers| *word |= numbers);
+        if last > newest {
+            self.set(last);
+        }
+    }
+
     /// Clears what stands for the numbers after `newest` and before `sequence`.
     fn clear_between(&mut self, newest: u64, sequence: u64) {
         let words = self.all_mut();
@@ -168,15 +216,21 @@ impl Words {
             words.fill(0);
             return;
         }
-        let mut from = newest + 1;
-        // At most once for each word.
+        self.change_between(newest, sequence, |word, numbers| *word &= !numbers);
+    }
+
+    /// Calls `change` with each word that stands for numbers after `newest` and before `sequence`, and their bits.
+    #[inline]
+    fn change_between(&mut self, newest: u64, sequence: u64, change: impl Fn(&mut u64, u64)) {
+        let words = self.all_mut();
+        let mut from = newest.saturating_add(1);
         while from < sequence {
             let of_next_word = (from | 63).saturating_add(1);
             let end = of_next_word.min(sequence);
             // The bits of `from` up to `end`, of which there are 1 to 64.
             let numbers = u64::MAX >> (64 - (end - from)) << (from % 64);
             if let Some(word) = words.get_mut(place(words, from)) {
-                *word &= !numbers;
+                change(word, numbers);
             }
             from = end;
         }
@@ -215,6 +269,31 @@ mod tests {
     }
 
     const ALL_ESN: bool = true;
+
+    #[test]
+    fn numbers_in_order_are_marked_together_as_they_are_one_by_one() {
+        for (size, start, count) in
+            [(64, 0, 70), (128, 60, 5), (0, 7, 3), (1024, 1000, 300), (4096, 63, 1), (64, 64, 0)]
+        {
+            let [mut together, mut one_by_one] = [0, 1].map(|_| {
+                let mut window = ReplayWindow::new(size, ALL_ESN);
+                // What stands in the ring from an earlier round.
+                window.offer(start.max(1)).unwrap();
+                window
+            });
+            let newest = one_by_one.newest();
+            let mut in_order = together.in_order();
+            assert!(!in_order.is_next(newest) && !in_order.is_next(newest + 2));
+            in_order.take(Authentic::forged(newest + 2));
+            for sequence in newest + 1..=newest + count {
+                assert!(in_order.is_next(sequence));
+                in_order.take(Authentic::forged(sequence));
+                one_by_one.offer(sequence).unwrap();
+            }
+            in_order.commit();
+            assert_eq!((together.newest, together.words.all()), (one_by_one.newest, one_by_one.words.all()));
+        }
+    }
 
     #[test]
     fn duplicates_and_old_numbers_are_refused() {

@@ -22,7 +22,7 @@ impl Accepting<'_> {
         if outer != 0 && outer != inner {
             return None;
         }
-        if plain.may_announce_mss && self.sa.mss.iter().any(Option::is_some) {
+        if plain.may_announce_mss && self.heeds_mss() {
             return None;
         }
         let revision = self.policies.revision();
@@ -34,6 +34,12 @@ impl Accepting<'_> {
         }
         let span = Span { len: plain.len, ..encrypted };
         Some(self.charge(plain.len).map(|()| span))
+    }
+
+    /// Whether what TCP announces has to be looked at.
+    #[inline]
+    pub(super) fn heeds_mss(&self) -> bool {
+        self.sa.mss.iter().any(Option::is_some)
     }
 }
 
@@ -51,18 +57,7 @@ impl PlainPacket {
     /// Reads a payload with padding, pad length and next header. `None` when that, or the packet, is anything unusual or wrong.
     #[inline]
     fn read(encrypted: &[u8]) -> Option<Self> {
-        let end = u64::from_be_bytes(*encrypted.last_chunk()?);
-        let [.., pad_len, next_header] = end.to_be_bytes();
-        if pad_len > SHORT_PADDING {
-            return None;
-        }
-        // R4303-2.4-1: 1, 2, 3 … in front of the two octets of the trailer.
-        let bits = 8 * u32::from(pad_len);
-        let padding = end >> 16 & ((1 << bits) - 1);
-        if padding != PADDING >> (8 * u32::from(SHORT_PADDING) - bits) {
-            return None;
-        }
-        let payload_len = encrypted.len().checked_sub(2 + usize::from(pad_len))?;
+        let Trailer { payload_len, next_header } = read_trailer(encrypted)?;
         let plain = match next_header {
             protocol::IPV4 => Self::read_ipv4(encrypted)?,
             protocol::IPV6 => Self::read_ipv6(encrypted)?,
@@ -110,25 +105,49 @@ impl PlainPacket {
     }
 }
 
+/// What ends a payload with short and right padding.
+pub(super) struct Trailer {
+    pub(super) payload_len: usize,
+    pub(super) next_header: u8,
+}
+
+/// `None` when the padding is long, or wrong.
+#[inline(always)]
+pub(super) fn read_trailer(encrypted: &[u8]) -> Option<Trailer> {
+    let end = u64::from_be_bytes(*encrypted.last_chunk()?);
+    let [.., pad_len, next_header] = end.to_be_bytes();
+    if pad_len > SHORT_PADDING {
+        return None;
+    }
+    // R4303-2.4-1: 1, 2, 3 … in front of the two octets of the trailer.
+    let bits = 8 * u32::from(pad_len);
+    let padding = end >> 16 & ((1 << bits) - 1);
+    if padding != PADDING >> (8 * u32::from(SHORT_PADDING) - bits) {
+        return None;
+    }
+    Some(Trailer { payload_len: encrypted.len().checked_sub(2 + usize::from(pad_len))?, next_header })
+}
+
 /// Octets of padding that are looked at in one go: what ciphers that need blocks of 4 octets have, and a little more.
 const SHORT_PADDING: u8 = 6;
 /// As many octets of padding.
 const PADDING: u64 = 0x0102_0304_0506;
 
+/// Whether a TCP packet asks for a connection, or is so short that one cannot tell.
 #[inline]
-fn may_be_syn(packet: &[u8], tcp_at: usize) -> bool {
+pub(super) fn may_be_syn(packet: &[u8], tcp_at: usize) -> bool {
     packet.get(tcp_at + 13).is_none_or(|flags| flags & tcp_flags::SYN != 0)
 }
 
 /// Everything that selectors look at, as it stands in a packet from the peer.
 #[derive(Clone, Copy, Debug, Default)]
-struct Flow {
+pub(super) struct Flow {
     /// Source and destination; only the first word with IPv4.
-    addresses: [u64; 4],
+    pub(super) addresses: [u64; 4],
     /// Source and destination.
-    ports: u32,
-    protocol: u8,
-    version: u8,
+    pub(super) ports: u32,
+    pub(super) protocol: u8,
+    pub(super) version: u8,
 }
 
 impl Flow {
@@ -177,6 +196,12 @@ pub(crate) struct LastFlow {
 }
 
 impl LastFlow {
+    /// The flow, if the policies are still those of this revision.
+    #[inline]
+    pub(super) fn at(&self, revision: u64) -> Option<Flow> {
+        (self.revision == revision).then_some(self.flow)
+    }
+
     #[inline]
     fn is(&self, flow: &Flow, revision: u64) -> bool {
         self.revision == revision && self.flow.is(flow)

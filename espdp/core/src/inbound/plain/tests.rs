@@ -192,14 +192,30 @@ fn arrivals() -> impl Strategy<Value = Vec<Arrival>> {
     let step = prop_oneof![8 => Just(1i64), 1 => -3i64..5, 1 => Just(100)];
     let outer_class = prop_oneof![6 => Just(0u8), 1 => 0u8..4];
     let chance = |weight| prop_oneof![20 => Just(false), weight => Just(true)];
-    let arrival = (step, plaintext(), outer_class, chance(1), chance(1));
+    // Most packets are like the one before, but for one octet or what is outside: only so are there any to be taken together.
+    let change = (any::<bool>(), any::<proptest::sample::Index>(), any::<u8>());
+    let like_before =
+        prop_oneof![2 => Just(None), 4 => Just(Some(None)), 1 => change.prop_map(|change| Some(Some(change)))];
+    let arrival = (step, plaintext(), outer_class, chance(1), chance(1), like_before);
     proptest::collection::vec(arrival, 1..40).prop_map(|arrivals| {
-        let mut sequence = 10i64;
-        let numbered = arrivals.into_iter().map(|(step, plaintext, outer_class, has_moved, is_damaged)| {
-            sequence = (sequence + step).max(1);
-            Arrival { sequence: sequence as u64, plaintext, outer_class, has_moved, is_damaged }
-        });
-        numbered.collect()
+        let mut numbered: Vec<Arrival> = Vec::new();
+        for (step, plaintext, outer_class, has_moved, is_damaged, like_before) in arrivals {
+            let before = numbered.last().map_or(10, |before| before.sequence.cast_signed());
+            let sequence = (before + step).max(1).cast_unsigned();
+            let arrival = Arrival { sequence, plaintext, outer_class, has_moved, is_damaged };
+            numbered.push(match (numbered.last().cloned(), like_before) {
+                (Some(mut before), Some(change)) => {
+                    match change {
+                        Some((true, ..)) => before.outer_class = outer_class ^ before.outer_class ^ 1,
+                        Some((false, at, octet)) => *at.get_mut(&mut before.plaintext) = octet,
+                        None => {}
+                    }
+                    Arrival { sequence, is_damaged, ..before }
+                }
+                (None, _) | (_, None) => arrival,
+            });
+        }
+        numbered
     })
 }
 
