@@ -113,7 +113,7 @@ impl Frame<'_> {
     /// The vnet header and the frame, from the Ethernet header on; a long one is read into `buffer`. `None` when it is not for this
     /// host's address, has a VLAN tag, or did not fit anywhere.
     pub(crate) fn for_us<'b>(&'b mut self, buffer: &'b mut [u8]) -> io::Result<Option<(VnetHeader, &'b mut [u8])>> {
-        if self.status & libc::TP_STATUS_COPY == 0 {
+        if !self.is_long() {
             return Ok(self.in_slot());
         }
         // Whoever it is for, it must be taken out of the queue.
@@ -124,6 +124,11 @@ impl Frame<'_> {
             return Ok(None);
         };
         Ok(VnetHeader::split_from(vnet, VnetHeader::LEN).map(|(vnet, _)| (vnet, frame)))
+    }
+
+    /// Whether it is too long for its slot, as super-packets are.
+    pub(crate) fn is_long(&self) -> bool {
+        self.status & libc::TP_STATUS_COPY != 0
     }
 
     fn is_for_us(&mut self) -> bool {

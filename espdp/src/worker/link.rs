@@ -11,7 +11,7 @@ use rustix::event::epoll;
 use tunnels::{Neighbour, Taken};
 
 use super::counters::Loss;
-use super::{BUDGET, Token, Worker, answer_all, hand_over, hand_over_all, transmit};
+use super::{BUDGET, PACKETS, Token, Worker, answer_all, hand_over, hand_over_all, transmit};
 use crate::io::ring::PacketRing;
 
 /// A link beside the device of an interface. What it takes from the link, the host's stack drops; what it cannot send there, it
@@ -105,10 +105,10 @@ impl Worker {
         let Some(Link { ring, taken, .. }) = self.links.get_mut(&id) else { return };
         let device = self.devices.get(&id);
         let mut filling = self.core.fill(now, &mut self.outbound);
-        let mut read = 0;
-        while read < BUDGET {
+        let mut left = PACKETS;
+        while left > 0 {
             let Some(mut frame) = ring.next() else { break };
-            read += 1;
+            left = left.saturating_sub(if frame.is_long() { PACKETS / BUDGET } else { 1 });
             let Ok(for_us) = frame.for_us(&mut self.buffer) else {
                 self.losses.count(Loss::Device, 1);
                 continue;
@@ -140,7 +140,7 @@ impl Worker {
             filling = self.core.fill(now, &mut self.outbound);
         }
         // Without frames something else woke us. When the link is set up again it is opened again.
-        if read == 0
+        if left == PACKETS
             && let Some(error) = ring.take_error()
         {
             tracing::debug!(%error, "a link gives no packets at the moment");
