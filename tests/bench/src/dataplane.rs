@@ -1,4 +1,4 @@
-//! Our dataplane alone, with keys by hand: as many tunnels as one likes, without a handshake for each.
+//! Our dataplane alone, with keys by hand: as many tunnels as one likes, without a handshake for each, or one for everything.
 //!
 //! Both gateways are processes of their own, the program `bench-gateway`.
 
@@ -8,19 +8,19 @@ use std::process::{Child, ChildStdin, Stdio};
 use anyhow::{Context, Result, ensure};
 use harness::{Site, World, built};
 
-/// Both gateways of mode `tunnels`.
+/// Both gateways.
 pub(crate) struct Tunnels {
     gateways: Vec<(Child, ChildStdin)>,
 }
 
 impl Tunnels {
-    /// Starts both and waits until all tunnels are there.
-    pub(crate) fn start(world: &World, tunnels: u32) -> Result<Self> {
+    /// Starts both and waits until all tunnels are there; none stands for one for everything. `options` are those of `bench-gateway`.
+    pub(crate) fn start(world: &World, tunnels: u32, options: &[&str]) -> Result<Self> {
         let program = built("bench-gateway")?;
         let mut gateways = Vec::new();
         for (site, side) in [(Site::MOON, "moon"), (Site::SUN, "sun")] {
             let mut command = world.command(site.gateway, &program)?;
-            command.args([side, &tunnels.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+            command.args([side, &tunnels.to_string()]).args(options).stdin(Stdio::piped()).stdout(Stdio::piped());
             let mut child = command.spawn().context("start a gateway")?;
             let stdin = child.stdin.take().context("its standard input")?;
             gateways.push((child, stdin));

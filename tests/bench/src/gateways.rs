@@ -10,6 +10,8 @@ use clap::ValueEnum;
 use harness::{Charon, Daemon, Gateway, Site, StrongSwan, Version, World, finish, ping, wait_until};
 use tempfile::TempDir;
 
+use crate::dataplane::Tunnels;
+
 /// Gateways to compare. The first one that is measured is what the others are compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Contender {
@@ -19,6 +21,14 @@ pub(crate) enum Contender {
     OursLink,
     /// charon-rs, ESP directly in IP.
     OursNative,
+    /// charon-rs with two workers, and an SA for each of them.
+    OursTwo,
+    /// Our dataplane alone with keys by hand, ESP in UDP, over its TUN device.
+    Direct,
+    /// The same, the hosts' links read past the stack.
+    DirectLink,
+    /// The same over its TUN device, ESP directly in IP.
+    DirectNative,
     /// The system's strongSwan with ESP in user space.
     Strongswan5,
     /// strongSwan 6 with ESP in user space, in UDP.
@@ -40,11 +50,12 @@ pub(crate) enum Contender {
 }
 
 impl Contender {
-    /// In the order of the table.
-    pub(crate) const ALL: [Self; 12] = [
+    /// Those that are measured when nobody names any, in the order of the table.
+    pub(crate) const ALL: [Self; 13] = [
         Self::Ours,
         Self::OursLink,
         Self::OursNative,
+        Self::OursTwo,
         Self::Strongswan5,
         Self::Strongswan6,
         Self::Strongswan6Raw,
@@ -62,6 +73,10 @@ impl Contender {
             Self::Ours => "charon-rs, ESP in UDP, TUN",
             Self::OursLink => "charon-rs, ESP in UDP, host_link",
             Self::OursNative => "charon-rs, native ESP, TUN",
+            Self::OursTwo => "charon-rs, ESP in UDP, TUN, 2 workers",
+            Self::Direct => "dataplane alone, ESP in UDP, TUN",
+            Self::DirectLink => "dataplane alone, ESP in UDP, host_link",
+            Self::DirectNative => "dataplane alone, native ESP, TUN",
             Self::Strongswan5 => "strongSwan (installed), kernel-libipsec, UDP",
             Self::Strongswan6 => "strongSwan 6, kernel-libipsec, UDP",
             Self::Strongswan6Raw => "strongSwan 6, kernel-libipsec, raw_esp",
@@ -77,7 +92,14 @@ impl Contender {
     /// Why it cannot be measured here; `None` if it can.
     pub(crate) fn missing(self, peers: &Path) -> Option<String> {
         let wanted = match self {
-            Self::Ours | Self::OursLink | Self::OursNative | Self::Plain => return None,
+            Self::Ours
+            | Self::OursLink
+            | Self::OursNative
+            | Self::OursTwo
+            | Self::Direct
+            | Self::DirectLink
+            | Self::DirectNative
+            | Self::Plain => return None,
             Self::Strongswan5 => PathBuf::from("/usr/lib/ipsec/charon"),
             Self::Strongswan6 | Self::Strongswan6Raw => PathBuf::from("target/strongswan6/complete"),
             Self::WireguardGoOld => PathBuf::from("/usr/bin/wireguard-go"),
@@ -99,6 +121,10 @@ impl Contender {
             Self::Ours
             | Self::OursLink
             | Self::OursNative
+            | Self::OursTwo
+            | Self::Direct
+            | Self::DirectLink
+            | Self::DirectNative
             | Self::Strongswan5
             | Self::Strongswan6
             | Self::Strongswan6Raw
@@ -122,11 +148,17 @@ impl Pair {
     pub(crate) fn start(contender: Contender, world: &World, peers: &Path) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let (processes, daemons) = match contender {
-            Contender::Ours => ours(world, folder.path(), "forceencaps = true")?,
+            Contender::Ours => ours(world, folder.path(), "", "forceencaps = true")?,
             Contender::OursLink => {
-                ours(world, folder.path(), "forceencaps = true\n[interface.ipsec0]\nhost_link = \"lan0\"")?
+                ours(world, folder.path(), "", "forceencaps = true\n[interface.ipsec0]\nhost_link = \"lan0\"")?
             }
-            Contender::OursNative => ours(world, folder.path(), "")?,
+            Contender::OursNative => ours(world, folder.path(), "", "")?,
+            Contender::OursTwo => {
+                ours(world, folder.path(), "[daemon]\nworkers = 2\n", "forceencaps = true\nper_resource_sas = true")?
+            }
+            Contender::Direct => direct(world, &[])?,
+            Contender::DirectLink => direct(world, &["--link", "lan0"])?,
+            Contender::DirectNative => direct(world, &["--native"])?,
             Contender::Strongswan5 => strongswan(world, folder.path(), Charon::default())?,
             Contender::Strongswan6 => {
                 strongswan(world, folder.path(), Charon { version: Version::Six, ..Charon::default() })?
@@ -161,13 +193,20 @@ impl Pair {
 
 type Started = (Vec<u32>, Vec<Box<dyn std::any::Any>>);
 
-fn ours(world: &World, folder: &Path, lines: &str) -> Result<Started> {
+/// Our dataplane with one tunnel for everything.
+fn direct(world: &World, options: &[&str]) -> Result<Started> {
+    let gateways = Tunnels::start(world, 0, options)?;
+    Ok((gateways.processes(), vec![Box::new(gateways)]))
+}
+
+/// Ours; `front` stands before the connection, `lines` at its end.
+fn ours(world: &World, folder: &Path, front: &str, lines: &str) -> Result<Started> {
     let secrets = format!("[secret.net]\nfor = [\"moon.example.org\", \"sun.example.org\"]\npsk = \"{PSK}\"\n");
     let (mut ids, mut daemons): Started = (Vec::new(), Vec::new());
     let mut moon = None;
     for (here, there) in SIDES.into_iter().rev() {
         let config = format!(
-            "[conn.net]\nleft = \"{}\"\nleftid = \"{}.example.org\"\nleftsubnet = \"{}\"\nright = \"{}\"\n\
+            "{front}[conn.net]\nleft = \"{}\"\nleftid = \"{}.example.org\"\nleftsubnet = \"{}\"\nright = \"{}\"\n\
              rightid = \"{}.example.org\"\nrightsubnet = \"{}\"\nike = \"aes256gcm16-prfsha384-ecp384\"\n\
              esp = \"aes256gcm16\"\ninterface = \"ipsec0\"\nauto = \"add\"\n{lines}\n",
             here.outer4, here.gateway, here.net4, there.outer4, there.gateway, there.net4,

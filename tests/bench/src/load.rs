@@ -3,12 +3,13 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use harness::{Site, World};
-use socket2::SockRef;
 
 /// What a measurement showed: names with their units, and values.
 pub(crate) type Figures = Vec<(&'static str, f64)>;
@@ -40,7 +41,7 @@ pub(crate) fn tcp(world: &World, gateways: &[u32], streams: usize, span: Duratio
     Ok(figures)
 }
 
-/// Datagrams as fast as one core sends them.
+/// What is sent as datagrams.
 pub(crate) struct Mix {
     /// Sizes of the IP packets, taken in turn.
     sizes: Vec<usize>,
@@ -75,19 +76,60 @@ impl Mix {
     }
 }
 
+/// How a sender of datagrams decides when to send the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// No more are under way than fit in the queue of a TUN device, so that the gateways get as much as they can carry.
+    Window,
+    /// At once: what the sender can do and the gateways cannot is lost.
+    Flood,
+}
+
+/// Datagrams that are under way.
+struct Window {
+    arrived: Arc<AtomicU64>,
+    /// How many of those that were sent are not waited for any more.
+    written_off: u64,
+}
+
+impl Window {
+    /// Datagrams that may be under way: fewer than the 500 that a TUN device holds.
+    const MOST: u64 = 400;
+    /// What has not arrived for so long is lost.
+    const PATIENCE: Duration = Duration::from_millis(20);
+
+    /// Waits until another one may follow those that were sent.
+    fn wait(&mut self, sent: u64) {
+        let mut newest = (self.arrived.load(Ordering::Relaxed), Instant::now());
+        while sent.saturating_sub(self.written_off + newest.0) >= Self::MOST {
+            thread::yield_now();
+            let arrived = self.arrived.load(Ordering::Relaxed);
+            if arrived != newest.0 {
+                newest = (arrived, Instant::now());
+            } else if newest.1.elapsed() >= Self::PATIENCE {
+                self.written_off = sent.saturating_sub(arrived);
+            }
+        }
+    }
+}
+
 /// Sends a mix for `span` and counts what arrives.
-pub(crate) fn udp(world: &World, gateways: &[u32], mix: &Mix, span: Duration) -> Result<Figures> {
+pub(crate) fn udp(world: &World, gateways: &[u32], mix: &Mix, pace: Pace, span: Duration) -> Result<Figures> {
     let sink = world.namespace(Site::SUN.host)?.run(move || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT)))??;
-    SockRef::from(&sink).set_recv_buffer_size(BUFFER)?;
+    // Above the system's limit: what the sink has no room for is no matter of the gateways either.
+    rustix::net::sockopt::set_socket_recv_buffer_size_force(&sink, BUFFER)?;
     sink.set_read_timeout(Some(Duration::from_millis(300)))?;
-    let counter = thread::spawn(move || -> (u64, u64) {
+    let arrived = Arc::new(AtomicU64::new(0));
+    let mut window = Window { arrived: Arc::clone(&arrived), written_off: 0 };
+    let counter = thread::spawn(move || -> (u64, u64, UdpSocket) {
         let (mut buffer, mut packets, mut octets) = ([0; 2048], 0, 0);
         // Silence is the end: the first datagrams come before the sender is measured.
         while let Ok(len) = sink.recv(&mut buffer) {
             packets += 1;
             octets += len as u64 + HEADERS as u64;
+            arrived.store(packets, Ordering::Relaxed);
         }
-        (packets, octets)
+        (packets, octets, sink)
     });
     let (sizes, targets) = (mix.sizes.clone(), mix.targets.clone());
     let flows = mix.flows;
@@ -102,21 +144,37 @@ pub(crate) fn udp(world: &World, gateways: &[u32], mix: &Mix, span: Duration) ->
         if sent.is_multiple_of(256) && begin.elapsed() >= span {
             break;
         }
+        if pace == Pace::Window {
+            window.wait(sent);
+        }
         // A full queue of the sender is no matter of the gateways.
         if socket.send_to(&payload[..size - HEADERS], (*target, PORT)).is_ok() {
             sent += 1;
         }
     }
     let elapsed = begin.elapsed().as_secs_f64();
-    let (packets, octets) = join(counter)?;
+    let (packets, octets, sink) = join(counter)?;
     ensure!(packets > 0, "nothing arrived");
+    let overrun = overrun(world)?;
+    drop(sink);
     let cpu = cpu_seconds(gateways)? - before;
     Ok(vec![
         ("kpps arrived", count(packets) / elapsed / 1e3),
         ("Gb/s", count(octets) * 8.0 / elapsed / 1e9),
         ("lost %", 100.0 * (1.0 - count(packets) / count(sent))),
+        ("% lost at the sink", 100.0 * count(overrun) / count(sent)),
         ("CPU-s per million packets and gateway", cpu / count(packets) * 1e6 / 2.0),
     ])
+}
+
+/// Datagrams that the sink's socket, which must still be open, had no room for (the last field of its line).
+fn overrun(world: &World) -> Result<u64> {
+    let read = || fs::read_to_string("/proc/thread-self/net/udp");
+    let sockets = world.namespace(Site::SUN.host)?.run(read)??;
+    let ours = format!(":{PORT:04X}");
+    let line = sockets.lines().find(|line| line.split_whitespace().nth(1).is_some_and(|local| local.ends_with(&ours)));
+    let drops = line.and_then(|line| line.split_whitespace().last()).context("the sink's line")?;
+    Ok(drops.parse()?)
 }
 
 /// Round trips of small datagrams while a TCP stream takes half of what one can take.

@@ -21,7 +21,7 @@ use clap::{Parser, ValueEnum};
 use harness::World;
 
 use gateways::{Contender, Pair};
-use load::{Figures, Mix};
+use load::{Figures, Mix, Pace};
 use report::Report;
 
 fn main() -> Result<()> {
@@ -52,6 +52,15 @@ struct Options {
     /// One object for each row instead of tables.
     #[arg(long)]
     json: bool,
+    /// Send datagrams as fast as one core can, and not just as many as the gateways carry.
+    #[arg(long)]
+    flood: bool,
+}
+
+impl Options {
+    fn pace(&self) -> Pace {
+        if self.flood { Pace::Flood } else { Pace::Window }
+    }
 }
 
 /// What is measured.
@@ -104,7 +113,7 @@ fn compare(options: &Options) -> Result<()> {
             for round in 0..options.rounds {
                 for tunnels in &options.tunnels {
                     let name = format!("{tunnels} tunnels");
-                    let figures = many_tunnels(*tunnels, span).with_context(|| name.clone())?;
+                    let figures = many_tunnels(*tunnels, options.pace(), span).with_context(|| name.clone())?;
                     report.add(round, &name, figures);
                 }
             }
@@ -127,20 +136,21 @@ fn measure(contender: Contender, mode: Mode, span: Duration, options: &Options) 
     let world = World::two_sites()?;
     load::prepare(&world)?;
     let pair = Pair::start(contender, &world, &options.peers)?;
+    let pace = options.pace();
     match mode {
         Mode::Tcp1 => load::tcp(&world, &pair.processes, 1, span),
         Mode::Tcp4 => load::tcp(&world, &pair.processes, 4, span),
-        Mode::Udp64 => load::udp(&world, &pair.processes, &Mix::small(), span),
-        Mode::Imix => load::udp(&world, &pair.processes, &Mix::imix(), span),
-        Mode::Flows => load::udp(&world, &pair.processes, &Mix::flows(1000), span),
+        Mode::Udp64 => load::udp(&world, &pair.processes, &Mix::small(), pace, span),
+        Mode::Imix => load::udp(&world, &pair.processes, &Mix::imix(), pace, span),
+        Mode::Flows => load::udp(&world, &pair.processes, &Mix::flows(1000), pace, span),
         Mode::Latency => load::latency(&world, &pair.processes, span),
         Mode::Tunnels => anyhow::bail!("it has gateways of its own"),
     }
 }
 
-fn many_tunnels(tunnels: u32, span: Duration) -> Result<Figures> {
+fn many_tunnels(tunnels: u32, pace: Pace, span: Duration) -> Result<Figures> {
     let world = World::two_sites()?;
     load::prepare(&world)?;
-    let gateways = dataplane::Tunnels::start(&world, tunnels)?;
-    load::udp(&world, &gateways.processes(), &Mix::tunnels(tunnels), span)
+    let gateways = dataplane::Tunnels::start(&world, tunnels, &[])?;
+    load::udp(&world, &gateways.processes(), &Mix::tunnels(tunnels), pace, span)
 }

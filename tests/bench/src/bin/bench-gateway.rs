@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use espdp::{Dataplane, DataplaneSettings};
 use espdp_api::{
-    AddressRange, Carries, Command, Done, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, FromDataplane,
+    Carries, Command, Done, Encapsulation, EspAlgorithms, EspCipher, EspIntegrity, EspSpi, FromDataplane,
     InboundSaSpec, InterfaceKind, InterfaceName, InterfaceSpec, IpPrefix, IpsecProtocol, Mode, OutboundSaSpec,
     OuterPath, PacketShape, PolicyId, PolicySpec, RequestId, SaLimits, SaSpec, Secret, SequenceEnd, ToDataplane,
     TrafficSelector,
@@ -19,11 +19,14 @@ use tokio::sync::mpsc::Receiver;
 struct Options {
     /// Which gateway.
     side: Side,
-    /// How many tunnels, one for each address from 10.2.128.0 on.
+    /// How many tunnels, one for each address from 10.2.128.0 on; 0: one for the whole right network.
     tunnels: u32,
     /// ESP directly in IP.
     #[arg(long)]
     native: bool,
+    /// The link of the hosts, to be read past the stack.
+    #[arg(long)]
+    link: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -35,14 +38,19 @@ enum Side {
 }
 
 fn main() -> Result<()> {
-    let Options { side, tunnels, native } = Options::parse();
+    let Options { side, tunnels, native, link } = Options::parse();
     let (dataplane, receiver) = Dataplane::start(DataplaneSettings::default())?;
     let mut gateway = Driven { dataplane, receiver, requests: 0 };
     let name = InterfaceName::new("ipsec0")?;
-    let spec = InterfaceSpec::new(name.clone(), InterfaceKind::Ipsec);
+    let host_link = link.map(InterfaceName::new).transpose()?;
+    let spec = InterfaceSpec { host_link, ..InterfaceSpec::new(name.clone(), InterfaceKind::Ipsec) };
     gateway.command(Command::SetInterface(Box::new(spec)))?;
+    if tunnels == 0 {
+        gateway.add_tunnel(side, &name, 0, &"10.2.0.0/16".parse()?, native)?;
+    }
     for index in 0..tunnels {
-        gateway.add_tunnel(side, &name, index, native)?;
+        let target = Ipv4Addr::from_bits(FIRST_TUNNEL.to_bits() + index);
+        gateway.add_tunnel(side, &name, index, &format!("{target}/32").parse()?, native)?;
     }
     std::io::stdout().write_all(READY)?;
     std::io::stdout().flush()?;
@@ -70,17 +78,23 @@ impl Driven {
         }
     }
 
-    /// A tunnel between the whole left network and one address of the right one.
-    fn add_tunnel(&mut self, side: Side, interface: &InterfaceName, index: u32, native: bool) -> Result<()> {
-        let target = Ipv4Addr::from_bits(FIRST_TUNNEL.to_bits() + index);
-        let left = range("10.1.0.0".parse()?, "10.1.255.255".parse()?)?;
-        let right = range(target, target)?;
+    /// A tunnel between the whole left network and what there is of the right one.
+    fn add_tunnel(
+        &mut self,
+        side: Side,
+        interface: &InterfaceName,
+        index: u32,
+        right: &IpPrefix,
+        native: bool,
+    ) -> Result<()> {
+        let left: IpPrefix = "10.1.0.0/16".parse()?;
         let id = PolicyId(u64::from(index) + 1);
-        let (local, remote, route, ends) = match side {
-            Side::Moon => (left, right, format!("{target}/32"), [MOON, SUN]),
-            Side::Sun => (right, left, "10.1.0.0/16".to_owned(), [SUN, MOON]),
+        let (local, remote, ends) = match side {
+            Side::Moon => (left, *right, [MOON, SUN]),
+            Side::Sun => (*right, left, [SUN, MOON]),
         };
-        let routes: Vec<IpPrefix> = if side == Side::Moon || index == 0 { vec![route.parse()?] } else { Vec::new() };
+        let routes = if side == Side::Moon || index == 0 { vec![remote] } else { Vec::new() };
+        let [local, remote] = [local, remote].map(|prefix| vec![TrafficSelector::any_protocol(tunnels::range(prefix))]);
         let policy = PolicySpec { routes, ..PolicySpec::protect(id, interface.clone(), local.clone(), remote.clone()) };
         self.command(Command::SetPolicy(Box::new(policy)))?;
         let [to_left, to_right] = [2 * index + 0x1000_0000, 2 * index + 0x1000_0001].map(spi);
@@ -125,10 +139,6 @@ impl Driven {
         self.command(Command::Activate { policy: id, spi: outbound })?;
         Ok(())
     }
-}
-
-fn range(from: Ipv4Addr, to: Ipv4Addr) -> Result<Vec<TrafficSelector>> {
-    Ok(vec![TrafficSelector::any_protocol(AddressRange::new(from.into(), to.into())?)])
 }
 
 fn spi(number: u32) -> Result<EspSpi> {
