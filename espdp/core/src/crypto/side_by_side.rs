@@ -1,25 +1,35 @@
-//! AES-CBC with HMAC-SHA2-256-128 (RFC 3602, RFC 4868) by an engine that puts the packets of a batch side by side, whatever
-//! their SAs. Where there are few, and one by one, the libraries are faster: see [`super::Cipher::Cbc`].
+//! Algorithms that an engine computes for the packets of a batch side by side, whatever their SAs: AES-CBC with HMAC-SHA2-256-128
+//! (RFC 3602, RFC 4868) and ChaCha20-Poly1305 (RFC 7634). Where there are few, and one by one, the libraries are faster: see
+//! [`super::Cipher::Cbc`] and [`super::Cipher::ChaCha`].
 
 use std::ops::Range;
 
-use esp_engines::cbc_hmac::{Engine, Job, Key, Refused};
-use espdp_api::{CryptoEngine, EspIntegrity, Secret};
+use esp_engines::cbc_hmac::CbcHmac;
+use esp_engines::chacha20poly1305::ChaCha20Poly1305;
+use esp_engines::gcm::Refused;
+use esp_engines::side_by_side::{Engine, Job, Suite};
+use espdp_api::{CryptoEngine, EspCipher, EspIntegrity, Secret};
 
 use super::{Authentic, Cipher, Transform};
 use crate::DropReason;
 use crate::batch::{InboundFrame, OutboundFrame, Stage};
 
-/// What the engine needs of an SA.
+/// What an engine needs of an SA.
 #[derive(Debug)]
-pub(super) struct CbcHmac {
-    engine: Engine,
-    key: Box<Key>,
+pub(super) struct SideBySide<S: Suite> {
+    engine: Engine<S>,
+    key: Box<S::Key>,
 }
 
-impl CbcHmac {
+/// A suite that SAs can have.
+pub(super) trait SuiteOfSas: Suite {
+    /// What its engine needs of an SA that has it.
+    fn of(transform: &Transform) -> Option<&SideBySide<Self>>;
+}
+
+impl SideBySide<CbcHmac> {
     /// `None` where there is no engine, none for this integrity, or none is allowed.
-    pub(super) fn new(
+    pub(super) fn cbc_hmac(
         choice: CryptoEngine,
         integrity: EspIntegrity,
         encryption_key: &[u8],
@@ -32,38 +42,66 @@ impl CbcHmac {
         let engine = Engine::detect().engine?;
         Some(Self { engine, key: engine.key(encryption_key, integrity_key.try_into().ok()?, iv_key.expose())? })
     }
+}
 
+impl SideBySide<ChaCha20Poly1305> {
+    /// `None` where there is no engine, none for this cipher, or none is allowed.
+    pub(super) fn chacha20_poly1305(choice: CryptoEngine, cipher: EspCipher, key_and_salt: &[u8]) -> Option<Self> {
+        if choice != CryptoEngine::Auto || cipher != EspCipher::ChaCha20Poly1305 {
+            return None;
+        }
+        let engine = Engine::detect().engine?;
+        let (key, salt) = key_and_salt.split_last_chunk()?;
+        Some(Self { engine, key: engine.key(key.try_into().ok()?, *salt) })
+    }
+}
+
+impl<S: Suite> SideBySide<S> {
     /// Who computes.
     #[inline]
-    pub(super) fn engine(&self) -> Engine {
+    pub(super) fn engine(&self) -> Engine<S> {
         self.engine
     }
 }
 
+impl SuiteOfSas for CbcHmac {
+    #[inline]
+    fn of(transform: &Transform) -> Option<&SideBySide<Self>> {
+        if let Cipher::Cbc(_, _, together) = &transform.cipher { together.as_ref() } else { None }
+    }
+}
+
+impl SuiteOfSas for ChaCha20Poly1305 {
+    #[inline]
+    fn of(transform: &Transform) -> Option<&SideBySide<Self>> {
+        if let Cipher::ChaCha(_, together) = &transform.cipher { Some(together) } else { None }
+    }
+}
+
 /// Seals those of consecutive frames that are not sealed yet; all have transforms of `engine`.
-pub(super) fn seal_run<'k>(
-    engine: Engine,
+pub(super) fn seal_run<'k, S: SuiteOfSas>(
+    engine: Engine<S>,
     frames: &mut [OutboundFrame],
     memory: &mut [u8],
     transform_of: impl Fn(u32) -> Option<&'k Transform>,
 ) {
     let jobs = frames.iter_mut().filter(|frame| !frame.is_sealed).filter_map(|frame| {
-        let job = job(transform_of(frame.sa)?, frame.span().range(), frame.sequence)?;
+        let job = job::<S>(transform_of(frame.sa)?, frame.span().range(), frame.sequence)?;
         Some((job, frame.sequence, frame))
     });
     engine.seal(memory, jobs, |frame, result| frame.is_sealed = result.is_ok());
 }
 
 /// Opens those of consecutive frames that were admitted; all have transforms of `engine`.
-pub(super) fn open_run<'k>(
-    engine: Engine,
+pub(super) fn open_run<'k, S: SuiteOfSas>(
+    engine: Engine<S>,
     frames: &mut [InboundFrame],
     memory: &mut [u8],
     transform_of: impl Fn(u32) -> Option<&'k Transform>,
 ) {
     let jobs = frames.iter_mut().filter_map(|frame| {
         let Stage::Admitted { sequence } = frame.stage else { return None };
-        let job = job(transform_of(frame.sa)?, frame.span.long().range(), sequence)?;
+        let job = job::<S>(transform_of(frame.sa)?, frame.span.long().range(), sequence)?;
         Some((job, (frame, sequence)))
     });
     engine.open(memory, jobs, |(frame, sequence), result| {
@@ -76,10 +114,9 @@ pub(super) fn open_run<'k>(
 }
 
 #[inline]
-fn job(transform: &Transform, span: Range<usize>, sequence: u64) -> Option<Job<'_>> {
-    let Cipher::Cbc(_, _, Some(side_by_side)) = &transform.cipher else { return None };
+fn job<S: SuiteOfSas>(transform: &Transform, span: Range<usize>, sequence: u64) -> Option<Job<'_, S::Key>> {
     let high = transform.implicit_high(sequence).map(u32::from_be_bytes);
-    Some(Job { key: &side_by_side.key, span, high })
+    Some(Job { key: &S::of(transform)?.key, span, high })
 }
 
 #[cfg(test)]
