@@ -31,8 +31,8 @@ use std::sync::OnceLock;
 #[cfg(target_arch = "x86_64")]
 pub use self::key::Key;
 pub use crate::gcm::Refused;
-use crate::side_by_side::{self, Known, KnownAnswer, Suite};
 pub use crate::side_by_side::ICV_LEN;
+use crate::side_by_side::{self, Known, KnownAnswer, Suite};
 
 /// AES-CBC with HMAC-SHA2-256-128: 32 packets side by side in AES, 16 in SHA-256, with AVX-512 and VAES.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

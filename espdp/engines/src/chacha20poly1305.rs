@@ -30,8 +30,8 @@ use std::sync::OnceLock;
 
 pub use self::key::Key;
 pub use crate::gcm::Refused;
-use crate::side_by_side::{self, Known, KnownAnswer, Suite};
 pub use crate::side_by_side::ICV_LEN;
+use crate::side_by_side::{self, Known, KnownAnswer, Suite};
 
 /// ChaCha20-Poly1305 with AVX-512, and products of 52 bits (AVX512-IFMA) for Poly1305.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
