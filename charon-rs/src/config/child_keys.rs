@@ -354,7 +354,8 @@ pub(super) const CHILD_KEYS: &[Key<ChildDraft>] = &[
         takes: "absolute path of a program, and its arguments",
         default: "nothing is run",
         doc: "Run when the Child SA comes up and goes down, not when it is rekeyed, with the environment that strongSwan gives its \
-              scripts (`PLUTO_VERB`, `PLUTO_MY_CLIENT`, `PLUTO_PEER_CLIENT`, …); `PLUTO_INTERFACE` is the tunnel's. No shell reads the line.",
+              scripts (`PLUTO_VERB`, `PLUTO_MY_CLIENT`, `PLUTO_PEER_CLIENT`, `PLUTO_MY_SOURCEIP`, `PLUTO_DNS4_1`, …); `PLUTO_INTERFACE` is the \
+              tunnel's, and `PLUTO_DNS_DOMAINS` has the domains for which the name servers are meant. No shell reads the line.",
         set: |draft, item| {
             draft.updown = Some(program(item)?);
             Ok(())

@@ -106,11 +106,11 @@ impl VirtualAddresses {
 
 impl Session {
     /// Takes what the peer gave us. RFC 7296 §3.15.4: to have asked and got no address is an error; to have got some of several is
-    /// not.
-    pub(super) fn adopt_addresses(&mut self, body: &Body) -> Result<(), Trouble> {
+    /// not. The answer may be another address than the one that was asked for; those that we did not get are returned.
+    pub(super) fn adopt_addresses(&mut self, body: &Body) -> Result<Vec<IpAddr>, Trouble> {
         let asked = std::mem::take(&mut self.virtual_addresses.asking);
         if asked.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let reply = body.configuration(ConfigurationKind::Reply);
         let given = reply.unwrap_or_default().iter().filter_map(address_in).flatten();
@@ -135,8 +135,10 @@ impl Session {
         let takes_all = body.selectors_responder().is_ok_and(|theirs| theirs.iter().any(is_everything));
         let is_split = !name_servers.is_empty() && !takes_all;
         let domains = domains.take(if is_split { MAX_DOMAINS } else { 0 }).collect();
+        let is_missed = |wanted: &IpAddr| !wanted.is_unspecified() && !ours.contains(wanted);
+        let missed = asked.into_iter().filter(is_missed).collect();
         self.virtual_addresses = VirtualAddresses { ours, name_servers, domains, ..VirtualAddresses::default() };
-        Ok(())
+        Ok(missed)
     }
 }
 

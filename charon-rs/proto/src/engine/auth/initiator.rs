@@ -28,7 +28,7 @@ use crate::engine::task::{ChildWish, Queued, Task};
 use crate::engine::virtual_addresses::VirtualAddresses;
 use crate::engine::window::{OurWindow, Retransmit, TheirWindow};
 use crate::identity::IdentityPattern;
-use crate::io::{Ask, CertificateRequest, ProofRefusal, Signed, Ticket, TimerKind, Verified};
+use crate::io::{Ask, CertificateRequest, ProofRefusal, RemarkLevel, Signed, Ticket, TimerKind, Verified};
 use crate::rules::{AUTH_RESPONSE, Body, LATER_AUTH_RESPONSE, notifies};
 use crate::wire::{Delete, ExchangeType, Identification, MessageKind, Notify, NotifyType, Payload, PayloadType, Role};
 
@@ -438,7 +438,13 @@ impl Handshake {
             Ok(who) => match redirected_in(&connection, body) {
                 Some(gateway) => self.go_elsewhere(cx, now, gateway),
                 None => match self.session.adopt_addresses(body) {
-                    Ok(()) => Some(self.establish(cx, now, who, body)),
+                    Ok(missed) => {
+                        if !missed.is_empty() {
+                            let text = "the peer gives us another virtual address than the one that we asked for";
+                            cx.remark(Some(&connection.name), RemarkLevel::Info, text);
+                        }
+                        Some(self.establish(cx, now, who, body))
+                    }
                     // RFC 7296 §3.15.4: nothing can be done without, so the SA goes, and is tried again later.
                     Err(trouble) => self.refuse_with(cx, now, trouble, Payload::Delete(Delete::IkeSa)),
                 },

@@ -167,6 +167,9 @@ fn a_wanted_address_is_given_if_it_is_free() {
     world.command(Who::Sun, Command::SetPool(pool("pool", "10.3.0.7", "10.3.0.8")));
     world.initiate(Who::Moon);
     assert_eq!(given(&mut world), ["10.3.0.7"], "the reply counts");
+    let is_told =
+        |notice: &Notice| matches!(notice, Notice::Remark { text, .. } if text.contains("than the one that we asked"));
+    assert_eq!(world.moon.notices.iter().filter(|notice| is_told(notice)).count(), 1);
     world.assert_agreement(1);
 }
 

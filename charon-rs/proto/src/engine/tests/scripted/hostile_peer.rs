@@ -4,6 +4,7 @@ use espdp_api::{Encapsulation, PortRange, TrafficSelector};
 
 use super::*;
 use crate::config::{Lifetime, UdpEncapsulation};
+use crate::wire::{Configuration, ConfigurationAttribute, ConfigurationKind};
 
 const CREATE_CHILD: ExchangeType = ExchangeType::CreateChildSa;
 const INFORMATIONAL: ExchangeType = ExchangeType::Informational;
@@ -296,6 +297,39 @@ fn what_we_do_not_do_is_neither_answered_nor_an_error() {
     ];
     assert_eq!(kinds, expected);
     assert_eq!(peer.children_of_sun(), 2);
+}
+
+/// RFC 7296 §3.15.1: what is set may be ignored, and a reply that nobody asked for means nothing.
+#[test]
+fn configurations_out_of_place_change_nothing() {
+    let address = || vec![ConfigurationAttribute::Ip4Address(Some([10, 3, 0, 9].into()))];
+    for kind in [
+        ConfigurationKind::Request,
+        ConfigurationKind::Reply,
+        ConfigurationKind::Set,
+        ConfigurationKind::Ack,
+        ConfigurationKind::Other(9),
+    ] {
+        let mut peer = Peer::established();
+        let configuration = || Payload::Configuration(Configuration { kind, attributes: address() });
+        let sent = peer.request(INFORMATIONAL, &[configuration(), configuration()]);
+        assert_eq!(sent[0].payloads.as_deref(), Some(&[][..]), "{kind:?}");
+        let sa = peer.world.only_ike_sa(Who::Sun);
+        assert!(sa.local_virtual.is_empty() && sa.remote_virtual.is_empty(), "{kind:?}");
+        assert!(peer.is_alive());
+    }
+}
+
+/// RFC 7296 §2.21.3.
+#[test]
+fn a_malformed_configuration_is_invalid_syntax() {
+    for attributes in [&[0, 1, 0, 3, 1, 2, 3][..], &[0, 8, 0, 5, 1, 2, 3, 4, 5], &[0, 1, 0xff, 0xff, 1], &[0, 1, 0]] {
+        let mut peer = Peer::established();
+        let body = [&[1, 0, 0, 0][..], attributes].concat();
+        let payload = Payload::Opaque { kind: PayloadType::Other(47), body };
+        assert_eq!(peer.refusal(INFORMATIONAL, &[payload]), [NotifyType::InvalidSyntax], "{attributes:?}");
+        assert_eq!(peer.sas_of_sun(), 0);
+    }
 }
 
 /// R4301-4.1-1.
