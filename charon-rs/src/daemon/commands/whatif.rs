@@ -221,13 +221,11 @@ mod tests {
 
     use super::*;
 
+    /// A question about TCP, but for what `more` says.
     fn said(more: &[(&str, &str)]) -> Result<Question, String> {
-        let mut arguments = Message::new().with("source", "10.1.0.9").with("destination", "10.2.0.9");
-        arguments.put("protocol", 6);
-        for (name, value) in more {
-            arguments = arguments.with_text(name, value);
-        }
-        question(&arguments)
+        let usual = [("source", "10.1.0.9"), ("destination", "10.2.0.9"), ("protocol", "6")];
+        let all: BTreeMap<&str, &str> = usual.iter().chain(more).copied().collect();
+        question(&all.into_iter().fold(Message::new(), |message, (name, value)| message.with(name, value)))
     }
 
     #[test]
