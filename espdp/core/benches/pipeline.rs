@@ -1,8 +1,9 @@
 //! How many clocks a packet takes through ESP in memory, for one core.
 //!
-//! `cargo bench -p espdp-core --bench pipeline -- [--quick] [--json] [CIPHER ..] [PATH ..] [OCTETS ..]`
+//! `cargo bench -p espdp-core --bench pipeline -- [--quick] [--json] [--sas N] [--rounds N] [CIPHER ..] [PATH ..] [OCTETS ..]`
 //!
-//! Without names of ciphers, paths or lengths it is all of them.
+//! Without names of ciphers, paths or lengths it is all of them. With `--instructions` and nothing else instructions are counted
+//! instead, and the process fails where there are more than allowed.
 //!
 //! Paths: `outbound` is everything from an inner packet to a sealed ESP packet, `inbound` everything from a received ESP
 //! packet to the inner packet to be written, without coalescing; `outbound-tso` and `inbound-gro` are the same for a TCP
@@ -16,6 +17,9 @@
 #[path = "support/clock.rs"]
 #[expect(unreachable_pub, reason = "shared by the benchmarks")]
 mod clock;
+#[path = "support/instructions.rs"]
+#[expect(unreachable_pub, reason = "as the other one")]
+mod instructions;
 
 use esp_engines::gcm::{Engine, Job};
 use espdp_api::{
@@ -40,7 +44,11 @@ const BATCH: usize = 256;
 
 fn main() {
     let wanted = Wanted(std::env::args().skip(1).collect());
-    let rounds = if wanted.names("--quick") { 60 } else { 600 };
+    if wanted.names("--instructions") {
+        return instructions::guard(BATCH);
+    }
+    let rounds = wanted.value("--rounds").unwrap_or(if wanted.names("--quick") { 60 } else { 600 });
+    let wanted_sas = wanted.value("--sas");
     let report = Report { json: wanted.names("--json"), clocks_per_second: clocks_per_second() };
     report.head();
     let lengths = || OCTETS.into_iter().filter(|octets| wanted.length(*octets));
@@ -57,7 +65,8 @@ fn main() {
                 report.line("batch-seal", cipher, octets, 1, seal);
                 report.line("batch-open", cipher, octets, 1, open);
             }
-            for sas in SAS.into_iter().filter(|_| wanted.paths(["outbound", "inbound"])) {
+            let is_wanted = |sas: &usize| wanted_sas.is_none_or(|wanted| wanted == *sas);
+            for sas in SAS.into_iter().filter(is_wanted).filter(|_| wanted.paths(["outbound", "inbound"])) {
                 let (outbound, inbound) = Gateways::new(algorithms, octets, sas).run(rounds);
                 report.line("outbound", cipher, octets, sas, outbound);
                 report.line("inbound", cipher, octets, sas, inbound);
@@ -83,6 +92,12 @@ fn main() {
 struct Wanted(Vec<String>);
 
 impl Wanted {
+    /// The number behind a name.
+    fn value(&self, name: &str) -> Option<usize> {
+        let at = self.0.iter().position(|argument| argument == name)?;
+        self.0.get(at + 1)?.parse().ok()
+    }
+
     fn names(&self, name: &str) -> bool {
         self.0.iter().any(|argument| argument == name)
     }
