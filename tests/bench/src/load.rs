@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -119,22 +119,30 @@ pub(crate) fn udp(world: &World, gateways: &[u32], mix: &Mix, pace: Pace, span: 
     // Above the system's limit: what the sink has no room for is no matter of the gateways either.
     rustix::net::sockopt::set_socket_recv_buffer_size_force(&sink, BUFFER)?;
     sink.set_read_timeout(Some(Duration::from_millis(300)))?;
-    let arrived = Arc::new(AtomicU64::new(0));
-    let mut window = Window { arrived: Arc::clone(&arrived), written_off: 0 };
-    let counter = thread::spawn(move || -> (u64, u64, UdpSocket) {
-        let (mut buffer, mut packets, mut octets) = ([0; 2048], 0, 0);
-        // Silence is the end: the first datagrams come before the sender is measured.
-        while let Ok(len) = sink.recv(&mut buffer) {
-            packets += 1;
-            octets += len as u64 + HEADERS as u64;
-            arrived.store(packets, Ordering::Relaxed);
-        }
-        (packets, octets, sink)
-    });
     let (sizes, targets) = (mix.sizes.clone(), mix.targets.clone());
     let flows = mix.flows;
     let bind = move || (0..flows).map(|_| UdpSocket::bind((ALICE, 0))).collect::<io::Result<Vec<_>>>();
     let sockets = world.namespace(Site::MOON.host)?.run(bind)??;
+    let arrived = Arc::new(AtomicU64::new(0));
+    let ended = Arc::new(AtomicBool::new(false));
+    let has_ended = Arc::clone(&ended);
+    let mut window = Window { arrived: Arc::clone(&arrived), written_off: 0 };
+    let counter = thread::spawn(move || -> (u64, u64, UdpSocket) {
+        let (mut buffer, mut packets, mut octets) = ([0; 2048], 0, 0);
+        // Silence is the end only after the sender's: on a busy machine it may pause for longer.
+        loop {
+            let is_over = has_ended.load(Ordering::Acquire);
+            match sink.recv(&mut buffer) {
+                Ok(len) => {
+                    packets += 1;
+                    octets += len as u64 + HEADERS as u64;
+                    arrived.store(packets, Ordering::Relaxed);
+                }
+                Err(_) if is_over => return (packets, octets, sink),
+                Err(_) => {}
+            }
+        }
+    });
     let before = cpu_seconds(gateways)?;
     let begin = Instant::now();
     let payload = [0x5a; 1472];
@@ -152,6 +160,7 @@ pub(crate) fn udp(world: &World, gateways: &[u32], mix: &Mix, pace: Pace, span: 
             sent += 1;
         }
     }
+    ended.store(true, Ordering::Release);
     let elapsed = begin.elapsed().as_secs_f64();
     let (packets, octets, sink) = join(counter)?;
     ensure!(packets > 0, "nothing arrived");
