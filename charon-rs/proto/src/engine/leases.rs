@@ -17,6 +17,8 @@ pub(super) struct Leases {
     pools: BTreeMap<String, Leased>,
     /// The addresses that each IKE SA uses, with their pools, by our SPI.
     held: BTreeMap<IkeSpi, BTreeSet<(String, IpAddr)>>,
+    /// Addresses that are in use and belong to no pool any more: nobody else gets them meanwhile.
+    strays: BTreeMap<IpAddr, Lease>,
 }
 
 /// A pool and who has what of it.
@@ -72,15 +74,30 @@ impl Leases {
         if leased.pool.addresses != pool.addresses {
             leased.next = 0;
         }
-        leased.pool = pool;
-        for address in lost {
-            leased.forget(address);
+        let lost: Vec<(IpAddr, Lease)> =
+            lost.into_iter().filter_map(|address| Some((address, leased.forget(address)?))).collect();
+        // What has lost its pool before may be in this one.
+        for (address, lease) in self.strays.extract_if(.., |address, _| pool.addresses.contains(*address)) {
+            for holder in &lease.holders {
+                let held = self.held.entry(*holder).or_default();
+                held.retain(|(_, own)| *own != address);
+                held.insert((pool.name.clone(), address));
+                leased.lease(address, &lease.identity, *holder);
+            }
         }
+        leased.pool = pool;
+        self.set_adrift(lost);
     }
 
     /// Forgets a pool. What peers have of it, they keep.
     pub(super) fn remove(&mut self, name: &str) {
-        self.pools.remove(name);
+        let leases = self.pools.remove(name).map(|leased| leased.leases).unwrap_or_default();
+        self.set_adrift(leases);
+    }
+
+    /// Notes leases whose pool has them no more, as far as they are in use.
+    fn set_adrift(&mut self, leases: impl IntoIterator<Item = (IpAddr, Lease)>) {
+        self.strays.extend(leases.into_iter().filter(|(_, lease)| !lease.holders.is_empty()));
     }
 
     /// What goes with addresses of this pool.
@@ -117,7 +134,7 @@ impl Leases {
         for find in [Leased::own, Leased::unused, Leased::oldest] {
             for name in &names {
                 let leased = self.pools.get_mut(name)?;
-                if let Some(address) = find(leased, &wish) {
+                if let Some(address) = find(leased, &wish, &self.strays) {
                     leased.lease(address, wish.identity, wish.holder);
                     self.held.entry(wish.holder).or_default().insert((name.clone(), address));
                     return Some((name.clone(), address));
@@ -131,7 +148,8 @@ impl Leases {
     pub(super) fn share(&mut self, old: IkeSpi, new: IkeSpi) {
         let held = self.held.get(&old).cloned().unwrap_or_default();
         for (name, address) in &held {
-            let lease = self.pools.get_mut(name).and_then(|leased| leased.leases.get_mut(address));
+            let leased = self.pools.get_mut(name).and_then(|leased| leased.leases.get_mut(address));
+            let lease = leased.or_else(|| self.strays.get_mut(address));
             lease.into_iter().for_each(|lease| {
                 lease.holders.insert(new);
             });
@@ -144,7 +162,15 @@ impl Leases {
     /// An IKE SA is gone. What nobody else uses waits for its peer to come back.
     pub(super) fn release(&mut self, holder: IkeSpi) {
         for (name, address) in self.held.remove(&holder).unwrap_or_default() {
-            self.pools.get_mut(&name).into_iter().for_each(|leased| leased.release(address, holder));
+            match self.pools.get_mut(&name).filter(|leased| leased.leases.contains_key(&address)) {
+                Some(leased) => leased.release(address, holder),
+                None => {
+                    if let Some(stray) = self.strays.get_mut(&address) {
+                        stray.holders.remove(&holder);
+                    }
+                    self.strays.retain(|other, stray| *other != address || !stray.holders.is_empty());
+                }
+            }
         }
     }
 
@@ -161,7 +187,7 @@ impl Leased {
     }
 
     /// What the peer has had before: the address that it wants, one of an SA that goes, or any that nobody uses.
-    fn own(&mut self, wish: &LeaseWish<'_>) -> Option<IpAddr> {
+    fn own(&mut self, wish: &LeaseWish<'_>, _: &BTreeMap<IpAddr, Lease>) -> Option<IpAddr> {
         let own = self.by_identity.get(wish.identity)?;
         let is_free_to = |address: &IpAddr, others: &[IkeSpi]| {
             let lease = self.leases.get(address);
@@ -177,31 +203,28 @@ impl Leased {
     }
 
     /// An address that nobody has: the one that the peer wants, or the next one.
-    fn unused(&mut self, wish: &LeaseWish<'_>) -> Option<IpAddr> {
-        let is_unused = |address: &IpAddr| !self.leases.contains_key(address);
+    fn unused(&mut self, wish: &LeaseWish<'_>, strays: &BTreeMap<IpAddr, Lease>) -> Option<IpAddr> {
+        let is_unused = |address: &IpAddr| !self.leases.contains_key(address) && !strays.contains_key(address);
         let wanted = wish.wanted.filter(|wanted| self.pool.addresses.contains(*wanted) && is_unused(wanted));
         if wanted.is_some() {
             return wanted;
         }
         let last = last_offset(&self.pool.addresses);
-        if u128::try_from(self.leases.len()).is_ok_and(|leased| leased > last) {
-            return None;
-        }
-        // There is one, and before it there are no more than are leased.
-        loop {
+        // If there is one, no more than all that are leased or adrift are before it.
+        for _ in 0..=self.leases.len() + strays.len() {
             let address = address_at(&self.pool.addresses, self.next);
             self.next = if self.next >= last { 0 } else { self.next.saturating_add(1) };
-            if address.is_some_and(|address| !self.leases.contains_key(&address)) {
+            if address.is_some_and(|address| !self.leases.contains_key(&address) && !strays.contains_key(&address)) {
                 return address;
             }
         }
+        None
     }
 
     /// The address that has not been used for the longest time.
-    fn oldest(&mut self, _: &LeaseWish<'_>) -> Option<IpAddr> {
+    fn oldest(&mut self, _: &LeaseWish<'_>, _: &BTreeMap<IpAddr, Lease>) -> Option<IpAddr> {
         let address = self.offline.first_key_value().map(|(_, address)| *address)?;
-        self.forget(address);
-        Some(address)
+        self.forget(address).map(|_| address)
     }
 
     fn lease(&mut self, address: IpAddr, identity: &Identity, holder: IkeSpi) {
@@ -225,14 +248,12 @@ impl Leased {
         self.offline.insert(self.given_back, address);
         if self.offline.len() > MAX_OFFLINE {
             let oldest = self.offline.first_key_value().map(|(_, address)| *address);
-            oldest.into_iter().for_each(|address| self.forget(address));
+            oldest.into_iter().for_each(|address| drop(self.forget(address)));
         }
     }
 
-    fn forget(&mut self, address: IpAddr) {
-        let Some(lease) = self.leases.remove(&address) else {
-            return;
-        };
+    fn forget(&mut self, address: IpAddr) -> Option<Lease> {
+        let lease = self.leases.remove(&address)?;
         lease.offline.map(|place| self.offline.remove(&place));
         if let Some(own) = self.by_identity.get_mut(&lease.identity) {
             own.remove(&address);
@@ -240,6 +261,7 @@ impl Leased {
                 self.by_identity.remove(&lease.identity);
             }
         }
+        Some(lease)
     }
 
     fn report(&self) -> PoolReport {
@@ -405,6 +427,27 @@ mod tests {
         leases.remove("four");
         assert_eq!(any(&mut leases, "erin", 4), None);
         leases.release(spi(3));
+    }
+
+    #[test]
+    fn what_is_in_use_is_given_to_nobody_else_while_pools_change() {
+        let mut leases = leases();
+        assert_eq!(any(&mut leases, "carol", 1), Some("10.3.0.1".into()));
+        leases.set(pool("four", "10.3.0.2", "10.3.0.3"));
+        leases.set(pool("five", "10.3.0.1", "10.3.0.1"));
+        assert_eq!(leases.report()[0].online(), 1, "it is in another pool now");
+        leases.remove("five");
+        leases.share(spi(1), spi(2));
+        leases.release(spi(1));
+        leases.set(pool("four", "10.3.0.1", "10.3.0.2"));
+        assert_eq!(any(&mut leases, "dave", 3), Some("10.3.0.2".into()));
+        assert_eq!(any(&mut leases, "erin", 4), None, "carol has the other one");
+        leases.release(spi(2));
+        assert_eq!(any(&mut leases, "erin", 5), Some("10.3.0.1".into()));
+        leases.remove("four");
+        leases.release(spi(3));
+        leases.release(spi(5));
+        assert!(leases.strays.is_empty() && leases.held.is_empty());
     }
 
     #[test]
