@@ -19,7 +19,7 @@
 //! | `random`, `notify` | the operating system's randomness, the service manager's socket |
 
 mod applied;
-mod capture;
+pub(crate) mod capture;
 mod commands;
 mod counters;
 mod dashboard;

@@ -166,8 +166,16 @@ impl<'a> Section<'a> {
         };
         let pcapng = PcapNgWriter::with_section_header(BufWriter::new(file), header)?;
         let mut section = Self { pcapng, progress, labels, interfaces: BTreeMap::new(), octets: SECTION_HEADER };
-        section.flush()?;
         section.count(0);
+        // Whoever reads the file knows from its start what was looked at; the insides are described as packets come.
+        for (viewpoint, is_wanted) in
+            [(Viewpoint::Outside, progress.wish.outside), (Viewpoint::IkePlain, progress.wish.ike_plain)]
+        {
+            if is_wanted {
+                section.interface(&viewpoint, Layer::Ip)?;
+            }
+        }
+        section.flush()?;
         Ok(section)
     }
 
@@ -227,7 +235,7 @@ impl<'a> Section<'a> {
         let (name, description) = match viewpoint {
             Viewpoint::Inside(interface) => (interface.as_str(), "inside: before encryption, after decryption"),
             Viewpoint::Outside => ("outside", "outside: as on the wire; outer headers are put together again"),
-            Viewpoint::IkePlain => ("ike-plain", "IKE messages as if nobody had encrypted or fragmented them"),
+            Viewpoint::IkePlain => (IKE_PLAIN, "IKE messages as if nobody had encrypted or fragmented them"),
         };
         let linktype = match layer {
             Layer::Ip => DataLink::RAW,
@@ -305,6 +313,9 @@ fn units(time: SystemTime) -> u64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX).rotate_left(32)
 }
+
+/// The name of the interface where IKE messages are in plain text.
+pub(crate) const IKE_PLAIN: &str = "ike-plain";
 
 /// Ten to the power of minus nine.
 const NANOSECONDS: u8 = 9;

@@ -13,6 +13,8 @@ use pcap_file::pcap::PcapReader;
 use pcap_file::pcapng::blocks::interface_description::{InterfaceDescriptionBlock, InterfaceDescriptionOption};
 use pcap_file::pcapng::{Block, PcapNgReader};
 
+use crate::daemon::capture::IKE_PLAIN;
+
 /// An IKE message as it was captured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Captured {
@@ -61,6 +63,8 @@ pub(super) fn read(file: &Path, mut take: impl FnMut(Found)) -> Result<(), Captu
     file.read_exact(&mut magic)?;
     file.rewind()?;
     let mut frames = Frames::default();
+    // In captures of ours IKE messages may be there twice: as they were outside, and in plain text.
+    let (mut plain, mut has_ike) = (Vec::new(), false);
     if magic == PCAPNG_MAGIC {
         let mut reader = PcapNgReader::new(file)?;
         while let Some(block) = reader.next_block() {
@@ -70,7 +74,15 @@ pub(super) fn read(file: &Path, mut take: impl FnMut(Found)) -> Result<(), Captu
             else {
                 continue;
             };
-            frames.take(interface.linktype, at(stamp, interface), &data, &mut take)?;
+            let (link, at) = (interface.linktype, at(stamp, interface));
+            if name_of(interface) == Some(IKE_PLAIN) {
+                plain.push((link, at, data));
+                continue;
+            }
+            frames.take(link, at, &data, &mut |found| {
+                has_ike |= matches!(found, Found::Ike(_));
+                take(found);
+            })?;
         }
     } else {
         let mut reader = PcapReader::new(file)?;
@@ -80,7 +92,17 @@ pub(super) fn read(file: &Path, mut take: impl FnMut(Found)) -> Result<(), Captu
             frames.take(link, packet.timestamp, &packet.data, &mut take)?;
         }
     }
+    for (link, at, data) in plain.into_iter().filter(|_| !has_ike) {
+        frames.take(link, at, &data, &mut take)?;
+    }
     Ok(())
+}
+
+fn name_of<'a>(interface: &'a InterfaceDescriptionBlock<'_>) -> Option<&'a str> {
+    interface
+        .options
+        .iter()
+        .find_map(|option| if let InterfaceDescriptionOption::IfName(name) = option { Some(&**name) } else { None })
 }
 
 /// The reader takes all time stamps for nanoseconds; the interface says what they are, microseconds if it does not.
