@@ -20,7 +20,7 @@
 //! | `pool` | pools of virtual addresses |
 //! | `host`, `host_keys` | what the host's own network stack is to do |
 //! | `places` | the lines where keys stand, for those who explain failures |
-//! | `reference` | the reference of all keys |
+//! | `reference`, `schema` | the keys for people, and for editors |
 
 mod auth_keys;
 mod authentication;
@@ -48,6 +48,7 @@ mod problem;
 mod reference;
 mod sa_keys;
 mod sa_secrets;
+mod schema;
 mod secrets;
 mod shape_keys;
 mod source;
@@ -91,6 +92,7 @@ pub use manual::{ManualPolicy, ManualSa};
 pub use places::{Line, Places};
 pub use problem::{Place, Problem, Problems, Severity};
 pub use reference::reference;
+pub use schema::{schema, secrets_schema};
 pub(crate) use secrets::read_private_file;
 pub(crate) use source::nearest;
 

@@ -7,6 +7,7 @@
 //! | `log` | log |
 //! | `keys` | keys |
 //! | `check` | check |
+//! | `complete` | what the shell completes |
 //! | `mtu` | mtu |
 //! | `trace` | trace |
 //! | `capture` | capture |
@@ -21,6 +22,7 @@
 mod act;
 mod capture;
 mod check;
+mod complete;
 mod explain;
 mod guard;
 mod import;
@@ -45,7 +47,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::{ArgValueCompleter, CompleteEnv};
 
 use crate::daemon::{DEFAULT_SOCKET, SERVICE_SOCKET};
 use crate::lab;
@@ -108,6 +111,7 @@ enum Simple {
     /// Shows connections and their SAs in full, and why they are down
     Status {
         /// Connection or child [default: all]
+        #[arg(add = ArgValueCompleter::new(complete::connections_and_children))]
         name: Option<String>,
     },
     /// Shows one line for each connection
@@ -125,6 +129,7 @@ enum Simple {
     /// Sends the peers of a connection to another gateway
     Redirect {
         /// Connection
+        #[arg(add = ArgValueCompleter::new(complete::connections))]
         name: String,
         /// Address or host name of the other gateway
         gateway: String,
@@ -133,7 +138,7 @@ enum Simple {
     Log {
         /// Only this connection. NAME=LEVEL: log it at this level (off, error, warn, info, debug, trace, or default for what the
         /// configuration says). show: the levels
-        #[arg(value_name = "NAME|NAME=LEVEL|show")]
+        #[arg(value_name = "NAME|NAME=LEVEL|show", add = ArgValueCompleter::new(complete::of_log))]
         what: Option<String>,
         /// Go on with what happens from now on
         #[arg(long, short)]
@@ -153,6 +158,12 @@ enum Simple {
         #[arg(long, value_name = "FILE")]
         secrets: Option<PathBuf>,
     },
+    /// Prints the keys of the configuration as a JSON Schema, for editors that complete them; needs no daemon
+    Schema {
+        /// Those of the secrets file
+        #[arg(long)]
+        secrets: bool,
+    },
     /// Prints a configuration file of strongSwan (ipsec.conf, ipsec.secrets, swanctl.conf) in the words of ours; needs no daemon
     Import {
         /// The file
@@ -171,6 +182,7 @@ enum Simple {
     /// Shows how long packets may be, and where the octets go that they may not have
     Mtu {
         /// Interface, connection or child [default: all]
+        #[arg(add = ArgValueCompleter::new(complete::all))]
         name: Option<String>,
     },
     /// Shows what a reload would change, and changes nothing
@@ -198,9 +210,10 @@ enum Simple {
 #[derive(Debug, clap::Args)]
 struct What {
     /// Connection, or a child of any connection
+    #[arg(add = ArgValueCompleter::new(complete::connections_and_children))]
     name: String,
     /// Only this child of the connection
-    #[arg(long)]
+    #[arg(long, add = ArgValueCompleter::new(complete::children))]
     child: Option<String>,
 }
 
@@ -242,6 +255,13 @@ enum Error {
     Client(#[from] ClientError),
     #[error(transparent)]
     Output(#[from] io::Error),
+}
+
+pub(crate) use self::complete::scenarios;
+
+/// Answers the shell if it is that which calls, to complete a line; then the process ends here.
+pub fn complete_for_shell() {
+    CompleteEnv::with_factory(Cli::command).bin("charonctl").complete();
 }
 
 /// Runs `charonctl` and gives its exit status.
@@ -298,6 +318,11 @@ fn carry_out(socket: Option<&Path>, json: bool, command: Simple, out: &mut dyn W
         Simple::Trace(what) => trace::trace(&mut connect()?, &what, json, out),
         Simple::Whatif(what) => whatif::what_if(&mut connect()?, &what, json, out),
         Simple::Capture(what) => capture::capture(&mut connect()?, &what, json, out),
+        Simple::Schema { secrets } => {
+            let schema = if secrets { crate::config::secrets_schema() } else { crate::config::schema() };
+            writeln!(out, "{schema:#}")?;
+            Ok(Outcome::Done)
+        }
         Simple::Import { file } => import::run(&file, json, out),
         Simple::Check { file, secrets } => check::check(&file, secrets.as_deref(), json, out),
     }

@@ -53,7 +53,8 @@ use verdict::Check;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Runs an example of etc/examples instead; `list` tells all of them.
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["mode", "ike", "esp", "psk", "encap", "duration"])]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["mode", "ike", "esp", "psk", "encap", "duration"],
+        add = clap_complete::ArgValueCompleter::new(crate::ctl::scenarios))]
     scenario: Option<String>,
     /// How packets are wrapped [default: tunnel].
     #[arg(long, value_enum)]
@@ -91,6 +92,11 @@ pub struct Args {
     /// Set by the lab when it starts itself again to keep a namespace alive.
     #[arg(long, hide = true)]
     hold: bool,
+}
+
+/// The names of all scenarios.
+pub(crate) fn scenario_names() -> impl Iterator<Item = &'static str> {
+    scenario::list().iter().map(|example| example.name)
 }
 
 /// Runs the lab as `args` say. Progress goes to stderr, the report to stdout, with `json` as one JSON document.

@@ -25,7 +25,7 @@ pub(super) enum Capture {
         #[arg(long)]
         ike_plain: bool,
         /// Only what belongs to this connection, or to this policy of the file
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", add = clap_complete::ArgValueCompleter::new(super::complete::connections))]
         connection: Option<String>,
         /// Octets of each packet that are kept [default: all]
         #[arg(long, value_name = "OCTETS")]

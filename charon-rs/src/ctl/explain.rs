@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use clap_complete::ArgValueCompleter;
+
 use super::{Error, Outcome, json, refused, text};
 use crate::vici::{Client, Message};
 
@@ -14,6 +16,7 @@ use crate::vici::{Client, Message};
 #[derive(Debug, clap::Args)]
 pub(super) struct Explain {
     /// Connection or child [default: all that are not up, one line each]
+    #[arg(add = ArgValueCompleter::new(super::complete::connections_and_children))]
     name: Option<String>,
     /// Explain the IKE messages of this capture (pcap or pcapng) instead; needs no daemon
     #[arg(long, value_name = "FILE", conflicts_with = "name")]

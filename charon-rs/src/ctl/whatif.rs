@@ -23,7 +23,7 @@ pub(super) struct WhatIf {
     /// Its destination port, or code of ICMP
     destination_port: Option<u16>,
     /// The interface from whose inside it comes [default: where the kernel's routes lead]
-    #[arg(long, value_name = "INTERFACE")]
+    #[arg(long, value_name = "INTERFACE", add = clap_complete::ArgValueCompleter::new(super::complete::interfaces))]
     from: Option<String>,
     /// Its octets, the IP header included [default: as few as can be]
     #[arg(long, value_name = "OCTETS")]

@@ -64,6 +64,11 @@ impl Applied {
         self.connections.get(name).map(|(origin, connection)| (*origin, connection))
     }
 
+    /// The names of the interfaces that were asked for.
+    pub(crate) fn interface_names(&self) -> impl Iterator<Item = &InterfaceName> {
+        self.interfaces.keys()
+    }
+
     /// An interface is, or is not, as it was asked for.
     pub(super) fn note_interface(&mut self, name: &InterfaceName, is_there: bool) {
         if is_there {

@@ -76,6 +76,7 @@ pub(crate) async fn call(daemon: &Daemon, name: &str, arguments: &Message, strea
         "reload" => own::reload(daemon).await,
         "reload-settings" => own::reload_settings(daemon).await,
         "plan" => plan::plan(daemon).await,
+        "names" => own::names(daemon).await,
         "list-tunnels" => own::list_tunnels(daemon, arguments, streamer).await,
         "journal" => own::journal(daemon, arguments, streamer).await,
         "keys" => own::keys(daemon).await,

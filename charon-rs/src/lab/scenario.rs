@@ -15,6 +15,6 @@ mod play;
 mod report;
 mod verdict;
 
-pub(super) use catalogue::{Example, find};
+pub(super) use catalogue::{Example, find, list};
 pub(super) use play::{Plan, run};
 pub(super) use report::{List, ScenarioReport};

@@ -276,3 +276,19 @@ fn prometheus_finds_counters_that_go_on_over_rekeyings_and_states() -> Result<()
     ensure!(carried(&after) >= carried(&last) && after.get("charon_connection_up net") == Some(&0.0), "{after:?}");
     Ok(())
 }
+
+#[test]
+fn the_shell_completes_the_names_of_the_daemon_that_runs() -> Result<()> {
+    let twins = Twins::start(Case::default())?;
+    let complete = |words: &[&str]| -> Result<String> {
+        let mut command = std::process::Command::new(harness::built("charonctl")?);
+        command.env("COMPLETE", "fish").args(["--", "charonctl", "--socket"]).arg(twins.moon.socket()).args(words);
+        let output = harness::finish(command)?;
+        ensure!(output.status.success(), "{output:?}");
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    ensure!(complete(&["up", "n"])? == "net\n", "{}", complete(&["up", "n"])?);
+    ensure!(complete(&["mtu", "ips"])? == "ipsec0\n", "{}", complete(&["mtu", "ips"])?);
+    ensure!(complete(&["rekey", "net", "--child", ""])? == "net\n", "{}", complete(&["rekey", "net", "--child", ""])?);
+    Ok(())
+}

@@ -1,6 +1,6 @@
 //! Commands that strongSwan does not have: what `charonctl` needs beyond `swanctl`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -44,6 +44,20 @@ pub(super) async fn reload_settings(daemon: &Daemon) -> Message {
         }
         Err(why) => failed(why),
     }
+}
+
+/// The names of connections, their children and interfaces, for shells that complete them.
+pub(super) async fn names(daemon: &Daemon) -> Message {
+    let names = |shell: &mut Shell| {
+        let children = shell.applied.connections().flat_map(|connection| &connection.children);
+        let children: BTreeSet<&str> = children.map(|child| child.name.as_str()).collect();
+        let mut answer = success();
+        answer.put_list("connections", shell.applied.connections().map(|connection| &connection.name));
+        answer.put_list("children", children);
+        answer.put_list("interfaces", shell.applied.interface_names());
+        answer
+    };
+    daemon.handle.ask(names).await.unwrap_or_else(failed)
 }
 
 /// Streams one `list-tunnel` event for each connection, whether it is up or not, so that one that is down does not vanish:
