@@ -454,6 +454,8 @@ fn swanctl_is_told_which_key_is_refused_and_which_one_was_meant() -> Result<()> 
     let two = Two::start()?;
     let (done, said) = two.swanctl("connections { gw { mobik = no } }", &["--load-conns"])?;
     ensure!(!done && said.contains("unknown option: mobik (did you mean mobike?), config discarded"), "{said}");
+    let (done, said) = two.swanctl("connections { gw { children { net { interface = lo } } } }", &["--load-conns"])?;
+    ensure!(!done && said.contains("lo is a link of the host; expected an interface for the daemon to make"), "{said}");
     for (pool, why) in [
         ("addrs = nonsense", "invalid addrs value: nonsense"),
         ("dns = 10.0.0.1", "missing addrs for pool 'p'"),

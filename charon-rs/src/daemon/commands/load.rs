@@ -4,6 +4,8 @@ pub(super) mod credentials;
 
 use espdp_api::{InterfaceKind, InterfaceName, InterfaceSpec, Secret};
 use ike_proto::config::{SecretKind, SharedSecret};
+use rustix::net::netdevice::name_to_index;
+use rustix::net::{AddressFamily, SocketType, socket};
 
 use super::{failed, success};
 use crate::config::values::identity::identity;
@@ -27,22 +29,29 @@ pub(super) async fn load_conn(daemon: &Daemon, arguments: &Message) -> Message {
         }
     }
     match daemon.handle.ask(|shell| load(shell, connections, layer)).await {
-        Ok(()) => success(),
+        Ok(Ok(())) => success(),
+        Ok(Err(refusal)) => failed(refusal),
         Err(gone) => failed(gone),
     }
 }
 
-fn load(shell: &mut Shell, connections: Vec<swanctl::Read>, layer: Layer) {
+fn load(shell: &mut Shell, connections: Vec<swanctl::Read>, layer: Layer) -> Result<(), String> {
+    if let Some(name) = connections.iter().flat_map(interfaces).find(|name| !shell.has_interface(name) && is_link(name))
+    {
+        return Err(format!(
+            "invalid value for: interface: {name} is a link of the host; expected an interface for the daemon to make, into \
+             which packets are routed, such as ipsec1, config discarded"
+        ));
+    }
     shell.change_credentials(|socket| socket.merge(layer));
-    for swanctl::Read { mut connection, shunts } in connections {
-        shell.desk.store().complete(&mut connection);
-        let of_children = connection.children.iter().map(|child| &child.interface);
-        let of_shunts = shunts.iter().map(|shunt| &shunt.policy.spec.interface);
-        for interface in of_children.chain(of_shunts) {
+    for read in connections {
+        for interface in interfaces(&read) {
             if !shell.has_interface(interface) {
                 shell.want_interface(plain_interface(interface.clone()));
             }
         }
+        let swanctl::Read { mut connection, shunts } = read;
+        shell.desk.store().complete(&mut connection);
         shell.set_shunts(&connection.name, shunts);
         if shell.applied.connection(&connection.name) != Some((Origin::Socket, &connection)) {
             shell.set_connection(Origin::Socket, connection);
@@ -50,6 +59,19 @@ fn load(shell: &mut Shell, connections: Vec<swanctl::Read>, layer: Layer) {
     }
     // What connections of these names signed with and demanded before.
     shell.forget_unused_credentials();
+    Ok(())
+}
+
+/// Where its children send packets.
+fn interfaces(read: &swanctl::Read) -> impl Iterator<Item = &InterfaceName> {
+    let of_children = read.connection.children.iter().map(|child| &child.interface);
+    of_children.chain(read.shunts.iter().map(|shunt| &shunt.policy.spec.interface))
+}
+
+/// Whether the host has a link of that name. If nobody can tell, making it will.
+fn is_link(name: &InterfaceName) -> bool {
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None);
+    socket.is_ok_and(|socket| name_to_index(socket, name.as_str()).is_ok())
 }
 
 /// Forgets a connection that was loaded over the socket.
@@ -173,10 +195,10 @@ mod tests {
             let certificates = vec![Entity::root(round).certificate];
             let name = layer.add_demand(Demand { certificates, ..Demand::default() });
             connection.remote.method = RemoteMethod::Signature(Trust { name, authorities: Vec::new(), ocsp: false });
-            load(&mut shell, vec![alone(connection)], layer);
+            load(&mut shell, vec![alone(connection)], layer).unwrap();
             assert_eq!(shell.desk.store().socket().demands.len(), 1, "{round}");
         }
-        load(&mut shell, vec![alone(Connection::new("gw"))], Layer::default());
+        load(&mut shell, vec![alone(Connection::new("gw"))], Layer::default()).unwrap();
         assert!(shell.desk.store().socket().demands.is_empty(), "a secret demands nothing");
     }
 
