@@ -45,10 +45,10 @@ impl AnyFlow {
 /// What the packets of a flow have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ipv4 {
-    /// Source and destination.
-    addresses: u64,
-    /// Source and destination port.
-    ports: u32,
+    /// Source and destination, as they stand in a packet.
+    addresses: [u8; 8],
+    /// Source and destination port, likewise.
+    ports: [u8; PORTS_LEN],
     protocol: u8,
 }
 
@@ -69,7 +69,8 @@ impl Flow for Ipv4 {
 
     #[inline]
     fn prefetch(&self, policies: &PolicyTable, interface: InterfaceId) -> Self::Place {
-        policies.prefetch_ipv4(Ipv4Flow::outbound(interface, self.protocol, self.addresses, self.ports))
+        let (addresses, ports) = (u64::from_be_bytes(self.addresses), u32::from_be_bytes(self.ports));
+        policies.prefetch_ipv4(Ipv4Flow::outbound(interface, self.protocol, addresses, ports))
     }
 
     #[inline]
@@ -81,14 +82,15 @@ impl Flow for Ipv4 {
 impl Ipv4 {
     #[inline]
     fn read(packet: &[u8]) -> Option<(PackedOuter, Self)> {
-        let (words, _) = packet.first_chunk::<{ IPV4_HEADER_LEN + PORTS_LEN }>()?.as_chunks::<8>();
-        let &[first, second, third] = words.first_chunk()?;
-        let [first, second, third] = [first, second, third].map(u64::from_be_bytes);
+        let (first, rest) = packet.first_chunk::<{ IPV4_HEADER_LEN + PORTS_LEN }>()?.split_first_chunk::<8>()?;
+        let &[hop_limit, protocol, _, _, ref rest @ ..] = rest.first_chunk::<16>()?;
+        let (addresses, ports) = rest.split_first_chunk::<8>()?;
+        let first = u64::from_be_bytes(*first);
         // Without options, and whole; the highest bit of the flags means nothing.
         let is_right = first & 0xff00_0000_0000_3fff == 0x45 << 56 && (first >> 32) as u16 as usize == packet.len();
         let dont_fragment = first & u64::from(IPV4_DONT_FRAGMENT) << 8 != 0;
-        let outer = PackedOuter::of_inner((first >> 48) as u8, (second >> 56) as u8, 0, dont_fragment);
-        let flow = Self { addresses: second << 32 | third >> 32, ports: third as u32, protocol: (second >> 48) as u8 };
+        let outer = PackedOuter::of_inner((first >> 48) as u8, hop_limit, 0, dont_fragment);
+        let flow = Self { addresses: *addresses, ports: *ports.first_chunk()?, protocol };
         is_right.then_some((outer, flow))
     }
 }
