@@ -77,7 +77,10 @@ impl Leases {
         let lost: Vec<(IpAddr, Lease)> =
             lost.into_iter().filter_map(|address| Some((address, leased.forget(address)?))).collect();
         // What has lost its pool before may be in this one.
-        for (address, lease) in self.strays.extract_if(.., |address, _| pool.addresses.contains(*address)) {
+        let strays = std::mem::take(&mut self.strays).into_iter();
+        let (found, others): (BTreeMap<_, _>, _) = strays.partition(|(address, _)| pool.addresses.contains(*address));
+        self.strays = others;
+        for (address, lease) in found {
             for holder in &lease.holders {
                 let held = self.held.entry(*holder).or_default();
                 held.retain(|(_, own)| *own != address);

@@ -42,8 +42,9 @@ fn the_commented_examples_are_good_when_they_are_uncommented() {
     folder.write_private("moon.p12", &container.to_der(passphrase, rng).unwrap());
     let loaded = folder.load().unwrap_or_else(|problems| panic!("{problems}"));
     let names: Vec<&str> = loaded.connections.iter().map(|conn| conn.name.as_str()).collect();
-    assert_eq!(names, ["berlin", "branches", "hamburg"]);
-    assert_eq!(loaded.connections[2].children.len(), 2);
+    assert_eq!(names, ["berlin", "branches", "staff", "hamburg"]);
+    assert_eq!((loaded.connections[2].pools.len(), loaded.pools.len()), (1, 1));
+    assert_eq!(loaded.connections[3].children.len(), 2);
     assert_eq!((loaded.secrets.len(), loaded.credentials.keys.len()), (2, 1));
 }
 
