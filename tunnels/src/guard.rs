@@ -332,14 +332,17 @@ pub(crate) fn neighbours() -> Rule {
 }
 
 /// How protected packets and IKE come to this host. Fragments of IPv6 behind the first have no ports, and are put together only
-/// behind us (those of IPv4 before); without a first one, which is judged like all packets, nothing becomes of them.
+/// behind us (those of IPv4 before). The first one is judged like all packets; without it, nothing becomes of the others.
 fn protected_arrivals(ike_ports: [u16; 2]) -> [Rule; 3] {
     let ports = ike_ports.map(|port| Value::Number(port.into()));
     let accept = |matches: Vec<Match>| Rule::new(matches, [Statement::Accept]);
     [
         accept(vec![Match::any(Field::Protocol, [ESP, AH].map(Value::Number))]),
         accept(vec![Match::any(Field::Protocol, [Value::Number(UDP)]), Match::any(Field::DestinationPort, ports)]),
-        accept(vec![Match::none(Field::FragmentOffset(Family::V6), [Value::Number(0)])]),
+        accept(vec![
+            Match::none(Field::FragmentOffset(Family::V6), [Value::Number(0)]),
+            Match::any(Field::Protocol, [UDP, ESP, AH].map(Value::Number)),
+        ]),
     ]
 }
 
