@@ -111,7 +111,9 @@ fn we_follow_strongswan_to_another_address() -> Result<()> {
 /// The `ike-update` event that the daemon at `socket` sends while `happens` happens, to strongSwan's Python client.
 fn update_event(socket: &Path, happens: impl FnOnce() -> Result<()>) -> Result<Vec<(String, Value)>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut client = Command::new("python3")
+    // The client waits as long as it takes.
+    let mut client = Command::new("timeout")
+        .args(["60", "python3"])
         .arg(root.join("vici_listen.py"))
         .arg(root.join("../../target/tools/python"))
         .arg(socket)
@@ -129,7 +131,7 @@ fn update_event(socket: &Path, happens: impl FnOnce() -> Result<()>) -> Result<V
     said.read_to_string(&mut event)?;
     client.wait()?;
     happened?;
-    let event: Value = serde_json::from_str(&event)?;
+    let event: Value = serde_json::from_str(&event).context("no event within a minute")?;
     let member = |member: &Value| Some((member["key"].as_str()?.to_owned(), member["value"].clone()));
     event.as_array().context("keys")?.iter().map(member).collect::<Option<_>>().context("keys with values")
 }

@@ -296,7 +296,7 @@ fn configurations_of_every_kind_are_listed_the_same_by_both_daemons() -> Result<
     two.theirs.load(OF_EVERY_KIND)?;
     let (done, said) = two.swanctl(OF_EVERY_KIND, &["--load-all"])?;
     ensure!(done && said.contains("successfully loaded 3 connections"), "{said}");
-    for question in ["--list-conns", "--list-pols", "--list-authorities"] {
+    for question in ["--list-conns", "--list-authorities"] {
         let theirs = two.theirs.swanctl(&[question, "--raw"])?;
         let (_, ours) = two.swanctl(OF_EVERY_KIND, &[question, "--raw"])?;
         // Connections that nobody negotiates have no rounds at strongSwan.
