@@ -471,6 +471,11 @@ impl Shell {
     pub(crate) fn has_interface(&self, name: &InterfaceName) -> bool {
         self.applied.interfaces.contains_key(name)
     }
+
+    /// Whether a link of that name may be ours: wanted, or still on its way out.
+    pub(crate) fn owns_link(&self, name: &InterfaceName) -> bool {
+        self.has_interface(name) || self.is_leaving(name)
+    }
 }
 
 /// The levels of connections in the log.

@@ -392,6 +392,11 @@ impl Shell {
         }
     }
 
+    /// Whether an interface is to be removed, and is still there.
+    pub(crate) fn is_leaving(&self, name: &InterfaceName) -> bool {
+        self.leaving.contains(name)
+    }
+
     /// Removes an interface once no policy uses it any more.
     pub(crate) fn remove_interface(&mut self, name: InterfaceName) {
         self.leaving.insert(name.clone());
@@ -660,13 +665,14 @@ mod tests {
         let [(first, _)] = wire.requests().try_into().unwrap();
         shell.on_dataplane(FromDataplane::Outcome(first, Err(Refusal::InterfaceInUse(name.clone()))));
         assert!(wire.requests().is_empty(), "nothing changed yet");
+        assert!(shell.owns_link(&name), "connections told over the socket may have it again");
         shell.request(espdp_api::Command::RemovePolicy(espdp_api::PolicyId(1)), Waiting::Engine(AskId(1), None));
         let [(policy, _)] = wire.requests().try_into().unwrap();
         shell.on_dataplane(FromDataplane::Outcome(policy, Ok(Done::Ok)));
         let [(again, command)] = wire.requests().try_into().unwrap();
-        assert_eq!(format!("{command:?}"), format!("{:?}", espdp_api::Command::RemoveInterface(name)));
+        assert_eq!(format!("{command:?}"), format!("{:?}", espdp_api::Command::RemoveInterface(name.clone())));
         shell.on_dataplane(FromDataplane::Outcome(again, Ok(Done::Ok)));
-        assert!(shell.leaving.is_empty());
+        assert!(shell.leaving.is_empty() && !shell.owns_link(&name));
     }
 
     #[tokio::test]

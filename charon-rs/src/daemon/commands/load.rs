@@ -36,8 +36,7 @@ pub(super) async fn load_conn(daemon: &Daemon, arguments: &Message) -> Message {
 }
 
 fn load(shell: &mut Shell, connections: Vec<swanctl::Read>, layer: Layer) -> Result<(), String> {
-    if let Some(name) = connections.iter().flat_map(interfaces).find(|name| !shell.has_interface(name) && is_link(name))
-    {
+    if let Some(name) = connections.iter().flat_map(interfaces).find(|name| !shell.owns_link(name) && is_link(name)) {
         return Err(format!(
             "invalid value for: interface: {name} is a link of the host; expected an interface for the daemon to make, into \
              which packets are routed, such as ipsec1, config discarded"
