@@ -559,7 +559,7 @@ fn unresolved(connection: &Connection) -> String {
 }
 
 /// The first group of the first proposal: the one that is tried first.
-fn first_group(proposals: &[IkeProposal]) -> Option<KeyExchangeGroup> {
+pub(super) fn first_group(proposals: &[IkeProposal]) -> Option<KeyExchangeGroup> {
     proposals.iter().find_map(|proposal| proposal.groups.first().copied())
 }
 

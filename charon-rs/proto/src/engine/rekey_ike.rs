@@ -15,7 +15,7 @@ use super::extensions::window_announcement;
 use super::failure::Trouble;
 use super::followup::{Begun, Made, Rounds};
 use super::ike_sa::FollowUp;
-use super::initiator::offered_group;
+use super::initiator::{first_group, offered_group};
 use super::mobike::Mobike;
 use super::nat::Nat;
 use super::negotiate::{RoundsAllowed, choose_ike};
@@ -98,7 +98,9 @@ impl Established {
     pub(super) fn start_rekey_ike(&mut self, cx: &mut Context, now: Instant, queued: Queued, group: Option<u16>) {
         let proposals = self.session.connection.ike_proposals.clone();
         let wanted = group.unwrap_or(self.session.suite.group as u16);
-        let group = offered_group(&proposals, wanted).unwrap_or(self.session.suite.group);
+        // RFC 7296 §3.4: the key exchange is for a group of the proposals, which may no longer have the one of this SA.
+        let group = offered_group(&proposals, wanted).or_else(|| first_group(&proposals));
+        let group = group.unwrap_or(self.session.suite.group);
         let key_exchange = KeyExchange::generate(group, &mut *cx.random);
         let offer = IkeOffer { spi: cx.new_ike_spi(), nonce: cx.new_nonce(), key_exchange, proposals };
         let mut payloads = vec![

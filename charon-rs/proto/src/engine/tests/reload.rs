@@ -9,6 +9,7 @@ use crate::config::{ChildSelector, Connection, Lifetime, StartAction};
 use crate::identity::{Identity, IdentityPattern};
 use crate::io::{Command, FailureCode, Target};
 use crate::proposal::KeyExchangeGroup;
+use crate::wire::{ExchangeType, MessageKind};
 
 fn reload(world: &mut World, who: Who, adapt: impl Fn(&mut Connection)) {
     let mut connection = connection(who);
@@ -76,6 +77,7 @@ fn what_is_rekeyed_is_as_the_configuration_says_by_then() {
         assert_ne!(before.children[0].algorithms.cipher, EspCipher::ChaCha20Poly1305, "nothing is rekeyed yet");
         world.rekey(who, net());
         world.rekey(who, Target::Connection("net-net".into()));
+        assert_eq!(world.count(ExchangeType::CreateChildSa, MessageKind::Request), 2, "nothing is asked for twice");
         world.pass(DRAINED);
         world.assert_agreement(1);
         for end in [Who::Moon, Who::Sun] {
