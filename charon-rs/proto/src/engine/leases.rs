@@ -76,31 +76,41 @@ impl Leases {
         }
         let lost: Vec<(IpAddr, Lease)> =
             lost.into_iter().filter_map(|address| Some((address, leased.forget(address)?))).collect();
-        // What has lost its pool before may be in this one.
-        let strays = std::mem::take(&mut self.strays).into_iter();
-        let (found, others): (BTreeMap<_, _>, _) = strays.partition(|(address, _)| pool.addresses.contains(*address));
-        self.strays = others;
-        for (address, lease) in found {
-            for holder in &lease.holders {
-                let held = self.held.entry(*holder).or_default();
-                held.retain(|(_, own)| *own != address);
-                held.insert((pool.name.clone(), address));
-                leased.lease(address, &lease.identity, *holder);
-            }
-        }
         leased.pool = pool;
         self.set_adrift(lost);
+        self.adopt();
     }
 
     /// Forgets a pool. What peers have of it, they keep.
     pub(super) fn remove(&mut self, name: &str) {
         let leases = self.pools.remove(name).map(|leased| leased.leases).unwrap_or_default();
         self.set_adrift(leases);
+        self.adopt();
     }
 
     /// Notes leases whose pool has them no more, as far as they are in use.
     fn set_adrift(&mut self, leases: impl IntoIterator<Item = (IpAddr, Lease)>) {
         self.strays.extend(leases.into_iter().filter(|(_, lease)| !lease.holders.is_empty()));
+    }
+
+    /// Finds new pools for what has lost its own, whichever of them came or went first.
+    fn adopt(&mut self) {
+        for (address, stray) in std::mem::take(&mut self.strays) {
+            let is_unused = |leased: &Leased| leased.leases.get(&address).is_none_or(|known| known.holders.is_empty());
+            let mut pools = self.pools.iter_mut();
+            let new = pools.find(|(_, leased)| leased.pool.addresses.contains(address) && is_unused(leased));
+            let Some((name, leased)) = new else {
+                self.strays.insert(address, stray);
+                continue;
+            };
+            leased.forget(address);
+            for holder in stray.holders {
+                let held = self.held.entry(holder).or_default();
+                held.retain(|(_, own)| *own != address);
+                held.insert((name.clone(), address));
+                leased.lease(address, &stray.identity, holder);
+            }
+        }
     }
 
     /// What goes with addresses of this pool.
@@ -451,6 +461,31 @@ mod tests {
         leases.release(spi(3));
         leases.release(spi(5));
         assert!(leases.strays.is_empty() && leases.held.is_empty());
+    }
+
+    /// A pool under another name: the old one may go before or after the new one comes.
+    #[test]
+    fn what_is_in_use_stays_leased_when_its_pool_gets_another_name() {
+        for new_one_first in [true, false] {
+            let mut leases = leases();
+            any(&mut leases, "carol", 1);
+            let renamed = pool("larger", "10.3.0.1", "10.3.0.4");
+            if new_one_first {
+                leases.set(renamed);
+                leases.remove("four");
+            } else {
+                leases.remove("four");
+                leases.set(renamed);
+            }
+            assert_eq!(leases.report()[0].online(), 1, "the new one first: {new_one_first}");
+            leases.share(spi(1), spi(2));
+            leases.release(spi(1));
+            leases.set(pool("larger", "10.3.0.1", "10.3.0.5"));
+            assert_eq!(leases.report()[0].online(), 1, "what came by rekeying has it still");
+            leases.release(spi(2));
+            assert_eq!(leases.report()[0].online(), 0);
+            assert!(leases.strays.is_empty() && leases.held.is_empty());
+        }
     }
 
     #[test]
