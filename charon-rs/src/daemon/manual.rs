@@ -16,6 +16,10 @@ pub(crate) struct Manual {
     policies: BTreeMap<String, (PolicyId, ManualPolicy)>,
     /// What the dataplane has refused of them. It is tried again with the next change that may cure it.
     refused: BTreeSet<Part>,
+    /// The SAs wanted now, each with the number of the step that installs it.
+    installations: BTreeMap<Part, u64>,
+    /// Such steps so far.
+    ordered: u64,
     /// Policies so far: no id is used twice.
     made: u64,
 }
@@ -80,14 +84,26 @@ impl Manual {
             let mut old_sas = old.map(|old| old.sas).unwrap_or_default();
             old_sas.retain(|sa| !is_refused(Some(&sa.name)));
             gone.extend(old_sas.iter().filter(|sa| !(stays && policy.sas.contains(sa))).map(|sa| removal(id, sa)));
-            let added = policy.sas.iter().filter(|sa| !(stays && old_sas.contains(sa)));
-            new.extend(added.map(|sa| installation(id, &policy.spec, sa)));
+            for sa in policy.sas.iter().filter(|sa| !(stays && old_sas.contains(sa))) {
+                self.ordered += 1;
+                let part = Part { policy: id, sa: Some(sa.name.clone()) };
+                self.installations.insert(part.clone(), self.ordered);
+                new.push(installation(part, &policy.spec, sa, self.ordered));
+            }
             self.policies.insert(policy.name.clone(), (id, policy));
         }
         gone.extend(before.into_values().map(|(id, policy)| {
             step(Command::RemovePolicy(id), None, format!("policy `{}` cannot be removed", policy.name), None)
         }));
+        let sas = self.policies.values().flat_map(|(id, policy)| policy.sas.iter().map(move |sa| (*id, &sa.name)));
+        let wanted: BTreeSet<Part> = sas.map(|(policy, sa)| Part { policy, sa: Some(sa.clone()) }).collect();
+        self.installations.retain(|part, _| wanted.contains(part));
         set.into_iter().chain(gone).chain(new).collect()
+    }
+
+    /// Whether what follows a step is still wanted: not if the SA was removed or changed while the dataplane carried it out.
+    pub(super) fn goes_on(&self, pending: &PendingStep) -> bool {
+        pending.part.as_ref().is_some_and(|part| self.installations.get(part) == Some(&pending.installation))
     }
 
     /// Ids that the engine, which counts from 1, never comes to.
@@ -112,6 +128,8 @@ pub(super) struct PendingStep {
     pub(super) what: String,
     /// What is not in force if it is refused.
     pub(super) part: Option<Part>,
+    /// The number of the installation that it belongs to; 0 if it is none.
+    pub(super) installation: u64,
 }
 
 impl Shell {
@@ -138,7 +156,7 @@ impl Shell {
 }
 
 fn step(command: Command, then: Option<Command>, what: String, part: Option<Part>) -> Step {
-    Step { command, pending: PendingStep { then, what, part } }
+    Step { command, pending: PendingStep { then, what, part, installation: 0 } }
 }
 
 fn removal(policy: PolicyId, sa: &ManualSa) -> Step {
@@ -146,8 +164,8 @@ fn removal(policy: PolicyId, sa: &ManualSa) -> Step {
     step(command, None, format!("sa `{}` cannot be removed", sa.name), None)
 }
 
-fn installation(policy: PolicyId, spec: &PolicySpec, sa: &ManualSa) -> Step {
-    let limits = sa.limits;
+fn installation(part: Part, spec: &PolicySpec, sa: &ManualSa, number: u64) -> Step {
+    let (policy, limits) = (part.policy, sa.limits);
     let half = SaSpec {
         protocol: IpsecProtocol::Esp,
         spi: sa.spi,
@@ -174,8 +192,8 @@ fn installation(policy: PolicyId, spec: &PolicySpec, sa: &ManualSa) -> Step {
             (Command::InstallOutbound(Box::new(spec)), Some(Command::Activate { policy, spi: sa.spi }))
         }
     };
-    let part = Some(Part { policy, sa: Some(sa.name.clone()) });
-    step(command, then, format!("sa `{}` cannot be installed", sa.name), part)
+    let what = format!("sa `{}` cannot be installed", sa.name);
+    Step { command, pending: PendingStep { then, what, part: Some(part), installation: number } }
 }
 
 #[cfg(test)]
@@ -266,6 +284,22 @@ mod tests {
         steps(&mut manual, &[]);
         manual.was_refused(part(None));
         assert!(!manual.lacks_something(), "nobody wants it any more");
+    }
+
+    #[test]
+    fn what_was_removed_or_changed_meanwhile_is_not_installed() {
+        let mut manual = Manual::default();
+        let inbound = sa("in", Direction::Inbound, 0x1002);
+        let rekeyed = ManualSa { encryption_key: Secret::new(vec![9; 16]), ..inbound.clone() };
+        let pending = |manual: &mut Manual, sas: Vec<ManualSa>| {
+            manual.change_to(vec![policy("a", 1, sas)]).pop().map(|step| step.pending).unwrap()
+        };
+        let first = pending(&mut manual, vec![inbound]);
+        assert!(manual.goes_on(&first));
+        let second = pending(&mut manual, vec![rekeyed]);
+        assert!(!manual.goes_on(&first) && manual.goes_on(&second));
+        pending(&mut manual, Vec::new());
+        assert!(!manual.goes_on(&second));
     }
 
     #[test]

@@ -368,19 +368,27 @@ impl Shell {
     }
 
     fn on_manual(&mut self, pending: PendingStep, claimed: Option<espdp_api::EspSpi>, outcome: Outcome) {
+        let goes_on = self.applied.manual.goes_on(&pending);
         match (outcome, pending.then) {
+            (Ok(_), Some(espdp_api::Command::InstallInbound(spec))) if !goes_on => self.release(spec.sa.spi),
+            (Ok(_), Some(_)) if !goes_on => {}
             (Ok(_), Some(command)) => self.order(Step { command, pending: PendingStep { then: None, ..pending } }),
             (Ok(_), None) => {}
             (Err(refusal), _) => {
                 tracing::error!(%refusal, "{}", pending.what);
                 if let Some(spi) = claimed {
                     // Whoever tries again claims it again.
-                    let what = format!("the SPI {spi} cannot be given back");
-                    self.request(espdp_api::Command::ReleaseSpi(spi), Waiting::Nobody(what));
+                    self.release(spi);
                 }
                 self.on_refused_part(pending.part);
             }
         }
+    }
+
+    /// Gives an SPI back that was claimed.
+    fn release(&mut self, spi: espdp_api::EspSpi) {
+        let what = format!("the SPI {spi} cannot be given back");
+        self.request(espdp_api::Command::ReleaseSpi(spi), Waiting::Nobody(what));
     }
 
     /// An interface that is refused is asked for again with the next reload; one that is there may be what policies wait for.
