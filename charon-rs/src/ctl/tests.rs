@@ -169,4 +169,5 @@ async fn a_capture_shows_ike_in_plain_text_and_says_how_it_went() {
     assert_eq!(run(&["capture", "stop"]).0, Outcome::Done);
     let story = explained(&file);
     assert_eq!(story.matches("IKE_SA_INIT request").count(), 1, "{story}");
+    assert!(story.contains("IKE_AUTH request 1 [ IDi "), "without keys: {story}");
 }

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use tunnel_codec::{ip::IpHeader, rebuild, udp};
 
 pub(crate) use file::open;
-pub(crate) use writer::{Ending, IKE_PLAIN, Report};
+pub(crate) use writer::{Ending, IKE_PLAIN, OUTSIDE, Report};
 use writer::{Labels, Progress, Writer};
 
 use super::shell::Shell;

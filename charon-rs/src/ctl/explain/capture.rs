@@ -69,8 +69,9 @@ pub(super) fn explain(file: &Path, keys: Option<&Path>, json: bool, out: &mut dy
 }
 
 fn read(file: &Path, keys: Keys) -> Result<(Conversations, Esp), CaptureError> {
+    let has_keys = !keys.is_empty();
     let (mut conversations, mut esp) = (Conversations::new(keys), Esp::new());
-    frames::read(file, |found| match found {
+    frames::read(file, has_keys, |found| match found {
         Found::Ike(captured) => conversations.add(&captured),
         Found::Esp { source, destination } => {
             // Addresses can be made up; what is of interest are those of gateways.

@@ -234,7 +234,7 @@ impl<'a> Section<'a> {
         }
         let (name, description) = match viewpoint {
             Viewpoint::Inside(interface) => (interface.as_str(), "inside: before encryption, after decryption"),
-            Viewpoint::Outside => ("outside", "outside: as on the wire; outer headers are put together again"),
+            Viewpoint::Outside => (OUTSIDE, "outside: as on the wire; outer headers are put together again"),
             Viewpoint::IkePlain => (IKE_PLAIN, "IKE messages as if nobody had encrypted or fragmented them"),
         };
         let linktype = match layer {
@@ -314,6 +314,8 @@ fn units(time: SystemTime) -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX).rotate_left(32)
 }
 
+/// The name of the interface where packets are as on the wire.
+pub(crate) const OUTSIDE: &str = "outside";
 /// The name of the interface where IKE messages are in plain text.
 pub(crate) const IKE_PLAIN: &str = "ike-plain";
 

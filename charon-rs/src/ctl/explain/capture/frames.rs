@@ -13,7 +13,7 @@ use pcap_file::pcap::PcapReader;
 use pcap_file::pcapng::blocks::interface_description::{InterfaceDescriptionBlock, InterfaceDescriptionOption};
 use pcap_file::pcapng::{Block, PcapNgReader};
 
-use crate::daemon::capture::IKE_PLAIN;
+use crate::daemon::capture::{IKE_PLAIN, OUTSIDE};
 
 /// An IKE message as it was captured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,16 +55,18 @@ pub(super) enum CaptureError {
 
 /// Reads a capture and gives what is of interest to `take`, in the order of the file.
 ///
+/// In captures of ours IKE messages may be there twice: as they were outside, and in plain text. Of the two it gives what can be
+/// looked into, after all else: what was outside for whoever `has_keys`, and what is in plain text for everybody else.
+///
 /// # Errors
 /// When it is no capture. Frames that are cut off or make no sense are left out.
-pub(super) fn read(file: &Path, mut take: impl FnMut(Found)) -> Result<(), CaptureError> {
+pub(super) fn read(file: &Path, has_keys: bool, mut take: impl FnMut(Found)) -> Result<(), CaptureError> {
     let mut file = BufReader::new(File::open(file)?);
     let mut magic = [0; 4];
     file.read_exact(&mut magic)?;
     file.rewind()?;
     let mut frames = Frames::default();
-    // In captures of ours IKE messages may be there twice: as they were outside, and in plain text.
-    let (mut plain, mut has_ike) = (Vec::new(), false);
+    let (mut plain, mut outside) = (Vec::new(), Vec::new());
     if magic == PCAPNG_MAGIC {
         let mut reader = PcapNgReader::new(file)?;
         while let Some(block) = reader.next_block() {
@@ -75,13 +77,11 @@ pub(super) fn read(file: &Path, mut take: impl FnMut(Found)) -> Result<(), Captu
                 continue;
             };
             let (link, at) = (interface.linktype, at(stamp, interface));
-            if name_of(interface) == Some(IKE_PLAIN) {
-                plain.push((link, at, data));
-                continue;
-            }
-            frames.take(link, at, &data, &mut |found| {
-                has_ike |= matches!(found, Found::Ike(_));
-                take(found);
+            let name = name_of(interface);
+            frames.take(link, at, &data, &mut |found| match (name, &found) {
+                (Some(IKE_PLAIN), _) => plain.push(found),
+                (Some(OUTSIDE), Found::Ike(_)) => outside.push(found),
+                _ => take(found),
             })?;
         }
     } else {
@@ -92,9 +92,8 @@ pub(super) fn read(file: &Path, mut take: impl FnMut(Found)) -> Result<(), Captu
             frames.take(link, packet.timestamp, &packet.data, &mut take)?;
         }
     }
-    for (link, at, data) in plain.into_iter().filter(|_| !has_ike) {
-        frames.take(link, at, &data, &mut take)?;
-    }
+    let is_outside = plain.is_empty() || (has_keys && !outside.is_empty());
+    (if is_outside { outside } else { plain }).into_iter().for_each(take);
     Ok(())
 }
 

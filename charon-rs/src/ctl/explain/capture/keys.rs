@@ -47,6 +47,11 @@ impl Keys {
         Ok(keys)
     }
 
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// What decrypts the messages of the SA with these SPIs, if its keys are there and are of algorithms that are known here.
     pub(super) fn ciphers(&self, initiator: IkeSpi, responder: IkeSpi) -> Option<Ciphers> {
         let line = self.0.get(&(initiator, responder))?;

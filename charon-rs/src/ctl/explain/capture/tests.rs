@@ -12,7 +12,7 @@ use pcap_file::DataLink;
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapWriter};
 use pcap_file::pcapng::PcapNgWriter;
 use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketBlock;
-use pcap_file::pcapng::blocks::interface_description::InterfaceDescriptionBlock;
+use pcap_file::pcapng::blocks::interface_description::{InterfaceDescriptionBlock, InterfaceDescriptionOption};
 
 use super::*;
 use crate::daemon::tests::misconfigured::Who::{Moon, Sun};
@@ -202,6 +202,46 @@ async fn pcapng_ethernet_and_fragments_of_ip_are_read_as_well() {
     drop(writer);
     let text = shown(&file, None);
     expect(&text, &["IKE_NO_PROPOSAL", "in IP fragments", "2027-01-1"]);
+}
+
+#[test]
+fn of_ike_that_was_captured_twice_the_one_that_can_be_looked_into_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("twice.pcapng");
+    let all = ["outside", "ike-plain", "vx0"];
+    let table: [(bool, &[&str], &[&str]); 7] = [
+        (false, &all, &["vx0", "ike-plain"]),
+        (true, &all, &["vx0", "outside"]),
+        // What goes through a tunnel is somebody else's.
+        (false, &["vx0", "ike-plain"], &["vx0", "ike-plain"]),
+        (true, &["vx0", "ike-plain"], &["vx0", "ike-plain"]),
+        (false, &["outside", "vx0"], &["vx0", "outside"]),
+        (true, &["outside", "vx0"], &["vx0", "outside"]),
+        (false, &["eth0", "vx0"], &["eth0", "vx0"]),
+    ];
+    for (has_keys, interfaces, expected) in table {
+        let mut writer = PcapNgWriter::new(File::create(&file).unwrap()).unwrap();
+        for (name, interface_id) in interfaces.iter().zip(0..) {
+            let mut interface = InterfaceDescriptionBlock::new(DataLink::RAW, 65535);
+            interface.options.push(InterfaceDescriptionOption::IfName(Cow::Borrowed(name)));
+            writer.write_pcapng_block(interface).unwrap();
+            let mut packet = Vec::new();
+            let builder = PacketBuilder::ipv4([192, 0, 2, 1], [192, 0, 2, 2], 64).udp(500, 500);
+            builder.write(&mut packet, name.as_bytes()).unwrap();
+            let (timestamp, original_len) = (Duration::ZERO, u32::try_from(packet.len()).unwrap());
+            let data = Cow::Owned(packet);
+            let block = EnhancedPacketBlock { interface_id, timestamp, original_len, data, options: vec![] };
+            writer.write_pcapng_block(block).unwrap();
+        }
+        drop(writer);
+        let mut read = Vec::new();
+        frames::read(&file, has_keys, |found| match found {
+            Found::Ike(captured) => read.push(String::from_utf8(captured.message).unwrap()),
+            Found::Esp { .. } => panic!("there is no ESP"),
+        })
+        .unwrap();
+        assert_eq!(read, expected, "keys: {has_keys}, interfaces: {interfaces:?}");
+    }
 }
 
 /// An IPv4 packet in two fragments.
