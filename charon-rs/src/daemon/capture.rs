@@ -71,6 +71,8 @@ type Written = Arc<Mutex<Vec<oneshot::Sender<()>>>>;
 pub(crate) enum NotBegun {
     #[error("a capture into {} runs already: end it with `charonctl capture stop`", .0.display())]
     Running(PathBuf),
+    #[error("the last capture, into {}, is not all in the file yet: see `charonctl capture show`", .0.display())]
+    Unwritten(PathBuf),
     #[error("there is no connection and no policy `{wanted}`; there are: {known}")]
     Unknown { wanted: String, known: String },
     #[error("the thread that writes cannot be started: {0}")]
@@ -82,6 +84,17 @@ impl Captures {
     pub(crate) fn report(&self) -> Option<Report> {
         let lost = self.running.as_ref().map(|running| running.queue.lost());
         self.last.as_ref().map(|progress| progress.report(lost))
+    }
+
+    /// Whether another one may begin: not before the last one is written, for it may be into the same file.
+    fn may_begin(&self) -> Result<(), NotBegun> {
+        if let Some(running) = &self.running {
+            return Err(NotBegun::Running(running.wish.file.clone()));
+        }
+        match self.report() {
+            Some(Report { wish, ending: None, .. }) => Err(NotBegun::Unwritten(wish.file)),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Takes down a datagram with an IKE message as it is on the wire.
@@ -139,9 +152,7 @@ impl Shell {
     /// # Errors
     /// [`NotBegun`].
     pub(crate) fn may_capture(&self, wish: &Wish) -> Result<(), NotBegun> {
-        if let Some(running) = &self.captures.running {
-            return Err(NotBegun::Running(running.wish.file.clone()));
-        }
+        self.captures.may_begin()?;
         let manual = self.applied.manual.policies().map(|(_, policy)| policy.name.as_str());
         let known: Vec<&str> =
             self.engine.connections().map(|connection| connection.name.as_str()).chain(manual).collect();
@@ -281,3 +292,6 @@ fn ids_of(names: &BTreeMap<PolicyId, PolicyName>, wanted: &str) -> Vec<PolicyId>
     let is_wanted = |name: &PolicyName| name.connection.as_deref().unwrap_or(&name.own) == wanted;
     names.iter().filter(|(_, name)| is_wanted(name)).map(|(id, _)| *id).collect()
 }
+
+#[cfg(test)]
+mod tests;
