@@ -8,7 +8,7 @@
 mod file;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -58,7 +58,8 @@ pub(crate) struct Captures {
 struct Running {
     wish: Wish,
     queue: CaptureQueue,
-    policies: Option<Vec<PolicyId>>,
+    /// The policies whose packets are wanted; `None`: all.
+    policies: Option<BTreeSet<PolicyId>>,
     labels: Labels,
     written: Written,
 }
@@ -106,6 +107,15 @@ impl Captures {
         }
     }
 
+    /// A policy is removed. The workers need not know: identifiers are never used twice, see [`PolicyId`].
+    pub(super) fn on_removal(&mut self, policy: PolicyId) {
+        let Some(running) = &mut self.running else { return };
+        running.labels.remove(policy);
+        if let Some(policies) = &mut running.policies {
+            policies.remove(&policy);
+        }
+    }
+
     fn on_plain_text(&mut self, text: &PlainText, nat_port: u16) {
         let Some(running) = &mut self.running else { return };
         let wanted = running.wish.connection.as_ref();
@@ -116,6 +126,18 @@ impl Captures {
 }
 
 impl Running {
+    /// Learns what policies are called. Returns all that are wanted if there are new ones among them.
+    fn learn(&mut self, names: BTreeMap<PolicyId, PolicyName>) -> Option<Vec<PolicyId>> {
+        let mut all = None;
+        if let (Some(wanted), Some(policies)) = (&self.wish.connection, &mut self.policies) {
+            let before = policies.len();
+            policies.extend(ids_of(&names, wanted));
+            all = (policies.len() > before).then(|| policies.iter().copied().collect());
+        }
+        self.labels.add(names);
+        all
+    }
+
     /// Puts a datagram into the queue, with the headers that it has outside.
     fn put(&mut self, viewpoint: Viewpoint, path: &IkePath, sent: bool, message: &[u8], nat_port: u16) {
         let (direction, source, destination) = if sent {
@@ -172,7 +194,7 @@ impl Shell {
     pub(crate) fn begin_capture(&mut self, wish: Wish, file: File) -> Result<oneshot::Receiver<()>, NotBegun> {
         self.may_capture(&wish)?;
         let names = self.policy_names();
-        let policies = wish.connection.as_deref().map(|wanted| ids_of(&names, wanted));
+        let policies: Option<BTreeSet<_>> = wish.connection.as_deref().map(|wanted| ids_of(&names, wanted).collect());
         let (queue, captured) = CaptureQueue::new();
         let labels = Labels::default();
         let progress = Arc::new(Progress::new(wish.clone()));
@@ -188,13 +210,13 @@ impl Shell {
         };
         let thread = std::thread::Builder::new().name("capture".into()).spawn(write);
         thread.map_err(|error| NotBegun::Thread(error.to_string()))?;
-        labels.set(names);
+        labels.add(names);
         if let Some(dataplane) = self.port().dataplane() {
             let spec = CaptureSpec {
                 inside: wish.inside,
                 outside: wish.outside,
                 snaplen: wish.snaplen,
-                policies: policies.clone(),
+                policies: policies.as_ref().map(|policies| policies.iter().copied().collect()),
                 most_per_second: wish.rate,
             };
             dataplane.capture(&spec, &queue);
@@ -229,22 +251,22 @@ impl Shell {
                 let nat_port = self.engine.settings().nat_port;
                 self.captures.on_plain_text(text, nat_port);
             }
-            Notice::ChildUp { .. } | Notice::ChildRekeyed { .. } | Notice::Settled { .. } => self.refresh_capture(),
+            // Rekeyings change no policy, and what was up before is known from the beginning.
+            Notice::ChildUp { sa, child } => {
+                let name = PolicyName::of_child(&sa.connection, &child.name);
+                self.add_to_capture(BTreeMap::from([(child.policy, name)]));
+            }
+            // A command may have had policies set that wait for packets.
+            Notice::Settled { .. } => self.add_to_capture(self.names_without_sas().collect()),
             _ => {}
         }
     }
 
-    fn refresh_capture(&mut self) {
-        let names = self.policy_names();
+    fn add_to_capture(&mut self, names: BTreeMap<PolicyId, PolicyName>) {
         let Some(running) = &mut self.captures.running else { return };
-        let policies = running.wish.connection.as_deref().map(|wanted| ids_of(&names, wanted));
-        running.labels.set(names);
-        if policies == running.policies {
-            return;
-        }
-        running.policies.clone_from(&policies);
+        let Some(policies) = running.learn(names) else { return };
         if let Some(dataplane) = self.port().dataplane() {
-            dataplane.set_captured_policies(policies.as_deref());
+            dataplane.set_captured_policies(Some(&policies));
         }
     }
 
@@ -254,11 +276,16 @@ impl Shell {
             let connection = sa.connection;
             sa.children.into_iter().map(move |child| (child.policy, PolicyName::of_child(&connection, &child.name)))
         });
+        of_sas.chain(self.names_without_sas()).collect()
+    }
+
+    /// The names of the policies that wait for packets, and of those of the file.
+    fn names_without_sas(&self) -> impl Iterator<Item = (PolicyId, PolicyName)> {
         let traps = self.engine.traps();
         let of_traps = traps.map(|(connection, child, spec)| (spec.id, PolicyName::of_child(connection, child)));
         let manual = self.applied.manual.policies();
         let of_file = manual.map(|(id, policy)| (id, PolicyName { connection: None, own: policy.name.clone() }));
-        of_sas.chain(of_traps).chain(of_file).collect()
+        of_traps.chain(of_file)
     }
 }
 
@@ -288,9 +315,9 @@ impl std::fmt::Display for PolicyName {
     }
 }
 
-fn ids_of(names: &BTreeMap<PolicyId, PolicyName>, wanted: &str) -> Vec<PolicyId> {
-    let is_wanted = |name: &PolicyName| name.connection.as_deref().unwrap_or(&name.own) == wanted;
-    names.iter().filter(|(_, name)| is_wanted(name)).map(|(id, _)| *id).collect()
+fn ids_of(names: &BTreeMap<PolicyId, PolicyName>, wanted: &str) -> impl Iterator<Item = PolicyId> {
+    let is_wanted = move |name: &PolicyName| name.connection.as_deref().unwrap_or(&name.own) == wanted;
+    names.iter().filter(move |(_, name)| is_wanted(name)).map(|(id, _)| *id)
 }
 
 #[cfg(test)]

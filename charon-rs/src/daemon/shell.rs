@@ -606,6 +606,9 @@ impl Shell {
     }
 
     pub(super) fn request(&mut self, command: espdp_api::Command, waiting: Waiting) {
+        if let espdp_api::Command::RemovePolicy(policy) = &command {
+            self.captures.on_removal(*policy);
+        }
         self.last_request += 1;
         let id = RequestId(self.last_request);
         self.waiting.insert(id, waiting);

@@ -25,11 +25,15 @@ use super::{PolicyName, Wish};
 pub(super) struct Labels(Arc<Mutex<BTreeMap<PolicyId, PolicyName>>>);
 
 impl Labels {
-    pub(super) fn set(&self, names: BTreeMap<PolicyId, PolicyName>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = names;
+    pub(super) fn add(&self, names: BTreeMap<PolicyId, PolicyName>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(names);
     }
 
-    fn of(&self, policy: PolicyId) -> Option<String> {
+    pub(super) fn remove(&self, policy: PolicyId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&policy);
+    }
+
+    pub(super) fn of(&self, policy: PolicyId) -> Option<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&policy).map(ToString::to_string)
     }
 }

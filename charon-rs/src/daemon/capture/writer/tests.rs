@@ -40,7 +40,7 @@ fn write(path: &Path, limit: u64, fill: impl FnOnce(&mut CaptureQueue)) -> Repor
     let progress = Arc::new(Progress::new(wish(limit)));
     let labels = Labels::default();
     let name = PolicyName { connection: Some("gw".to_owned()), own: "net".to_owned() };
-    labels.set(BTreeMap::from([(PolicyId(7), name)]));
+    labels.add(BTreeMap::from([(PolicyId(7), name)]));
     let (full, _) = oneshot::channel();
     let writer = Writer { file: File::create(path).unwrap(), progress: Arc::clone(&progress), labels, full };
     writer.run(captured);
