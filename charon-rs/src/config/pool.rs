@@ -159,11 +159,7 @@ impl Pools {
 
     /// Adds a pool that has no address in common with another one.
     fn add(&mut self, source: &Source, pool: Pool, span: Range<usize>, report: &mut Report) {
-        let overlaps = |other: &&At<Pool>| {
-            let (ours, theirs) = (&pool.addresses, &other.value.addresses);
-            ours.contains(theirs.start()) || theirs.contains(ours.start())
-        };
-        if let Some(other) = self.0.values().find(overlaps) {
+        if let Some(other) = self.0.values().find(|other| other.value.overlaps(&pool)) {
             let message = format!(
                 "{} is also in pool `{}`: two clients would get the same address",
                 pool.addresses, other.value.name

@@ -54,6 +54,11 @@ impl Applied {
         self.secrets.iter().filter(move |(_, own)| **own == origin).map(|(name, _)| name.as_str())
     }
 
+    /// All pools, wherever they were told.
+    pub(crate) fn pools(&self) -> impl Iterator<Item = &Pool> {
+        self.pools.values().map(|(_, pool)| pool)
+    }
+
     /// Where the pool of this name was told.
     pub(crate) fn pool_origin(&self, name: &str) -> Option<Origin> {
         self.pools.get(name).map(|(origin, _)| *origin)

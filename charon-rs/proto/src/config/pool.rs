@@ -25,6 +25,13 @@ impl Pool {
     pub fn size(&self) -> u64 {
         u64::try_from(last_offset(&self.addresses)).ok().and_then(|last| last.checked_add(1)).unwrap_or(u64::MAX)
     }
+
+    /// Whether they have an address in common, which two peers would get then.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let (ours, theirs) = (&self.addresses, &other.addresses);
+        ours.contains(theirs.start()) || theirs.contains(ours.start())
+    }
 }
 
 /// How far the last address of a range is from the first.

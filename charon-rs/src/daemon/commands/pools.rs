@@ -19,7 +19,7 @@ pub(super) async fn load_pool(daemon: &Daemon, arguments: &Message) -> Message {
             Err(why) => return failed(why),
         }
     }
-    let load = |shell: &mut Shell| match pools.iter().find_map(|pool| objection(shell, pool)) {
+    let load = |shell: &mut Shell| match objection_to_any(shell, &pools) {
         Some(why) => failed(why),
         None => {
             pools.into_iter().for_each(|pool| shell.set_pool(Origin::Socket, pool));
@@ -68,6 +68,23 @@ fn report(shell: &Shell, name: &str) -> Option<PoolReport> {
     shell.engine.pools().into_iter().find(|report| report.pool.name == name)
 }
 
+/// Why these pools cannot be loaded together.
+fn objection_to_any(shell: &Shell, pools: &[Pool]) -> Option<String> {
+    pools.iter().find_map(|pool| objection(shell, pool)).or_else(|| overlap(shell, pools))
+}
+
+/// The first of these pools that has addresses of another one, which is new as well or stays.
+fn overlap(shell: &Shell, pools: &[Pool]) -> Option<String> {
+    let stays = |known: &&Pool| pools.iter().all(|pool| pool.name != known.name);
+    let known: Vec<&Pool> = shell.applied.pools().filter(stays).collect();
+    pools.iter().enumerate().find_map(|(index, pool)| {
+        let mut others = pools.iter().take(index).chain(known.iter().copied());
+        let other = others.find(|other| other.overlaps(pool))?;
+        let (name, addresses, other_name, theirs) = (&pool.name, pool.addresses, &other.name, other.addresses);
+        Some(format!("pool '{name}' ({addresses}) and pool '{other_name}' ({theirs}) have addresses in common"))
+    })
+}
+
 /// Why a pool cannot be loaded: the file has one of its name, or peers have addresses that it has not.
 fn objection(shell: &Shell, pool: &Pool) -> Option<String> {
     let name = &pool.name;
@@ -101,7 +118,34 @@ fn section(report: &PoolReport, with_leases: bool) -> Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::testing::Wire;
     use ike_proto::io::LeaseReport;
+
+    fn pool(name: &str, addresses: &str) -> Pool {
+        swanctl::read_pool(name, &Message::new().with("addrs", addresses)).unwrap()
+    }
+
+    /// Two peers would get the same address.
+    #[tokio::test]
+    async fn pools_that_have_addresses_in_common_are_refused_by_their_names() {
+        let (mut shell, _wire) = Wire::shell();
+        shell.set_pool(Origin::File, pool("file", "10.3.0.0/24"));
+        shell.set_pool(Origin::Socket, pool("told", "10.4.0.0/24"));
+        let refused = |pools: &[Pool]| objection_to_any(&shell, pools);
+        for (pools, other) in [
+            (vec![pool("new", "10.3.0.128/25")], "file"),
+            (vec![pool("new", "10.0.0.0/8")], "file"),
+            (vec![pool("new", "10.4.0.9")], "told"),
+            (vec![pool("first", "10.5.0.0/16"), pool("new", "10.5.7.0/24")], "first"),
+            (vec![pool("told", "10.6.0.0/24"), pool("new", "10.6.0.0/25")], "told"),
+        ] {
+            let why = refused(&pools).expect("it is refused");
+            assert!(why.contains("'new'") && why.contains(&format!("'{other}'")), "{why}");
+        }
+        assert_eq!(refused(&[pool("told", "10.4.0.0/23")]), None, "it takes its own place");
+        assert_eq!(refused(&[pool("told", "10.6.0.0/24"), pool("new", "10.4.0.0/24")]), None, "told goes elsewhere");
+        assert_eq!(refused(&[pool("new", "fec3::/64"), pool("more", "10.5.0.0/16")]), None);
+    }
 
     #[test]
     fn a_pool_is_shown_with_its_leases_as_strongswan_does() {
