@@ -1,5 +1,6 @@
 //! Virtual addresses: asking for them, giving them, and what they mean for selectors (RFC 7296 §2.19, §3.15).
 
+use std::mem::discriminant;
 use std::net::IpAddr;
 
 use espdp_api::{AddressRange, TrafficSelector};
@@ -147,8 +148,7 @@ impl Established {
     pub(super) fn give_addresses(&mut self, cx: &mut Context, body: &Body) -> Result<Option<Payload>, Trouble> {
         let connection = self.session.connection.clone();
         let request = body.configuration(ConfigurationKind::Request).unwrap_or_default();
-        let asked: Vec<&ConfigurationAttribute> =
-            request.iter().filter(|attribute| address_in(attribute).is_some()).take(MAX_ADDRESSES).collect();
+        let asked = first_of_each_family(request);
         self.session.virtual_addresses.missing = !connection.pools.is_empty();
         if asked.is_empty() {
             return if connection.pools.is_empty() { Ok(None) } else { Err(self.not_asked_for()) };
@@ -246,6 +246,17 @@ fn address_in(attribute: &ConfigurationAttribute) -> Option<Option<IpAddr>> {
     }
 }
 
+/// What a peer that asks for addresses gets: one of each family, so that none takes all of a pool.
+fn first_of_each_family(request: &[ConfigurationAttribute]) -> Vec<&ConfigurationAttribute> {
+    let mut asked: Vec<&ConfigurationAttribute> = Vec::new();
+    for attribute in request.iter().filter(|attribute| address_in(attribute).is_some()) {
+        if asked.iter().all(|known| discriminant(*known) != discriminant(attribute)) {
+            asked.push(attribute);
+        }
+    }
+    asked
+}
+
 fn name_server_in(attribute: &ConfigurationAttribute) -> Option<IpAddr> {
     let address = match attribute {
         ConfigurationAttribute::Ip4Dns(address) => address.map(IpAddr::from),
@@ -336,9 +347,6 @@ fn no_lease(cx: &Context, connection: &Connection, asked: &[&ConfigurationAttrib
         cure: Some(cure),
     }))
 }
-
-/// Addresses that one peer gets: one of each family is usual.
-const MAX_ADDRESSES: usize = 8;
 
 /// Name servers of one peer that are of use; a resolver asks three.
 const MAX_NAME_SERVERS: usize = 16;

@@ -155,6 +155,19 @@ fn a_family_that_the_pool_has_not_is_left_out() {
 }
 
 #[test]
+fn a_client_gets_one_address_of_each_family_however_many_it_asks_for() {
+    let mut world = world(|who, connection| {
+        if who == Who::Moon {
+            connection.virtual_addresses = vec![ip("10.3.0.2"), ip("0.0.0.0"), ip("10.3.0.3")];
+        }
+    });
+    world.initiate(Who::Moon);
+    world.assert_agreement(1);
+    assert_eq!(given(&mut world), ["10.3.0.2"]);
+    assert_eq!(online(&world), 1);
+}
+
+#[test]
 fn a_wanted_address_is_given_if_it_is_free() {
     let mut world = world(|who, connection| {
         if who == Who::Moon {
