@@ -223,6 +223,10 @@ impl Leased {
             return wanted;
         }
         let last = last_offset(&self.pool.addresses);
+        // All that is leased is in the pool: nothing is left to look for when that is as much.
+        if u128::try_from(self.leases.len()).is_ok_and(|leased| leased > last) {
+            return None;
+        }
         // If there is one, no more than all that are leased or adrift are before it.
         for _ in 0..=self.leases.len() + strays.len() {
             let address = address_at(&self.pool.addresses, self.next);
@@ -486,6 +490,20 @@ mod tests {
             assert_eq!(leases.report()[0].online(), 0);
             assert!(leases.strays.is_empty() && leases.held.is_empty());
         }
+    }
+
+    #[test]
+    fn a_pool_of_which_every_address_was_leased_is_not_searched() {
+        let mut leases = leases();
+        for number in 1..=3 {
+            any(&mut leases, &format!("peer{number}"), number);
+        }
+        let next = |leases: &Leases| leases.pools["four"].next;
+        let before = next(&leases);
+        assert_eq!(any(&mut leases, "frank", 4), None);
+        leases.release(spi(2));
+        assert_eq!(any(&mut leases, "frank", 4), Some("10.3.0.2".into()));
+        assert_eq!(next(&leases), before);
     }
 
     #[test]
