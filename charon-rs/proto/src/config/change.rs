@@ -92,7 +92,6 @@ impl Child {
 
     fn follow_at_once(&mut self, new: &Self) {
         (self.start, self.close, self.dpd) = (new.start, new.close, new.dpd);
-        self.updown.clone_from(&new.updown);
     }
 
     fn follow_at_rekey(&mut self, new: &Self) {
@@ -170,6 +169,7 @@ mod tests {
         assert_eq!(effect(|new| new.children[0].esp_proposals = esp()), Effect::AtRekey);
         assert_eq!(effect(|new| (new.children[0].esp_proposals, new.dpd) = (esp(), Some(probes))), Effect::AtRekey);
         assert_eq!(effect(|new| new.children[0].local_selectors = vec![ChildSelector::HOST]), Effect::NewSas);
+        assert_eq!(effect(|new| new.children[0].updown = vec!["/bin/true".to_owned()]), Effect::NewSas);
         assert_eq!(effect(|new| new.mobike = !new.mobike), Effect::NewSas);
         assert_eq!(effect(|new| new.children.clear()), Effect::NewSas);
     }
