@@ -274,7 +274,7 @@ impl ChildOffer {
     }
 
     /// The peer refused; it gives no reason, but what we offered tells where to look.
-    fn refused(&self, kind: NotifyType) -> Trouble {
+    pub(super) fn refused(&self, kind: NotifyType) -> Trouble {
         let selectors = || {
             let sides = [("leftsubnet", &self.local), ("rightsubnet", &self.remote)];
             sides.map(|(side, selectors)| format!("{side} {}", listed(selectors))).to_vec()

@@ -66,8 +66,8 @@ impl Established {
             self.answer(cx, now, request, vec![Payload::Notify(Notify::new(NotifyType::NoAdditionalSas))]);
             return Ok(());
         }
-        if self.session.virtual_addresses.missing {
-            return Err(self.not_asked_for());
+        if let Some(trouble) = self.missing_address() {
+            return Err(trouble);
         }
         let mut answer = ChildAnswer::negotiate(cx, &self.session, &body, Occasion::CreateChildSa, replaces)?;
         self.assign_resource(cx.settings.workers, &mut answer, &body)?;

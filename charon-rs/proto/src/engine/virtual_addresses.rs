@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use espdp_api::{AddressRange, TrafficSelector};
 
 use super::context::Context;
+use super::create_child::ChildOffer;
 use super::established::Established;
 use super::failure::{Incompatible, Trouble};
 use super::leases::LeaseWish;
@@ -26,8 +27,8 @@ pub(super) struct VirtualAddresses {
     pub(super) ours: Vec<IpAddr>,
     /// Those that we gave the peer.
     pub(super) theirs: Vec<IpAddr>,
-    /// The peer has to have one and has none: there are no Child SAs with it.
-    pub(super) missing: bool,
+    /// Why the peer, which has to have one, has none: there are no Child SAs with it.
+    pub(super) missing: Option<Box<Incompatible>>,
     /// The name servers that the peer told us of.
     pub(super) name_servers: Vec<IpAddr>,
     /// The domains that those are for.
@@ -108,7 +109,9 @@ impl VirtualAddresses {
 impl Session {
     /// Takes what the peer gave us. RFC 7296 §3.15.4: to have asked and got no address is an error; to have got some of several is
     /// not. The answer may be another address than the one that was asked for; those that we did not get are returned.
-    pub(super) fn adopt_addresses(&mut self, body: &Body) -> Result<Vec<IpAddr>, Trouble> {
+    ///
+    /// `offer` is the child that we asked for along with them: to refuse that, the peer need not say anything about addresses.
+    pub(super) fn adopt_addresses(&mut self, body: &Body, offer: Option<&ChildOffer>) -> Result<Vec<IpAddr>, Trouble> {
         let asked = std::mem::take(&mut self.virtual_addresses.asking);
         if asked.is_empty() {
             return Ok(Vec::new());
@@ -125,7 +128,12 @@ impl Session {
             ours.extend(of_family(&given, ipv4).into_iter().take(of_family(&asked, ipv4).len()));
         }
         if ours.is_empty() {
-            return Err(no_address(&asked, reply, body.error()));
+            return Err(match body.error() {
+                Some(error) if !is_about_addresses(error.kind) => {
+                    offer.map_or(Trouble::Refused(error.kind), |offer| offer.refused(error.kind))
+                }
+                error => no_address(&asked, reply, error),
+            });
         }
         let name_servers = reply.unwrap_or_default().iter().filter_map(name_server_in);
         let name_servers: Vec<IpAddr> = name_servers.take(MAX_NAME_SERVERS).collect();
@@ -149,9 +157,9 @@ impl Established {
         let connection = self.session.connection.clone();
         let request = body.configuration(ConfigurationKind::Request).unwrap_or_default();
         let asked = first_of_each_family(request);
-        self.session.virtual_addresses.missing = !connection.pools.is_empty();
         if asked.is_empty() {
-            return if connection.pools.is_empty() { Ok(None) } else { Err(self.not_asked_for()) };
+            let is_no_matter = connection.pools.is_empty();
+            return if is_no_matter { Ok(None) } else { Err(self.give_none(not_asked_for(&connection))) };
         }
         let (mut attributes, mut pools) = (Vec::new(), Vec::new());
         for attribute in &asked {
@@ -167,9 +175,8 @@ impl Established {
             }
         }
         if attributes.is_empty() {
-            return Err(no_lease(cx, &connection, &asked));
+            return Err(self.give_none(no_lease(cx, &connection, &asked)));
         }
-        self.session.virtual_addresses.missing = false;
         pools.sort_unstable();
         pools.dedup();
         let of_pools = pools.iter().flat_map(|pool| cx.leases.attributes(pool));
@@ -212,21 +219,36 @@ impl Established {
         })
     }
 
-    /// RFC 7296 §2.19: there is no Child SA for a peer that should have a virtual address and has not asked (R7296-2.19-2).
-    pub(super) fn not_asked_for(&self) -> Trouble {
-        let connection = &self.session.connection;
-        Trouble::Incompatible(Box::new(Incompatible {
-            code: FailureCode::AddressNotAskedFor,
-            notify: NotifyType::FailedCpRequired,
-            what: format!("connection `{}` gives its peers virtual addresses, and this one asks for none", connection.name),
-            ours: connection.pools.iter().map(|pool| format!("pool `{pool}`")).collect(),
-            theirs: vec!["no request for an address".to_owned()],
-            hint: Some(
-                "have the peer ask for an address (`leftsourceip = \"%config\"`, `vips = 0.0.0.0`), or take the pool away"
-                    .to_owned(),
-            ),
-            cure: None,
-        }))
+    /// The peer gets no address, now or later: that is why it gets no Child SA, if it has to have one.
+    fn give_none(&mut self, why: Incompatible) -> Trouble {
+        let why = Box::new(why);
+        if !self.session.connection.pools.is_empty() {
+            self.session.virtual_addresses.missing = Some(why.clone());
+        }
+        Trouble::Incompatible(why)
+    }
+
+    /// Why a peer gets no Child SA later than with IKE_AUTH: it has no address.
+    pub(super) fn missing_address(&self) -> Option<Trouble> {
+        let why = self.session.virtual_addresses.missing.as_deref()?;
+        let what = format!("the peer got no virtual address when it authenticated itself: {}", why.what);
+        Some(Trouble::Incompatible(Box::new(Incompatible { what, ..why.clone() })))
+    }
+}
+
+/// RFC 7296 §2.19: there is no Child SA for a peer that should have a virtual address and has not asked (R7296-2.19-2).
+fn not_asked_for(connection: &Connection) -> Incompatible {
+    Incompatible {
+        code: FailureCode::AddressNotAskedFor,
+        notify: NotifyType::FailedCpRequired,
+        what: format!("connection `{}` gives its peers virtual addresses, and this one asks for none", connection.name),
+        ours: connection.pools.iter().map(|pool| format!("pool `{pool}`")).collect(),
+        theirs: vec!["no request for an address".to_owned()],
+        hint: Some(
+            "have the peer ask for an address (`leftsourceip = \"%config\"`, `vips = 0.0.0.0`), or take the pool away"
+                .to_owned(),
+        ),
+        cure: None,
     }
 }
 
@@ -288,6 +310,11 @@ fn listed(addresses: &[IpAddr]) -> String {
     addresses.iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
+/// Whether a peer that answers with this error gives us no address, not just no child.
+fn is_about_addresses(error: NotifyType) -> bool {
+    matches!(error, NotifyType::InternalAddressFailure | NotifyType::FailedCpRequired)
+}
+
 /// The peer gave us nothing.
 fn no_address(asked: &[IpAddr], reply: Option<&[ConfigurationAttribute]>, error: Option<&Notify>) -> Trouble {
     let theirs = match (error, reply) {
@@ -310,7 +337,7 @@ fn no_address(asked: &[IpAddr], reply: Option<&[ConfigurationAttribute]>, error:
 }
 
 /// We have nothing for the peer.
-fn no_lease(cx: &Context, connection: &Connection, asked: &[&ConfigurationAttribute]) -> Trouble {
+fn no_lease(cx: &Context, connection: &Connection, asked: &[&ConfigurationAttribute]) -> Incompatible {
     let is_ipv4 = |attribute: &&ConfigurationAttribute| matches!(attribute, ConfigurationAttribute::Ip4Address(_));
     let families: Vec<bool> = asked.iter().map(is_ipv4).collect();
     let has_pool = families.iter().any(|ipv4| cx.leases.have_family(&connection.pools, *ipv4));
@@ -337,7 +364,7 @@ fn no_lease(cx: &Context, connection: &Connection, asked: &[&ConfigurationAttrib
         (FailureCode::NoPool, what, "give the connection a pool of that family, too")
     };
     let cure = Cure::new(ConfigKey::Pools, None);
-    Trouble::Incompatible(Box::new(Incompatible {
+    Incompatible {
         code,
         notify: NotifyType::InternalAddressFailure,
         what,
@@ -345,7 +372,7 @@ fn no_lease(cx: &Context, connection: &Connection, asked: &[&ConfigurationAttrib
         theirs,
         hint: Some(hint.to_owned()),
         cure: Some(cure),
-    }))
+    }
 }
 
 /// Name servers of one peer that are of use; a resolver asks three.

@@ -437,7 +437,7 @@ impl Handshake {
         match std::mem::take(&mut self.passed).complete(&connection, local_id) {
             Ok(who) => match redirected_in(&connection, body) {
                 Some(gateway) => self.go_elsewhere(cx, now, gateway),
-                None => match self.session.adopt_addresses(body) {
+                None => match self.session.adopt_addresses(body, self.offer.as_ref()) {
                     Ok(missed) => {
                         if !missed.is_empty() {
                             let text = "the peer gives us another virtual address than the one that we asked for";

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use espdp_api::AddressRange;
 
-use super::super::testbed::{NEVER, Who, World, connection, secret, two_children};
+use super::super::ike_sa::IkeSa;
+use super::super::testbed::{Datagram, Fate, NEVER, Who, World, connection, secret, two_children};
 use crate::config::{
     ChildSelector, Childless, Connection, Lifetime, LocalAuth, LocalMethod, Pool, RemoteAddress, StartAction,
     Uniqueness,
 };
 use crate::identity::{Identity, IdentityPattern};
-use crate::io::{Command, FailureCode, IkeSaReport, Notice, Target};
+use crate::io::{Command, FailureCode, IkeSaReport, Notice, Target, Ticket};
 use crate::wire::{ConfigurationAttribute, ExchangeType, MessageKind};
 
 fn ip(text: &str) -> IpAddr {
@@ -239,6 +240,49 @@ fn a_client_that_asks_for_nothing_gets_no_child_now_or_later_and_keeps_its_ike_s
     assert_eq!(world.count(ExchangeType::CreateChildSa, MessageKind::Response), 1);
     assert_eq!(world.failures(Who::Moon).len(), 2);
     assert_eq!(world.only_ike_sa(Who::Moon).children.len(), 0);
+}
+
+/// While Sun's answer to IKE_AUTH is under way, Moon changes its mind about what it asks for.
+fn ask_otherwise(world: &mut World, asking: &[IpAddr]) -> Ticket {
+    let is_answer = |datagram: &Datagram| datagram.is(ExchangeType::IkeAuth, MessageKind::Response);
+    world.network(move |datagram| if is_answer(datagram) { Fate::Hold } else { Fate::Deliver });
+    let ticket = world.initiate(Who::Moon);
+    let spi = *world.moon.engine.sas.keys().next().unwrap();
+    world.moon.engine.with_sa(spi, |mut sa, _| {
+        let IkeSa::InitiatorAuth(auth) = &mut sa else { panic!("moon waits for a response") };
+        auth.handshake.session.virtual_addresses.asking = asking.to_vec();
+        Some(sa)
+    });
+    world.repair_network();
+    world.release();
+    ticket
+}
+
+#[test]
+fn a_client_for_which_there_was_no_address_is_told_so_again_when_it_wants_a_child() {
+    let mut world = world(same);
+    world.command(Who::Sun, Command::SetPool(pool("pool", "fec3::1", "fec3::1")));
+    ask_otherwise(&mut world, &[]);
+    assert_eq!(world.failures(Who::Sun), [FailureCode::NoPool]);
+    let ticket = world.initiate_child(Who::Moon, Some("net"));
+    assert!(world.settled(Who::Moon, ticket).unwrap_err().contains("INTERNAL_ADDRESS_FAILURE"));
+    let failures = world.failure_reports(Who::Sun);
+    assert_eq!(failures.last().unwrap().code, FailureCode::NoPool);
+    assert_eq!(world.only_ike_sa(Who::Sun).children.len(), 0);
+}
+
+/// RFC 7296 §2.21.2: the peer may refuse the child without a word about addresses.
+#[test]
+fn what_else_the_gateway_refuses_is_not_taken_for_the_address() {
+    let mut world = World::with(|who, connection| {
+        if who == Who::Sun {
+            connection.children[0].esp_proposals = vec!["chacha20poly1305".parse().unwrap()];
+        }
+    });
+    let ticket = ask_otherwise(&mut world, &[ip("0.0.0.0")]);
+    assert!(world.settled(Who::Moon, ticket).is_err());
+    assert_eq!(world.failures(Who::Moon), [FailureCode::ChildNoProposal]);
+    world.assert_nothing_left();
 }
 
 #[test]
