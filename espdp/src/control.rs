@@ -275,10 +275,7 @@ impl Control {
         worker: WorkerId,
         job: impl FnOnce(&mut Worker) -> T + Send + 'static,
     ) -> Result<T, Refusal> {
-        self.mailboxes.call(worker, job).await.map_err(|gone: WorkerGone| Refusal::System {
-            operation: "hand the command to the worker".to_owned(),
-            reason: gone.to_string(),
-        })
+        self.mailboxes.call(worker, job).await.map_err(gone)
     }
 
     /// What each of the workers says, in order.
@@ -418,6 +415,10 @@ const PATH_MTU_LIFE: Duration = Duration::from_secs(605);
 
 fn system(operation: impl Into<String>, error: &dyn std::error::Error) -> Refusal {
     Refusal::System { operation: operation.into(), reason: error.to_string() }
+}
+
+fn gone(error: WorkerGone) -> Refusal {
+    system("hand the command to the worker", &error)
 }
 
 fn refusal(error: NetlinkError) -> Refusal {

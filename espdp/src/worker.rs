@@ -3,6 +3,7 @@
 //! A worker owns its sockets, its queues of the TUN devices and its SAs; nothing of it is shared, so nothing is locked. What
 //! others want from it arrives as a job in its mailbox. It runs every packet to completion and sleeps in `epoll_wait` otherwise.
 
+mod active;
 mod counters;
 mod handed;
 mod handover;
@@ -30,6 +31,7 @@ use tunnels::Family;
 
 use crate::events::Events;
 use crate::io::device::Device;
+pub(crate) use active::Active;
 use counters::{Loss, Losses};
 use handover::Cargo;
 pub(crate) use handover::Handover;

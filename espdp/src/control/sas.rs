@@ -1,12 +1,14 @@
 //! SPIs and SAs: which worker has them, and what follows from them.
 
 use espdp_api::{
-    Carries, Direction, Done, EspSpi, InboundSaSpec, OutboundSaSpec, Outcome, OuterPath, PolicyId, Refusal, SpiWish,
-    WorkerId, Workers,
+    Direction, Done, EspSpi, InboundSaSpec, OutboundSaSpec, Outcome, OuterPath, PolicyId, Refusal, SpiWish, WorkerId,
+    Workers,
 };
+use tokio::sync::oneshot;
 
 use super::book::{Interface, Outbound};
-use super::{Control, system};
+use super::{Control, gone, system};
+use crate::worker::{Active, Pass, Worker, WorkerGone};
 
 impl Control {
     pub(super) async fn reserve_spi(&mut self, wish: &SpiWish) -> Outcome {
@@ -75,11 +77,10 @@ impl Control {
     pub(super) async fn activate(&mut self, policy: PolicyId, spi: EspSpi) -> Outcome {
         let worker = self.worker_of_outbound(policy, spi);
         let carries = self.ask(worker, move |worker| worker.core.activate(policy, spi)).await??;
-        if carries == Carries::All {
-            for other in self.settings.workers.ids().filter(|other| *other != worker) {
-                self.in_core(other, move |core| core.set_home(policy, worker)).await?;
-            }
-        }
+        let (told, all_told) = oneshot::channel();
+        let active = Active { policy, spi, home: worker, carries };
+        self.mailboxes.pass_on(Agreement { active, told });
+        all_told.await.map_err(|_| gone(WorkerGone))?;
         Ok(Done::Ok)
     }
 
@@ -137,5 +138,24 @@ impl Control {
                 }
             });
         }
+    }
+}
+
+/// What all workers are told of an activation, in the same order as of those that went past this thread.
+struct Agreement {
+    active: Active,
+    told: oneshot::Sender<()>,
+}
+
+impl Pass for Agreement {
+    fn visit(self, here: &mut Worker) -> Option<Self> {
+        self.active.tell(here);
+        if here.id() != WorkerId::FIRST {
+            return Some(self);
+        }
+        if self.told.send(()).is_err() {
+            tracing::trace!("the control thread has ended");
+        }
+        None
     }
 }

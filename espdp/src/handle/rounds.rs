@@ -1,40 +1,29 @@
 //! What goes round all workers, one after the other: activations, and IKE messages, which leave after them.
 
-use espdp_api::{Carries, Command, Done, EspSpi, IkePath, PolicyId, RequestId, WorkerId};
+use espdp_api::{Command, Done, EspSpi, IkePath, PolicyId, RequestId, WorkerId};
 use tokio::sync::mpsc;
 
 use super::queue;
 use crate::control::Request;
-use crate::worker::{Pass, Worker};
+use crate::worker::{Active, Pass, Worker};
 
 /// The wish to activate an SA, on its way to the worker that has it, and to all others, who have to know if it carries their packets.
 ///
-/// Those above that worker were passed before it was found, so a second round may be needed:
+/// The first round finds that worker, which uses the SA at once. Later wishes may have passed some workers by then: so a second round,
+/// which begins at the first worker in the order of the wishes, tells all of them alike, and what the last wish says holds everywhere:
 ///
 /// ```text
 ///   worker 2    worker 1    worker 0
 ///      ├──────────▶├──────────▶┤        worker 1 has the SA; worker 0 learns that
-///      ├──────────▶├──────────▶┤        worker 2 learns it; done
+///      ├──────────▶├──────────▶┤        all learn it; done
 /// ```
 pub(super) struct Activation {
     id: RequestId,
     policy: PolicyId,
     spi: EspSpi,
     requests: mpsc::UnboundedSender<Request>,
-    found: Found,
-}
-
-/// Who has the SA that is activated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
-    /// Nobody that was asked so far.
-    NotYet,
-    /// A worker whose own packets only it carries.
-    ForItself,
-    /// This worker has it, for all; `is_last` if nobody was passed before it.
-    ForAll { home: WorkerId, is_last: bool },
-    /// The same, on the second round.
-    Again { home: WorkerId },
+    found: Option<Active>,
+    is_second: bool,
 }
 
 impl Activation {
@@ -44,24 +33,18 @@ impl Activation {
         (policy, spi): (PolicyId, EspSpi),
         requests: mpsc::UnboundedSender<Request>,
     ) -> Self {
-        Self { id, policy, spi, requests, found: Found::NotYet }
+        Self { id, policy, spi, requests, found: None, is_second: false }
     }
 
     /// What this worker has to do with it.
     fn look(&mut self, here: &mut Worker) {
-        let policy = self.policy;
+        let (policy, spi) = (self.policy, self.spi);
         match self.found {
-            Found::NotYet => match here.core.activate(policy, self.spi) {
-                Ok(Carries::All) => self.found = Found::ForAll { home: here.id(), is_last: here.is_last() },
-                Ok(Carries::OwnWorker) => self.found = Found::ForItself,
+            Some(active) => active.tell(here),
+            None => match here.core.activate(policy, spi) {
+                Ok(carries) => self.found = Some(Active { policy, spi, home: here.id(), carries }),
                 Err(refusal) => tracing::trace!(%refusal, "another worker may have the SA"),
             },
-            Found::ForAll { home, .. } | Found::Again { home } if home != here.id() => {
-                if let Err(refusal) = here.core.set_home(policy, home) {
-                    tracing::debug!(%refusal, "a policy is gone before its SA was active everywhere");
-                }
-            }
-            Found::ForItself | Found::ForAll { .. } | Found::Again { .. } => {}
         }
     }
 }
@@ -73,22 +56,16 @@ impl Pass for Activation {
             return Some(self);
         }
         let Self { id, policy, spi, .. } = self;
-        let done = Request::Done { id, outcome: Ok(Done::Ok) };
-        match self.found {
+        if self.found.is_none() {
             // What was asked earlier, and makes policy or SA, may not be done yet: then it waits for its turn.
-            Found::NotYet => {
-                let command = Command::Activate { policy, spi };
-                queue(&self.requests, Request::Todo { id, command });
-            }
-            Found::ForItself | Found::ForAll { is_last: true, .. } => queue(&self.requests, done),
-            Found::ForAll { home, is_last: false } => {
-                here.settling += 1;
-                here.pass_on(Self { found: Found::Again { home }, ..self });
-            }
-            Found::Again { .. } => {
-                here.settling = here.settling.saturating_sub(1);
-                queue(&self.requests, done);
-            }
+            let command = Command::Activate { policy, spi };
+            queue(&self.requests, Request::Todo { id, command });
+        } else if self.is_second || here.is_last() {
+            here.settling = here.settling.saturating_sub(usize::from(self.is_second));
+            queue(&self.requests, Request::Done { id, outcome: Ok(Done::Ok) });
+        } else {
+            here.settling += 1;
+            here.pass_on(Self { is_second: true, ..self });
         }
         None
     }
@@ -251,6 +228,39 @@ mod tests {
             peer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
             assert_eq!(peer.recv(&mut [0; 64]).unwrap(), 18);
             assert_eq!(ask(&dataplane, other, push), Progress::Elsewhere(first));
+            dataplane.stop();
+        });
+    }
+
+    /// The second wish passes the worker that has its SA before the first one finds that the first worker has the other SA.
+    #[test]
+    fn all_workers_agree_on_the_last_of_two_activations_that_overlap() {
+        in_a_namespace(|| {
+            let settings = DataplaneSettings { workers: Workers::new(2).unwrap(), ..DataplaneSettings::default() };
+            let (dataplane, mut receiver) = Dataplane::start(settings).unwrap();
+            let (first, other) = (WorkerId(0), WorkerId(1));
+            let spi_at = |worker: WorkerId| EspSpi::from_wire([0, 0, 9, worker.0]).unwrap();
+            for worker in [first, other] {
+                let spi = spi_at(worker);
+                ask(&dataplane, worker, move |worker| {
+                    worker.core.set_interface(&policy().interface, InterfaceKind::Ipsec).unwrap();
+                    worker.core.set_policy(&policy()).unwrap();
+                    worker.core.install_outbound(&outbound(spi)).unwrap();
+                });
+            }
+            let (release, wait_for_release) = std::sync::mpsc::channel::<()>();
+            dataplane.mailboxes.post(first, move |_| wait_for_release.recv().unwrap());
+            for worker in [first, other] {
+                let activate = Command::Activate { policy: POLICY, spi: spi_at(worker) };
+                dataplane.send(ToDataplane::Request(RequestId(worker.0.into()), activate));
+            }
+            ask(&dataplane, other, |_| ());
+            release.send(()).unwrap();
+            for _ in [first, other] {
+                while !matches!(receiver.blocking_recv().unwrap(), FromDataplane::Outcome(_, Ok(Done::Ok))) {}
+            }
+            assert_eq!(ask(&dataplane, other, push), Progress::Done, "it has the last one");
+            assert_eq!(ask(&dataplane, first, push), Progress::Elsewhere(other));
             dataplane.stop();
         });
     }
