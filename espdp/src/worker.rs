@@ -68,7 +68,8 @@ pub(crate) struct Worker {
     buffer: Box<[u8]>,
     /// When to look for SAs that were silent for too long; `None`: now.
     dummies_due: Option<Instant>,
-    /// Activations that some of the workers have not heard of yet. The first worker counts them, and holds IKE messages back.
+    /// Activations on their second round, of which some of the workers may not have heard yet, and IKE messages that go round after them.
+    /// The first worker counts them, and holds IKE messages back.
     pub(crate) settling: usize,
     stopping: bool,
 }

@@ -71,17 +71,18 @@ impl Pass for Activation {
     }
 }
 
-/// An IKE message on its way to the first worker. It takes the way of activations, as often as they do, and so leaves when all workers
-/// know what was activated before.
+/// An IKE message on its way to the first worker. It takes the way of activations, a second time if some settle, and so leaves when all
+/// workers know what was activated before, and after the messages that were sent before.
 pub(super) struct Departure {
     path: IkePath,
     message: Vec<u8>,
+    is_second: bool,
 }
 
 impl Departure {
     /// A message that is to leave by this path.
     pub(super) fn new(path: IkePath, message: Vec<u8>) -> Self {
-        Self { path, message }
+        Self { path, message, is_second: false }
     }
 }
 
@@ -90,9 +91,12 @@ impl Pass for Departure {
         if here.id() != WorkerId::FIRST {
             return Some(self);
         }
-        if here.settling > 0 {
-            here.pass_on(self);
+        // What was activated before is on its second round, if not done; what settles besides came later.
+        if here.settling > 0 && !self.is_second {
+            here.settling += 1;
+            here.pass_on(Self { is_second: true, ..self });
         } else {
+            here.settling = here.settling.saturating_sub(usize::from(self.is_second));
             here.send_ike(&self.path, &self.message);
         }
         None
@@ -102,6 +106,7 @@ impl Pass for Departure {
 #[cfg(test)]
 mod tests {
     use std::net::{SocketAddr, UdpSocket};
+    use std::sync::mpsc::{Receiver, Sender, channel};
     use std::time::{Duration, Instant};
 
     use espdp_api::*;
@@ -170,9 +175,36 @@ mod tests {
         worker: WorkerId,
         job: impl FnOnce(&mut Worker) -> T + Send + 'static,
     ) -> T {
-        let (answer, result) = std::sync::mpsc::channel();
+        let (answer, result) = channel();
         dataplane.mailboxes.post(worker, move |worker| answer.send(job(worker)).unwrap());
         result.recv_timeout(Duration::from_secs(20)).unwrap()
+    }
+
+    /// A job that keeps a worker busy.
+    struct Hold {
+        begun: Receiver<()>,
+        release: Sender<()>,
+    }
+
+    impl Hold {
+        /// Waits until the worker does nothing else.
+        fn begins(&self) {
+            self.begun.recv_timeout(Duration::from_secs(20)).unwrap();
+        }
+
+        fn end(self) {
+            self.release.send(()).unwrap();
+        }
+    }
+
+    /// Keeps a worker busy after what stands in its mailbox.
+    fn hold(dataplane: &Dataplane, worker: WorkerId) -> Hold {
+        let ((begin, begun), (release, wait_for_release)) = (channel(), channel());
+        dataplane.mailboxes.post(worker, move |_| {
+            begin.send(()).ok();
+            wait_for_release.recv().unwrap();
+        });
+        Hold { begun, release }
     }
 
     /// What a worker would do with a packet of the policy.
@@ -206,24 +238,18 @@ mod tests {
             let path = IkePath { local: SocketAddr::from((LOOPBACK, 500)), remote: peer.local_addr().unwrap() };
 
             // So that nothing passes the other worker before all of it stands in its mailbox.
-            let (go, wait_to_go) = std::sync::mpsc::channel::<()>();
-            dataplane.mailboxes.post(other, move |_| wait_to_go.recv().unwrap());
+            let all_sent = hold(&dataplane, other);
             dataplane.send(ToDataplane::Request(RequestId(1), Command::Activate { policy: POLICY, spi }));
             dataplane.send(ToDataplane::SendIke { path, message: b"delete the old one".to_vec() });
-            let (release, wait_for_release) = std::sync::mpsc::channel::<()>();
-            let (busy, wait_until_busy) = std::sync::mpsc::channel();
-            dataplane.mailboxes.post(other, move |_| {
-                busy.send(()).unwrap();
-                wait_for_release.recv().unwrap();
-            });
-            go.send(()).unwrap();
-            wait_until_busy.recv().unwrap();
+            let busy = hold(&dataplane, other);
+            all_sent.end();
+            busy.begins();
 
             assert_eq!(ask(&dataplane, first, push), Progress::Done, "it is active");
             peer.set_nonblocking(true).unwrap();
             let early = peer.recv(&mut [0; 64]).map_err(|error| error.kind());
             assert_eq!(early, Err(std::io::ErrorKind::WouldBlock), "the other worker does not know yet");
-            release.send(()).unwrap();
+            busy.end();
             peer.set_nonblocking(false).unwrap();
             peer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
             assert_eq!(peer.recv(&mut [0; 64]).unwrap(), 18);
@@ -248,19 +274,55 @@ mod tests {
                     worker.core.install_outbound(&outbound(spi)).unwrap();
                 });
             }
-            let (release, wait_for_release) = std::sync::mpsc::channel::<()>();
-            dataplane.mailboxes.post(first, move |_| wait_for_release.recv().unwrap());
+            let both_sent = hold(&dataplane, first);
             for worker in [first, other] {
                 let activate = Command::Activate { policy: POLICY, spi: spi_at(worker) };
                 dataplane.send(ToDataplane::Request(RequestId(worker.0.into()), activate));
             }
             ask(&dataplane, other, |_| ());
-            release.send(()).unwrap();
+            both_sent.end();
             for _ in [first, other] {
                 while !matches!(receiver.blocking_recv().unwrap(), FromDataplane::Outcome(_, Ok(Done::Ok))) {}
             }
             assert_eq!(ask(&dataplane, other, push), Progress::Done, "it has the last one");
             assert_eq!(ask(&dataplane, first, push), Progress::Elsewhere(other));
+            dataplane.stop();
+        });
+    }
+
+    /// The second activation settles still when the message has been round twice: the other worker is busy before it hears of that.
+    #[test]
+    fn an_ike_message_does_not_wait_for_what_is_activated_after_it() {
+        in_a_namespace(|| {
+            let settings = DataplaneSettings { workers: Workers::new(2).unwrap(), ..DataplaneSettings::default() };
+            let (dataplane, _receiver) = Dataplane::start(settings).unwrap();
+            let (first, other) = (WorkerId(0), WorkerId(1));
+            let spi = EspSpi::from_wire([0, 0, 9, 9]).unwrap();
+            ask(&dataplane, first, move |worker| {
+                worker.core.set_interface(&policy().interface, InterfaceKind::Ipsec).unwrap();
+                worker.core.set_policy(&policy()).unwrap();
+                worker.core.install_outbound(&outbound(spi)).unwrap();
+            });
+            let peer = UdpSocket::bind(SocketAddr::from((LOOPBACK, 0))).unwrap();
+            peer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            let path = IkePath { local: SocketAddr::from((LOOPBACK, 500)), remote: peer.local_addr().unwrap() };
+            let activate =
+                |id| dataplane.send(ToDataplane::Request(RequestId(id), Command::Activate { policy: POLICY, spi }));
+
+            let all_sent = hold(&dataplane, other);
+            activate(1);
+            dataplane.send(ToDataplane::SendIke { path, message: b"delete the old one".to_vec() });
+            activate(2);
+            let second_rounds = hold(&dataplane, other);
+            all_sent.end();
+            second_rounds.begins();
+            assert_eq!(ask(&dataplane, first, |worker| worker.settling), 3);
+            let end = hold(&dataplane, other);
+            second_rounds.end();
+            end.begins();
+            assert_eq!(ask(&dataplane, first, |worker| worker.settling), 0);
+            assert_eq!(peer.recv(&mut [0; 64]).unwrap(), 18, "though the other worker is busy");
+            end.end();
             dataplane.stop();
         });
     }
