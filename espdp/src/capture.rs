@@ -80,8 +80,8 @@ impl CaptureSink for CaptureQueue {
     fn put(&mut self, packet: CapturedPacket) {
         let (octets, viewpoint) = (packet.octets.len(), packet.viewpoint.clone());
         // Before the packet is there, so that whoever takes it never takes off more than was added.
-        self.shared.octets.fetch_add(octets, Ordering::Relaxed);
-        if self.packets.try_send(packet).is_err() {
+        let waiting = self.shared.octets.fetch_add(octets, Ordering::Relaxed);
+        if waiting.saturating_add(octets) > Self::OCTETS || self.packets.try_send(packet).is_err() {
             self.shared.octets.fetch_sub(octets, Ordering::Relaxed);
             self.lose(viewpoint);
         }
@@ -164,6 +164,8 @@ mod tests {
         let (mut queue, mut captured) = CaptureQueue::new();
         queue.put(packet(CaptureQueue::OCTETS));
         assert!(!queue.has_room(1) && queue.has_room(0));
+        queue.put(packet(1));
+        assert_eq!(queue.lost(), 1);
         assert!(captured.next_waiting().is_some() && captured.next_waiting().is_none());
         assert!(queue.has_room(CaptureQueue::OCTETS));
     }

@@ -40,8 +40,23 @@ struct Open {
     place: usize,
     sa: Option<CapturedSa>,
     outer: Option<CapturedPacket>,
-    /// What was inside, in case that it goes no further.
-    inner: Option<CapturedPacket>,
+    inner: Inner,
+}
+
+/// What was inside of a packet from the wire, in case that it goes no further.
+#[derive(Debug)]
+enum Inner {
+    /// It is not seen before it goes further.
+    Unseen,
+    /// There was no room for it, or no time, and that was counted.
+    Lost,
+    Copied(CapturedPacket),
+}
+
+impl Inner {
+    fn copied(&mut self) -> Option<&mut CapturedPacket> {
+        if let Self::Copied(packet) = self { Some(packet) } else { None }
+    }
 }
 
 impl Capturer {
@@ -124,7 +139,7 @@ impl Armed {
 
     fn end_dropped(&mut self, place: usize, reason: crate::DropReason) {
         let Some(open) = self.open.iter_mut().find(|open| open.place == place) else { return };
-        for packet in [open.outer.as_mut(), open.inner.as_mut()].into_iter().flatten() {
+        for packet in [open.outer.as_mut(), open.inner.copied()].into_iter().flatten() {
             packet.remark = Some(CaptureRemark::Dropped(reason.name().to_owned()));
         }
     }

@@ -9,7 +9,7 @@ use espdp_api::{
 };
 use tunnel_codec::{ip, rebuild};
 
-use super::{Armed, CaptureSink, Open};
+use super::{Armed, CaptureSink, Inner, Open};
 use crate::batch::{InboundFrame, OutboundFrame, Span, Stage};
 use crate::crypto::ESP_HEADER_LEN;
 use crate::inbound::{Place, spi_and_sequence};
@@ -145,14 +145,13 @@ impl Dataplane {
                     Some(seen.packet(at, Viewpoint::Outside, octets, len))
                 });
             }
-            armed.open.push(Open { place, sa, outer, inner: None });
+            armed.open.push(Open { place, sa, outer, inner: Inner::Unseen });
         }
     }
 
     /// Copies what is inside of packets in tunnel mode, in case that it goes no further.
     pub(crate) fn capture_opened(&mut self, now: Instant, memory: &[u8], frames: &[InboundFrame]) {
         let Some(armed) = self.capturer.armed().filter(|armed| armed.spec.inside) else { return };
-        let (at, most) = (armed.clock(now), armed.spec.snaplen);
         let mut all = std::mem::take(&mut armed.open);
         for open in &mut all {
             let Some(frame @ InboundFrame { stage: Stage::Opened(_), .. }) = frames.get(open.place) else { continue };
@@ -162,10 +161,9 @@ impl Dataplane {
             if !armed.wants(&viewpoint, Some(sa.core.policy)) {
                 continue;
             }
-            open.inner = inside_of(frame, sa, memory).map(|packet| {
-                let seen = Seen { layer: Layer::Ip, direction: Direction::Inbound, sa: open.sa, remark: None };
-                seen.packet(at, viewpoint, start_of(packet, most), packet.len())
-            });
+            let Some(packet) = inside_of(frame, sa, memory) else { continue };
+            let seen = Seen { layer: Layer::Ip, direction: Direction::Inbound, sa: open.sa, remark: None };
+            open.inner = armed.copy_whole(now, viewpoint, packet, seen).map_or(Inner::Lost, Inner::Copied);
         }
         armed.open = all;
     }
@@ -181,7 +179,9 @@ impl Dataplane {
                     (id, Layer::Ethernet, span)
                 }
                 _ => {
-                    armed.put(inner.filter(|inner| inner.remark.is_some()));
+                    if let Inner::Copied(inner) = inner {
+                        armed.put(Some(inner).filter(|inner| inner.remark.is_some()));
+                    }
                     continue;
                 }
             };
@@ -189,20 +189,33 @@ impl Dataplane {
             let viewpoint = Viewpoint::Inside(interface.name().clone());
             if armed.wants(&viewpoint, sa.map(|sa| sa.policy)) {
                 let seen = Seen { layer, direction: Direction::Inbound, sa, remark: None };
-                armed.take(now, viewpoint, packet.of(memory), seen);
+                let (at, most, packet) = (armed.clock(now), armed.spec.snaplen, packet.of(memory));
+                match inner {
+                    Inner::Unseen => armed.take(now, viewpoint, packet, seen),
+                    Inner::Lost => {}
+                    // Counted when it was opened.
+                    Inner::Copied(_) => {
+                        armed.put(Some(seen.packet(at, viewpoint, start_of(packet, most), packet.len())));
+                    }
+                }
             }
         }
     }
 }
 
 impl Armed {
-    /// Copies a packet as it stands there.
+    /// Copies a packet as it stands there to the sink.
     fn take(&mut self, now: Instant, viewpoint: Viewpoint, packet: &[u8], seen: Seen) {
-        let of = viewpoint.clone();
-        let copy = self.copy(now, &viewpoint, packet.len(), |at, most| {
-            Some(seen.packet(at, of, start_of(packet, most), packet.len()))
-        });
+        let copy = self.copy_whole(now, viewpoint, packet, seen);
         self.put(copy);
+    }
+
+    /// Copies a packet as it stands there, if there are room and time.
+    fn copy_whole(&mut self, now: Instant, viewpoint: Viewpoint, packet: &[u8], seen: Seen) -> Option<CapturedPacket> {
+        let of = viewpoint.clone();
+        self.copy(now, &viewpoint, packet.len(), |at, most| {
+            Some(seen.packet(at, of, start_of(packet, most), packet.len()))
+        })
     }
 
     fn put(&mut self, packet: Option<CapturedPacket>) {

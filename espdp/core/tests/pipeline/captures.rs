@@ -205,6 +205,29 @@ fn what_has_no_room_or_comes_too_fast_is_counted() {
     assert_eq!(Arc::strong_count(&slow.packets), 1, "the sink is dropped");
 }
 
+/// What is inside of packets from the wire is looked at when it goes further and when it is refused: it counts once.
+#[test]
+fn what_is_received_without_room_or_too_fast_is_counted() {
+    let narrow = Setup { local: vec![range("10.1.0.0", "10.1.0.255")], ..Setup::default() };
+    let (mut left, _) = Setup::default().connect();
+    for (source, passes) in [("10.1.0.1", true), ("198.51.100.1", false)] {
+        let (_, mut right) = narrow.connect();
+        let packet = ip(source, "10.2.0.1", 17, 0, &[0; 30]);
+        let mut wire: Vec<_> = (0..6).flat_map(|_| left.send(&packet)).collect();
+        let full = Kept { is_full: true, ..Kept::default() };
+        right.dataplane.capture(right.now, SystemTime::UNIX_EPOCH, everywhere(), Box::new(full.clone()));
+        assert_eq!(right.receive(&wire.split_off(5)).len(), usize::from(passes));
+        assert!(full.take().is_empty());
+        assert_eq!(*full.lost.lock().unwrap(), [Viewpoint::Outside, ipsec0()]);
+        let slow = capture(&mut right, CaptureSpec { most_per_second: 5, ..everywhere() });
+        right.receive(&wire.split_off(1));
+        assert_eq!((slow.take().len(), slow.lost.lock().unwrap().len()), (5, 3));
+        right.pass(1000);
+        right.receive(&wire);
+        assert_eq!(places(&slow.take()), [(Viewpoint::Outside, Direction::Inbound), (ipsec0(), Direction::Inbound)]);
+    }
+}
+
 /// Packets that are wrapped where they are read are seen outside; they are read elsewhere as long as the inside is looked at.
 #[test]
 fn a_look_at_the_outside_leaves_packets_where_they_are_read() {
