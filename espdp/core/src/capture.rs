@@ -30,7 +30,7 @@ pub(crate) struct Armed {
     /// An instant, and what the clock on the wall said then.
     epoch: (Instant, SystemTime),
     budget: Budget,
-    /// Packets from the wire whose batch is under way.
+    /// Packets from the wire whose batch is under way, by place.
     open: Vec<Open>,
 }
 
@@ -138,7 +138,8 @@ impl Armed {
     }
 
     fn end_dropped(&mut self, place: usize, reason: crate::DropReason) {
-        let Some(open) = self.open.iter_mut().find(|open| open.place == place) else { return };
+        let Ok(found) = self.open.binary_search_by_key(&place, |open| open.place) else { return };
+        let Some(open) = self.open.get_mut(found) else { return };
         for packet in [open.outer.as_mut(), open.inner.copied()].into_iter().flatten() {
             packet.remark = Some(CaptureRemark::Dropped(reason.name().to_owned()));
         }

@@ -129,6 +129,21 @@ fn each_packet_that_is_dropped_says_why_and_by_whom() {
 }
 
 #[test]
+fn each_of_the_dropped_packets_of_a_batch_has_its_own_reason() {
+    let (mut left, mut right) = Setup::default().connect();
+    let mut wire: Vec<_> = (0..7).flat_map(|_| left.send(&udp(true, 50))).collect();
+    wire[1].octets[30] ^= 1;
+    wire[4] = wire[3].clone();
+    wire[6].octets[30] ^= 1;
+    let kept = capture(&mut right, CaptureSpec { inside: false, ..everywhere() });
+    right.receive(&wire);
+    let reasons: Vec<_> = kept.take().into_iter().map(|packet| packet.remark).collect();
+    let dropped = |reason: &str| Some(CaptureRemark::Dropped(reason.to_owned()));
+    let (forged, again) = (dropped("bad_icv"), dropped("replay"));
+    assert_eq!(reasons, [None, forged.clone(), None, None, again, None, forged]);
+}
+
+#[test]
 fn what_was_decrypted_and_refused_is_seen_inside() {
     let narrow = Setup { local: vec![range("10.1.0.0", "10.1.0.255")], ..Setup::default() };
     let (mut left, _) = Setup::default().connect();
